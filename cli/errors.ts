@@ -1,0 +1,52 @@
+/** How a command ends badly: one line on stderr and an exit code that scripts can use. */
+import process from 'node:process';
+import { NoAdapterError } from '../engine/adapter.ts';
+
+/** Wrong words on the command line. */
+export class UsageError extends Error {}
+
+/** Ctrl-C, after what was under way has been brought to a good end. The message says what is kept and how to go on. */
+export class Interrupted extends Error {}
+
+export const EXIT = { failed: 1, usage: 2, noAdapter: 3, interrupted: 130 } as const;
+
+export const EXIT_DOC = `Exit codes: 0 done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.noAdapter} no adapter, ${EXIT.interrupted} interrupted.`;
+
+const SHOWN = 3; // lines of a long message, before its last
+
+/** A message of several lines as one: the first few and the last. */
+export function oneLine(message: string): string {
+  const lines = message.split('\n').map((l) => l.trim()).filter(Boolean);
+  const hidden = lines.length - SHOWN - 1;
+  const shown = hidden > 0 ? [...lines.slice(0, SHOWN), `${hidden} more (DEBUG=1 shows them)`, lines.at(-1)!] : lines;
+  return shown.map((l, i) => (i < shown.length - 1 && !/[.:;,]$/.test(l) ? `${l};` : l)).join(' ');
+}
+
+/** Prints an error and gives its exit code. With DEBUG set the whole message and the stack follow. */
+export function report(error: unknown): number {
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const debug = process.env['DEBUG'] && !(error instanceof UsageError);
+  console.error(debug ? stack : `vpae: ${oneLine(message)}`);
+  return error instanceof UsageError ? EXIT.usage : error instanceof NoAdapterError ? EXIT.noAdapter : error instanceof Interrupted ? EXIT.interrupted : EXIT.failed;
+}
+
+/** Edits (insert, delete, replace, swap of neighbours) that turn a into b. */
+function distance(a: string, b: string): number {
+  const rows = Array.from({ length: a.length + 1 }, (_, i) => Array.from({ length: b.length + 1 }, (_, j) => (i ? (j ? 0 : i) : j)));
+  for (let i = 1; i <= a.length; i++) {
+    for (let j = 1; j <= b.length; j++) {
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      rows[i]![j] = Math.min(
+        rows[i - 1]![j]! + 1, rows[i]![j - 1]! + 1, rows[i - 1]![j - 1]! + Number(a[i - 1] !== b[j - 1]),
+        swapped ? rows[i - 2]![j - 2]! + 1 : Infinity,
+      );
+    }
+  }
+  return rows[a.length]![b.length]!;
+}
+
+/** `; did you mean "train"?`, or nothing where no known word is near. */
+export function didYouMean(word: string, known: readonly string[]): string {
+  const near = known.map((k) => ({ k, d: distance(word, k) })).sort((a, b) => a.d - b.d)[0];
+  return near && near.d <= Math.max(1, Math.floor(word.length / 3)) ? `; did you mean "${near.k}"?` : '';
+}

@@ -1,0 +1,64 @@
+/** Clips as animated WebP or GIF: one, or a grid with titles that plays in step. */
+import { writeWhole } from '../../train/files.ts';
+import { textPath, textWidth } from './letters.ts';
+import { Picture, type Video } from './picture.ts';
+
+const FRAME_MS = 120;
+const HOLD_MS = 700; // the last frame stands a while, so that one sees where a motion ends
+
+const GAP = 2; // between clips, in their own pixels
+const TITLE = 9; // px, capitals
+
+export interface GridStyle {
+  /** Screen pixels a pixel of the clip. */
+  scale: number;
+  /** One title a column. */
+  titles?: readonly string[];
+}
+
+/** Every clip of a grid of rows as one animation; shorter clips rest on their last frame. */
+export async function animate(rows: readonly (readonly Video[])[], format: 'webp' | 'gif', { scale, titles }: GridStyle): Promise<Buffer> {
+  const first = rows[0]?.[0];
+  if (!first) throw new Error('[animation] there is no clip to show');
+  const [, , height, width] = first.shape;
+  const columns = Math.max(...rows.map((r) => r.length));
+  const frames = Math.max(...rows.flat().map((v) => v.shape[1]));
+  const gap = GAP * scale;
+  const head = titles ? 2 * TITLE + gap : 0;
+  const cell = width * scale + gap;
+  const picture = new Picture(columns * cell - gap, head + rows.length * (height * scale + gap) - gap, frames, titles ? [255, 255, 255, 255] : undefined);
+  for (let t = 0; t < frames; t++) {
+    rows.forEach((row, r) => row.forEach((video, c) => {
+      if (video.shape[2] !== height || video.shape[3] !== width) throw new Error(`[animation] clips differ in size: ${video.shape[2]}x${video.shape[3]} beside ${height}x${width}`);
+      picture.frame(video, Math.min(t, video.shape[1] - 1), c * cell, head + r * (height * scale + gap), scale, t);
+    }));
+  }
+  if (titles) {
+    await picture.draw(titles.map((title, c) => {
+      const fit = Math.min(TITLE, (TITLE * (width * scale)) / textWidth(title, TITLE));
+      return textPath(title, c * cell + (width * scale) / 2, 1.5 * TITLE, { height: fit, color: '#222', anchor: 'middle' });
+    }).join(''));
+  }
+  return picture.encode(format, Array.from({ length: frames }, (_, t) => (t === frames - 1 ? HOLD_MS : FRAME_MS)));
+}
+
+/** All frames of a clip side by side. */
+export async function filmstrip(video: Video, scale: number): Promise<Buffer> {
+  const [, frames, height, width] = video.shape;
+  const cell = (width + GAP) * scale;
+  const picture = new Picture(frames * cell - GAP * scale, height * scale);
+  for (let t = 0; t < frames; t++) picture.frame(video, t, t * cell, 0, scale);
+  return picture.encode('png');
+}
+
+/** Writes one clip; the ending decides: .webp or .gif move, .png shows all frames side by side. */
+export async function writeVideo(path: string, video: Video, scale = 6): Promise<void> {
+  const format = /\.(webp|gif|png)$/i.exec(path)?.[1]?.toLowerCase() as 'webp' | 'gif' | 'png' | undefined;
+  if (!format) throw new Error(`[video] ${path}: the name must end in .webp, .gif or .png`);
+  writeWhole(path, format === 'png' ? await filmstrip(video, scale) : await animate([[video]], format, { scale }));
+}
+
+/** Writes a grid of clips, rows of columns, as one animated WebP. */
+export async function writeGrid(path: string, rows: readonly (readonly Video[])[], style: GridStyle): Promise<void> {
+  writeWhole(path, await animate(rows, 'webp', style));
+}

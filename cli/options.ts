@@ -1,0 +1,34 @@
+/** Options that several commands share, and what they mean once parsed. */
+import type { Options } from 'yargs';
+import { loadPreset, presetNames, type Preset } from '../train/presets/index.ts';
+import { didYouMean } from './errors.ts';
+
+export const preset = {
+  preset: { type: 'string', default: 'digits', describe: `a file of settings: ${presetNames().join(', ')}` },
+  set: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'overrides one setting, as phase1.steps=200; may be given again' },
+} as const satisfies Record<string, Options>;
+
+export const seed = { seed: { type: 'number', describe: 'decides all random numbers; the preset\'s unless given' } } as const satisfies Record<string, Options>;
+
+export const run = (fallback: string) =>
+  ({ run: { type: 'string', default: fallback, describe: 'folder of the run; an unfinished one is continued' } }) as const satisfies Record<string, Options>;
+
+export const bundle = { bundle: { type: 'string', default: 'bundle/digits', describe: 'folder of the bundled weights' } } as const satisfies Record<string, Options>;
+
+export const json = { json: { type: 'boolean', default: false, describe: 'print the result as JSON on stdout' } } as const satisfies Record<string, Options>;
+
+/** The preset that --preset, --set and --seed name. @throws one line */
+export function presetOf(args: { preset: string; set: readonly string[]; seed?: number | undefined }): Preset {
+  const near = presetNames().includes(args.preset) ? '' : didYouMean(args.preset, presetNames());
+  try {
+    return loadPreset(args.preset, args.seed === undefined ? args.set : [...args.set, `seed=${args.seed}`]);
+  } catch (error) {
+    throw new Error((error as Error).message + near, { cause: error });
+  }
+}
+
+/** A count given on the command line. @throws one line when it is not a whole number in [lo, hi] */
+export function count(name: string, value: number, lo = 1, hi = 100_000): number {
+  if (!Number.isInteger(value) || value < lo || value > hi) throw new Error(`--${name} must be a whole number from ${lo} to ${hi}, got ${value}`);
+  return value;
+}

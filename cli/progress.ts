@@ -1,0 +1,81 @@
+/** Progress of long work on stderr: a bar on a terminal, a plain line every few seconds elsewhere. Both with speed, memory and time left. */
+import process from 'node:process';
+import cliProgress from 'cli-progress';
+
+export interface Meter {
+  /** @param done units done so far, `note` what to say beside it, such as the loss */
+  at(done: number, note?: string): void;
+  /** Leaves the bar as it stands. */
+  end(): void;
+}
+
+export interface MeterOptions {
+  /** What is counted, such as `steps`. */
+  unit: string;
+  total: number;
+  /** Units done before this process. */
+  from?: number;
+  /** Bytes on the device, shown when given. */
+  memory?: () => number;
+}
+
+const LINE_MS = 5000;
+const WINDOW = 20; // updates that the speed is measured over
+
+/** 75 → `1m15s`. */
+export function duration(seconds: number): string {
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 60) return `${s}s`;
+  if (s < 3600) return `${Math.floor(s / 60)}m${String(s % 60).padStart(2, '0')}s`;
+  return `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
+}
+
+export const bytes = (n: number): string => (n < 2 ** 30 ? `${(n / 2 ** 20).toFixed(0)} MiB` : `${(n / 2 ** 30).toFixed(1)} GiB`);
+
+const perSecond = (speed: number, unit: string): string =>
+  speed >= 1 || speed === 0 ? `${speed.toFixed(speed < 10 ? 1 : 0)} ${unit}/s` : `${(1 / speed).toFixed(1)} s/${unit.replace(/s$/, '')}`;
+
+/** Starts a meter. `title` is a word or two. */
+export function meter(title: string, { unit, total, from = 0, memory }: MeterOptions): Meter {
+  const marks: [time: number, done: number][] = [];
+  const text = (done: number, note: string): string => {
+    const now = performance.now();
+    marks.push([now, done]);
+    if (marks.length > WINDOW) marks.shift();
+    const [time, before] = marks[0]!;
+    const speed = now > time ? (1000 * (done - before)) / (now - time) : 0;
+    return [
+      speed ? perSecond(speed, unit) : '', memory ? bytes(memory()) : '',
+      speed && done < total ? `${duration((total - done) / speed)} left` : '', note,
+    ].filter(Boolean).join(', ');
+  };
+  return process.stderr.isTTY ? bar(title, unit, total, from, text) : lines(title, unit, total, from, text);
+}
+
+type Describe = (done: number, note: string) => string;
+
+function bar(title: string, unit: string, total: number, from: number, text: Describe): Meter {
+  const shown = new cliProgress.SingleBar({
+    format: `${title.padEnd(12)} {bar} {value}/{total} ${unit}  {text}`,
+    barsize: 24, fps: 5, hideCursor: true, linewrap: true, gracefulExit: false, // Ctrl-C is ours: it saves first
+  }, cliProgress.Presets.shades_classic);
+  shown.start(total, from, { text: '' });
+  return {
+    at(done, note = '') { shown.update(done, { text: text(done, note) }); },
+    end() { shown.stop(); },
+  };
+}
+
+function lines(title: string, unit: string, total: number, from: number, text: Describe): Meter {
+  let printed = performance.now();
+  let last = from;
+  const print = (done: number, note: string): void => {
+    const described = text(done, note);
+    if (performance.now() - printed < LINE_MS && done < total) return;
+    if (done === last) return;
+    printed = performance.now();
+    last = done;
+    console.error(`${title}: ${done}/${total} ${unit}${described && `, ${described}`}`);
+  };
+  return { at: (done, note = '') => print(done, note), end() {} };
+}

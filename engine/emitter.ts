@@ -1,0 +1,265 @@
+/**
+ * Expressions to WGSL: a value at an index becomes straight-line scalar code. Views are index arithmetic on the way down to
+ * the leaves; sizes and constants go through the uniform so that equal structures share one shader.
+ */
+import { f32bits, type Access, type Binding, type DType } from '../kernels/kernel.ts';
+import { keyOf } from './fuse.ts';
+import { typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from './graph.ts';
+import { Index } from './index-space.ts';
+import type { Lanes } from './vectorize.ts';
+
+
+/** `t` is the type, f32 or vec4f. */
+const UNARY: { [K in Unary]: (a: string, t: string) => string } = {
+  neg: (a) => `-${a}`, exp: (a) => `exp(${a})`, log: (a) => `log(${a})`, sqrt: (a) => `sqrt(${a})`, rsqrt: (a) => `inverseSqrt(${a})`,
+  sin: (a) => `sin(${a})`, cos: (a) => `cos(${a})`,
+  tanh: (a, t) => `tanh(clamp(${a}, ${t}(-15.0), ${t}(15.0)))`, // tanh(100) is NaN on one driver
+  sigmoid: (a) => `(1.0 / (1.0 + exp(-${a})))`, erf: (a) => `erf(${a})`, abs: (a) => `abs(${a})`, sign: (a) => `sign(${a})`, floor: (a) => `floor(${a})`,
+  isFinite: (a) => `finite(${a})`,
+};
+/** Functions of four are the function of one, four times. */
+const SCALAR_ONLY = new Set<string>(['erf', 'isFinite', 'pow']);
+const BINARY: { [K in Binary]: (a: string, b: string, t: string) => string } = {
+  add: (a, b) => `${a} + ${b}`, sub: (a, b) => `${a} - ${b}`, mul: (a, b) => `${a} * ${b}`, div: (a, b) => `${a} / ${b}`,
+  max: (a, b) => `max(${a}, ${b})`, min: (a, b) => `min(${a}, ${b})`, pow: (a, b) => `power(${a}, ${b})`,
+  lt: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} < ${b})`, le: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} <= ${b})`, eq: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} == ${b})`,
+};
+
+/** Functions that generated code may call; only those named in it are put into the module. */
+const LIBRARY: Record<string, string> = {
+  // x/d by a float reciprocal and two corrections: integer division is scalar on CPU drivers.
+  divide: `fn divide(x: u32, d: u32) -> u32 {
+  let r = 1.0 / f32(d);
+  var q = u32(f32(x) * r);
+  q = u32(i32(q) + i32(floor(f32(i32(x - q * d)) * r)));
+  let rest = i32(x - q * d);
+  if (rest < 0) { q = q - 1u; } else if (u32(rest) >= d) { q = q + 1u; }
+  return q;
+}`,
+  // pow of a negative base with an integer exponent is undefined in WGSL; 0^0 is 1.
+  power: `fn power(a: f32, b: f32) -> f32 {
+  if (b == 0.0) { return 1.0; }
+  let m = pow(abs(a), b);
+  return select(m, -m, a < 0.0 && floor(b * 0.5) * 2.0 != b);
+}`,
+  finite: `fn finite(x: f32) -> f32 { return select(0.0, 1.0, (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u); }`, // WGSL may assume NaN away: test bits
+  // Maclaurin series below 0.9, Chebyshev fit of erfc (Numerical Recipes, erfcc) above: 1e-7 relative on both sides.
+  erf: `fn erf(x: f32) -> f32 {
+  let a = abs(x);
+  if (a < 0.9) {
+    let s = x * x;
+    return x * (1.1283791671 + s * (-0.3761263890 + s * (0.1128379167 + s * (-0.0268661706 + s * (0.0052239776 + s * (-0.0008548327 + s * (0.0001205533 + s * (-0.0000149256 + s * 0.0000016462))))))));
+  }
+  let t = 1.0 / (1.0 + 0.5 * a);
+  let y = t * exp(-a * a - 1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806 + t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277)))))))));
+  return select(y - 1.0, 1.0 - y, x >= 0.0);
+}`,
+};
+
+export class Emitter {
+  /** Uniform words, in the order of the struct. */
+  readonly params: [string, number][] = [];
+  private lines: string[] = [];
+  private count = 0;
+  private readonly prefix: string;
+  private readonly leaves: ReadonlyMap<string, string>;
+  private readonly seen = new Map<string, string>();
+  private readonly known = new Map<string, string>();
+  private readonly ids = new Map<Index, number>();
+  private readonly derived = new Map<string, Index>();
+
+  private readonly lanes: ReadonlyMap<string, Lanes> | undefined;
+
+  /**
+   * `leaves`: value key → name of its storage binding. `prefix` keeps names apart when two pieces of code meet in a module.
+   * With `lanes` (see vectorize) code is for four consecutive elements and f32 values are vec4f.
+   */
+  constructor(leaves: ReadonlyMap<string, string>, prefix = '', lanes?: ReadonlyMap<string, Lanes>) {
+    this.leaves = leaves;
+    this.prefix = prefix;
+    this.lanes = lanes;
+  }
+
+  /** WGSL type a value is computed in: halves are widened on load and rounded on store. */
+  private type(d: DType): string {
+    if (d !== 'f32' && d !== 'f16') return d;
+    return this.lanes ? 'vec4f' : 'f32';
+  }
+
+  let(type: string, text: string): string {
+    const name = `${this.prefix}v${this.count++}`;
+    this.lines.push(`let ${name}: ${type} = ${text};`);
+    return name;
+  }
+
+  /** A size as a uniform word. */
+  size(value: number): string {
+    const name = `${this.prefix}s${this.params.length}`;
+    this.params.push([name, value]);
+    return `p.${name}`;
+  }
+
+  /** The statements so far. */
+  take(): string {
+    const text = this.lines.join('\n');
+    this.lines = [];
+    return text;
+  }
+
+  index(shape: readonly number[], flat: string): Index {
+    return new Index(this, shape, () => flat);
+  }
+
+  /** Names a root that this kernel has computed for its element: later roots read the register, not the buffer. */
+  know(v: Value, name: string): void {
+    this.known.set(keyOf(v), name);
+  }
+
+  private idOf(index: Index): number {
+    let id = this.ids.get(index);
+    if (id === undefined) this.ids.set(index, (id = this.ids.size));
+    return id;
+  }
+
+  /** Code for v at index; its name. `top` computes v even where it is a leaf. */
+  value(v: Value, index: Index, top = false): string {
+    const key = `${keyOf(v)}@${this.idOf(index)}`;
+    const found = this.seen.get(key) ?? this.known.get(keyOf(v));
+    if (found !== undefined) return found;
+    const name = !top && this.leaves.has(keyOf(v)) ? this.load(v, index) : this.compute(v.node, index);
+    this.seen.set(key, name);
+    return name;
+  }
+
+  private load(v: Value, index: Index): string {
+    const { dtype } = typeOf(v);
+    const at = sizeOf(typeOf(v)) === 1 ? '0u' : index.linear();
+    const text = `${this.leaves.get(keyOf(v))}[${at}]`;
+    const vector = this.lanes?.get(keyOf(v)) === 'consecutive' ? `${this.leaves.get(keyOf(v))}[${at} / 4u]` : `vec4f(${text})`;
+    const found = this.seen.get(text);
+    if (found !== undefined) return found;
+    const name = this.let(this.type(dtype), this.lanes ? vector : dtype === 'f16' ? `f32(${text})` : text);
+    this.seen.set(text, name);
+    return name;
+  }
+
+  /** The index that operand `which` of n is read at: one object per place, so that equal reads are found equal. */
+  private through(n: Node, index: Index, which: number, make: () => Index): Index {
+    const key = `${n.id}:${which}@${this.idOf(index)}`;
+    return this.derived.get(key) ?? this.derived.set(key, make()).get(key)!;
+  }
+
+  private compute(n: Node, index: Index): string {
+    const type = this.type(n.outs[0]!.dtype);
+    const arg = (i: number, at = index) => this.value(n.inputs[i]!, at);
+    const shape = n.inputs[0] ? typeOf(n.inputs[0]).shape : [];
+    const read = (coordinate: (k: number) => string) => arg(0, this.through(n, index, 0, () => new Index(this, shape, undefined, coordinate)));
+    if (n.op in UNARY || n.op in BINARY) return this.let(type, this.apply(n.op, n.inputs.map((_, i) => arg(i))));
+    switch (n.op) {
+      case 'const': return this.constant(n as Node<'const'>);
+      case 'iota': return this.let('f32', `f32(${index.at((n.attrs as OpAttrs['iota']).axis)})`);
+      case 'where': return this.let(type, `select(${arg(2)}, ${arg(1)}, ${arg(0)} != ${this.lanes ? 'vec4f()' : '0.0'})`);
+      case 'cast': {
+        const to = n.outs[0]!.dtype;
+        return this.let(type, to === 'f16' ? `f32(f16(${arg(0)}))` : `${to}(${arg(0)})`);
+      }
+      case 'detach': return arg(0);
+      case 'reshape': return arg(0, this.through(n, index, 0, () => index.reshaped(shape)));
+      case 'permute': {
+        const { order } = n.attrs as OpAttrs['permute'];
+        return read((k) => index.at(order.indexOf(k)));
+      }
+      case 'expand': return read((k) => index.at(k));
+      case 'slice': {
+        const { start, step } = n.attrs as OpAttrs['slice'];
+        return read((k) => {
+          const scaled = step[k] === 1 ? index.at(k) : `${index.at(k)} * ${this.size(step[k]!)}`;
+          if (start[k] === 0) return step[k] === 1 ? scaled : this.let('u32', scaled);
+          return this.let('u32', `${scaled} + ${this.size(start[k]!)}`);
+        });
+      }
+      case 'flip': {
+        const { axes } = n.attrs as OpAttrs['flip'];
+        return read((k) => (axes.includes(k) ? this.let('u32', `${this.size(shape[k]! - 1)} - ${index.at(k)}`) : index.at(k)));
+      }
+      case 'pad': return this.pad(n as Node<'pad'>, index);
+      case 'concat': return this.concat(n as Node<'concat'>, index);
+      default: throw new Error(`${n.op} cannot be inlined`);
+    }
+  }
+
+  private apply(op: string, args: string[]): string {
+    const one = (a: string[], t: string) => (op in UNARY ? UNARY[op as Unary](a[0]!, t) : BINARY[op as Binary](a[0]!, a[1]!, t));
+    if (!this.lanes) return one(args, 'f32');
+    if (!SCALAR_ONLY.has(op)) return one(args, 'vec4f');
+    return `vec4f(${['x', 'y', 'z', 'w'].map((c) => one(args.map((a) => `${a}.${c}`), 'f32')).join(', ')})`;
+  }
+
+  private constant(n: Node<'const'>): string {
+    const text = this.literal(n);
+    return this.lanes ? this.let('vec4f', `vec4f(${text})`) : text;
+  }
+
+  private literal(n: Node<'const'>): string {
+    const { value, dtype } = n.attrs;
+    if (dtype === 'i32') return `${value}i`;
+    if (dtype === 'u32') return `${value}u`;
+    if (Number.isInteger(value) && Math.abs(value) <= 2) return value < 0 ? `(${value}.0)` : `${value}.0`;
+    const limit = 3.4028234663852886e38; // no infinities in WGSL
+    const name = `${this.prefix}s${this.params.length}`;
+    this.params.push([name, f32bits(Math.min(limit, Math.max(-limit, value)))]);
+    return `bitcast<f32>(p.${name})`;
+  }
+
+  private pad(n: Node<'pad'>, index: Index): string {
+    const { lo, inner } = n.attrs;
+    const { shape } = typeOf(n.inputs[0]!);
+    const tests: string[] = [];
+    const coords = shape.map((size, k) => {
+      if (size === n.outs[0]!.shape[k]) return index.at(k);
+      const c = lo[k] === 0 ? index.at(k) : this.let('u32', `${index.at(k)} - ${this.size(lo[k]!)}`);
+      if (inner[k] === 0) {
+        tests.push(`${c} < ${this.size(size)}`); // one below lo wraps to a large number
+        return c;
+      }
+      const q = this.let('u32', `divide(${c} & 0x7fffffffu, ${this.size(inner[k]! + 1)})`);
+      tests.push(`${q} < ${this.size(size)}`, `${q} * ${this.size(inner[k]! + 1)} == ${c}`);
+      return q;
+    });
+    if (!tests.length) return this.value(n.inputs[0]!, index);
+    const valid = this.let('bool', tests.join(' && '));
+    const at = this.through(n, index, 0, () => new Index(this, shape, undefined, (k) => (
+      shape[k] === n.outs[0]!.shape[k] ? coords[k]! : this.let('u32', `select(0u, ${coords[k]}, ${valid})`))));
+    const { dtype } = n.outs[0]!;
+    return this.let(this.type(dtype), `select(${this.lanes ? 'vec4f()' : zero(dtype)}, ${this.value(n.inputs[0]!, at)}, ${valid})`);
+  }
+
+  private concat(n: Node<'concat'>, index: Index): string {
+    const { axis } = n.attrs;
+    const c = index.at(axis);
+    let start = 0;
+    let result = '';
+    n.inputs.forEach((v, i) => {
+      const { shape } = typeOf(v);
+      const local = start === 0 ? c : this.let('u32', `${c} - ${this.size(start)}`);
+      const inside = this.let('bool', `${local} < ${this.size(shape[axis]!)}`);
+      const at = this.through(n, index, i, () => new Index(this, shape, undefined, (k) => (
+        k === axis ? this.let('u32', `select(0u, ${local}, ${inside})`) : index.at(k))));
+      const value = this.value(v, at);
+      result = result ? this.let(this.type(typeOf(v).dtype), `select(${result}, ${value}, ${inside})`) : value;
+      start += shape[axis]!;
+    });
+    return result;
+  }
+}
+
+const zero = (d: DType): string => (d === 'i32' ? '0i' : d === 'u32' ? '0u' : '0.0');
+
+/** Library functions the code calls, in a fixed order. */
+export const library = (code: string): string =>
+  Object.entries(LIBRARY).filter(([name]) => code.includes(`${name}(`)).map(([, text]) => text).join('\n');
+
+export const bindingOf = (name: string, dtype: DType, access: Access): Binding => ({ name, type: dtype, access });
+
+/** What to write for a value of this dtype: halves are rounded on store. */
+export const stored = (dtype: DType, name: string): string => (dtype === 'f16' ? `f16(${name})` : name);

@@ -1,0 +1,128 @@
+/**
+ * The typed graph: what a traced function becomes, and what every stage of the compiler reads and writes.
+ *
+ * Nodes are made once (hash-consed: the same op on the same values is the same node), are never changed, and stand in
+ * creation order, which is a valid schedule. A Value is one output of a node.
+ */
+import type { DType } from '../kernels/kernel.ts';
+import { BYTES, numel } from '../kernels/kernel.ts';
+
+export interface TensorType {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+}
+
+type None = Record<never, never>;
+export type Unary =
+  | 'neg' | 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'sin' | 'cos' | 'tanh' | 'sigmoid' | 'erf' | 'abs' | 'sign' | 'floor' | 'isFinite';
+/** Comparisons give 1 or 0 in f32. */
+export type Binary = 'add' | 'sub' | 'mul' | 'div' | 'max' | 'min' | 'pow' | 'lt' | 'le' | 'eq';
+export type Triple = readonly [number, number, number];
+
+/** Convolution geometry, (time, height, width). Layouts: x [N,C,T,H,W], w [O,C,kt,kh,kw]. */
+export interface ConvAttrs { stride: Triple; padLo: Triple; padHi: Triple }
+
+/** Every op and its attributes. Pointwise ops take operands of one shape: broadcasting is an explicit `expand`. */
+export type OpAttrs = { [K in Unary | Binary]: None } & {
+  /** External tensor number `index` of the compiled function. */
+  input: { index: number; name: string; type: TensorType };
+  /** A scalar of shape []. */
+  const: { value: number; dtype: DType };
+  /** Index along `axis`, as f32. */
+  iota: { shape: readonly number[]; axis: number };
+  /** (key u32[2]) → f32. Counter-based: element i depends on (key, stream, i) only. */
+  random: { shape: readonly number[]; dist: 'normal' | 'uniform'; stream: number };
+  cast: { dtype: DType };
+  /** (mask, a, b): a where mask is not 0. The branch not chosen never leaks. */
+  where: None;
+  /** Identity in value, zero in gradient. */
+  detach: None;
+  reshape: { shape: readonly number[] };
+  permute: { order: readonly number[] };
+  /** Sizes of 1 become any size; rank stays. */
+  expand: { shape: readonly number[] };
+  /** start ≤ i < end by step (≥ 1), one entry an axis. */
+  slice: { start: readonly number[]; end: readonly number[]; step: readonly number[] };
+  /** Zeros: lo in front, hi behind, `inner` between neighbours; all ≥ 0. */
+  pad: { lo: readonly number[]; hi: readonly number[]; inner: readonly number[] };
+  flip: { axes: readonly number[] };
+  concat: { axis: number };
+  /** Reductions keep the reduced axes with size 1. */
+  sum: { axes: readonly number[] };
+  amax: { axes: readonly number[] };
+  /** [M,K]·[K,N] or [B,M,K]·[B,K,N]; the flags say that the stored operand is [K,M] / [N,K]. */
+  matmul: { transA: boolean; transB: boolean };
+  conv3d: ConvAttrs;
+  /** (dy, w) → dx of shape `shape`. */
+  conv3dInput: ConvAttrs & { shape: readonly number[] };
+  /** (x, dy) → dw of shape `shape`. */
+  conv3dWeight: ConvAttrs & { shape: readonly number[] };
+  /** (q [B,N,H,D], k [B,L,H,D], v [B,L,H,D], lengths u32[B]?) → (o [B,N,H,D], lse [B,H,N]); keys at or past lengths[b] are masked. */
+  attention: { scale: number };
+  /** (q, k, v, o, lse, do, lengths?) → (dq, dk, dv). */
+  attentionGrad: { scale: number };
+  /** Over the last axis. */
+  softmax: None;
+  /** (x - mean) rsqrt(var + eps) over the last axis, no affine. */
+  layerNorm: { eps: number };
+  /** (x, dy) → dx. */
+  layerNormGrad: { eps: number };
+  /** x rsqrt(mean x² + eps) over the last axis, no affine. */
+  rmsNorm: { eps: number };
+  rmsNormGrad: { eps: number };
+  /** (table [V,...D], ids u32/i32 [...]) → [...ids, ...D]. */
+  gather: None;
+  /** (ids [...], rows [...ids, ...D]) → [V, ...D], summed in index order. */
+  scatterAdd: { rows: number };
+};
+export type OpName = keyof OpAttrs;
+
+export interface Node<K extends OpName = OpName> {
+  readonly id: number;
+  readonly op: K;
+  readonly attrs: OpAttrs[K];
+  readonly inputs: readonly Value[];
+  readonly outs: readonly TensorType[];
+  /** The user's line, `model/wan/dit.ts:88`. */
+  readonly site: string;
+  /** Checkpoint segment the node was traced in; 0 is none. Clones made for recomputation carry a negative one. */
+  readonly segment: number;
+}
+
+export interface Value {
+  readonly node: Node;
+  readonly out: number;
+}
+
+export const typeOf = (v: Value): TensorType => v.node.outs[v.out]!;
+export const sizeOf = (t: TensorType): number => numel(t.shape);
+export const bytesOf = (t: TensorType): number => sizeOf(t) * BYTES[t.dtype];
+
+export class Graph {
+  readonly nodes: Node[] = [];
+  private readonly known = new Map<string, Node>();
+
+  /** Adds a node, or finds the one that is already there. */
+  add<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[], site: string, segment: number): Node<K> {
+    const key = `${op}|${inputs.map((v) => `${v.node.id}.${v.out}`).join()}|${JSON.stringify(attrs)}|${segment < 0 ? segment : ''}`;
+    const found = this.known.get(key);
+    if (found) return found as Node<K>;
+    const node: Node<K> = { id: this.nodes.length, op, attrs, inputs, outs, site, segment };
+    this.nodes.push(node as unknown as Node);
+    this.known.set(key, node as unknown as Node);
+    return node;
+  }
+
+  /** One line a node: `%7 f32[2,80,128] = matmul(%3, %5) {transB} dit.ts:88`. */
+  toString(): string {
+    return this.nodes.map(printNode).join('\n');
+  }
+}
+
+export const printType = (t: TensorType): string => `${t.dtype}[${t.shape.join()}]`;
+
+export function printNode(n: Node): string {
+  const args = n.inputs.map((v) => `%${v.node.id}${v.node.outs.length > 1 ? `.${v.out}` : ''}`).join(', ');
+  const attrs = Object.keys(n.attrs).length ? ` ${JSON.stringify(n.attrs)}` : '';
+  return `%${n.id} ${n.outs.map(printType).join(' ')} = ${n.op}(${args})${attrs}${n.segment ? ` seg ${n.segment}` : ''}${n.site ? `  ${n.site}` : ''}`;
+}

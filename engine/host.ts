@@ -1,0 +1,153 @@
+/**
+ * What the engine asks of its runtime, the same under Node and Deno: environment, cache, Dawn, shared libraries, children, waiting.
+ * Only this file and software.ts (drivers on disk) know that there is an operating system.
+ */
+import { spawn } from 'node:child_process';
+import { createRequire } from 'node:module';
+import { constants, freemem, homedir, totalmem } from 'node:os';
+import { join } from 'node:path';
+import process from 'node:process';
+import { pathToFileURL } from 'node:url';
+
+interface DenoRuntime {
+  version: { deno: string };
+  dlopen(path: string, symbols: object): object;
+}
+const deno = (globalThis as { Deno?: DenoRuntime }).Deno;
+
+/** `Node 20.20.2`, `Deno 2.9.6`. */
+export const runtime = deno ? `Deno ${deno.version.deno}` : `Node ${process.versions.node}`;
+export const platform = process.platform;
+export const arch = process.arch;
+
+export const env = (name: string): string | undefined => process.env[name];
+
+/** A folder of this project's in the user's cache; not created. */
+export const cacheDir = (...parts: string[]): string => join(env('XDG_CACHE_HOME') || join(homedir(), '.cache'), 'vpae', ...parts);
+
+/** Bytes of main memory. */
+export const memory = (): { total: number; free: number } => ({ total: totalmem(), free: freemem() });
+
+/** Runs `work` with environment variables set. Native code sees them; they are gone afterwards, so that children decide for themselves. */
+export async function withEnv<T>(variables: Record<string, string>, work: () => Promise<T>): Promise<T> {
+  const before = Object.keys(variables).map((name) => [name, process.env[name]] as const);
+  Object.assign(process.env, variables);
+  try {
+    return await work();
+  } finally {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  }
+}
+
+export interface ChildResult {
+  /** Exit code, or null when a signal ended it. */
+  code: number | null;
+  signal: string | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a program to its end; never throws. A child that could not start has code 127 and the reason in stderr. */
+export function run(program: string, args: readonly string[], options: { cwd?: string; env?: Record<string, string>; timeoutMs?: number } = {}): Promise<ChildResult> {
+  return new Promise((resolve) => {
+    const child = spawn(program, args, {
+      cwd: options.cwd, env: { ...process.env, ...options.env }, timeout: options.timeoutMs, stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (d: Buffer) => { stdout += d.toString(); });
+    child.stderr.on('data', (d: Buffer) => { stderr += d.toString(); });
+    child.on('error', (error) => resolve({ code: 127, signal: null, stdout, stderr: error.message }));
+    child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }));
+  });
+}
+
+/** Runs an ES module's text in a fresh process of this runtime. */
+export const runScript = (text: string, options: { env?: Record<string, string>; timeoutMs?: number } = {}): Promise<ChildResult> =>
+  run(process.execPath, deno ? ['eval', text] : ['--input-type=module', '-e', text], options);
+
+/**
+ * Flags of dlopen: resolve everything now, and never unload. Node closes a library that is no addon right after opening it;
+ * with RTLD_NODELETE it stays, and whoever later asks for its soname gets it, without LD_LIBRARY_PATH.
+ */
+export const DLOPEN_KEEP = (constants.dlopen?.RTLD_NOW ?? 2) | 0x1000;
+
+/** Loads shared libraries into this process for good, in this order. Returns the first failure's text. */
+export function preload(libraries: readonly string[]): string | undefined {
+  for (const library of libraries) {
+    try {
+      if (deno) deno.dlopen(library, {});
+      else process.dlopen({ exports: {} }, library, DLOPEN_KEEP);
+    } catch (error) {
+      // Node reports every library that is no addon, also one that loaded.
+      const text = (error as Error).message;
+      if (!text.includes('did not self-register')) return text;
+    }
+  }
+  return undefined;
+}
+
+const require = createRequire(import.meta.url);
+
+/** URL of Dawn's npm package, or undefined where it is not installed. */
+export function dawnUrl(): string | undefined {
+  try {
+    return pathToFileURL(require.resolve('webgpu')).href;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Folder of an installed package whose entry point lies `up` folders below its root. */
+export function packageDir(name: string, up: number): string | undefined {
+  try {
+    return join(require.resolve(name), ...Array<string>(up + 1).fill('..'));
+  } catch {
+    return undefined;
+  }
+}
+
+/** An instance that is garbage-collected takes the process with it, so every one is kept. */
+const instances: GPU[] = [];
+
+/** A Dawn instance. Throws where Dawn's binary does not load. `options` are Dawn's, such as `backend=null`. */
+export async function createDawn(options: string[]): Promise<GPU> {
+  const { create, globals } = (await import('webgpu')) as { create: (this: void, options: string[]) => GPU; globals: Record<string, unknown> };
+  for (const [name, value] of Object.entries(globals)) if (!(name in globalThis)) Object.assign(globalThis, { [name]: value });
+  const gpu = create(options);
+  instances.push(gpu);
+  return gpu;
+}
+
+/** The runtime's own WebGPU (Deno, browsers). */
+export const nativeGpu = (): GPU | undefined => (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+
+const SPIN_MS = 1;
+let waits = 0;
+let spinUntil = 0;
+let realImmediate: typeof setImmediate;
+
+/** Dawn's poll is a native function without arguments; everyone else's immediates stay what they are. */
+const hybridImmediate = ((callback: () => void, ...args: []) =>
+  args.length || performance.now() < spinUntil || !Function.prototype.toString.call(callback).endsWith('{ [native code] }')
+    ? realImmediate(callback, ...args) : setTimeout(callback, 1)) as unknown as typeof setImmediate;
+
+/**
+ * Awaits a GPU promise (mapAsync, onSubmittedWorkDone). Dawn polls by queueing `globalThis.setImmediate` again and again, which
+ * takes a core from a CPU driver: here it spins for 1 ms, for short waits' sake, and then polls once a millisecond.
+ */
+export async function waiting<T>(promise: Promise<T>): Promise<T> {
+  spinUntil = performance.now() + SPIN_MS;
+  if (waits++ === 0) {
+    realImmediate = globalThis.setImmediate;
+    globalThis.setImmediate = hybridImmediate;
+  }
+  try {
+    return await promise;
+  } finally {
+    if (--waits === 0) globalThis.setImmediate = realImmediate;
+  }
+}

@@ -1,0 +1,77 @@
+/** Concrete tensors on a device. */
+import { BYTES, numel, type DType } from '../kernels/kernel.ts';
+import { EngineError } from './errors.ts';
+import type { Device } from './device.ts';
+
+export type Typed = Float32Array | Int32Array | Uint32Array | Uint16Array;
+
+/**
+ * A tensor in device memory: f32, i32, u32, or f16 (its bits in a Uint16Array).
+ *
+ * Results of a compiled function that were not written into a donated argument belong to their program and hold until its
+ * next call; `keep()` copies one out. A stale one throws when it is used.
+ */
+export class NDArray {
+  readonly device: Device;
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  /** False for a window into a program's memory. */
+  readonly owned: boolean;
+  private readonly alive: () => boolean;
+  private freed = false;
+
+  constructor(device: Device, shape: readonly number[], dtype: DType, buffer: GPUBuffer, offset = 0, alive?: () => boolean) {
+    this.device = device;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.buffer = buffer;
+    this.offset = offset;
+    this.owned = alive === undefined;
+    this.alive = alive ?? (() => true);
+  }
+
+  get size(): number { return numel(this.shape); }
+  /** Bytes, rounded up to the 4 that storage bindings need. */
+  get bytes(): number { return Math.max(4, Math.ceil((this.size * BYTES[this.dtype]) / 4) * 4); }
+
+  /** Throws if this tensor's memory no longer holds it. */
+  check(): void {
+    if (this.freed) throw new EngineError('tensor', 'it was freed');
+    if (!this.alive()) throw new EngineError('tensor', 'the program that made it has run again: read() or keep() results before the next call');
+  }
+
+  async read(): Promise<Float32Array> {
+    const bytes = await this.bits();
+    if (this.dtype === 'f32') return new Float32Array(bytes, 0, this.size);
+    if (this.dtype === 'f16') throw new EngineError('tensor', 'read() gives f32; cast the f16 tensor first or take bits()');
+    return Float32Array.from(this.dtype === 'i32' ? new Int32Array(bytes, 0, this.size) : new Uint32Array(bytes, 0, this.size));
+  }
+
+  /** The single value of a scalar. */
+  async item(): Promise<number> {
+    return (await this.read())[0]!;
+  }
+
+  /** The raw bytes. */
+  async bits(): Promise<ArrayBuffer> {
+    this.check();
+    return this.device.readBuffer(this.buffer, this.offset, this.bytes);
+  }
+
+  /** A copy with its own memory. */
+  keep(): NDArray {
+    this.check();
+    const copy = this.device.empty(this.shape, this.dtype);
+    this.device.copy(this.buffer, this.offset, copy.buffer, 0, this.bytes);
+    return copy;
+  }
+
+  /** Gives the memory back. Only for tensors with memory of their own. */
+  free(): void {
+    if (!this.owned || this.freed) return;
+    this.freed = true;
+    this.device.release(this.buffer);
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * Stage `program`: launches and a memory plan become pipelines, arenas and bind groups, made once; a run only encodes.
+ */
+import type { Dispatch } from '../kernels/kernel.ts';
+import type { Device } from './device.ts';
+import { mib } from './device.ts';
+import { EngineError } from './errors.ts';
+import { keyOf, type Group } from './fuse.ts';
+import { bytesOf, printType, typeOf, type Value } from './graph.ts';
+import { waiting } from './host.ts';
+import type { Lowered } from './lowering.ts';
+import { ALIGN, planMemory, type Block, type MemoryPlan } from './memory.ts';
+import type { Output, Place, Placement } from './placement.ts';
+import { profileRun } from './profile.ts';
+import { flags } from './flags.ts';
+
+/** A tensor's bytes on the device. */
+export interface Span { buffer: GPUBuffer; offset: number; bytes: number }
+
+/** What a program will cost, known before it is built. */
+export interface Plan {
+  kernels: number;
+  flops: number;
+  /** Bytes that must cross memory once. */
+  traffic: number;
+  /** Arenas, results and per-call inputs. The caller's own tensors are not in it. */
+  bytes: number;
+  memory: MemoryPlan;
+}
+
+/** Dispatches in one submit: short enough for watchdogs, long enough to hide its cost. */
+const SUBMIT_EVERY = 256;
+
+interface Step {
+  dispatch: Dispatch;
+  spans: (Span | { input: number })[];
+  uniformOffset: number;
+}
+
+/** Plans memory for lowered groups. */
+export function planProgram(name: string, lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], device: Device): { plan: Plan; blockOf: Map<string, Block> } {
+  const blockOf = new Map<string, Block>();
+  lowered.forEach((l, at) => {
+    for (const v of l.slots) {
+      if (placement.places.get(keyOf(v))?.kind !== 'arena') continue;
+      const key = keyOf(v);
+      const block = blockOf.get(key);
+      if (block) block.last = at;
+      else blockOf.set(key, { name: `${v.node.op} ${printType(typeOf(v))} ${v.node.site}`, bytes: bytesOf(typeOf(v)), first: at, last: at });
+    }
+    l.launch.scratch.forEach((bytes, i) => blockOf.set(`scratch ${at}.${i}`, { name: `scratch of ${l.launch.dispatches[0]!.label}`, bytes, first: at, last: at }));
+  });
+  for (const { from } of placement.copies) {
+    const block = blockOf.get(keyOf(from));
+    if (block) block.last = lowered.length;
+  }
+  for (const block of blockOf.values()) {
+    if (block.bytes > device.caps.maxBindingBytes) {
+      throw new EngineError('memory', `${name}: ${block.name} takes ${mib(block.bytes)}, over this adapter's binding limit of ${mib(device.caps.maxBindingBytes)}; use a smaller batch or size`);
+    }
+  }
+  const memory = planMemory([...blockOf.values()], device.gpu.limits.maxBufferSize);
+  const results = outputs.reduce((s, o) => s + (o.into === undefined ? Math.max(4, bytesOf(typeOf(o.value))) : 0), 0);
+  const bytes = memory.arenas.reduce((a, b) => a + b, 0) + results;
+  const dispatches = lowered.flatMap((l) => l.launch.dispatches);
+  const plan: Plan = {
+    kernels: dispatches.length, bytes, memory,
+    flops: dispatches.reduce((s, d) => s + d.flops, 0), traffic: dispatches.reduce((s, d) => s + d.bytes, 0),
+  };
+  if (device.allocated + bytes > device.budget) {
+    const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');
+    throw new EngineError('memory', `${name} needs ${mib(bytes)} beside the ${mib(device.allocated)} in use; the budget is ${mib(device.budget)}.\n`
+      + `Largest at the peak:\n${table}\nRemedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`);
+  }
+  return { plan, blockOf };
+}
+
+export class Program {
+  readonly plan: Plan;
+  readonly outputs: Span[] = [];
+  private readonly name: string;
+  private readonly device: Device;
+  private readonly steps: Step[] = [];
+  private readonly copies: { from: Span | { input: number }; to: Span | { input: number } }[];
+  private readonly arenas: GPUBuffer[];
+  private readonly uniform: GPUBuffer;
+  private pipelines: GPUComputePipeline[] = [];
+  private readonly bound = new Map<string, GPUBindGroup[]>();
+  private readonly ids = new WeakMap<GPUBuffer, number>();
+  private nextId = 0;
+  private pending: Promise<unknown>[] = [];
+
+  constructor(name: string, device: Device, groups: readonly Group[], lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[]) {
+    const { plan, blockOf } = planProgram(name, lowered, placement, outputs, device);
+    this.name = name;
+    this.device = device;
+    this.plan = plan;
+    this.arenas = plan.memory.arenas.map((bytes) => device.buffer(bytes));
+    outputs.forEach((o, i) => {
+      if (o.into === undefined) this.outputs[i] = { buffer: device.buffer(bytesOf(typeOf(o.value))), offset: 0, bytes: padded(bytesOf(typeOf(o.value))) };
+    });
+    const arenaSpan = (key: string): Span => {
+      const block = blockOf.get(key)!;
+      const { arena, offset } = plan.memory.spots.get(block)!;
+      return { buffer: this.arenas[arena]!, offset, bytes: padded(block.bytes) };
+    };
+    const spanOf = (v: Value): Span | { input: number } => {
+      const where = placement.places.get(keyOf(v))!;
+      return where.kind === 'arena' ? arenaSpan(keyOf(v)) : this.resolve(where);
+    };
+    let words = 0;
+    lowered.forEach((l, at) => {
+      const spans = [...l.slots.map(spanOf), ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`))];
+      for (const dispatch of l.launch.dispatches) {
+        this.steps.push({ dispatch, spans: dispatch.bind.map((slot) => spans[slot]!), uniformOffset: words * 4 });
+        words += (Math.ceil(Math.max(dispatch.params.length, 1) * 4 / ALIGN) * ALIGN) / 4;
+      }
+    });
+    const uniforms = new Uint32Array(words || 4);
+    for (const s of this.steps) uniforms.set(s.dispatch.params, s.uniformOffset / 4);
+    this.uniform = device.uniforms(uniforms.byteLength);
+    device.write(this.uniform, 0, uniforms, 'u32');
+    this.copies = placement.copies.map(({ from, to }) => ({ from: spanOf(from), to: this.resolve(to) }));
+    if (groups.length !== lowered.length) throw new EngineError('program', 'groups and launches differ');
+  }
+
+  private resolve(where: Place): Span | { input: number } {
+    return where.kind === 'input' ? { input: where.index } : this.outputs[(where as { index: number }).index]!;
+  }
+
+  /** Compiles every pipeline; drivers that compile at the first dispatch do so at the first run. */
+  async prepare(): Promise<void> {
+    this.pipelines = await Promise.all(this.steps.map((s) => this.device.pipeline(s.dispatch.wgsl, s.dispatch.label)));
+    this.device.check();
+  }
+
+  /** Encodes and submits one run over these inputs. At most two runs are in flight. */
+  async run(inputs: readonly Span[]): Promise<void> {
+    const { device } = this;
+    device.check();
+    const groups = this.bind(inputs);
+    const queue = device.gpu.queue;
+    if (flags.DEBUG >= 2 || flags.PROFILE) {
+      await profileRun(device, this.name, this.steps.map((s, i) => ({ dispatch: s.dispatch, pipeline: this.pipelines[i]!, group: groups[i]! })));
+    } else {
+      for (let start = 0; start < this.steps.length; start += SUBMIT_EVERY) {
+        const encoder = device.gpu.createCommandEncoder();
+        const pass = encoder.beginComputePass();
+        for (let i = start; i < Math.min(start + SUBMIT_EVERY, this.steps.length); i++) {
+          pass.setPipeline(this.pipelines[i]!);
+          pass.setBindGroup(0, groups[i]!);
+          pass.dispatchWorkgroups(...this.steps[i]!.dispatch.grid);
+        }
+        pass.end();
+        queue.submit([encoder.finish()]);
+      }
+    }
+    device.counters.dispatches += this.steps.length;
+    if (this.copies.length) {
+      const encoder = device.gpu.createCommandEncoder();
+      for (const { from, to } of this.copies) {
+        const [a, b] = [at(from, inputs), at(to, inputs)];
+        encoder.copyBufferToBuffer(a.buffer, a.offset, b.buffer, b.offset, a.bytes);
+      }
+      queue.submit([encoder.finish()]);
+    }
+    this.pending.push(queue.onSubmittedWorkDone());
+    if (this.pending.length > 2) await waiting(this.pending.shift()!);
+    device.check();
+  }
+
+  /** Bind groups for these buffers: made once for each set of them. */
+  private bind(inputs: readonly Span[]): GPUBindGroup[] {
+    const key = inputs.map((s) => `${this.idOf(s.buffer)}+${s.offset}`).join();
+    const found = this.bound.get(key);
+    if (found) return found;
+    const groups = this.steps.map((s, i) => {
+      const storage = s.spans.map((span, b) => {
+        const { buffer, offset, bytes } = at(span, inputs);
+        return { binding: b + 1, resource: { buffer, offset, size: bytes } };
+      });
+      const size = Math.ceil(Math.max(s.dispatch.params.length, 1) / 4) * 16;
+      const entries = /\bp\.\w/.test(s.dispatch.wgsl)
+        ? [{ binding: 0, resource: { buffer: this.uniform, offset: s.uniformOffset, size } }, ...storage] : storage;
+      this.device.counters.bindGroups++;
+      return this.device.gpu.createBindGroup({ layout: this.pipelines[i]!.getBindGroupLayout(0), entries });
+    });
+    this.bound.set(key, groups);
+    return groups;
+  }
+
+  private idOf(buffer: GPUBuffer): number {
+    let id = this.ids.get(buffer);
+    if (id === undefined) this.ids.set(buffer, (id = this.nextId++));
+    return id;
+  }
+
+  /** Bytes this program holds. */
+  free(): void {
+    for (const b of [...this.arenas, this.uniform, ...this.outputs.filter(Boolean).map((o) => o.buffer)]) this.device.release(b);
+  }
+}
+
+const padded = (bytes: number): number => Math.max(4, Math.ceil(bytes / 4) * 4);
+const at = (span: Span | { input: number }, inputs: readonly Span[]): Span => ('input' in span ? inputs[span.input]! : span);

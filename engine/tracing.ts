@@ -1,0 +1,56 @@
+/** The trace in progress, and the one place where nodes are made. */
+import { EngineError, callSite } from './errors.ts';
+import type { OpAttrs, OpName, Value } from './graph.ts';
+import { Graph, typeOf } from './graph.ts';
+import { opOf } from './ops/index.ts';
+
+export interface Tracing {
+  readonly graph: Graph;
+  /** Segment of the nodes now made: of a checkpoint (> 0), of its clones and gradients (< 0), or none (0). */
+  segment: number;
+  /** Checkpoints so far; sweeps over checkpoints so far; random call sites so far. */
+  segments: number;
+  sweeps: number;
+  streams: number;
+  /** Nodes whose values a checkpoint returns: they stay in memory. */
+  readonly returned: Set<number>;
+}
+
+let current: Tracing | null = null;
+
+export function tracing(op: string): Tracing {
+  if (!current) throw new EngineError(op, 'tensors exist only while a function is traced: call this inside trace or compile');
+  return current;
+}
+
+/** Runs `body` with a fresh graph, which functions of tensors add to. */
+export function withTrace<T>(body: (trace: Tracing) => T): T {
+  const before = current;
+  current = { graph: new Graph(), segment: 0, segments: 0, sweeps: 0, streams: 0, returned: new Set() };
+  try {
+    return body(current);
+  } finally {
+    current = before;
+  }
+}
+
+/** Runs `body` with its nodes in `segment`. */
+export function inSegment<T>(segment: number, body: () => T): T {
+  const trace = tracing('segment');
+  const before = trace.segment;
+  trace.segment = segment;
+  try {
+    return body();
+  } finally {
+    trace.segment = before;
+  }
+}
+
+/** Adds a node to the trace and gives its outputs. Throws an EngineError when the operands do not fit. */
+export function emit<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]): Value[] {
+  const { graph, segment } = tracing(op);
+  for (const v of inputs) if (graph.nodes[v.node.id] !== v.node) throw new EngineError(op, 'an operand belongs to another trace');
+  const outs = opOf(op).infer(inputs.map(typeOf), attrs);
+  const node = graph.add(op, inputs, attrs, outs, callSite(), segment);
+  return outs.map((_, out) => ({ node: node as unknown as Value['node'], out }));
+}

@@ -1,0 +1,129 @@
+/**
+ * Attention through workgroup memory, for GPUs. A workgroup of 8 × 8 threads owns 32 rows (queries, or keys in the kernel
+ * for dK and dV) and meets 32 rows of the other side at a time. Scores and results are both small matmuls of k-major
+ * tiles: thread (tx, ty) adds tileX[k][ty] ⊗ tileY[k][tx] to four vec4, first along D for the scores (both staged
+ * transposed), then along the other side's rows for the results (weights transposed in registers, rows staged as they lie).
+ */
+import { LOWEST, prologue, range, TILE, XYZW, type AttentionPlan } from './plan.ts';
+
+/** vec4 a tile row, with one of padding against bank conflicts. */
+const LD = TILE / 4 + 1;
+/** D is walked in chunks of TILE columns: TILE / 4 vec4 steps. */
+const chunks = (plan: AttentionPlan) => Math.ceil(plan.steps / (TILE / 4));
+
+export function tiledVariables(kind: 'forward' | 'gradQuery' | 'gradKey'): string {
+  const tile = (name: string) => `var<workgroup> ${name}: array<vec4f, ${TILE * LD}>;`;
+  return [
+    tile('tileX'), tile('tileY'), tile('weights'),
+    kind === 'forward' ? `var<workgroup> keepRow: array<f32, ${TILE}>; var<workgroup> sumRow: array<f32, ${TILE}>;` : '',
+  ].join('\n');
+}
+
+/** This thread's 4 × 4 block: rows 4·by… of a tensor, vec4 number `step`, transposed so that D is the tile's k axis. */
+const stageTransposed = (tile: string, tensor: string, first: string, count: string) => `
+{ var r: array<vec4f, 4>;
+for (var i = 0u; i < p.four; i++) { r[i] = vec4f(); if (${first} + 4u * ty + i < ${count} && step < p.steps) { r[i] = get_${tensor}((b * ${count} + ${first} + 4u * ty + i) * p.H + h, step); } }
+${range(4).map((q) => `${tile}[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4).map((i) => `r[${i}].${XYZW[q]}`).join(', ')});`).join('\n')} }`;
+
+/** The same block as it lies: the rows are the tile's k axis. */
+const stageRows = (tile: string, tensor: string, first: string, count: string, step: string) => `
+for (var i = 0u; i < p.four; i++) { var v = vec4f(); if (${first} + 4u * ty + i < ${count} && ${step} < p.steps) { v = get_${tensor}((b * ${count} + ${first} + 4u * ty + i) * p.H + h, ${step}); } ${tile}[(4u * ty + i) * ${LD}u + tx] = v; }`;
+
+/** acc0…acc3 += x[k][ty] ⊗ y[k][tx] over a tile. */
+function multiply(acc: (i: number) => string, x: string, y: string): string {
+  const step = range(4).map((q) => `let x${q} = ${x}[fromX + ${q * LD}u]; let y${q} = ${y}[fromY + ${q * LD}u];
+${range(4).map((i) => `${acc(i)} = fma(vec4f(x${q}.${XYZW[i]}), y${q}, ${acc(i)});`).join(' ')}`);
+  return `for (var k = 0u; k < p.eighth; k++) { let fromX = 4u * k * ${LD}u + ty; let fromY = 4u * k * ${LD}u + tx;\n${step.join('\n')} }`;
+}
+
+/** sum0…sum3 (own row by other vec4) = own · other along D. */
+const scores = (sum: string, own: string, ownCount: string, other: string, otherCount: string) => `
+${range(4).map((i) => `var ${sum}${i} = vec4f();`).join(' ')}
+for (var d = 0u; d < p.steps; d += ${TILE / 4}u) {
+let step = d + tx;
+workgroupBarrier();
+${stageTransposed('tileX', own, 'first', ownCount)}
+${stageTransposed('tileY', other, 't0', otherCount)}
+workgroupBarrier();
+${multiply((i) => `${sum}${i}`, 'tileX', 'tileY')} }`;
+
+const stageWeights = (sum: string) => range(4).map((q) =>
+  `weights[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4).map((i) => `${sum}${i}.${XYZW[q]}`).join(', ')});`).join('\n');
+
+/** result[chunk] += weightsᵀ · rows of the other tensor, chunk by chunk of D. */
+const accumulate = (plan: AttentionPlan, result: string, other: string, otherCount: string) => range(chunks(plan)).map((c) => `
+workgroupBarrier();
+${stageRows('tileY', other, 't0', otherCount, `(${(c * TILE) / 4}u + tx)`)}
+workgroupBarrier();
+${multiply((i) => `${result}${c}_${i}`, 'weights', 'tileY')}`).join('\n');
+
+const results = (plan: AttentionPlan, names: readonly string[]) => names.flatMap((n) => range(chunks(plan)).flatMap((c) => range(4).map((i) => `var ${n}${c}_${i} = vec4f();`))).join(' ');
+
+const store = (plan: AttentionPlan, name: string, count: string, factor = '') => range(4).map((i) => `
+if (first + 4u * ty + ${i}u < ${count}) { let row = (b * ${count} + first + 4u * ty + ${i}u) * p.H + h;${factor && ` let inv = ${factor}[4u * ty + ${i}u];`}
+${range(chunks(plan)).map((c) => `if (${(c * TILE) / 4}u + tx < p.steps) { put_${name}(row, ${(c * TILE) / 4}u + tx, sum_${name}${c}_${i}${factor && ' * inv'}); }`).join('\n')} }`).join('\n');
+
+const start = (lengths: boolean) => `${prologue(lengths)}
+let tx = li % 8u; let ty = li / 8u;
+let first = (tile % p.own) * ${TILE}u;`;
+
+export function forwardMain(plan: AttentionPlan, lengths: boolean): string {
+  return [
+    start(lengths), results(plan, ['sum_o']), `var m = ${LOWEST}; var l = 0.0;`,
+    `for (var t0 = 0u; t0 < len; t0 += ${TILE}u) {`,
+    scores('s', 'q', 'p.N', 'k', 'p.L'), stageWeights('s'),
+    // One thread a row keeps the running maximum and sum and turns the row's scores into weights.
+    `workgroupBarrier();
+if (li < ${TILE}u) {
+let n = min(${TILE}u, len - t0);
+var top = m;
+for (var t = 0u; t < n; t++) { top = max(top, weights[t * ${LD}u + li / 4u][li % 4u] * scale); }
+let keep = exp(m - top);
+m = top; l *= keep; keepRow[li] = keep; sumRow[li] = top;
+}
+workgroupBarrier();
+{ var w: array<vec4f, 4>;
+let tops = vec4f(${range(4).map((i) => `sumRow[4u * ty + ${i}u]`).join(', ')});
+for (var q = 0u; q < p.four; q++) { let t = 4u * tx + q;
+weights[t * ${LD}u + ty] = select(vec4f(), exp(weights[t * ${LD}u + ty] * scale - tops), t0 + t < len); } }`,
+    ...range(4).map((i) => `{ let keep = keepRow[4u * ty + ${i}u]; ${range(chunks(plan)).map((c) => `sum_o${c}_${i} *= keep;`).join(' ')} }`),
+    `workgroupBarrier();
+if (li < ${TILE}u) { for (var t = 0u; t < p.tile; t++) { l += weights[t * ${LD}u + li / 4u][li % 4u]; } }`,
+    accumulate(plan, 'sum_o', 'v', 'p.L'), '}',
+    `if (li < ${TILE}u) {
+sumRow[li] = select(0.0, 1.0 / l, len > 0u);
+if (first + li < p.N) { lse[bh * p.N + first + li] = select(${LOWEST}, m + log(max(l, 1e-37)), len > 0u); }
+}
+workgroupBarrier();`,
+    store(plan, 'o', 'p.N', 'sumRow'),
+  ].join('\n');
+}
+
+export function gradQueryMain(plan: AttentionPlan, lengths: boolean): string {
+  return [
+    start(lengths), results(plan, ['sum_dq']),
+    ...range(4).map((i) => `let stat${i} = stats[bh * p.N + min(first + 4u * ty + ${i}u, p.N - 1u)];`),
+    `for (var t0 = 0u; t0 < len; t0 += ${TILE}u) {`,
+    scores('s', 'q', 'p.N', 'k', 'p.L'), scores('e', 'dy', 'p.N', 'v', 'p.L'),
+    `let valid = vec4u(t0 + 4u * tx) + vec4u(0u, 1u, 2u, 3u) < vec4u(len);`,
+    ...range(4).map((i) => `e${i} = select(vec4f(), exp(s${i} * scale - stat${i}.x), valid) * (e${i} - stat${i}.y) * scale;`),
+    stageWeights('e'), accumulate(plan, 'sum_dq', 'k', 'p.L'), '}',
+    store(plan, 'dq', 'p.N'),
+  ].join('\n');
+}
+
+export function gradKeyMain(plan: AttentionPlan, lengths: boolean): string {
+  const stat = (part: string) => `vec4f(${range(4).map((j) => `stat${j}.${part}`).join(', ')})`;
+  return [
+    start(lengths), results(plan, ['sum_dk', 'sum_dv']), 'let end = select(0u, p.N, first < len);',
+    `for (var t0 = 0u; t0 < end; t0 += ${TILE}u) {`,
+    ...range(4).map((j) => `let stat${j} = stats[bh * p.N + min(t0 + 4u * tx + ${j}u, p.N - 1u)];`),
+    scores('s', 'k', 'p.L', 'q', 'p.N'), scores('e', 'v', 'p.L', 'dy', 'p.N'),
+    `let lse = ${stat('x')}; let delta = ${stat('y')};
+let inside = vec4u(t0 + 4u * tx) + vec4u(0u, 1u, 2u, 3u) < vec4u(p.N);`,
+    ...range(4).map((i) => `s${i} = select(vec4f(), exp(s${i} * scale - lse), inside & vec4<bool>(first + 4u * ty + ${i}u < len)); e${i} = s${i} * (e${i} - delta) * scale;`),
+    stageWeights('s'), accumulate(plan, 'sum_dv', 'dy', 'p.N'),
+    'workgroupBarrier();', stageWeights('e'), accumulate(plan, 'sum_dk', 'q', 'p.N'), '}',
+    store(plan, 'dk', 'p.L'), store(plan, 'dv', 'p.L'),
+  ].join('\n');
+}

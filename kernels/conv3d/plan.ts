@@ -1,0 +1,119 @@
+/** What a 3-D convolution asks of its templates: sizes, the affine form both directions share, and tile choices. */
+import { ceilDiv, numel, type Access, type Caps, type Epilogue } from '../kernel.ts';
+
+/** Time, height, width. */
+export type Triple = readonly [number, number, number];
+
+/** x [N, C, ...in], w [O, C, ...kernel], y [N, O, ...out], all f32; y[t] reads x[t * stride - padLo + k]. */
+export interface Conv3dProblem {
+  N: number;
+  C: number;
+  O: number;
+  in: Triple;
+  out: Triple;
+  kernel: Triple;
+  stride: Triple;
+  padLo: Triple;
+  access: Access;
+  epilogue?: Epilogue;
+}
+
+/**
+ * One correlation of `source` [N, ci, ...size] over a grid of positions:
+ * dst(n, o, g) = sum over c, k of source(n, c, g * stride - pad + k) * w[wStart + o wOut + c wIn + k . wTap].
+ * Steps and pads may be negative. The forward convolution is one of these, the input gradient one for each phase of the stride.
+ */
+export interface Correlation {
+  N: number;
+  ci: number;
+  co: number;
+  size: Triple;
+  grid: Triple;
+  kernel: Triple;
+  stride: Triple;
+  pad: Triple;
+  /** Elements: dst index = dstStart + (n co + o) dstPlane + g . dstStep. */
+  dstStart: number;
+  dstPlane: number;
+  dstStep: Triple;
+  wStart: number;
+  wOut: number;
+  wIn: number;
+  wTap: Triple;
+}
+
+const triple = (f: (axis: 0 | 1 | 2) => number): Triple => [f(0), f(1), f(2)];
+const strides = ([, h, w]: Triple): Triple => [h * w, w, 1];
+const dot = (a: Triple, b: Triple): number => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+
+export function forward({ N, C, O, in: size, out, kernel, stride, padLo }: Conv3dProblem): Correlation {
+  return {
+    N, ci: C, co: O, size, grid: out, kernel, stride, pad: padLo,
+    dstStart: 0, dstPlane: numel(out), dstStep: strides(out),
+    wStart: 0, wOut: C * numel(kernel), wIn: numel(kernel), wTap: strides(kernel),
+  };
+}
+
+/**
+ * dx at i = a + s j sees only the taps k = k0 + s m, m < M, with k0 = (a + pad) mod s. Read backwards they are a plain
+ * correlation over dy with stride 1, so a strided gradient is one dense correlation for every phase a, none of it wasted.
+ */
+export function inputPhases({ N, C, O, in: size, out, kernel, stride, padLo }: Conv3dProblem): Correlation[] {
+  const phases: Correlation[] = [];
+  const tap = strides(kernel);
+  const step = strides(size);
+  for (let at = 0; at < numel(stride); at++) {
+    const a: Triple = [Math.floor(at / (stride[1] * stride[2])), Math.floor(at / stride[2]) % stride[1], at % stride[2]];
+    const grid = triple((d) => ceilDiv(size[d] - a[d], stride[d]));
+    if (grid.some((n) => n <= 0)) continue;
+    const first = triple((d) => (a[d] + padLo[d]) % stride[d]);
+    const taps = triple((d) => Math.max(0, ceilDiv(kernel[d] - first[d], stride[d])));
+    phases.push({
+      N, ci: O, co: C, size: out, grid, stride: [1, 1, 1],
+      kernel: taps.includes(0) ? [0, 1, 1] : taps, // a phase no tap reaches is filled with zeros
+      pad: triple((d) => taps[d] - 1 - (a[d] + padLo[d] - first[d]) / stride[d]),
+      dstStart: dot(a, step), dstPlane: numel(size), dstStep: triple((d) => stride[d] * step[d]),
+      wStart: dot(triple((d) => first[d] + stride[d] * (taps[d] - 1)), tap),
+      wOut: numel(kernel), wIn: C * numel(kernel), wTap: triple((d) => -stride[d] * tap[d]),
+    });
+  }
+  return phases;
+}
+
+/** `scalar`: a lane owns `along` neighbours in W and `channels` outputs; weights go round by subgroup broadcast (lanes > 0). */
+export interface ScalarTile {
+  lanes: number;
+  broadcast: boolean;
+  channels: number;
+  along: number;
+  /** Weight gradient only: (c, kt, kh) columns a lane owns. */
+  columns: number;
+}
+
+/** Kernels one wide use each load once, so they want more sums a load: more channels, more columns. */
+export function scalarTile(caps: Caps, outputs: number, kw: number): ScalarTile {
+  const broadcast = caps.subgroup > 0;
+  if (!broadcast) return { lanes: 16, broadcast, channels: 4, along: 8, columns: 2 };
+  const channels = outputs <= 8 ? 8 : kw === 1 && outputs > 16 ? 32 : 16;
+  return { lanes: caps.subgroup, broadcast, channels, along: 4, columns: kw === 1 && channels < 32 ? 4 : 2 };
+}
+
+/** `tiled`: 256 threads of 4 x 4 outputs over a tile of channels x columns, `panel` deep. */
+export interface WorkgroupTile {
+  channels: number;
+  columns: number;
+  panel: number;
+}
+
+export function workgroupTile(outputs: number): WorkgroupTile {
+  if (outputs <= 16) return { channels: 16, columns: 256, panel: 8 };
+  if (outputs <= 32) return { channels: 32, columns: 128, panel: 16 };
+  return { channels: 64, columns: 64, panel: 16 };
+}
+
+/** Into how many ordered parts the voxels of a weight gradient are split, so that `groups` workgroups fill the device. */
+export function weightSplits(caps: Caps, groups: number, units: number, shortest: number): { splits: number; chunk: number } {
+  const wanted = ceilDiv(caps.tier === 'scalar' ? 32 : 512, groups);
+  const chunk = Math.max(shortest, ceilDiv(units, wanted));
+  return { splits: ceilDiv(units, chunk), chunk };
+}

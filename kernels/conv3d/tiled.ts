@@ -1,0 +1,197 @@
+/**
+ * Convolutions for GPUs: implicit GEMM of channels x columns, 256 threads of 4 x 4 sums, panels of the inner axis in workgroup
+ * memory. What an inner index means (channel and tap, or voxel) is worked out once a panel by `panel` threads, not by every load.
+ */
+import { ceilDiv, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
+import type { Conv3dProblem, Correlation, WorkgroupTile } from './plan.ts';
+import { cost } from './scalar.ts';
+
+const THREADS = 256;
+
+interface Fused {
+  access: Access;
+  epilogue: Epilogue | undefined;
+  bind: readonly number[];
+}
+
+interface Gemm {
+  /** Inner index `k` → `vec4u` kept in `inner[]`. */
+  decode: string;
+  /** The loading thread's own column `column`: `let`s for `loadColumn`. */
+  prepare: string;
+  /** Statements that set `a` (of row `o`) and `b` from `e`, the decoded inner index. */
+  loadRow: string;
+  loadColumn: string;
+  /** Expressions: which tile of columns this workgroup has, and its range of the inner axis (`end` may use `first`). */
+  tile: string;
+  first: string;
+  end: string;
+  /** Where row `o`, column `column` is stored: statements that set `at`. */
+  place: string;
+  rows: string;
+  columns: string;
+}
+
+function gemm({ channels, columns, panel }: WorkgroupTile, g: Gemm): { functions: string; main: string } {
+  const across = columns / 4;
+  const stride = channels + 1; // odd, so that a panel's column lands in distinct banks
+  return {
+    functions: `var<workgroup> rowTile: array<f32, ${panel * stride}>;
+var<workgroup> columnTile: array<f32, ${panel * columns}>;
+var<workgroup> inner: array<vec4u, ${panel}>;
+fn decode(k: u32) -> vec4u {
+${g.decode}
+}`,
+    main: `  let o0 = wid.z * ${channels}u;
+  let column0 = ${g.tile} * ${columns}u;
+  let first = ${g.first};
+  let end = ${g.end};
+  let ty = li / ${across}u;
+  let tx = li % ${across}u;
+  var a0 = vec4f();
+  var a1 = vec4f();
+  var a2 = vec4f();
+  var a3 = vec4f();
+  let column = column0 + li % ${columns}u;
+${g.prepare}
+  if (li < ${panel}u) { inner[li] = decode(first + li); }
+  workgroupBarrier();
+  for (var k0 = first; k0 < end; k0 += ${panel}u) {
+    for (var i = li; i < ${panel * columns}u; i += ${THREADS}u) {
+      let e = inner[i / ${columns}u];
+      var b = 0.0;
+      if (k0 + i / ${columns}u < end) {
+${g.loadColumn}
+      }
+      columnTile[i] = b;
+    }
+    for (var i = li; i < ${panel * channels}u; i += ${THREADS}u) {
+      let kk = i % ${panel}u;
+      let e = inner[kk];
+      let o = o0 + i / ${panel}u;
+      var a = 0.0;
+      if (k0 + kk < end && o < ${g.rows}) {
+${g.loadRow}
+      }
+      rowTile[kk * ${stride}u + i / ${panel}u] = a;
+    }
+    workgroupBarrier();
+    for (var kk = 0u; kk < ${panel}u; kk++) {
+      let c = kk * ${columns}u + tx;
+      let r = kk * ${stride}u + ty * 4u;
+      let b = vec4f(columnTile[c], columnTile[c + ${across}u], columnTile[c + ${2 * across}u], columnTile[c + ${3 * across}u]);
+      a0 = fma(vec4f(rowTile[r]), b, a0);
+      a1 = fma(vec4f(rowTile[r + 1u]), b, a1);
+      a2 = fma(vec4f(rowTile[r + 2u]), b, a2);
+      a3 = fma(vec4f(rowTile[r + 3u]), b, a3);
+    }
+    if (li < ${panel}u) { inner[li] = decode(k0 + ${panel}u + li); }
+    workgroupBarrier();
+  }
+  var all = array<vec4f, 4>(a0, a1, a2, a3);
+  for (var j = 0u; j < 4u; j++) {
+    let column = column0 + tx + j * ${across}u;
+    if (column >= ${g.columns}) { break; }
+    for (var i = 0u; i < 4u; i++) {
+      let o = o0 + ty * 4u + i;
+      if (o >= ${g.rows}) { break; }
+${g.place}
+      dst[at] = epilogue(all[i][j], at);
+    }
+  }`,
+  };
+}
+
+function build(label: string, entries: [string, number][], tile: WorkgroupTile, g: Gemm, names: [string, string], fused: Fused) {
+  const params = [...entries, ...(fused.epilogue?.params ?? [])];
+  const { functions, main } = gemm(tile, g);
+  return {
+    label,
+    wgsl: shader({
+      params: params.map(([k]) => k),
+      buffers: [
+        ...names.map((name) => ({ name, type: 'f32', access: fused.access })),
+        { name: 'dst', type: 'f32', access: 'read_write' }, ...(fused.epilogue?.buffers ?? []),
+      ],
+      workgroup: [THREADS, 1, 1],
+      functions: `${functions}\n${epilogueFunction(fused.epilogue, 1)}`,
+      main,
+    }),
+    params: params.map(([, v]) => v >>> 0),
+    bind: fused.bind,
+  };
+}
+
+/** dst = correlation(source, w): rows are output channels, columns positions of the grid, the inner axis (c, kt, kh, kw). */
+export function tiledCorrelation(name: string, c: Correlation, tile: WorkgroupTile, fused: Fused): Dispatch {
+  const [kt, kh, kw] = c.kernel;
+  const columns = c.N * c.grid[0] * c.grid[1] * c.grid[2];
+  const inner = c.ci * kt * kh * kw;
+  const entries = Object.entries({
+    ci: c.ci, co: c.co, columns, inner, t: c.size[0], h: c.size[1], w: c.size[2], gt: c.grid[0], gh: c.grid[1], gw: c.grid[2],
+    kt: Math.max(kt, 1), kh, kw, st: c.stride[0], sh: c.stride[1], sw: c.stride[2], pt: c.pad[0], ph: c.pad[1], pw: c.pad[2],
+    d0: c.dstStart, dp: c.dstPlane, dt: c.dstStep[0], dh: c.dstStep[1], dw: c.dstStep[2],
+    w0: c.wStart, wo: c.wOut, wi: c.wIn, wt: c.wTap[0], wh: c.wTap[1], ww: c.wTap[2],
+  });
+  const position = `let gw = column % p.gw;
+      let gh = column / p.gw % p.gh;
+      let gt = column / p.gw / p.gh % p.gt;
+      let n = column / p.gw / p.gh / p.gt;`;
+  const g: Gemm = {
+    decode: `  let kw = k % p.kw;
+  let kh = k / p.kw % p.kh;
+  let kt = k / p.kw / p.kh % p.kt;
+  let c = k / p.kw / p.kh / p.kt;
+  return vec4u(((c * p.t + kt) * p.h + kh) * p.w + kw, c * p.wi + kt * p.wt + kh * p.wh + kw * p.ww, (kt << 16u) | kh, kw);`,
+    prepare: `      ${position}
+  let t = gt * p.st - p.pt;
+  let h = gh * p.sh - p.ph;
+  let w = gw * p.sw - p.pw;
+  let base = ((n * p.ci * p.t + t) * p.h + h) * p.w + w;`,
+    loadRow: '        a = weight[p.w0 + o * p.wo + e.y];',
+    loadColumn: `        if (column < p.columns && t + (e.z >> 16u) < p.t && h + (e.z & 0xffffu) < p.h && w + e.w < p.w) { b = src[base + e.x]; }`,
+    tile: '(wid.x + wid.y * nwg.x)', first: '0u', end: 'p.inner',
+    place: `      ${position}
+      let at = p.d0 + (n * p.co + o) * p.dp + gt * p.dt + gh * p.dh + gw * p.dw;`,
+    rows: 'p.co', columns: 'p.columns',
+  };
+  const label = `${name} tiled ${tile.channels}x${tile.columns}x${tile.panel} k${c.kernel.join('')} ${c.ci}>${c.co} ${c.N}x${c.grid.join('x')}`;
+  const [gx, gy] = foldGrid(ceilDiv(columns, tile.columns));
+  return { ...build(label, entries, tile, g, ['src', 'weight'], fused), grid: [gx, gy, ceilDiv(c.co, tile.channels)], ...cost(c) };
+}
+
+/** Partial weight gradients [splits, O, C, ...kernel]: rows are O, columns (c, kt, kh, kw), the inner axis one part of the voxels. */
+export function tiledWeight(q: Conv3dProblem, tile: WorkgroupTile, splits: number, chunk: number, fused: Fused): Dispatch {
+  const [kt, kh, kw] = q.kernel;
+  const [ot, oh, ow] = q.out;
+  const columns = q.C * kt * kh * kw;
+  const voxels = q.N * ot * oh * ow;
+  const entries = Object.entries({
+    c: q.C, o: q.O, columns, voxels, chunk, t: q.in[0], h: q.in[1], w: q.in[2], ot, oh, ow, kt, kh, kw,
+    st: q.stride[0], sh: q.stride[1], sw: q.stride[2], pt: q.padLo[0], ph: q.padLo[1], pw: q.padLo[2],
+  });
+  const g: Gemm = {
+    decode: `  let n = k / p.ow / p.oh / p.ot;
+  let ot = k / p.ow / p.oh % p.ot;
+  let oh = k / p.ow % p.oh;
+  return vec4u(n, ot * p.st - p.pt, oh * p.sh - p.ph, k % p.ow * p.sw - p.pw);`,
+    prepare: `  let kw = column % p.kw;
+  let kh = column / p.kw % p.kh;
+  let kt = column / p.kw / p.kh % p.kt;
+  let c = column / p.kw / p.kh / p.kt;`,
+    loadRow: '        a = dy[(e.x * p.o + o) * p.ot * p.oh * p.ow + (k0 + kk) % (p.ot * p.oh * p.ow)];',
+    loadColumn: `        let t = e.y + kt;
+        let h = e.z + kh;
+        let w = e.w + kw;
+        if (column < p.columns && t < p.t && h < p.h && w < p.w) { b = src[(((e.x * p.c + c) * p.t + t) * p.h + h) * p.w + w]; }`,
+    tile: 'wid.x', first: 'wid.y * p.chunk', end: 'min(first + p.chunk, p.voxels)',
+    place: '      let at = (wid.y * p.o + o) * p.columns + column;',
+    rows: 'p.o', columns: 'p.columns',
+  };
+  const label = `conv3dWeight tiled ${tile.channels}x${tile.columns}x${tile.panel} k${q.kernel.join('')} ${q.C}>${q.O} ${q.N}x${q.out.join('x')}/${splits}`;
+  return {
+    ...build(label, entries, tile, g, ['src', 'dy'], fused), grid: [ceilDiv(columns, tile.columns), splits, ceilDiv(q.O, tile.channels)],
+    flops: 2 * voxels * q.O * columns,
+    bytes: 4 * (voxels * q.O + q.N * q.C * q.in[0] * q.in[1] * q.in[2] + splits * q.O * columns),
+  };
+}

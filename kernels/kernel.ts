@@ -1,0 +1,129 @@
+/**
+ * What every kernel family speaks: plain data in, WGSL and launch numbers out.
+ *
+ * A family is a pure function (caps, problem) → Launch. It knows nothing of graphs or GPU objects. Storage slots are
+ * numbered inputs first, then outputs, then scratch; the caller binds buffers to slots. Shapes travel in a uniform, never
+ * in the text, so that one configuration compiles once however many shapes use it.
+ */
+
+export type DType = 'f32' | 'f16' | 'i32' | 'u32';
+export const BYTES: Record<DType, number> = { f32: 4, f16: 2, i32: 4, u32: 4 };
+
+/** Arena tensors share a buffer with the output and must be bound read_write; external ones may be read. */
+export type Access = 'read' | 'read_write';
+
+export type Tier = 'scalar' | 'tiled';
+
+/** What planners may know of a device. */
+export interface Caps {
+  /** `scalar`: no workgroup memory, looped, best on CPU drivers. `tiled`: workgroup memory and register tiles. */
+  tier: Tier;
+  f16: boolean;
+  /** Subgroup size when the device has subgroups of one fixed size (8 on lavapipe, 32 on NVIDIA), else 0. */
+  subgroup: number;
+  maxInvocations: number;
+  maxWorkgroupBytes: number;
+  maxStorageBuffers: number;
+  maxBindingBytes: number;
+}
+
+export type Grid = readonly [number, number, number];
+
+export interface Dispatch {
+  /** Family, full configuration, shape: `matmul scalar 16x4 sg8 tb 2560x512x128`. A profile explains itself by it. */
+  label: string;
+  wgsl: string;
+  grid: Grid;
+  /** u32 words of the uniform at binding 0, in the order of the struct's fields. */
+  params: readonly number[];
+  /** Storage binding 1 + i holds slot bind[i]. No slot stands twice. */
+  bind: readonly number[];
+  flops: number;
+  /** Bytes that must cross memory once: every input read, every output written. */
+  bytes: number;
+}
+
+export interface Launch {
+  dispatches: Dispatch[];
+  /** Bytes of each scratch slot. */
+  scratch: number[];
+}
+
+/** One storage binding of a shader. `type` is the element type of the runtime-sized array. */
+export interface Binding {
+  name: string;
+  type: string;
+  access: Access;
+}
+
+/**
+ * Pointwise code fused onto a family's store. The family declares `fn epilogue(v: T, i: u32) -> T` by `epilogueFunction`
+ * and calls it right before it writes; `i` is the flat element index of the (first) value in the output.
+ * Extra inputs take the slots after the family's own inputs and outputs, before scratch.
+ */
+export interface Epilogue {
+  buffers: readonly Binding[];
+  /** Extra uniform words: names are unique against the family's. */
+  params: readonly (readonly [string, number])[];
+  /** Statements that end in `return`, for T = f32 (width 1) or vec4f (width 4). */
+  body(width: 1 | 4): string;
+}
+
+export interface ShaderSpec {
+  params: readonly string[];
+  buffers: readonly Binding[];
+  workgroup: readonly [number, number, number];
+  enable?: readonly string[];
+  /** Module-scope functions and variables. */
+  functions?: string;
+  /** Body of main. `wid`, `lid` (vec3u), `li` (local index), `nwg`, and with subgroups `lane` and `sgs` are at hand. */
+  main: string;
+}
+
+/** Writes the module: uniform struct P at binding 0 (as `p`), storage from binding 1, and the entry point `main`. */
+export function shader(spec: ShaderSpec): string {
+  const lines = (spec.enable ?? []).map((e) => `enable ${e};`);
+  const fields = spec.params.length ? spec.params : ['unused'];
+  lines.push(`struct P { ${fields.map((f) => `${f}: u32`).join(', ')} }`);
+  lines.push('@group(0) @binding(0) var<uniform> p: P;');
+  spec.buffers.forEach((b, i) => {
+    lines.push(`@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.type}>;`);
+  });
+  if (spec.functions) lines.push(spec.functions);
+  const builtins = [
+    '@builtin(workgroup_id) wid: vec3u', '@builtin(local_invocation_id) lid: vec3u',
+    '@builtin(local_invocation_index) li: u32', '@builtin(num_workgroups) nwg: vec3u',
+  ];
+  if (spec.enable?.includes('subgroups')) {
+    builtins.push('@builtin(subgroup_invocation_id) lane: u32', '@builtin(subgroup_size) sgs: u32');
+  }
+  lines.push(`@compute @workgroup_size(${spec.workgroup.join(', ')})\nfn main(${builtins.join(', ')}) {\n${spec.main}\n}`);
+  return lines.join('\n');
+}
+
+/** The function every family calls before a store; the identity when nothing is fused. */
+export function epilogueFunction(epilogue: Epilogue | undefined, width: 1 | 4): string {
+  const t = width === 1 ? 'f32' : 'vec4f';
+  return `fn epilogue(v: ${t}, i: u32) -> ${t} {\n${epilogue ? epilogue.body(width) : 'return v;'}\n}`;
+}
+
+export const MAX_GROUPS = 65535;
+
+/** A one-dimensional count of workgroups folded into two: in the shader the index is `wid.x + wid.y * nwg.x`, to be bound-checked. */
+export function foldGrid(groups: number): Grid {
+  if (groups <= MAX_GROUPS) return [Math.max(groups, 1), 1, 1];
+  const y = Math.ceil(groups / MAX_GROUPS);
+  return [Math.ceil(groups / y), y, 1];
+}
+
+const scratchF32 = new Float32Array(1);
+const scratchU32 = new Uint32Array(scratchF32.buffer);
+
+/** The bits of an f32, to pass a float through the u32 uniform; read it with `bitcast<f32>(p.x)`. */
+export function f32bits(x: number): number {
+  scratchF32[0] = x;
+  return scratchU32[0]!;
+}
+
+export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
+export const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);

@@ -1,0 +1,110 @@
+/** Batched matrix multiplication: plan, print the tier's template, and add the ordered reduction when K was split. */
+import {
+  ceilDiv, epilogueFunction, foldGrid, shader, type Caps, type Dispatch, type Launch,
+} from '../kernel.ts';
+import { planMatmul, type MatmulDType, type MatmulProblem, type Plan } from './plan.ts';
+import { scalarMain } from './scalar.ts';
+import { tiledFunctions, tiledMain, tiledThreads } from './tiled.ts';
+
+export type { MatmulProblem } from './plan.ts';
+
+const PARAMS = ['M', 'N', 'K', 'tiles', 'tilesM', 'tilesN', 'splits', 'chunk', 'strideA', 'strideB', 'ldA', 'ldB', 'panel'] as const;
+const element = (dtype: MatmulDType, vec: boolean) => (vec ? `vec4<${dtype}>` : dtype);
+const size = (dtype: MatmulDType) => (dtype === 'f16' ? 2 : 4);
+
+/** `put` writes four neighbours of a row: through the epilogue to the output, or raw to this split's part of the scratch. */
+function putFunction(plan: Plan, dtypeOut: MatmulDType): string {
+  const split = plan.splits > 1;
+  const base = split ? '(slice % p.splits * (p.tiles / (p.tilesM * p.tilesN * p.splits)) + slice / p.splits)' : 'slice';
+  const type = element(split ? 'f32' : dtypeOut, plan.vec);
+  const value = (v: string) => `${type}(${split ? v : `epilogue(${v}, i)`})`;
+  return `fn put(slice: u32, row: u32, col: u32, v: vec4f) {
+  let first = (${base} * p.M + row) * p.N + col;
+  ${plan.vec ? `let i = first; y[i / 4u] = ${value('v')};` : `var w = v;
+  for (var j = 0u; j < min(4u, p.N - col); j++) { let i = first + j; y[i] = ${value('w[j]')}; }`}
+}`;
+}
+
+/**
+ * Slots: 0 a, 1 b, 2 out, then the epilogue's buffers, then scratch.
+ * The output is bound read_write and may not alias an operand: tiles of both are read while others are written.
+ */
+export function matmul(caps: Caps, p: MatmulProblem): Launch {
+  const plan = planMatmul(caps, p);
+  const { shape, config, vec, splits } = plan;
+  const { batch, M, N, K, a, b } = shape;
+  const split = splits > 1;
+  const extra = p.epilogue?.buffers ?? [];
+  const extraParams = p.epilogue?.params ?? [];
+  const extraSlots = extra.map((_, i) => 3 + i);
+  const scratchSlot = 3 + extra.length;
+  const count = batch * M * N;
+  const tiles = batch * splits * plan.tilesM * plan.tilesN;
+  const unit = vec ? 4 : 1;
+  const f16 = [p.dtypeA, p.dtypeB, split ? 'f32' : p.dtypeOut].includes('f16');
+  const subgroups = config.tier === 'scalar' && config.lanes > 1;
+  const fused = split ? undefined : p.epilogue;
+  const outBytes = count * size(p.dtypeOut);
+  const values: Record<(typeof PARAMS)[number], number> = {
+    M, N, K, tiles, tilesM: plan.tilesM, tilesN: plan.tilesN, splits, chunk: plan.chunk,
+    strideA: a.stride / unit, strideB: b.stride / unit, ldA: a.ld / unit, ldB: b.ld / unit,
+    panel: config.tier === 'tiled' ? config.BK / 4 : 0,
+  };
+  const how = config.tier === 'scalar'
+    ? `scalar ${config.rows}x${4 * config.cols} ${subgroups ? `sg${config.lanes}` : 'registers'}`
+    : `tiled ${config.BM}x${config.BN}x${config.BK} ${config.TM}x4`;
+  const flags = [a.trans && 'ta', b.trans && 'tb', vec ? 'vec' : 'plain', vec && plan.ragged && 'ragged', f16 && 'f16', split && `split${splits}`];
+  const product: Dispatch = {
+    label: `matmul ${how} ${flags.filter(Boolean).join(' ')} ${batch}x${M}x${N}x${K}`,
+    wgsl: shader({
+      params: [...PARAMS, ...(fused ? extraParams.map(([n]) => n) : [])],
+      buffers: [
+        { name: 'a', type: element(a.dtype, vec), access: a.access },
+        { name: 'b', type: element(b.dtype, vec), access: b.access },
+        { name: 'y', type: element(split ? 'f32' : p.dtypeOut, vec), access: 'read_write' },
+        ...(fused ? extra : []),
+      ],
+      workgroup: config.tier === 'scalar' ? [...config.workgroup, 1] : [tiledThreads(config), 1, 1],
+      enable: [...(f16 ? ['f16'] : []), ...(subgroups ? ['subgroups'] : [])],
+      functions: [
+        split ? '' : epilogueFunction(fused, vec ? 4 : 1), putFunction(plan, p.dtypeOut),
+        config.tier === 'tiled' ? tiledFunctions(plan, config) : '',
+      ].join('\n'),
+      main: config.tier === 'scalar' ? scalarMain(plan, config) : tiledMain(plan, config),
+    }),
+    grid: foldGrid(tiles),
+    params: [...PARAMS.map((n) => values[n]), ...(fused ? extraParams.map(([, v]) => v) : [])],
+    bind: [a.slot, b.slot, split ? scratchSlot : 2, ...(fused ? extraSlots : [])],
+    flops: 2 * count * K,
+    bytes: (a.stride * batch) * size(a.dtype) + (b.stride || K * N) * (b.stride ? batch : 1) * size(b.dtype) + (split ? splits * count * 4 : outBytes),
+  };
+  if (!split) return { dispatches: [product], scratch: [] };
+
+  const groups = ceilDiv(count / unit, 64);
+  const reduce: Dispatch = {
+    label: `matmul reduce ${vec ? 'vec' : 'plain'} ${splits}x${batch}x${M}x${N}`,
+    wgsl: shader({
+      params: ['count', 'splits', ...extraParams.map(([n]) => n)],
+      buffers: [
+        { name: 'parts', type: element('f32', vec), access: 'read_write' },
+        { name: 'y', type: element(p.dtypeOut, vec), access: 'read_write' },
+        ...extra,
+      ],
+      workgroup: [64, 1, 1],
+      enable: p.dtypeOut === 'f16' ? ['f16'] : [],
+      functions: epilogueFunction(p.epilogue, vec ? 4 : 1),
+      main: `
+let at = (wid.x + wid.y * nwg.x) * 64u + li;
+if (at >= p.count) { return; }
+var sum = parts[at];
+for (var s = 1u; s < p.splits; s++) { sum += parts[s * p.count + at]; }
+y[at] = ${element(p.dtypeOut, vec)}(epilogue(sum, at * ${unit}u));`,
+    }),
+    grid: foldGrid(groups),
+    params: [count / unit, splits, ...extraParams.map(([, v]) => v)],
+    bind: [scratchSlot, 2, ...extraSlots],
+    flops: splits * count,
+    bytes: splits * count * 4 + outBytes,
+  };
+  return { dispatches: [product, reduce], scratch: [splits * count * 4] };
+}

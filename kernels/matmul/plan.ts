@@ -1,0 +1,132 @@
+/** Matmul planner: (capabilities, problem) → normalised shape and configuration. Pure; the templates only print what it decides. */
+import { ceilDiv, type Access, type Caps, type Epilogue } from '../kernel.ts';
+
+export type MatmulDType = 'f32' | 'f16';
+
+/**
+ * out[batch, M, N] = op(a) · op(b), accumulated in f32. a is stored [batch, M, K], or [batch, K, M] with transA; b is
+ * [batch, K, N], or [batch, N, K] with transB. All are contiguous.
+ */
+export interface MatmulProblem {
+  batch: number;
+  M: number;
+  N: number;
+  K: number;
+  transA: boolean;
+  transB: boolean;
+  dtypeA: MatmulDType;
+  dtypeB: MatmulDType;
+  dtypeOut: MatmulDType;
+  access: readonly [Access, Access];
+  /** b has no batch axis: one matrix for all. */
+  sharedB?: boolean;
+  epilogue?: Epilogue | undefined;
+}
+
+/** One operand as the templates see it: its slot and how its storage lies. */
+export interface Operand {
+  slot: number;
+  dtype: MatmulDType;
+  access: Access;
+  trans: boolean;
+  /** Elements from one matrix of the batch to the next; 0 when shared. */
+  stride: number;
+  /** Elements from one stored row to the next. */
+  ld: number;
+}
+
+export interface Shape {
+  batch: number;
+  M: number;
+  N: number;
+  K: number;
+  a: Operand;
+  b: Operand;
+}
+
+/** `scalar`: each lane holds rows × 4·cols of the output; the rows' a values travel by broadcast in a subgroup of `lanes` (1: no subgroups). */
+export interface ScalarConfig {
+  tier: 'scalar';
+  rows: number;
+  cols: number;
+  lanes: number;
+  workgroup: readonly [number, number];
+}
+
+/** `tiled`: a workgroup makes BM × BN of the output from panels of BK in workgroup memory; a thread holds TM × 4. */
+export interface TiledConfig {
+  tier: 'tiled';
+  BM: number;
+  BN: number;
+  BK: number;
+  TM: number;
+}
+
+export interface Plan {
+  shape: Shape;
+  config: ScalarConfig | TiledConfig;
+  /** Both operands and the output are read and written as vec4. */
+  vec: boolean;
+  /** K ends inside a step of a vec4 kernel: loads past it must give zero. */
+  ragged: boolean;
+  tilesM: number;
+  tilesN: number;
+  /** K is cut in `splits` chunks of `chunk`, whose partial outputs a second dispatch adds in order. */
+  splits: number;
+  chunk: number;
+}
+
+/** Folds a shared b's batch into rows and lays a single output column as a row, so that the templates see the good case. */
+function normalise(p: MatmulProblem): Shape {
+  const fold = p.sharedB && !p.transA;
+  const [batch, M] = fold ? [1, p.batch * p.M] : [p.batch, p.M];
+  const { N, K } = p;
+  const a: Operand = { slot: 0, dtype: p.dtypeA, access: p.access[0], trans: p.transA, stride: p.M * K, ld: p.transA ? p.M : K };
+  const b: Operand = { slot: 1, dtype: p.dtypeB, access: p.access[1], trans: p.transB, stride: p.sharedB ? 0 : K * N, ld: p.transB ? K : N };
+  if (N > 1 || M === 1) return { batch, M, N, K, a, b };
+  return { batch, M: 1, N: M, K, a: { ...b, trans: !b.trans }, b: { ...a, trans: !a.trans } };
+}
+
+/** Largest first. (BM + BN)·BK/16 blocks of 4 × 4 must not outnumber the threads BM·BN/(4·TM). */
+const TILES: readonly TiledConfig[] = [
+  { tier: 'tiled', BM: 128, BN: 64, BK: 16, TM: 8 },
+  { tier: 'tiled', BM: 64, BN: 64, BK: 16, TM: 8 },
+  { tier: 'tiled', BM: 32, BN: 32, BK: 16, TM: 4 },
+];
+const FLAT_TILE: TiledConfig = { tier: 'tiled', BM: 16, BN: 64, BK: 8, TM: 4 };
+/** Workgroups that fill a large GPU once, or nearly. */
+const ENOUGH_TILES = 128;
+
+const tileCount = (s: Shape, rows: number, cols: number) => s.batch * ceilDiv(s.M, rows) * ceilDiv(s.N, cols);
+
+function scalarConfig(caps: Caps, s: Shape): ScalarConfig {
+  if (!caps.subgroup) return { tier: 'scalar', rows: 4, cols: 2, lanes: 1, workgroup: s.M <= 4 ? [32, 1] : [8, 4] };
+  return { tier: 'scalar', rows: s.M <= 4 ? 4 : s.M <= 8 ? 8 : 16, cols: 1, lanes: caps.subgroup, workgroup: [caps.subgroup, 1] };
+}
+
+function tiledConfig(caps: Caps, s: Shape): TiledConfig {
+  if (s.M <= FLAT_TILE.BM) return FLAT_TILE;
+  const fits = TILES.filter((t) => (t.BM * t.BN) / (4 * t.TM) <= caps.maxInvocations);
+  // A tile twice as high as the output computes nothing with its lower half.
+  return fits.find((t) => t.BM < 2 * s.M && tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ?? fits.at(-1)!;
+}
+
+export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
+  const shape = normalise(p);
+  const { M, N, K, a, b } = shape;
+  const config = caps.tier === 'scalar' ? scalarConfig(caps, shape) : tiledConfig(caps, shape);
+  const [rows, cols, step] = config.tier === 'scalar'
+    ? [config.rows * config.workgroup[1], 4 * config.cols * config.workgroup[0], 4]
+    : [config.BM, config.BN, config.BK];
+  const tiles = tileCount(shape, rows, cols);
+  const [enough, leastK] = config.tier === 'scalar' ? [4, 1024] : [ENOUGH_TILES, 128];
+  const want = tiles >= enough ? 1 : Math.max(1, Math.min(ceilDiv(enough, tiles), Math.floor(K / leastK), 32));
+  const chunk = ceilDiv(ceilDiv(K, want), step) * step;
+  return {
+    shape, config,
+    vec: (a.trans ? M : K) % 4 === 0 && (b.trans ? K : N) % 4 === 0 && N % 4 === 0,
+    ragged: K % 4 !== 0,
+    tilesM: ceilDiv(M, rows), tilesN: ceilDiv(N, cols),
+    splits: Math.max(1, ceilDiv(K, chunk)), chunk,
+  };
+}

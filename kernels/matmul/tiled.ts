@@ -1,0 +1,96 @@
+/**
+ * Matmul through workgroup memory, for GPUs. A workgroup makes BM × BN of the output from panels of BK; a thread holds
+ * TM × 4 sums. Each panel lies k-major with one vec4 of padding a row, so both operands are read as vec4. A thread stages
+ * one 4 × 4 block of a or b, transposed in registers where k is the contiguous axis, and loads the next panel's block
+ * before it computes on this one, which hides the loads.
+ */
+import type { Operand, Plan, TiledConfig } from './plan.ts';
+
+const XYZW = ['x', 'y', 'z', 'w'] as const;
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+
+export const tiledThreads = (c: TiledConfig) => (c.BM * c.BN) / (4 * c.TM);
+
+/** `fetchA(base, i, k, end)`: block row q of the 4 × 4 block at (i, k), as it lies in memory; zero outside. */
+function fetch(name: 'a' | 'b', o: Operand, extent: string, vec: boolean): string {
+  const [r, c, rEnd, cEnd] = o.trans === (name === 'a') ? ['k + q', 'i', 'end', extent] : ['i + q', 'k', extent, 'end'];
+  const ld = name === 'a' ? 'p.ldA' : 'p.ldB';
+  const body = vec
+    ? `if (r >= ${rEnd} || c >= ${cEnd}) { return vec4f(); } return vec4f(${name}[base + r * ${ld} + c / 4u]);`
+    : `if (r >= ${rEnd}) { return vec4f(); }
+  let at = base + r * ${ld};
+  return vec4f(${range(4).map((j) => `select(0.0, f32(${name}[at + min(c + ${j}u, ${cEnd} - 1u)]), c + ${j}u < ${cEnd})`).join(', ')});`;
+  return `fn fetch_${name}(base: u32, i: u32, k: u32, q: u32, end: u32) -> vec4f {\n  let r = ${r}; let c = ${c};\n  ${body}\n}`;
+}
+
+export function tiledFunctions(plan: Plan, c: TiledConfig): string {
+  return [
+    `var<workgroup> tileA: array<vec4f, ${c.BK * (c.BM / 4 + 1)}>;`,
+    `var<workgroup> tileB: array<vec4f, ${c.BK * (c.BN / 4 + 1)}>;`,
+    fetch('a', plan.shape.a, 'p.M', plan.vec), fetch('b', plan.shape.b, 'p.N', plan.vec),
+  ].join('\n');
+}
+
+export function tiledMain(plan: Plan, c: TiledConfig): string {
+  const { a, b } = plan.shape;
+  const ldA = c.BM / 4 + 1, ldB = c.BN / 4 + 1, tiles = c.TM / 4;
+  const blocksA = (c.BM * c.BK) / 16, blocksB = (c.BN * c.BK) / 16, panel = c.BK / 4;
+  /** Blocks that are neighbours in memory go to neighbouring threads. */
+  const place = (kContiguous: boolean, id: string, along: number) => kContiguous
+    ? `bk = ${id} % ${panel}u; bi = ${id} / ${panel}u;` : `bi = ${id} % ${along}u; bk = ${id} / ${along}u;`;
+  const stage = (tile: string, ld: number, transpose: boolean) => range(4).map((q) => {
+    const value = transpose ? `vec4f(${range(4).map((j) => `r${j}.${XYZW[q]}`).join(', ')})` : `r${q}`;
+    return `${tile}[(4u * bk + ${q}u) * ${ld}u + bi] = ${value};`;
+  }).join('\n');
+  const text = [`
+let tile = wid.x + wid.y * nwg.x;
+if (tile >= p.tiles) { return; }
+let slice = tile / (p.tilesM * p.tilesN);
+let part = slice % p.splits;
+let batch = slice / p.splits;
+let row0 = ((tile / p.tilesN) % p.tilesM) * ${c.BM}u;
+let col0 = (tile % p.tilesN) * ${c.BN}u;
+let k0 = part * p.chunk;
+let k1 = min(p.K, k0 + p.chunk);
+let baseA = batch * p.strideA;
+let baseB = batch * p.strideB;
+let tx = li % ${c.BN / 4}u;
+let ty = li / ${c.BN / 4}u;
+let forA = li < ${blocksA}u;
+let forB = !forA && li < ${blocksA + blocksB}u;
+var bi: u32; var bk: u32;
+if (forA) { ${place(!a.trans, 'li', c.BM / 4)} } else { let id = li - ${blocksA}u; ${place(b.trans, 'id', c.BN / 4)} }`];
+  for (const i of range(c.TM)) text.push(`var c${i} = vec4f();`);
+  text.push(`
+// One round more than panels: round n loads panel n and computes on panel n - 1.
+for (var k = k0; k < k1 + ${c.BK}u; k += ${c.BK}u) {
+var r0: vec4f; var r1: vec4f; var r2: vec4f; var r3: vec4f;
+if (forA) { ${range(4).map((q) => `r${q} = fetch_a(baseA, row0 + 4u * bi, k + 4u * bk, ${q}u, k1);`).join(' ')} }
+else if (forB) { ${range(4).map((q) => `r${q} = fetch_b(baseB, col0 + 4u * bi, k + 4u * bk, ${q}u, k1);`).join(' ')} }
+if (k > k0) {
+for (var s = 0u; s < p.panel; s++) {
+let fromA = 4u * s * ${ldA}u + ty; let fromB = 4u * s * ${ldB}u + tx;`);
+  for (const q of range(4)) {
+    text.push(`let b${q} = tileB[fromB + ${q * ldB}u];`);
+    for (const j of range(tiles)) {
+      text.push(`let a${q}_${j} = tileA[fromA + ${q * ldA + (j * c.BM) / 4 / tiles}u];`);
+      for (const m of range(4)) text.push(`c${4 * j + m} = fma(vec4f(a${q}_${j}.${XYZW[m]}), b${q}, c${4 * j + m});`);
+    }
+  }
+  text.push(`}}
+workgroupBarrier();
+if (forA) {
+${stage('tileA', ldA, !a.trans)}
+} else if (forB) {
+${stage('tileB', ldB, b.trans)}
+}
+workgroupBarrier();
+}
+let col = col0 + 4u * tx;
+if (col >= p.N) { return; }`);
+  for (const i of range(c.TM)) {
+    const row = `row0 + 4u * ty + ${(i >> 2) * (c.BM / tiles) + (i & 3)}u`;
+    text.push(`if (${row} < p.M) { put(slice, ${row}, col, c${i}); }`);
+  }
+  return text.join('\n');
+}

@@ -1,0 +1,127 @@
+/** Sums and maxima over any axes: fused producers in front, fused consumers behind, the same bits every time. */
+import {
+  ceilDiv, epilogueFunction, foldGrid, shader,
+  type Access, type Binding, type Caps, type Dispatch, type Epilogue, type Launch,
+} from '../kernel.ts';
+import { planReduce, type Axis, type Dim, type ReducePlan } from './plan.ts';
+
+/** Where a family's input comes from. `functions` declares `fn load(i: u32) -> f32`: the (virtual) input at flat index i. */
+export interface Prologue {
+  buffers: readonly Binding[];
+  /** Extra uniform words: names are unique against the family's. */
+  params: readonly (readonly [string, number])[];
+  functions: string;
+}
+
+/** The input is one f32 buffer. */
+export function plainPrologue(access: Access): Prologue {
+  return { buffers: [{ name: 'src', type: 'f32', access }], params: [], functions: 'fn load(i: u32) -> f32 { return src[i]; }' };
+}
+
+export interface ReduceProblem {
+  op: 'sum' | 'amax';
+  /** The contiguous row-major input. */
+  dims: readonly Dim[];
+  prologue: Prologue;
+  epilogue?: Epilogue;
+}
+
+const OPS = {
+  sum: { start: '0.0', combine: (a: string, b: string) => `${a} + ${b}` },
+  amax: { start: '-3.4028234e38', combine: (a: string, b: string) => `max(${a}, ${b})` },
+};
+
+/**
+ * Slots: the prologue's buffers, out (f32, contiguous over the kept dims), the epilogue's buffers, scratch.
+ * Few outputs over many inputs go in two dispatches, partial results combined in order. amax may drop NaN.
+ */
+export function reduce(caps: Caps, { op, dims, prologue, epilogue }: ReduceProblem): Launch {
+  const plan = planReduce(caps, dims);
+  const outSlot = prologue.buffers.length;
+  const extra = (epilogue?.buffers ?? []).map((_, i) => outSlot + 1 + i);
+  const inputs = prologue.buffers.map((_, i) => i);
+  if (plan.splits === 1) {
+    return { dispatches: [dispatch(op, plan, prologue, epilogue, [...inputs, outSlot, ...extra])], scratch: [] };
+  }
+  const scratch = outSlot + 1 + extra.length;
+  // Partials lie as [outputs, splits] for the tier that reads rows best, [splits, outputs] for the other: see `dispatch`.
+  const outputs = { size: plan.outputs, reduce: false };
+  const parts = { size: plan.splits, reduce: true };
+  const combine = planReduce(caps, plan.template === 'rows' ? [outputs, parts] : [parts, outputs]);
+  const whole: ReducePlan = { ...combine, splits: 1, chunk: plan.splits };
+  return {
+    dispatches: [
+      dispatch(op, plan, prologue, undefined, [...inputs, scratch]),
+      dispatch(op, whole, plainPrologue('read_write'), epilogue, [scratch, outSlot, ...extra]),
+    ],
+    scratch: [4 * plan.outputs * plan.splits],
+  };
+}
+
+function dispatch(op: ReduceProblem['op'], plan: ReducePlan, prologue: Prologue, epilogue: Epilogue | undefined, bind: number[]): Dispatch {
+  const { start, combine } = OPS[op];
+  const { template, workgroup: wg, kept, reduced, outputs, count, splits, chunk } = plan;
+  const params: [string, number][] = [['outputs', outputs], ['count', count], ['splits', splits], ['chunk', chunk]];
+  for (const [letter, axes] of [['k', kept], ['r', reduced]] as const) {
+    axes.forEach((a, i) => params.push([`${letter}n${i}`, a.size], [`${letter}s${i}`, a.stride]));
+  }
+  params.push(...[...prologue.params, ...(epilogue?.params ?? [])].map(([k, v]): [string, number] => [k, v]));
+  const inner = reduced.length - 1;
+  const main = template === 'columns' ? `  let t = (wid.x + wid.y * nwg.x) * ${wg}u + li;
+  if (t >= p.outputs * p.splits) { return; }
+  let o = t % p.outputs;
+  let base = keptOffset(o);
+  var r = t / p.outputs * p.chunk;
+  let end = min(r + p.chunk, p.count);
+  var acc = f32(${start});
+  while (r < end) { // a run along the innermost reduced axis, at most 64 long: blocked sums keep the rounding small
+    let left = p.rn${inner} - r % p.rn${inner};
+    let run = min(min(left, 64u), end - r);
+    var i = base + reducedOffset(r);
+    var part = f32(${start});
+    for (var k = 0u; k < run; k++) {
+      part = ${combine('part', 'load(i)')};
+      i += p.rs${inner};
+    }
+    acc = ${combine('acc', 'part')};
+    r += run;
+  }
+  dst[t] = epilogue(acc, t);` : `  let g = wid.x + wid.y * nwg.x;
+  if (g >= p.outputs * p.splits) { return; }
+  let base = keptOffset(g / p.splits);
+  let first = g % p.splits * p.chunk;
+  let end = min(first + p.chunk, p.count);
+  var acc = f32(${start});
+  for (var r = first + li; r < end; r += ${wg}u) { acc = ${combine('acc', 'load(base + reducedOffset(r))')}; }
+  parts[li] = acc;
+  workgroupBarrier();
+  for (var half = ${wg / 2}u; half > 0u; half /= 2u) {
+    if (li < half) { parts[li] = ${combine('parts[li]', 'parts[li + half]')}; }
+    workgroupBarrier();
+  }
+  if (li == 0u) { dst[g] = epilogue(parts[0], g); }`;
+  const wgsl = shader({
+    params: params.map(([name]) => name),
+    buffers: [...prologue.buffers, { name: 'dst', type: 'f32', access: 'read_write' }, ...(epilogue?.buffers ?? [])],
+    workgroup: [wg, 1, 1],
+    functions: [
+      prologue.functions, epilogueFunction(epilogue, 1), offset('keptOffset', 'k', kept), offset('reducedOffset', 'r', reduced),
+      template === 'rows' ? `var<workgroup> parts: array<f32, ${wg}>;` : '',
+    ].join('\n'),
+    main,
+  });
+  const threads = outputs * splits;
+  return {
+    label: `reduce ${op} ${template} ${wg} k${kept.length}r${reduced.length} ${outputs}x${count}/${splits}`,
+    wgsl, grid: foldGrid(template === 'rows' ? threads : ceilDiv(threads, wg)), params: params.map(([, v]) => v), bind,
+    flops: outputs * count, bytes: 4 * (outputs * count * prologue.buffers.length + threads),
+  };
+}
+
+/** A function from the flat index over some axes to the element offset in the input. */
+function offset(name: string, letter: string, axes: readonly Axis[]): string {
+  const steps = axes.map((_, i) => i).reverse().map((i) => (i === 0
+    ? `  return at + rest * p.${letter}s0;`
+    : `  at += rest % p.${letter}n${i} * p.${letter}s${i};\n  rest /= p.${letter}n${i};`));
+  return `fn ${name}(i: u32) -> u32 {\n  var rest = i;\n  var at = 0u;\n${steps.join('\n')}\n}`;
+}

@@ -1,0 +1,60 @@
+/** Which template reduces a problem, and into how many ordered parts the reduced axis is split. */
+import { ceilDiv, type Caps } from '../kernel.ts';
+
+export interface Dim {
+  size: number;
+  reduce: boolean;
+}
+
+/** A dimension of the input with its stride in elements. */
+export interface Axis {
+  size: number;
+  stride: number;
+}
+
+export interface ReducePlan {
+  /** `columns`: a thread owns an output (or a part of one). `rows`: a workgroup does, and combines in workgroup memory. */
+  template: 'columns' | 'rows';
+  workgroup: number;
+  kept: Axis[];
+  reduced: Axis[];
+  outputs: number;
+  count: number;
+  /** Parts of the reduced range, each `chunk` long; more than one makes a second dispatch over the partial results. */
+  splits: number;
+  chunk: number;
+}
+
+/** Threads that keep a device busy, and the shortest part worth a thread. */
+const THREADS = { scalar: 1024, tiled: 65536 };
+const SHORTEST = 64;
+/** Longest run summed by one thread: 1024 blocks of 64, which bounds the rounding of the blocked sum. */
+const LONGEST = 65536;
+
+/** dims describe a contiguous row-major input; neighbours of one kind are merged and sizes of 1 dropped. */
+export function planReduce(caps: Caps, dims: readonly Dim[]): ReducePlan {
+  const kept: Axis[] = [];
+  const reduced: Axis[] = [];
+  let stride = 1;
+  let last: Dim | undefined;
+  for (const dim of [...dims].reverse()) {
+    if (dim.size === 1) continue;
+    const axes = dim.reduce ? reduced : kept;
+    if (last?.reduce === dim.reduce) axes[0]!.size *= dim.size;
+    else axes.unshift({ size: dim.size, stride });
+    stride *= dim.size;
+    last = dim;
+  }
+  const innermostReduced = reduced.at(-1)?.stride === 1;
+  if (!kept.length) kept.push({ size: 1, stride: 0 });
+  if (!reduced.length) reduced.push({ size: 1, stride: 0 });
+  const outputs = kept.reduce((n, a) => n * a.size, 1);
+  const count = reduced.reduce((n, a) => n * a.size, 1);
+
+  const rows = caps.tier === 'tiled' && innermostReduced && count >= SHORTEST;
+  const workgroup = rows && count >= 1024 ? Math.min(256, caps.maxInvocations) : SHORTEST;
+  const team = rows ? workgroup : 1;
+  const wanted = Math.max(ceilDiv(THREADS[caps.tier], outputs * team), ceilDiv(count, LONGEST * team));
+  const chunk = Math.max(ceilDiv(count, wanted), SHORTEST * (rows ? 16 : 1));
+  return { template: rows ? 'rows' : 'columns', workgroup, kept, reduced, outputs, count, splits: Math.max(1, ceilDiv(count, chunk)), chunk };
+}

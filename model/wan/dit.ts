@@ -1,0 +1,156 @@
+/**
+ * The Wan2.1 diffusion transformer, text- and image-to-video, as functions over parameters under the checkpoint's names.
+ *
+ * Reference: wan/modules/model.py of Wan2.1. Tokens run (time, height, width), the width fastest.
+ */
+import { concat, gelu, silu } from '../../engine/functional.ts';
+import { fail } from '../../engine/errors.ts';
+import { checkpoint } from '../../engine/remat.ts';
+import type { Tensor } from '../../engine/tensor.ts';
+import type { DiTConfig } from '../config.ts';
+import { linearSpecs, materialise, normal, normSpecs, Scope, shapesOf, under, xavier, zeros, type HostParams, type Params, type Specs } from '../params.ts';
+import { block, blockSpecs } from './block.ts';
+import { patchify, unpatchify } from './patch.ts';
+import { tokenGrid, type DiTTables } from './tables.ts';
+
+/** Batches of one size are one tensor; samples of different sizes are a list, without the batch axis. */
+export type Samples = Tensor | readonly Tensor[];
+
+export interface DiTInput {
+  /** Noisy latent [B, C, F, H, W], or one [C, F, H, W] a sample. */
+  x: Samples;
+  /** `timeEmbedding(t, freq_dim)` [B, freq_dim]. */
+  tEmb: Tensor;
+  /** Text [B, L, text_dim] with L ≤ text_len, zero past each caption's own length. */
+  context: Tensor;
+  /** i2v: mask and image latent, beside x: [B, in_dim - C, F, H, W], or one a sample. */
+  y?: Samples;
+  /** i2v: [B, I, clip_dim]. */
+  imageTokens?: Tensor;
+  /** `ditTables` for x. */
+  tables: DiTTables<Tensor>;
+}
+
+export interface DiTOptions {
+  /** 0-based ids of the blocks whose output tokens are asked for. */
+  taps?: readonly number[];
+  /** Told of intermediate values, under the names of the reference tensors; for tests. */
+  probe?: Probe;
+}
+export type Probe = (name: string, value: Tensor) => void;
+
+export interface DiTOutput {
+  /** Velocity, shaped as x. */
+  v: Samples;
+  /** [B, N, dim] after each tapped block, in the order asked. */
+  taps: Tensor[];
+}
+
+/** Image layer norms keep PyTorch's default, unlike the rest of the network. */
+const IMAGE_EPS = 1e-5;
+/** First and last frame, 257 CLIP tokens each. */
+const FLF_TOKENS = 514;
+
+/** Every parameter with its shape and initialisation: Xavier linears, embeddings at 0.02, a zero head. */
+export function ditSpecs(c: DiTConfig): Specs {
+  const patch = c.patch_size[0] * c.patch_size[1] * c.patch_size[2];
+  const image: Specs = {
+    ...(c.model_type === 'flf2v' && { emb_pos: { shape: [1, FLF_TOKENS, c.clip_dim], init: zeros } }),
+    ...under('proj.0', normSpecs(c.clip_dim)), ...under('proj.1', linearSpecs(c.clip_dim, c.clip_dim)),
+    ...under('proj.3', linearSpecs(c.clip_dim, c.dim)), ...under('proj.4', normSpecs(c.dim)),
+  };
+  return {
+    'patch_embedding.weight': { shape: [c.dim, c.in_dim, ...c.patch_size], init: xavier(c.in_dim * patch, c.dim) },
+    'patch_embedding.bias': { shape: [c.dim], init: zeros },
+    ...under('text_embedding.0', linearSpecs(c.text_dim, c.dim, normal(0.02))),
+    ...under('text_embedding.2', linearSpecs(c.dim, c.dim, normal(0.02))),
+    ...under('time_embedding.0', linearSpecs(c.freq_dim, c.dim, normal(0.02))),
+    ...under('time_embedding.2', linearSpecs(c.dim, c.dim, normal(0.02))),
+    ...under('time_projection.1', linearSpecs(c.dim, 6 * c.dim)),
+    ...Object.assign({}, ...Array.from({ length: c.num_layers }, (_, i) => under(`blocks.${i}`, blockSpecs(c)))) as Specs,
+    'head.modulation': { shape: [1, 2, c.dim], init: normal(c.dim ** -0.5) },
+    ...under('head.head', linearSpecs(c.dim, patch * c.out_dim, zeros)),
+    ...(c.model_type !== 't2v' && under('img_emb', image)),
+  };
+}
+
+/** Name → shape of the checkpoint. */
+export const ditShapes = (config: DiTConfig): Record<string, readonly number[]> => shapesOf(ditSpecs(config));
+export const initDiT = (config: DiTConfig, seed: number): HostParams => materialise(ditSpecs(config), seed);
+
+/** Time → what modulates the head, e [B, dim], and the blocks, e0 [B, 6, dim]. */
+function embedTime(s: Scope, c: DiTConfig, tEmb: Tensor, probe: Probe): { e: Tensor; e0: Tensor } {
+  const e = s.linear('time_embedding.2', silu(s.linear('time_embedding.0', tEmb)));
+  const e0 = s.linear('time_projection.1', silu(e));
+  probe('e', e);
+  probe('e0', e0);
+  return { e, e0: e0.reshape([-1, 6, c.dim]) };
+}
+
+/** The padding goes through the network too: it becomes non-zero and is attended, as the released weights expect. */
+function embedText(s: Scope, c: DiTConfig, context: Tensor): Tensor {
+  const missing = c.text_len - context.shape[1]!;
+  if (missing < 0) fail('dit', `context has ${context.shape[1]} tokens, text_len is ${c.text_len}`);
+  const padded = missing ? context.pad([0, 0, 0], [0, missing, 0]) : context;
+  return s.linear('text_embedding.2', gelu(s.linear('text_embedding.0', padded), 'tanh'));
+}
+
+function embedImage(s: Scope, tokens: Tensor): Tensor {
+  const x = s.has('emb_pos') ? tokens.add(s.get('emb_pos')) : tokens;
+  const p = s.scope('proj');
+  return p.layerNorm('4', p.linear('3', gelu(p.linear('1', p.layerNorm('0', x, IMAGE_EPS)), 'exact')), IMAGE_EPS);
+}
+
+/** Each sample as tokens [1 or B, own length, in_dim · patch] → embedded and zero-padded to [B, N, dim]. */
+function embedPatches(s: Scope, c: DiTConfig, samples: readonly Tensor[], seqLen: number): Tensor {
+  const weight = s.get('patch_embedding.weight').reshape([c.dim, -1]);
+  return concat(samples.map((x) => {
+    const tokens = patchify(x, c.patch_size).matmul(weight, { transB: true }).add(s.get('patch_embedding.bias'));
+    const missing = seqLen - tokens.shape[1]!;
+    return missing ? tokens.pad([0, 0, 0], [0, missing, 0]) : tokens;
+  }), 0);
+}
+
+/** As a list of batches: the one there is, or each sample as a batch of one. */
+const batches = (x: Samples): readonly Tensor[] => (isList(x) ? x.map((sample) => sample.unsqueeze(0)) : [x]);
+const isList = (x: Samples): x is readonly Tensor[] => Array.isArray(x);
+
+/** Predicts the velocity ε - x0. Call it while a function is traced. */
+export function dit(params: Params | Scope, config: DiTConfig, input: DiTInput, { taps = [], probe = () => {} }: DiTOptions = {}): DiTOutput {
+  const s = Scope.of(params);
+  const image = config.model_type !== 't2v';
+  if (image !== (input.y !== undefined) || image !== (input.imageTokens !== undefined)) {
+    fail('dit', `${config.model_type} takes ${image ? 'y and imageTokens' : 'neither y nor imageTokens'}`);
+  }
+  const wrong = taps.find((l) => !Number.isInteger(l) || l < 0 || l >= config.num_layers);
+  if (wrong !== undefined) fail('dit', `tap ${wrong} is none of the blocks 0 … ${config.num_layers - 1}`);
+
+  const seqLen = input.tables.cos.shape[1]!;
+  const latents = batches(input.x);
+  const beside = input.y && batches(input.y);
+  let x = embedPatches(s, config, beside ? latents.map((l, i) => concat([l, beside[i]!], 1)) : latents, seqLen);
+  const { e, e0 } = embedTime(s, config, input.tEmb, probe);
+  const text = embedText(s, config, input.context);
+  const pictures = input.imageTokens && embedImage(s.scope('img_emb'), input.imageTokens);
+  probe('context_emb', text);
+  if (pictures) probe('img_emb', pictures);
+
+  const outputs: Tensor[] = [];
+  for (let i = 0; i < config.num_layers; i++) {
+    const run = (h: Tensor) => block(s.scope('blocks').scope(i), config, h, { e0, text, pictures, tables: input.tables }, (name, v) => probe(`block${i}.${name}`, v));
+    x = config.checkpoint ? checkpoint(run)(x) : run(x);
+    probe(`block${i}`, x);
+    outputs.push(x);
+  }
+
+  const [shift, scale] = s.get('head.modulation').add(e.unsqueeze(1)).split(1, 2) as [Tensor, Tensor];
+  const y = s.linear('head.head', x.layerNorm(config.eps).mul(scale.add(1)).add(shift));
+  probe('head', y);
+  const samples = latents.map((l, i) => {
+    const [first, count] = isList(input.x) ? [i, 1] : [0, l.shape[0]!];
+    const grid = tokenGrid(config, l.shape);
+    const own = y.slice(0, first, first + count).slice(1, 0, grid[0] * grid[1] * grid[2]);
+    return unpatchify(own, grid, config.patch_size);
+  });
+  return { v: isList(input.x) ? samples.map((v) => v.squeeze(0)) : samples[0]!, taps: taps.map((l) => outputs[l]!) };
+}

@@ -1,0 +1,120 @@
+/**
+ * The Wan2.1 causal video VAE, as functions over parameters under the checkpoint's names.
+ *
+ * Reference: wan/modules/vae.py of Wan2.1. Wan runs it in chunks of frames with a cache; this is the closed form of the same
+ * function: 1 + s k frames ↔ 1 + k latent frames, s the temporal stride, frame 0 apart.
+ */
+import { silu } from '../../engine/functional.ts';
+import { fail } from '../../engine/errors.ts';
+import type { Tensor } from '../../engine/tensor.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
+import { vaeStride, type VAEConfig } from '../config.ts';
+import { materialise, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
+import { causalConv, channelNorm, convSpecs, gainSpecs, layer, layerSpecs, type Layer } from './vaelayers.ts';
+
+/** Told of intermediate values, under the names of the reference tensors; for tests. */
+export type Probe = (name: string, value: Tensor) => void;
+
+const middle = (dim: number): Layer[] => [
+  { kind: 'residual', inputs: dim, outputs: dim }, { kind: 'attention', dim }, { kind: 'residual', inputs: dim, outputs: dim },
+];
+
+/** `encoder.downsamples`: each level's residual blocks, then the halving. */
+function downsamples(c: VAEConfig): Layer[] {
+  return c.dim_mult.flatMap((mult, i): Layer[] => {
+    const outputs = c.dim * mult;
+    const inputs = c.dim * (i ? c.dim_mult[i - 1]! : 1);
+    const blocks = Array.from({ length: c.num_res_blocks }, (_, j): Layer => ({ kind: 'residual', inputs: j ? outputs : inputs, outputs }));
+    return i < c.dim_mult.length - 1 ? [...blocks, { kind: 'down', dim: outputs, time: c.temperal_downsample[i]! }] : blocks;
+  });
+}
+
+/** `decoder.upsamples`: the levels in reverse, one residual block more each; every doubling also halves the channels. */
+function upsamples(c: VAEConfig): Layer[] {
+  const mults = [...c.dim_mult].reverse();
+  const times = [...c.temperal_downsample].reverse();
+  return mults.flatMap((mult, i): Layer[] => {
+    const outputs = c.dim * mult;
+    const inputs = i ? (c.dim * mults[i - 1]!) / 2 : outputs;
+    const blocks = Array.from({ length: c.num_res_blocks + 1 }, (_, j): Layer => ({ kind: 'residual', inputs: j ? outputs : inputs, outputs }));
+    return i < mults.length - 1 ? [...blocks, { kind: 'up', dim: outputs, time: times[i]! }] : blocks;
+  });
+}
+
+/** Every parameter with its shape and PyTorch's default initialisation; attention starts as the identity. */
+export function vaeSpecs(c: VAEConfig): Specs {
+  const list = (prefix: string, layers: readonly Layer[]): Specs => Object.assign({}, ...layers.map((l, i) => under(`${prefix}.${i}`, layerSpecs(l)))) as Specs;
+  const head = (inputs: number, outputs: number): Specs => ({ ...under('head.0', gainSpecs(inputs)), ...under('head.2', convSpecs(inputs, outputs, [3, 3, 3])) });
+  const deepest = c.dim * c.dim_mult.at(-1)!;
+  return {
+    ...under('encoder', {
+      ...under('conv1', convSpecs(c.channels, c.dim, [3, 3, 3])),
+      ...list('downsamples', downsamples(c)), ...list('middle', middle(deepest)), ...head(deepest, 2 * c.z_dim),
+    }),
+    ...under('conv1', convSpecs(2 * c.z_dim, 2 * c.z_dim, [1, 1, 1])),
+    ...under('conv2', convSpecs(c.z_dim, c.z_dim, [1, 1, 1])),
+    ...under('decoder', {
+      ...under('conv1', convSpecs(c.z_dim, deepest, [3, 3, 3])),
+      ...list('middle', middle(deepest)), ...list('upsamples', upsamples(c)), ...head(c.dim * c.dim_mult[0]!, c.channels),
+    }),
+  };
+}
+
+/** Name → shape of the checkpoint. */
+export const vaeShapes = (config: VAEConfig): Record<string, readonly number[]> => shapesOf(vaeSpecs(config));
+export const initVAE = (config: VAEConfig, seed: number): HostParams => materialise(vaeSpecs(config), seed);
+
+function run(s: Scope, name: string, layers: readonly Layer[], x: Tensor, probe: Probe): Tensor {
+  return layers.reduce((h, l, i) => {
+    const y = layer(s.scope(name).scope(i), l, h);
+    probe(`${s.prefix}.${name}.${i}`, y);
+    return y;
+  }, x);
+}
+
+const head = (s: Scope, x: Tensor): Tensor => causalConv(s, 'head.2', silu(channelNorm(x, s.get('head.0.gamma'))));
+
+/**
+ * Video [B, channels, T, H, W] in [-1, 1] → the latent's mean and log variance [B, z_dim, T', H', W'], not normalised.
+ * Only the first 1 + s k frames count; Wan drops the rest without a word.
+ */
+export function encode(params: Params | Scope, config: VAEConfig, video: Tensor, probe: Probe = () => {}): { mean: Tensor; logvar: Tensor } {
+  const s = Scope.of(params);
+  const [strideT, strideH, strideW] = vaeStride(config);
+  const [, channels, frames, height, width] = video.shape as [number, number, number, number, number];
+  if (channels !== config.channels) fail('vae', `video [${video.shape}] has ${channels} channels, expected ${config.channels}`);
+  if (height % strideH || width % strideW) fail('vae', `height and width must be multiples of ${strideH}, got [${video.shape}]`);
+  const used = frames - ((frames - 1) % strideT);
+  const e = s.scope('encoder');
+  let x = causalConv(e, 'conv1', video.slice(2, 0, used));
+  probe('encoder.conv1', x);
+  x = run(e, 'downsamples', downsamples(config), x, probe);
+  x = run(e, 'middle', middle(config.dim * config.dim_mult.at(-1)!), x, probe);
+  x = head(e, x);
+  probe('enc_raw', x);
+  const [mean, logvar] = causalConv(s, 'conv1', x).split(1, 2) as [Tensor, Tensor];
+  return { mean, logvar };
+}
+
+/** Latent [B, z_dim, T', H', W'], not normalised → video [B, channels, T, H, W], not clamped. */
+export function decode(params: Params | Scope, config: VAEConfig, z: Tensor, probe: Probe = () => {}): Tensor {
+  const s = Scope.of(params);
+  if (z.shape[1] !== config.z_dim) fail('vae', `latent [${z.shape}] has ${z.shape[1]} channels, expected ${config.z_dim}`);
+  const d = s.scope('decoder');
+  let x = causalConv(d, 'conv1', causalConv(s, 'conv2', z));
+  probe('decoder.conv1', x);
+  x = run(d, 'middle', middle(config.dim * config.dim_mult.at(-1)!), x, probe);
+  x = run(d, 'upsamples', upsamples(config), x, probe);
+  return head(d, x);
+}
+
+/** Statistics of each latent channel [z_dim], as inputs of `normalise` and `denormalise`. */
+export interface LatentStats<T = HostTensor> { mean: T; std: T }
+
+export const latentStats = (c: VAEConfig): LatentStats => ({ mean: host(c.latent_mean, [c.z_dim]), std: host(c.latent_std, [c.z_dim]) });
+
+const perChannel = (x: Tensor): Tensor => x.reshape([1, -1, 1, 1, 1]);
+
+/** Latents as the DiT knows them: every channel with mean 0 and variance 1. */
+export const normalise = (mean: Tensor, stats: LatentStats<Tensor>): Tensor => mean.sub(perChannel(stats.mean)).div(perChannel(stats.std));
+export const denormalise = (z: Tensor, stats: LatentStats<Tensor>): Tensor => z.mul(perChannel(stats.std)).add(perChannel(stats.mean));

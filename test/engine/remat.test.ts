@@ -1,0 +1,81 @@
+/** Checkpoints: the same numbers, other nodes. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { vjp } from '../../engine/autodiff.ts';
+import { attention, constant, gelu, linear } from '../../engine/functional.ts';
+import type { Graph, Node, TensorType, Value } from '../../engine/graph.ts';
+import { evaluate } from '../../engine/oracle.ts';
+import { checkpoint } from '../../engine/remat.ts';
+import { simplify } from '../../engine/simplify.ts';
+import type { Tensor } from '../../engine/tensor.ts';
+import { trace } from '../../engine/trace.ts';
+import type { HostTensor } from '../../engine/tree.ts';
+
+const D = 4;
+const type = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
+interface Block { qkv: Tensor; up: Tensor; down: Tensor }
+const blockTypes = { qkv: type(3 * D, D), up: type(6, D), down: type(D, 6) };
+const types = [type(2, 3, D), [blockTypes, blockTypes, blockTypes]];
+
+function block(x: Tensor, p: Block): Tensor {
+  const [q, k, v] = linear(x.layerNorm(), p.qkv).reshape([2, 3, 3, 2, D / 2]).split(2, 3).map((t) => t.squeeze(2)) as [Tensor, Tensor, Tensor];
+  const y = x.add(attention(q, k, v).reshape([2, 3, D]));
+  return y.add(linear(gelu(linear(y.rmsNorm(), p.up)), p.down));
+}
+
+function net(wrap: (fn: typeof block) => typeof block) {
+  return (x: Tensor, blocks: Block[]): Block[] => {
+    const y = blocks.reduce((h, p) => wrap(block)(h, p), x);
+    return vjp(y.square().mean(), constant(1), blocks);
+  };
+}
+const keep = net((fn) => fn);
+const again = net((fn) => checkpoint(fn));
+
+/** Values of the forward pass that a later gradient node still reads. */
+function held({ nodes }: Graph, firstGradient: Node): Value[] {
+  return nodes.slice(firstGradient.id).flatMap((n) => n.inputs).filter((v) => v.node.id < firstGradient.id && !['input', 'const', 'reshape', 'expand'].includes(v.node.op));
+}
+
+test('checkpointed gradients equal the others', () => {
+  const data = (t: TensorType, k: number): HostTensor => ({ ...t, data: Float64Array.from({ length: t.shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(i * 1.3 + k)) });
+  const flat = [types[0] as TensorType, ...[0, 1, 2].flatMap(() => [blockTypes.down, blockTypes.qkv, blockTypes.up])];
+  const inputs = flat.map(data);
+  const results = [keep, again].flatMap((fn) => {
+    const t = trace(fn, types);
+    const lean = simplify(t.graph, t.outputs);
+    return [evaluate(t.graph, t.outputs, inputs), evaluate(lean.graph, lean.outputs, inputs)];
+  });
+  for (const other of results.slice(1)) other.forEach((y, i) => y.data.forEach((v, j) => assert.ok(Math.abs(v - results[0]![i]!.data[j]!) < 1e-12)));
+});
+
+test('only inputs, results and attention of a segment are held for the backward sweep', () => {
+  const t = trace(again, types);
+  const { graph } = simplify(t.graph, t.outputs);
+  const first = graph.nodes.find((n) => n.segment < 0)!;
+  const kinds = new Set(held(graph, first).filter((v) => v.node.segment > 0).map((v) => v.node.op));
+  assert.equal([...kinds].sort(), ['add', 'attention']);
+});
+
+test('attention is not repeated, its operands are, right before they are needed', () => {
+  const t = trace(again, types);
+  const { nodes } = simplify(t.graph, t.outputs).graph;
+  assert.is(nodes.filter((n) => n.op === 'attention').length, 3);
+  const norms = nodes.filter((n) => n.op === 'layerNorm');
+  assert.equal(norms.map((n) => Math.sign(n.segment)), [1, 1, 1, -1, -1, -1]);
+  // Gradients of the last block come before anything of the first one is made again.
+  const grads = nodes.filter((n) => n.op === 'attentionGrad');
+  assert.ok(grads[0]!.id < norms[5]!.id);
+});
+
+test('without gradients a checkpoint adds nothing', () => {
+  const forward = (wrap: (fn: typeof block) => typeof block) => trace((x: Tensor, [p]: [Block]) => wrap(block)(x, p), [types[0], [blockTypes]]).graph.nodes.length;
+  assert.is(forward((fn) => checkpoint(fn)), forward((fn) => fn));
+});
+
+test('an inner checkpoint belongs to the outer one', () => {
+  const t = trace((x: Tensor) => checkpoint((y: Tensor) => checkpoint((z: Tensor) => z.exp())(y).sin())(x), [type(2)]);
+  assert.equal(t.graph.nodes.map((n) => n.segment), [0, 1, 1]);
+});
+
+test.run();

@@ -1,0 +1,54 @@
+/** Two ways to run one traced function on host tensors: the float64 oracle, and the compiled program on a device. */
+import type { Tensor } from '../../engine/tensor.ts';
+import { evaluate } from '../../engine/oracle.ts';
+import { opOf } from '../../engine/ops/index.ts';
+import { typeOf } from '../../engine/graph.ts';
+import { trace } from '../../engine/trace.ts';
+import { flatten, type HostTensor } from '../../engine/tree.ts';
+
+/** A tree of host tensors as the function sees it. */
+export type Traced<T> = T extends HostTensor ? Tensor : T extends object ? { [K in keyof T]: Traced<T[K]> } : T;
+
+export interface Executor {
+  readonly name: string;
+  run<T>(fn: (inputs: Traced<T>) => Record<string, Tensor>, inputs: T): Promise<Record<string, HostTensor>>;
+}
+
+/** Thrown by an executor that leaves a case to the other one. */
+export class Skip extends Error {}
+
+/** The oracle does about 50 MFLOP a second. */
+const ORACLE_FLOPS = 3e9;
+
+export const oracle: Executor = {
+  name: 'oracle (float64)',
+  run(fn, inputs) {
+    const flat = flatten<HostTensor>(inputs);
+    const types = flat.rebuild(flat.leaves.map(({ shape, dtype }) => ({ shape, dtype })));
+    const { graph, outputs, outTree } = trace(fn, [types]);
+    const flops = graph.nodes.reduce((sum, n) => sum + opOf(n.op).flops(n.inputs.map(typeOf), n.outs, n.attrs), 0);
+    if (flops > ORACLE_FLOPS) throw new Skip(`${(flops / 1e9).toFixed(1)} GFLOP are too many for the oracle`);
+    return Promise.resolve(outTree.rebuild(evaluate(graph, outputs, flat.leaves)) as Record<string, HostTensor>);
+  },
+};
+
+/** Opens the default device. */
+export async function deviceExecutor(): Promise<Executor> {
+  const { open } = await import('../../engine/device.ts');
+  const { compile } = await import('../../engine/compile.ts');
+  const device = await open();
+  return {
+    name: device.info.name,
+    async run(fn, inputs) {
+      const program = compile(device, fn as (inputs: unknown) => Record<string, Tensor>);
+      try {
+        const out = await program(inputs as never);
+        const read: Record<string, HostTensor> = {};
+        for (const [name, nd] of Object.entries(out)) read[name] = { shape: nd.shape, dtype: nd.dtype, data: await nd.read() };
+        return read;
+      } finally {
+        await program.free();
+      }
+    },
+  };
+}

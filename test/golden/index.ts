@@ -1,0 +1,58 @@
+/** Runs a whole folder of reference tensors, case by case. */
+import { ditCase } from './dit.ts';
+import { Skip, type Executor } from './executor.ts';
+import { Fixture, readManifest, type Case, type FileEntry, type Verdict } from './format.ts';
+import { halfCases, keyCases, loaderCases } from './loader.ts';
+import { opCase } from './ops.ts';
+import { flowCase, schedulerCase } from './schedulers.ts';
+import { vaeCase } from './vae.ts';
+
+const RUNNERS: Record<string, (fixture: Fixture, c: Case, executor: Executor) => Promise<Verdict>> = {
+  wan_dit_t2v: ditCase, wan_dit_i2v: ditCase, wan_vae: vaeCase, ops: opCase, flow_schedulers: schedulerCase,
+};
+
+export interface Result extends Verdict { name: string; seconds: number }
+
+async function* timed(cases: AsyncIterable<[string, Verdict]>): AsyncGenerator<Result> {
+  let start = performance.now();
+  for await (const [name, verdict] of cases) {
+    yield { name, ...verdict, seconds: (performance.now() - start) / 1000 };
+    start = performance.now();
+  }
+}
+
+const guarded = (work: () => Promise<Verdict>): Promise<Verdict> => work().catch((error: Error): Verdict =>
+  (error instanceof Skip ? { status: 'skip', note: error.message } : { status: 'fail', note: error.stack ?? error.message }));
+
+async function* fileCases(folder: string, name: string, entry: FileEntry, executor: Executor, only: string): AsyncGenerator<[string, Verdict]> {
+  const wanted = (label: string) => label.includes(only);
+  const runner = RUNNERS[entry.kind];
+  if (name === 'hard_half') {
+    if (wanted(name)) for await (const [label, verdict] of halfCases(folder, entry)) yield [`${name} ${label}`, verdict];
+    return;
+  }
+  const cases = entry.cases.filter((c) => wanted(`${name} ${c.name}`));
+  if (!runner) {
+    for (const c of cases) yield [`${name} ${c.name}`, { status: 'skip', note: `files of kind ${entry.kind} are not run` }];
+    return;
+  }
+  if (!cases.length && !wanted(`${name} train`)) return;
+  let fixture: Fixture;
+  try {
+    fixture = await Fixture.read(folder, entry);
+  } catch (error) {
+    yield [name, { status: 'fail', note: (error as Error).message }];
+    return;
+  }
+  for (const c of cases) yield [`${name} ${c.name}`, await guarded(() => runner(fixture, c, executor))];
+  if (fixture.tensors.has('train/x_t') && wanted(`${name} train`)) yield [`${name} train`, await guarded(() => flowCase(fixture, executor))];
+}
+
+/** Every case of the folder whose label contains `only`: loader, tables of names, then file by file. */
+export async function* runFolder(folder: string, executor: Executor, only = ''): AsyncGenerator<Result> {
+  const manifest = await readManifest(folder);
+  for (const source of [loaderCases(folder, manifest), keyCases(folder)]) {
+    for await (const result of timed(source)) if (result.name.includes(only)) yield result;
+  }
+  for (const [name, entry] of Object.entries(manifest.files)) yield* timed(fileCases(folder, name, entry, executor, only));
+}

@@ -1,0 +1,113 @@
+/** Reference files for the weights loader: what must be read to the bit, what must be refused, and the real checkpoints' tables. */
+import { readFile, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ditConfig, vaeConfig } from '../../model/config.ts';
+import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
+import { Weights, type StoredData } from '../../model/safetensors.ts';
+import { ditShapes } from '../../model/wan/dit.ts';
+import { vaeShapes } from '../../model/wan/vae.ts';
+import type { FileEntry, Manifest, Verdict } from './format.ts';
+
+const pass = (note: string): Verdict => ({ status: 'pass', note });
+const fail = (note: string): Verdict => ({ status: 'fail', note });
+const skip = (note: string): Verdict => ({ status: 'skip', note });
+
+async function withWeights<T>(path: string, use: (w: Weights) => Promise<T>): Promise<T> {
+  const weights = await Weights.open(path);
+  try {
+    return await use(weights);
+  } finally {
+    await weights.close();
+  }
+}
+
+/** Equal as JSON has them: whole numbers as decimal strings, booleans as such. */
+function sameValues(dtype: string, data: StoredData, values: readonly (number | string | boolean)[]): boolean {
+  const floats = dtype === 'F16' ? fromF16(data as Uint16Array) : dtype === 'BF16' ? fromBF16(data as Uint16Array) : data;
+  return floats.length === values.length && values.every((v, i) => (typeof v === 'boolean' ? Number(v) === floats[i] : String(floats[i]) === String(v)));
+}
+
+async function accepted(path: string, entry: Record<string, any>): Promise<Verdict> {
+  return withWeights(path, async (w) => {
+    const tensors = Object.entries(entry['tensors'] as Record<string, { dtype: string; shape: number[]; values: (number | string | boolean)[] }>);
+    if (w.entries.size !== tensors.length) return fail(`${w.entries.size} tensors, expected ${tensors.length}`);
+    if (entry['metadata'] && JSON.stringify(w.metadata) !== JSON.stringify(entry['metadata'])) return fail(`metadata ${JSON.stringify(w.metadata)}`);
+    for (const [name, { dtype, shape, values }] of tensors) {
+      const got = w.entries.get(name);
+      if (got?.dtype !== dtype || String(got.shape) !== String(shape)) return fail(`${name}: ${got?.dtype} [${got?.shape}], expected ${dtype} [${shape}]`);
+      if (!sameValues(dtype, await w.read(name), values)) return fail(`${name}: values differ`);
+    }
+    return pass(`${tensors.length} tensors to the bit`);
+  });
+}
+
+const refused = (path: string): Promise<Verdict> =>
+  withWeights(path, async () => fail('it was read')).catch((error: Error) =>
+    (error.message.startsWith('[safetensors]') ? pass(error.message.slice(error.message.indexOf(path) + path.length + 2)) : fail(error.message)));
+
+/** Shards hold the f32 weights of another file of the folder, rounded to bf16. */
+async function sharded(folder: string, path: string, manifest: Manifest): Promise<Verdict> {
+  const original = Object.values(manifest.files).find((f) => f.kind === 'umt5_encoder');
+  if (!original) return skip('the file it was made from is not here');
+  return withWeights(join(folder, original.file), async (source) => withWeights(path, async (w) => {
+    for (const [name, { dtype }] of w.entries) {
+      const bits = toBF16((await source.read(name)) as Float32Array);
+      const got = (await w.read(name)) as Uint16Array;
+      if (dtype !== 'BF16' || bits.some((b, i) => b !== got[i])) return fail(`${name} differs`);
+    }
+    return pass(`${w.entries.size} tensors to the bit`);
+  }));
+}
+
+/** Every entry of the manifest's loader section, by file name. */
+export async function* loaderCases(folder: string, manifest: Manifest): AsyncGenerator<[string, Verdict]> {
+  for (const entry of manifest.loader?.entries ?? []) {
+    const name = entry['file'] as string, path = join(folder, name);
+    const check = entry['must_be_rejected'] ? refused(path)
+      : name.endsWith('.json') ? sharded(folder, path, manifest)
+      : name.endsWith('.safetensors') ? accepted(path, entry)
+      : Promise.resolve(skip('PyTorch archives are not read; convert them to safetensors'));
+    yield [name, await check.catch((e: Error) => fail(e.message))];
+  }
+}
+
+/** The tables of names and shapes of released checkpoints against what the models declare. */
+export async function* keyCases(folder: string): AsyncGenerator<[string, Verdict]> {
+  const names = await readdir(join(folder, 'wan-keys')).catch(() => []);
+  for (const name of names.filter((n) => n.endsWith('.json')).sort()) {
+    const table = JSON.parse(await readFile(join(folder, 'wan-keys', name), 'utf8')) as Record<string, any>;
+    yield [`wan-keys/${name}`, keys(table)];
+  }
+}
+
+function keys({ config, tensors }: Record<string, any>): Verdict {
+  if (!config || !tensors) return skip('names of other projects are not mapped');
+  const shapes = config.model_type ? ditShapes(ditConfig(config)) : config.dim_mult ? vaeShapes(vaeConfig(config)) : undefined;
+  if (!shapes) return skip('this encoder is not part of the project');
+  const wrong = [
+    ...Object.keys(tensors).filter((n) => String(shapes[n]) !== String(tensors[n])).map((n) => `${n}: ours [${shapes[n]}], theirs [${tensors[n]}]`),
+    ...Object.keys(shapes).filter((n) => !(n in tensors)).map((n) => `${n}: theirs has none`),
+  ];
+  return wrong.length ? fail(wrong.slice(0, 5).join('\n    ')) : pass(`${Object.keys(shapes).length} names and shapes`);
+}
+
+const sameBits = (got: Uint16Array, expected: Uint16Array, quiet: (bits: number) => boolean): boolean =>
+  got.every((b, i) => b === expected[i] || (quiet(b) && quiet(expected[i]!)));
+const sameFloats = (got: Float32Array, expected: Float32Array): boolean => got.every((x, i) => Object.is(x, expected[i]));
+
+/** f16 and bf16 conversions, exhaustive; every NaN equals every other. */
+export async function* halfCases(folder: string, entry: FileEntry): AsyncGenerator<[string, Verdict]> {
+  const read = (name: string) => withWeights(join(folder, entry.file), (w) => w.read(name));
+  const bits = async (name: string) => (await read(name)) as Uint16Array;
+  const floats = async (name: string) => (await read(name)) as Float32Array;
+  const nan16 = (b: number) => (b & 0x7fff) > 0x7c00, nanB = (b: number) => (b & 0x7fff) > 0x7f80;
+  const result = (ok: boolean, n: number): Verdict => (ok ? pass(`${n} values to the bit`) : fail('bits differ'));
+  const f16 = await floats('f16_to_f32/value');
+  yield ['f16_to_f32', result(sameFloats(fromF16(await bits('f16_to_f32/bits')), f16) && sameFloats(fromF16(await bits('f16_to_f32/tensor')), f16), f16.length)];
+  const given = await floats('f32_to_f16/value'), half = toF16(given);
+  yield ['f32_to_f16', result(sameBits(half, await bits('f32_to_f16/bits'), nan16) && sameFloats(fromF16(half), await floats('f32_to_f16/roundtrip')), given.length)];
+  const wide = await floats('f32_to_bf16/value');
+  yield ['f32_to_bf16', result(sameBits(toBF16(wide), await bits('f32_to_bf16/bits'), nanB), wide.length)];
+  const brain = await floats('bf16_to_f32/value');
+  yield ['bf16_to_f32', result(sameFloats(fromBF16(await bits('bf16_to_f32/tensor')), brain) && sameFloats(fromBF16(await bits('bf16_to_f32/bits')), brain), brain.length)];
+}

@@ -1,0 +1,42 @@
+/** Reference cases of single ops: outputs and gradients, found in the op table. */
+import { vjp } from '../../engine/autodiff.ts';
+import { Tensor } from '../../engine/tensor.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
+import { rotaryTables } from '../../model/wan/tables.ts';
+import type { Executor } from './executor.ts';
+import { judge, type Case, type Fixture, type Verdict } from './format.ts';
+import { OP_TABLE, type Named } from './optable.ts';
+
+/** What some ops need beside the stored inputs: rotary tables, and a prefix mask as lengths. */
+function extras(c: Case, inputs: Record<string, HostTensor>): Record<string, HostTensor> {
+  if (c.op === 'rope3d') {
+    const { cos, sin } = rotaryTables(c.attrs!['head_dim'] as number, [c.attrs!['grid_thw'] as [number, number, number]]);
+    return { cos, sin };
+  }
+  const keep = inputs['keep'];
+  if (c.op !== 'attention' || !keep || keep.shape[1] !== 1 || keep.shape[2] !== 1) return {};
+  const [batch, , , keys] = keep.shape as [number, number, number, number];
+  const rows = Array.from({ length: batch }, (_, b) => [...keep.data.slice(b * keys, (b + 1) * keys)]);
+  const lengths = rows.map((row) => row.reduce((a, v) => a + v, 0));
+  return rows.every((row, b) => row.every((v, i) => v === (i < lengths[b]! ? 1 : 0))) ? { lengths: host(lengths, [batch], 'u32') } : {};
+}
+
+export async function opCase(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
+  const op = OP_TABLE[c.op!];
+  if (!op) return { status: 'skip', note: `op ${c.op} is not in the table` };
+  const attrs = c.attrs ?? {};
+  const inputs = fixture.under(`${c.name}/in/`);
+  const wanted = fixture.expected(c.name).filter((n) => n.startsWith('grad/')).map((n) => n.slice(5));
+  const model = ({ x, gout }: { x: Named; gout: Named }): Named => {
+    const result = op(x, attrs);
+    const y: Named = result instanceof Tensor ? { y: result } : result;
+    const out: Named = Object.fromEntries(Object.entries(y).map(([name, t]) => [`out/${name}`, t]));
+    if (!wanted.length) return out;
+    const seeded = Object.keys(gout);
+    const grads = vjp(seeded.map((n) => y[n]!), seeded.map((n) => gout[n]!), wanted.map((n) => x[n]!)) as Tensor[];
+    wanted.forEach((n, i) => { out[`grad/${n}`] = grads[i]!; });
+    return out;
+  };
+  const got = await executor.run(model, { x: { ...inputs, ...extras(c, inputs) }, gout: fixture.under(`${c.name}/gout/`) });
+  return judge(fixture, c.name, got);
+}

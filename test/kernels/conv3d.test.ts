@@ -1,0 +1,100 @@
+/** Convolution and both gradients against float64 loops: odd sizes, strides, asymmetric pads, every tier. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { f32bits, numel, type Caps, type Epilogue, type Launch } from '../../kernels/kernel.ts';
+import { conv3d, conv3dInput, conv3dWeight, type Conv3dProblem, type Triple } from '../../kernels/conv3d/index.ts';
+import { launch, openTest, validate } from './harness.ts';
+
+const { caps } = await openTest();
+const tiers: [string, Caps][] = [
+  ['scalar', { ...caps, tier: 'scalar' }], ['scalar without subgroups', { ...caps, tier: 'scalar', subgroup: 0 }], ['tiled', { ...caps, tier: 'tiled' }],
+];
+const noise = (n: number, seed: number) => Float32Array.from({ length: n }, (_, i) => ((Math.sin(i * 12.9898 + seed) * 43758.5453) % 1));
+
+type Case = [name: string, N: number, C: number, O: number, size: Triple, kernel: Triple, stride: Triple, padLo: Triple, padHi: Triple];
+const CASES: Case[] = [
+  ['causal 3x3x3', 2, 3, 18, [3, 5, 7], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
+  ['spatial stride 2, pad (0, 1)', 2, 5, 4, [2, 8, 9], [1, 3, 3], [1, 2, 2], [0, 0, 0], [0, 1, 1]],
+  ['temporal stride 2', 1, 9, 17, [5, 3, 6], [3, 1, 1], [2, 1, 1], [0, 0, 0], [0, 0, 0]],
+  ['patches 1x2x2', 1, 6, 20, [2, 6, 10], [1, 2, 2], [1, 2, 2], [0, 0, 0], [0, 0, 0]],
+  ['1x1x1', 2, 19, 33, [2, 3, 11], [1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]],
+  ['stride 2 everywhere, crooked pads', 1, 2, 3, [4, 7, 5], [3, 3, 3], [2, 2, 2], [1, 0, 2], [1, 2, 0]],
+  ['stride over unread rows', 1, 2, 2, [3, 5, 7], [1, 1, 1], [2, 2, 3], [0, 0, 0], [0, 0, 0]],
+  ['split voxels', 3, 16, 16, [4, 16, 20], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
+];
+
+function problemOf([, N, C, O, size, kernel, stride, padLo, padHi]: Case): Conv3dProblem {
+  const out = [0, 1, 2].map((d) => Math.floor((size[d]! + padLo[d]! + padHi[d]! - kernel[d]!) / stride[d]!) + 1) as unknown as Triple;
+  return { N, C, O, in: size, out, kernel, stride, padLo, access: 'read' };
+}
+
+/** All three at once: walks every product of the convolution. */
+function reference(q: Conv3dProblem, x: Float32Array, w: Float32Array, dy: Float32Array) {
+  const [T, H, W] = q.in, [ot, oh, ow] = q.out, [kt, kh, kw] = q.kernel;
+  const y = new Float64Array(dy.length), dx = new Float64Array(x.length), dw = new Float64Array(w.length);
+  for (let n = 0; n < q.N; n++) for (let o = 0; o < q.O; o++) for (let c = 0; c < q.C; c++) {
+    for (let k = 0; k < kt * kh * kw; k++) {
+      const a = Math.floor(k / kh / kw), b = Math.floor(k / kw) % kh, e = k % kw;
+      const wi = (o * q.C + c) * kt * kh * kw + k;
+      for (let t = 0; t < ot; t++) for (let h = 0; h < oh; h++) for (let v = 0; v < ow; v++) {
+        const it = t * q.stride[0] + a - q.padLo[0], ih = h * q.stride[1] + b - q.padLo[1], iw = v * q.stride[2] + e - q.padLo[2];
+        if (it < 0 || it >= T || ih < 0 || ih >= H || iw < 0 || iw >= W) continue;
+        const xi = (((n * q.C + c) * T + it) * H + ih) * W + iw;
+        const yi = (((n * q.O + o) * ot + t) * oh + h) * ow + v;
+        y[yi]! += x[xi]! * w[wi]!;
+        dx[xi]! += dy[yi]! * w[wi]!;
+        dw[wi]! += dy[yi]! * x[xi]!;
+      }
+    }
+  }
+  return { y, dx, dw };
+}
+
+async function check(l: Launch, inputs: Float32Array[], want: Float64Array, tolerance: number) {
+  const label = l.dispatches.map((d) => d.label).join(' | ');
+  const [out] = await launch(l, inputs, [4 * want.length]);
+  const got = new Float32Array(out!);
+  const scale = Math.sqrt(want.reduce((s, v) => s + v * v, 0) / want.length);
+  for (let i = 0; i < want.length; i++) {
+    assert.ok(Math.abs(got[i]! - want[i]!) <= tolerance * (scale + Math.abs(want[i]!)), `${label} [${i}]: ${got[i]} for ${want[i]}`);
+  }
+  return got;
+}
+
+for (const c of CASES) {
+  const q = problemOf(c);
+  const x = noise(q.N * q.C * numel(q.in), 1), w = noise(q.O * q.C * numel(q.kernel), 2), dy = noise(q.N * q.O * numel(q.out), 3);
+  const { y, dx, dw } = reference(q, x, w, dy);
+  for (const [tier, cap] of tiers) {
+    test(`${c[0]}, ${tier}`, async () => {
+      const launches = [conv3d(cap, q), conv3dInput(cap, q), conv3dWeight(cap, q)];
+      for (const l of launches) for (const d of l.dispatches) await validate(d.label, d.wgsl);
+      await check(launches[0]!, [x, w], y, 1e-5);
+      await check(launches[1]!, [dy, w], dx, 1e-5);
+      const first = await check(launches[2]!, [x, dy], dw, 2e-5);
+      if (launches[2]!.dispatches.length > 1) assert.equal(first, await check(launches[2]!, [x, dy], dw, 2e-5));
+    });
+  }
+}
+
+/** Bias by channel and a scale; the bias takes slot 3, behind the output, which the harness wants last. */
+test('an epilogue on each of them', async () => {
+  const q = problemOf(CASES[7]!);
+  const x = noise(q.N * q.C * numel(q.in), 1), w = noise(q.O * q.C * numel(q.kernel), 2), dy = noise(q.N * q.O * numel(q.out), 3);
+  const ref = reference(q, x, w, dy);
+  for (const [, cap] of tiers) {
+    for (const [make, a, b, want] of [[conv3d, x, w, ref.y], [conv3dInput, dy, w, ref.dx], [conv3dWeight, x, dy, ref.dw]] as const) {
+      const bias = noise(16, 4);
+      const inner = want.length / (want === ref.dw ? 16 : 16 * q.N);
+      const epilogue: Epilogue = {
+        buffers: [{ name: 'bias', type: 'f32', access: 'read' }], params: [['e_inner', inner], ['e_gain', f32bits(0.5)]],
+        body: () => '  return v * bitcast<f32>(p.e_gain) + bias[i / p.e_inner % 16u];',
+      };
+      const l = make(cap, { ...q, epilogue });
+      const swapped = { ...l, dispatches: l.dispatches.map((d) => ({ ...d, bind: d.bind.map((s) => (s === 2 ? 3 : s === 3 ? 2 : s)) })) };
+      await check(swapped, [a, b, bias], want.map((v, i) => v * 0.5 + bias[Math.floor(i / inner) % 16]!), 2e-5);
+    }
+  }
+});
+
+test.run();

@@ -1,0 +1,137 @@
+/** Matmul against float64: every tier, transpose, alignment, dtype, batch rule, split and epilogue; same bits twice. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { f32bits, type Caps, type Epilogue } from '../../kernels/kernel.ts';
+import { matmul, type MatmulProblem } from '../../kernels/matmul/index.ts';
+import { launch, openNull, openTest, validate } from './harness.ts';
+
+const { caps } = await openTest();
+const TIERS: Record<string, Caps> = {
+  scalar: caps, registers: { ...caps, subgroup: 0 }, tiled: { ...caps, tier: 'tiled' },
+};
+
+function random(n: number, seed: number): Float32Array {
+  let s = seed;
+  return Float32Array.from({ length: n }, () => ((s = (Math.imul(s, 1664525) + 1013904223) >>> 0) / 2 ** 31) - 1);
+}
+
+/** Round to nearest f16 for values in its normal range, as a float and as bits. */
+function half(x: Float32Array): { values: Float32Array; bits: Uint16Array } {
+  const bits = Uint16Array.from(x, (v) => {
+    const a = Math.abs(v);
+    if (a < 2 ** -14) return 0;
+    const e = Math.floor(Math.log2(a));
+    return (v < 0 ? 0x8000 : 0) + ((e + 15) << 10) + Math.round((a / 2 ** e - 1) * 1024);
+  });
+  return { bits, values: Float32Array.from(bits, unhalf) };
+}
+const unhalf = (b: number) => (b & 0x8000 ? -1 : 1) * (b & 0x7c00 ? 2 ** (((b >> 10) & 31) - 15) * (1 + (b & 1023) / 1024) : 2 ** -24 * (b & 1023));
+
+const BASE = { batch: 1, transA: false, transB: false, dtypeA: 'f32', dtypeB: 'f32', dtypeOut: 'f32', access: ['read', 'read'] } as const;
+type Case = Partial<MatmulProblem> & { M: number; N: number; K: number };
+
+/** Runs one case twice and compares; `after` is the epilogue in float64. */
+async function check(on: Caps, c: Case, extra: Float32Array[] = [], after = (v: number, _col: number) => v) {
+  const p: MatmulProblem = { ...BASE, ...c };
+  const { batch, M, N, K } = p;
+  const [a, b] = [random(batch * M * K, 7), random((p.sharedB ? 1 : batch) * K * N, 11)];
+  const [ha, hb] = [half(a), half(b)];
+  const [va, vb] = [p.dtypeA === 'f16' ? ha.values : a, p.dtypeB === 'f16' ? hb.values : b];
+  const l = matmul(on, p);
+  const inputs = [p.dtypeA === 'f16' ? ha.bits : a, p.dtypeB === 'f16' ? hb.bits : b];
+  // The epilogue's buffers lie behind the output, which here stands among the inputs only for its slot.
+  const bytes = batch * M * N * (p.dtypeOut === 'f16' ? 2 : 4);
+  const moved = extra.length ? { ...l, dispatches: l.dispatches.map((d) => ({ ...d, bind: d.bind.map((s) => (s === 2 ? 2 + extra.length : s > 2 && s < 3 + extra.length ? s - 1 : s)) })) } : l;
+  const [first, second] = [await launch(moved, [...inputs, ...extra], [bytes]), await launch(moved, [...inputs, ...extra], [bytes])];
+  assert.equal(new Uint8Array(first[0]!), new Uint8Array(second[0]!), `${l.dispatches[0]!.label}: two runs differ`);
+  const out = p.dtypeOut === 'f16' ? Float32Array.from(new Uint16Array(first[0]!), unhalf) : new Float32Array(first[0]!);
+  const tolerance = (p.dtypeOut === 'f16' ? 1e-3 : 2e-6) * Math.sqrt(K) * 2;
+  for (let s = 0; s < batch; s++) for (let m = 0; m < M; m++) for (let n = 0; n < N; n++) {
+    let sum = 0;
+    const [oa, ob] = [s * M * K, p.sharedB ? 0 : s * K * N];
+    for (let k = 0; k < K; k++) sum += va[oa + (p.transA ? k * M + m : m * K + k)]! * vb[ob + (p.transB ? n * K + k : k * N + n)]!;
+    const want = after(sum, n), got = out[(s * M + m) * N + n]!;
+    if (!(Math.abs(got - want) <= tolerance * (1 + Math.abs(want)))) assert.unreachable(`${l.dispatches[0]!.label} [${s},${m},${n}]: expected ${want}, got ${got}`);
+  }
+  return l;
+}
+
+const TRANSPOSES = [[false, false], [false, true], [true, false], [true, true]] as const;
+
+for (const [name, on] of Object.entries(TIERS)) {
+  test(`${name}: transposes, aligned and ragged`, async () => {
+    for (const [transA, transB] of TRANSPOSES) {
+      await check(on, { M: 36, N: 68, K: 24, transA, transB });
+      await check(on, { M: 37, N: 71, K: 23, transA, transB });
+    }
+  });
+  test(`${name}: batches, shared b, small and large`, async () => {
+    await check(on, { batch: 3, M: 20, N: 40, K: 12 });
+    await check(on, { batch: 3, M: 17, N: 5, K: 7, transB: true });
+    await check(on, { batch: 3, M: 10, N: 36, K: 8, transB: true, sharedB: true });
+    await check(on, { batch: 2, M: 20, N: 40, K: 12, transA: true, sharedB: true });
+    await check(on, { M: 40, N: 36, K: 30, transA: true }); // K ends inside a vec4 step
+    await check(on, { M: 130, N: 132, K: 64 });
+    for (const [M, N, K] of [[1, 1, 1], [1, 40, 12], [3, 7, 1], [33, 1, 20], [5, 4, 3]] as const) await check(on, { M, N, K });
+  });
+}
+
+test('tiled: the large tiles', async () => {
+  for (const [batch, M, label] of [[22, 130, '128x64'], [66, 60, '64x64']] as const) {
+    const l = await check(TIERS.tiled!, { batch, M, N: 132, K: 20 });
+    assert.match(l.dispatches[0]!.label, label);
+  }
+});
+
+test('split K adds its parts in order', async () => {
+  const l = await check(caps, { M: 16, N: 16, K: 4100, transA: true });
+  assert.is(l.dispatches.length, 2);
+  assert.ok(l.scratch[0]! > 0);
+  await check(TIERS.tiled!, { batch: 2, M: 20, N: 36, K: 700 });
+});
+
+test('f16 operands and output', async () => {
+  if (!caps.f16) return;
+  for (const on of [caps, TIERS.tiled!]) {
+    await check(on, { M: 20, N: 40, K: 12, dtypeA: 'f16', dtypeB: 'f16', dtypeOut: 'f16' });
+    await check(on, { M: 21, N: 41, K: 13, dtypeB: 'f16', transB: true });
+  }
+});
+
+/** gelu(v + bias[column]), scaled: a buffer and a uniform word. */
+const biasGelu = (N: number, scale: number): Epilogue => ({
+  buffers: [{ name: 'bias', type: 'f32', access: 'read' }],
+  params: [['cols', N], ['gain', f32bits(scale)]],
+  body: (width) => {
+    const t = width === 1 ? 'f32' : 'vec4f';
+    const bias = width === 1 ? 'bias[i % p.cols]' : 'vec4f(bias[i % p.cols], bias[(i + 1u) % p.cols], bias[(i + 2u) % p.cols], bias[(i + 3u) % p.cols])';
+    return `let x = v + ${bias};
+  return bitcast<f32>(p.gain) * 0.5 * x * (1.0 + tanh(clamp(0.7978845608 * (x + 0.044715 * x * x * x), ${t}(-10.0), ${t}(10.0))));`;
+  },
+});
+
+test('an epilogue of bias and gelu, whole and after a split', async () => {
+  for (const on of [caps, TIERS.tiled!]) {
+    for (const [M, N, K] of [[36, 68, 24], [37, 71, 23], [16, 16, 4100]] as const) {
+      const bias = random(N, 5);
+      await check(on, { M, N, K, epilogue: biasGelu(N, 1.5) }, [bias], (v, col) => {
+        const x = v + bias[col]!;
+        return 1.5 * 0.5 * x * (1 + Math.tanh(0.7978845608 * (x + 0.044715 * x ** 3)));
+      });
+    }
+  }
+});
+
+test('all WGSL is valid under base limits', async () => {
+  const base: Caps = { ...(await openNull()).caps, f16: true, maxInvocations: 256, maxWorkgroupBytes: 16384, maxStorageBuffers: 8 };
+  for (const on of [{ tier: 'tiled' as const, subgroup: 32 }, ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup }))]) {
+    for (const [transA, transB] of TRANSPOSES) for (const [M, N, K] of [[2048, 2048, 64], [64, 64, 4096], [3, 7, 5], [513, 511, 33], [100, 100, 30]] as const) {
+      for (const dtype of ['f32', 'f16'] as const) {
+        const l = matmul({ ...base, ...on }, { ...BASE, M, N, K, transA, transB, dtypeA: dtype, dtypeB: dtype, dtypeOut: dtype, epilogue: biasGelu(N, 1) });
+        for (const d of l.dispatches) await validate(d.label, d.wgsl);
+      }
+    }
+  }
+});
+
+test.run();

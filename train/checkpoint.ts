@@ -1,0 +1,103 @@
+/**
+ * Full-state checkpoints of a training run: every network, moment, average and adapter, with the step and the run's configuration
+ * hash, in one safetensors file `checkpoint-00000100.safetensors`. A file is written whole or not at all; the last two are kept.
+ */
+import { readdir, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { Device } from '../engine/device.ts';
+import type { NDArray } from '../engine/ndarray.ts';
+import { flatten, mapTree, type HostTensor } from '../engine/tree.ts';
+import { saveTensors, Weights } from '../model/safetensors.ts';
+import type { Trained } from './optim.ts';
+
+/** Every network a job trains, by name: `generator`, `fake`, `head` … */
+export type State<X = NDArray> = Record<string, Trained<X>>;
+
+export interface CheckpointMeta {
+  job: string;
+  /** Steps done: the next step's index. */
+  step: number;
+  /** Hash of the run's configuration. */
+  config: string;
+}
+
+const KEPT = 2;
+const NAME = /^checkpoint-(\d{8})\.safetensors$/;
+const fileName = (step: number): string => `checkpoint-${String(step).padStart(8, '0')}.safetensors`;
+
+/** Names of a folder's checkpoints, oldest first. */
+async function checkpoints(folder: string): Promise<string[]> {
+  return (await readdir(folder)).filter((f) => NAME.test(f)).sort();
+}
+
+/** Path of the newest checkpoint, if there is one. */
+export async function latestCheckpoint(folder: string): Promise<string | undefined> {
+  const last = (await checkpoints(folder)).at(-1);
+  return last && join(folder, last);
+}
+
+/** Writes a checkpoint and removes all but the last two. @throws one line; the checkpoints before it are untouched. */
+export async function saveCheckpoint(folder: string, state: State<HostTensor>, meta: CheckpointMeta): Promise<string> {
+  const path = join(folder, fileName(meta.step));
+  const flat: Record<string, HostTensor> = {};
+  for (const [net, trained] of Object.entries(state)) {
+    for (const [part, tensors] of Object.entries(trained)) {
+      for (const [name, t] of Object.entries(tensors as Record<string, HostTensor>)) flat[`${net}/${part}/${name}`] = t;
+    }
+  }
+  try {
+    await saveTensors(path, flat, { metadata: { checkpoint: JSON.stringify(meta) } });
+  } catch (error) {
+    const last = await latestCheckpoint(folder).catch(() => undefined);
+    throw writeError('checkpoint', path, error, last ? `; ${basename(last)} is intact, the run resumes from it` : '');
+  }
+  for (const old of (await checkpoints(folder)).slice(0, -KEPT)) await rm(join(folder, old));
+  return path;
+}
+
+/** @throws one line when the file is damaged or no checkpoint of ours. */
+export async function loadCheckpoint(path: string): Promise<{ state: State<HostTensor>; meta: CheckpointMeta }> {
+  const weights = await Weights.open(path).catch((error: Error) => {
+    throw new Error(`[checkpoint] ${basename(path)} is damaged (${error.message}); remove it to resume from the one before it`, { cause: error });
+  });
+  try {
+    const text = weights.metadata['checkpoint'];
+    if (text === undefined) throw new Error(`[checkpoint] ${path} holds weights, not the state of a run`);
+    const state: State<HostTensor> = {};
+    for (const key of weights.entries.keys()) {
+      const [net, part, name] = key.split('/') as [string, keyof Trained, string];
+      ((state[net] ??= { params: {}, v: {} })[part] ??= {})[name] = await weights.tensor(key);
+    }
+    return { state, meta: JSON.parse(text) as CheckpointMeta };
+  } finally {
+    await weights.close();
+  }
+}
+
+/** Uploads a tree of tensors. */
+export const toDevice = <T>(device: Device, tree: T): OnDevice<T> =>
+  mapTree((t: HostTensor) => device.tensor(t.data, t.shape, t.dtype), tree) as OnDevice<T>;
+type OnDevice<T> = T extends HostTensor ? NDArray : T extends object ? { [K in keyof T]: OnDevice<T[K]> } : T;
+
+/** Reads a tree of tensors back. */
+export async function toHost<T>(tree: T): Promise<OnHost<T>> {
+  const flat = flatten<NDArray>(tree);
+  const leaves: HostTensor[] = [];
+  for (const t of flat.leaves) leaves.push({ data: await t.read(), shape: t.shape, dtype: t.dtype });
+  return flat.rebuild(leaves) as OnHost<T>;
+}
+type OnHost<T> = T extends NDArray ? HostTensor : T extends object ? { [K in keyof T]: OnHost<T[K]> } : T;
+
+/** Gives the memory of a tree of tensors back. */
+export const freeTree = (tree: unknown): void => flatten<NDArray>(tree).leaves.forEach((t) => t.free());
+
+const REASONS: Record<string, string> = {
+  ENOSPC: 'the disk is full', EDQUOT: 'the disk quota is used up', EACCES: 'no permission to write there', EPERM: 'no permission to write there',
+  EROFS: 'the file system is read-only', ENOENT: 'the folder does not exist', ENOTDIR: 'a part of the path is a file', EEXIST: 'a file of that name is in the way',
+};
+
+/** A failed write as one line that says why and what is left. */
+export function writeError(who: string, path: string, error: unknown, rest = ''): Error {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return new Error(`[${who}] could not write ${path}: ${(code && REASONS[code]) ?? message}${rest}`, { cause: error });
+}

@@ -1,0 +1,68 @@
+/** Captions and first frames as the networks take them, and training batches out of the shards. */
+import { host, type HostTensor } from '../engine/tree.ts';
+import type { DiTConfig, VAEConfig } from '../model/config.ts';
+import { vaeStride } from '../model/config.ts';
+import { semanticLengths, type HeadConfig } from '../model/heads.ts';
+import { IMAGE_PATCH } from '../model/imagetokens.ts';
+import { embedCaptions, embeddingTable } from '../model/text.ts';
+import { ditTables, tokenGrid } from '../model/wan/tables.ts';
+import type { Shards } from './data/shards.ts';
+import type { ClipShape } from './metrics/frames.ts';
+import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
+import type { Preset } from './presets/index.ts';
+
+/** The numbers of a preset as the models' configs. */
+export const vaeConfigOf = (p: Preset): VAEConfig =>
+  ({ ...p.vae, latent_mean: Array<number>(p.vae.z_dim).fill(0), latent_std: Array<number>(p.vae.z_dim).fill(1) });
+
+export const ditConfigOf = (p: Preset): DiTConfig => ({
+  ...p.dit, ...p.text, model_type: 'i2v', eps: 1e-6,
+  in_dim: 2 * p.vae.z_dim + MASK_CHANNELS, out_dim: p.vae.z_dim, clip_dim: p.vae.channels * IMAGE_PATCH ** 2,
+});
+
+export const headConfigOf = (p: Preset): HeadConfig => {
+  const { kind, dim, head_dim } = p.phase2.head;
+  return { kind, dim, head_dim, taps: p.phase2.taps.length, input_dim: p.dit.dim, clip_dim: ditConfigOf(p).clip_dim, text_dim: p.text.text_dim };
+};
+
+/** [channels, frames, height, width]. */
+export const videoShape = (p: Preset): ClipShape => [p.vae.channels, p.data.frames, p.data.size, p.data.size];
+
+/** [C, F, h, w] of its latent. */
+export function latentShape(p: Preset): ClipShape {
+  const [time, height, width] = vaeStride(vaeConfigOf(p));
+  return [p.vae.z_dim, 1 + (p.data.frames - 1) / time, p.data.size / height, p.data.size / width];
+}
+
+export interface Conditioner {
+  /** @param frame [B,channels,height,width]; @param latent [B,C,F,h,w] of (first frame, zero frames), normalised */
+  condition(captions: readonly string[], frame: HostTensor, latent: HostTensor): Condition<HostTensor>;
+  batch(shards: Shards, seed: number, step: number, size: number, role: string): Batch<HostTensor>;
+}
+
+/** Makes conditions for the networks of a preset. */
+export function conditioner(p: Preset): Conditioner {
+  const dit = ditConfigOf(p);
+  const table = embeddingTable(p.text.text_dim);
+  const tables = ditTables(dit, [tokenGrid(dit, latentShape(p))]);
+  const imageTokens = (p.data.size / IMAGE_PATCH) ** 2;
+  const condition: Conditioner['condition'] = (captions, frame, latent) => {
+    const { context, lengths } = embedCaptions(captions, table, p.text.text_len);
+    return { text: context, lengths: semanticLengths(headConfigOf(p), imageTokens, lengths), frame, latent, tables };
+  };
+  return {
+    condition,
+    batch(shards, seed, step, size, role) {
+      const { latent, imageLatent, firstFrame, captions } = shards.batch(seed, step, size, role);
+      return { x0: latent, c: condition(captions, firstFrame, imageLatent) };
+    },
+  };
+}
+
+/** Rows of equal shape as one batch [B, ...shape]. */
+export function stackRows(rows: readonly Float32Array[], shape: readonly number[]): HostTensor {
+  const size = shape.reduce((a, b) => a * b, 1);
+  const data = new Float32Array(rows.length * size);
+  rows.forEach((row, i) => data.set(row, i * size));
+  return host(data, [rows.length, ...shape]);
+}

@@ -1,0 +1,63 @@
+/** Judges samplers on clips they never saw: held-out conditions for reports, spare training clips for choosing a checkpoint. */
+import type { NDArray } from '../engine/ndarray.ts';
+import { conditions, digits, type Clip } from './data/digits.ts';
+import type { ClassifierWeights } from './metrics/classifier.ts';
+import { evaluateClips, featuresOf, type Evaluation, type FeatureSet } from './metrics/evaluate.ts';
+import { frameOf, motionEnergy } from './metrics/frames.ts';
+import { videoShape } from './conditions.ts';
+import type { Preset } from './presets/index.ts';
+import type { Request, Sampler, SamplerSettings, Samples } from './sample.ts';
+
+type SampleOptions = Parameters<Sampler['sample']>[3];
+
+/** A fixed set of conditions with the real clips' features. */
+export class Judge {
+  readonly clips: readonly Clip[];
+  private readonly preset: Preset;
+  private readonly classifier: ClassifierWeights;
+  private readonly real: FeatureSet;
+
+  constructor(preset: Preset, classifier: ClassifierWeights, clips: readonly Clip[]) {
+    this.preset = preset;
+    this.classifier = classifier;
+    this.clips = clips;
+    this.real = featuresOf(clips.map((c) => c.video), videoShape(preset), classifier);
+  }
+
+  /** The held-out conditions that reports are made on. */
+  static heldOut(p: Preset, classifier: ClassifierWeights, count = p.data.heldOutClips): Judge {
+    return new Judge(p, classifier, conditions(p.seed, count, p.data));
+  }
+
+  /** Training-split clips past those in the shards: to choose a checkpoint without looking at the held-out split. */
+  static validation(p: Preset, classifier: ClassifierWeights): Judge {
+    const { clip } = digits('train', p.seed, p.data);
+    return new Judge(p, classifier, Array.from({ length: p.best.clips }, (_, i) => clip(p.data.trainClips + i)));
+  }
+
+  requests(): Request[] {
+    return this.clips.map((clip, seed) => ({ caption: clip.caption, frame: frameOf(clip.video, videoShape(this.preset), 0), seed }));
+  }
+
+  /** Any videos made from the conditions, in order. */
+  evaluate(videos: readonly Float32Array[]): Evaluation {
+    return evaluateClips(videos, this.clips, videoShape(this.preset), this.classifier, this.real);
+  }
+
+  /** Samples every condition and judges the clips. */
+  async judge(sampler: Sampler, net: Record<string, NDArray>, settings: SamplerSettings, options?: SampleOptions): Promise<{ evaluation: Evaluation; samples: Samples }> {
+    const samples = await sampler.sample(net, this.requests(), settings, options);
+    return { evaluation: this.evaluate(samples.videos), samples };
+  }
+
+  /**
+   * The proxy that chooses the best EMA: digit accuracy × direction accuracy - frechetWeight × Fréchet distance, minus 1 when
+   * the motion energy is below `minMotion` of the real clips'.
+   */
+  score(e: Evaluation): number {
+    const { minMotion, frechetWeight } = this.preset.best;
+    const shape = videoShape(this.preset);
+    const real = this.clips.reduce((s, c) => s + motionEnergy(c.video, shape), 0) / this.clips.length;
+    return e.digitAccuracy * e.directionAccuracy - frechetWeight * e.frechet - (e.motionEnergy < minMotion * real ? 1 : 0);
+  }
+}

@@ -1,0 +1,83 @@
+/** The networks as the losses see them: velocity, x0 and guided predictions of a DiT under a condition, and its inner features. */
+import type { Tensor } from '../engine/tensor.ts';
+import { concat, iota } from '../engine/functional.ts';
+import type { HostTensor } from '../engine/tree.ts';
+import type { DiTConfig } from '../model/config.ts';
+import { imageTokens } from '../model/imagetokens.ts';
+import type { Params, Scope } from '../model/params.ts';
+import { dit, type DiTInput } from '../model/wan/dit.ts';
+import { timeEmbedding, type DiTTables } from '../model/wan/tables.ts';
+import { T, toX0 } from './flow.ts';
+
+/** Wan's: one for each pixel frame of a latent frame. */
+export const MASK_CHANNELS = 4;
+
+/** Bare weights, or weights with adapters. */
+export type Net = Params | Scope;
+
+/** Flow times of a batch. */
+export interface Time<X = Tensor> {
+  /** σ [B]. */
+  sigma: X;
+  /** Sinusoids of t = 1000 σ, [B, freq_dim]. */
+  emb: X;
+}
+
+/** What a clip is made from. */
+export interface Condition<X = Tensor> {
+  /** Text [B,L,text_dim], zero rows past the caption; all zeros is "no text". */
+  text: X;
+  /** u32 [B]: keys of a semantic head's self-attention that count (`semanticLengths`). */
+  lengths: X;
+  /** First frame [B,channels,height,width] in [-1,1]. */
+  frame: X;
+  /** Normalised latent [B,C,F,H,W] of (first frame, zero frames). */
+  latent: X;
+  /** Where the tokens lie; the same for all samples. */
+  tables: DiTTables<X>;
+}
+
+/** One training batch: clean latents [B,C,F,H,W] of unit variance and their conditions. */
+export interface Batch<X = Tensor> { x0: X; c: Condition<X> }
+
+/** Times for the device; the angles need doubles and are made here. */
+export const timeAt = (config: DiTConfig, sigma: HostTensor): Time<HostTensor> =>
+  ({ sigma, emb: timeEmbedding(Array.from(sigma.data, (s) => T * s), config.freq_dim) });
+
+/** Mask channels, 1 on the latent frame that is given, then the image latent: what stands beside x. Wan folds the mask of its four pixel frames into four channels. */
+function beside(latent: Tensor): Tensor {
+  const [b, , f, h, w] = latent.shape as [number, number, number, number, number];
+  return concat([iota([1, 1, f, 1, 1], 2).lt(1).expand([b, MASK_CHANNELS, f, h, w]), latent], 1);
+}
+
+const inputs = (x: Tensor, t: Time, c: Condition): DiTInput =>
+  ({ x, tEmb: t.emb, context: c.text, imageTokens: imageTokens(c.frame), y: beside(c.latent), tables: c.tables });
+
+/** μ(x, t, c) → v [B,C,F,H,W]. */
+export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => dit(net, config, inputs(x, t, c)).v as Tensor;
+
+/** f(x, t, c) = x - σ μ(x, t, c). */
+export const predictX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => toX0(x, velocity(net, config, x, t, c), t.sigma);
+
+/** h_l(x, t, c): tokens after the tapped blocks, [B,N,D] each. */
+export const features = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, taps: readonly number[]): Tensor[] =>
+  dit(net, config, inputs(x, t, c), { taps }).taps;
+
+const stackBatches = (parts: readonly Tensor[]): Tensor => concat(parts, 0);
+export const stackTimes = (times: readonly Time[]): Time => ({ sigma: stackBatches(times.map((t) => t.sigma)), emb: stackBatches(times.map((t) => t.emb)) });
+export const stackConditions = (cs: readonly Condition[]): Condition => ({
+  text: stackBatches(cs.map((c) => c.text)), lengths: stackBatches(cs.map((c) => c.lengths)), frame: stackBatches(cs.map((c) => c.frame)),
+  latent: stackBatches(cs.map((c) => c.latent)), tables: cs[0]!.tables,
+});
+
+/** u + g (c - u), both branches in one forward of 2B; g = 1 is one forward of B. The unguided branch loses the text only, as in Wan. */
+export function guidedVelocity(net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, g: number): Tensor {
+  if (g === 1) return velocity(net, config, x, t, c);
+  const unguided = { ...c, text: c.text.mul(0) };
+  const [vc, vu] = velocity(net, config, concat([x, x], 0), stackTimes([t, t]), stackConditions([c, unguided])).split(0, 2) as [Tensor, Tensor];
+  return vu.add(vc.sub(vu).mul(g));
+}
+
+/** x0 under guidance. */
+export const guidedX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, g: number): Tensor =>
+  toX0(x, guidedVelocity(net, config, x, t, c, g), t.sigma);

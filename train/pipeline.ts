@@ -1,0 +1,171 @@
+/**
+ * The training commands: each function does one part of the work in `out` and resumes what is there.
+ *
+ *   out/vae.safetensors, teacher.safetensors, student.safetensors    the models
+ *   out/{vae,data,teacher,phase1,phase2}/                            the runs and the precomputed latents
+ */
+import { join } from 'node:path';
+import type { Device } from '../engine/device.ts';
+import { runtime } from '../engine/host.ts';
+import { host } from '../engine/tree.ts';
+import type { VAEConfig } from '../model/config.ts';
+import type { HostParams } from '../model/params.ts';
+import { freeTree, toDevice, toHost } from './checkpoint.ts';
+import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
+import { digits, conditions } from './data/digits.ts';
+import { openShards, precompute as makeShards, type Shards } from './data/shards.ts';
+import { Judge } from './eval.ts';
+import { equilibriumJob, primingJob, teacherJob, vaeJob, type OpenJob } from './jobs.ts';
+import { drive, readBest, type LoopResult, type Progress } from './loop.ts';
+import { loadClassifier } from './metrics/classifier.ts';
+import { psnr } from './metrics/frames.ts';
+import { checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
+import type { Preset } from './presets/index.ts';
+import type { Json } from './run.ts';
+import { Codec, Sampler, studentSampler } from './sample.ts';
+import { LatentStatistics } from './vae.ts';
+
+export interface Work {
+  device: Device;
+  preset: Preset;
+  out: string;
+  /** Aborted: the work stops after the step it is in, saved. */
+  signal?: AbortSignal | undefined;
+  onProgress?: ((p: Progress) => void) | undefined;
+}
+
+/** What a training function made. `done` is false when the signal stopped it; then there is no model yet, and calling again resumes. */
+export interface Trained { done: boolean; step: number; path: string }
+
+const environment = (device: Device): Json => ({ runtime, platform: process.platform, arch: process.arch, adapter: JSON.parse(JSON.stringify(device.info)) as Json });
+
+async function run(w: Work, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
+  const folder = join(w.out, job.name);
+  try {
+    const result = await drive(job, {
+      device: w.device, folder, environment: environment(w.device), signal: w.signal, onProgress: w.onProgress,
+      config: { job: job.name, seed: w.preset.seed, ...settings } as Json, ...w.preset.run,
+    });
+    return { ...result, folder };
+  } finally {
+    await job.close();
+  }
+}
+
+/** Trains the VAE, then measures the latents' mean and deviation and its PSNR on held-out clips. */
+export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
+  const { preset: p, device } = w;
+  const path = join(w.out, 'vae.safetensors');
+  const { state, step, done } = await run(w, vaeJob(device, p), { data: p.data, vae: p.vae, trainVae: p.trainVae });
+  const params = await toHost(state['vae']!.params) as HostParams;
+  freeTree(state);
+  if (!done) return { done, step, path };
+
+  const batch = p.trainVae.batch;
+  const { clip } = digits('train', p.seed, p.data);
+  const videos = (from: number, get: (i: number) => Float32Array) => stackRows(Array.from({ length: batch }, (_, i) => get(from + i)), videoShape(p));
+  const raw = new Codec(device, vaeConfigOf(p), params);
+  const statistics = new LatentStatistics(p.vae.z_dim);
+  for (let i = 0; i < p.trainVae.statClips; i += batch) {
+    const z = await raw.encode(videos(i, (j) => clip(j).video));
+    statistics.add(z.data, z.shape);
+  }
+  await raw.close();
+  const { mean, std } = statistics.result();
+  const config: VAEConfig = { ...vaeConfigOf(p), latent_mean: mean, latent_std: std };
+
+  const codec = new Codec(device, config, params);
+  const heldOut = conditions(p.seed, Math.min(64, p.data.heldOutClips), p.data);
+  let sum = 0;
+  for (let i = 0; i < heldOut.length; i += batch) {
+    const some = Array.from({ length: batch }, (_, j) => heldOut[(i + j) % heldOut.length]!.video);
+    const z = toDevice(device, await codec.encode(videos(0, (j) => some[j]!)));
+    const made = await codec.decode(z as never);
+    freeTree(z);
+    made.slice(0, heldOut.length - i).forEach((video, j) => { sum += psnr(video, some[j]!); });
+  }
+  await codec.close();
+  const quality = sum / heldOut.length;
+  await saveModel(path, 'vae', config, params, { preset: p, steps: step, psnr: quality });
+  return { done, step, path, psnr: quality };
+}
+
+/** Encodes the training clips and their first frames into shards, or those still missing. */
+export async function precompute(w: Work & { vae?: string; onClips?: (done: number, count: number) => void }): Promise<Shards> {
+  const { preset: p, device } = w;
+  const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
+  const codec = new Codec(device, vae.config, vae.params);
+  const batchSize = Math.min(32, p.data.shardClips);
+  try {
+    return await makeShards({
+      dir: join(w.out, 'data'), count: p.data.trainClips, shardSize: p.data.shardClips, batchSize,
+      clip: digits('train', p.seed, p.data).clip, video: videoShape(p), latent: latentShape(p),
+      settings: { vae: vae.hash, data: p.data, seed: p.seed, split: 'train' },
+      encode: async (videos) => {
+        w.signal?.throwIfAborted();
+        return (await codec.encode(host(videos, [batchSize, ...videoShape(p)]))).data as Float32Array;
+      },
+      onProgress: (done, count) => w.onClips?.(done, count),
+    });
+  } finally {
+    await codec.close();
+  }
+}
+
+/** Trains the teacher on the shards in `out/data`; its averaged weights are the model. */
+export async function trainTeacher(w: Work & { vae?: string }): Promise<Trained> {
+  const { preset: p } = w;
+  const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
+  const shards = openShards(join(w.out, 'data'));
+  const path = join(w.out, 'teacher.safetensors');
+  const { state, step, done } = await run(w, teacherJob(w.device, p, shards), { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher });
+  if (done) await saveModel(path, 'teacher', ditConfigOf(p), await toHost(state['teacher']!.ema!) as HostParams, { preset: p, steps: step, vae: vae.hash });
+  freeTree(state);
+  return { done, step, path };
+}
+
+export interface Distill extends Work {
+  vae?: string;
+  teacher?: string;
+  /** The frozen digit classifier that chooses the best EMA. */
+  classifier: string;
+}
+
+/** Distils the teacher through both phases. Each phase's model is its EMA with the best score (`Judge.score`). */
+export async function distill(w: Distill): Promise<Trained & { phases: { name: string; step: number; score: number }[] }> {
+  const { preset: p, device } = w;
+  const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
+  const teacher = await loadDiT(w.teacher ?? join(w.out, 'teacher.safetensors'));
+  checkPair(vae, teacher);
+  const shards = openShards(join(w.out, 'data'));
+  const codec = new Codec(device, vae.config, vae.params);
+  const sampler = new Sampler(device, p, codec);
+  const path = join(w.out, 'student.safetensors');
+  const phases: { name: string; step: number; score: number }[] = [];
+  try {
+    const judge = Judge.validation(p, await loadClassifier(w.classifier));
+    const best: OpenJob['best'] = {
+      every: p.best.every, net: 'generator',
+      async score(state) {
+        const { evaluation } = await judge.judge(sampler, state['generator']!.ema!, studentSampler());
+        return { ...evaluation, score: judge.score(evaluation) };
+      },
+    };
+    const phase = async (job: OpenJob, settings: Record<string, unknown>) => {
+      const { state, step, done, folder } = await run(w, { ...job, best }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, best: p.best, ...settings });
+      freeTree(state);
+      const chosen = done ? await readBest(folder) : undefined;
+      if (chosen) phases.push({ name: job.name, step: chosen.step, score: chosen.score });
+      return { step, chosen };
+    };
+    const first = await phase(primingJob(device, p, shards, teacher.params), { phase1: p.phase1 });
+    if (!first.chosen) return { done: false, step: first.step, path, phases };
+    const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), { phase1: p.phase1, phase2: p.phase2 });
+    if (!second.chosen) return { done: false, step: second.step, path, phases };
+    await saveModel(path, 'student', ditConfigOf(p), second.chosen.params, { preset: p, steps: second.step, vae: vae.hash, teacher: teacher.hash, phases });
+    return { done: true, step: second.step, path, phases };
+  } finally {
+    await sampler.close();
+    await codec.close();
+  }
+}

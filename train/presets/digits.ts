@@ -1,0 +1,90 @@
+/**
+ * The presets `digits` (the bundled models) and `digits-test` (seconds, for tests): every number with its source.
+ *
+ * Sources: METHOD §x = the method notes' sections (paper's value, or a tiny-scale default where the paper's is for 14 B parameters);
+ * Wan = Wan2.1's code; trial = the quick trial of METHOD §1.17; budget = chosen so that training fits two CPU cores.
+ */
+import type { Preset } from './schema.ts';
+
+const digits: Preset = {
+  name: 'digits',
+  seed: 1,
+  data: {
+    size: 32, frames: 9, //                 METHOD §1.14: 32x32; 9 = 1 + 4·2 frames, so three latent frames
+    sprite: 20, speed: [1, 1.5], //         14 px of writing, one pixel a frame as in the trial
+    trainClips: 12000, shardClips: 1000, // budget; each clip is its own handwriting, place and speed
+    heldOutClips: 256, //                   the trial's count
+  },
+  // Wan's causal VAE with dim 96 → 8, three levels instead of four, 16 → 8 latent channels: stride (4,4,4) instead of (4,8,8).
+  vae: { channels: 1, dim: 8, z_dim: 8, dim_mult: [1, 2, 4], num_res_blocks: 1, temperal_downsample: [true, true] },
+  text: { text_dim: 64, text_len: 8 }, //   METHOD §1.2: 8-16 tokens of 64..128; captions have four words
+  dit: {
+    dim: 128, num_heads: 4, ffn_dim: 512, num_layers: 6, // METHOD §1.14 "small", as in the trial; heads of 32 split 12/10/10 for RoPE
+    patch_size: [1, 2, 2], freq_dim: 64, // Wan's patch; Wan's 256 sinusoids cut with the width
+    checkpoint: false, //                   activations are small: speed over memory
+  },
+  trainVae: {
+    steps: 2000, batch: 8, warmup: 100, //  budget: 15 minutes
+    adam: { lr: 2e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // chosen for this size
+    l1: 0.1, mse: 1, kl: 1e-4, //           mean squared error first: mean absolute error alone settles on the black background
+    statClips: 512, //                      latent mean and deviation per channel, as Wan's 16 constants
+  },
+  teacher: {
+    steps: 4000, batch: 32, warmup: 200, // trial
+    adam: { lr: 1.5e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01, clip: 1 }, // trial's rate; METHOD §1.5 weight decay of the repos
+    ema: 0.999, //                          METHOD §1.14 has 0.9995 for 30k steps; shorter here
+    times: { law: 'logit-normal', mean: 0, std: 1, shift: 1 }, // METHOD §1.14
+    textDrop: 0.1, //                       METHOD §1.14
+    sampler: { steps: 50, guidance: 2, shift: 1 }, // METHOD §1.14 and trial: Euler 50, g 2 = 100 evaluations
+  },
+  phase1: {
+    steps: 300, batch: 16, warmup: 20, //   trial: 100-300 steps
+    generator: {
+      adam: { lr: 5e-5, beta1: 0, beta2: 0.999, eps: 1e-8, weightDecay: 0, clip: 1 }, // trial's rate; METHOD §1.5: β (0, 0.999), clip 1
+      times: { law: 'endpoint', from: 0.9, pure: 0.5 }, // paper's interval [0.9T, T]; METHOD §1.4: half at t = T
+      ema: 0.98, //                         trial; the paper's 0.995 is for 500-1000 steps
+    },
+    fake: {
+      adam: { lr: 2e-4, beta1: 0, beta2: 0.999, eps: 1e-8, weightDecay: 0, clip: 10 }, // METHOD §1.5
+      rank: 16, alpha: 16, updates: 2, warmup: 50, // trial: r 16, 2 updates; METHOD §1.5: 50-100 fake-only steps first
+    },
+    scoreTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4; shift 1 as the teacher's
+    guidance: 2, wmin: 1e-2, //             trial; METHOD §1.5 floor for unit-variance data
+  },
+  phase2: {
+    steps: 300, batch: 16, warmup: 20, //   trial
+    generator: { adam: { lr: 2e-5, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, ema: 0.98 }, // METHOD §1.6; trial's EMA
+    head: {
+      adam: { lr: 1e-4, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // METHOD §1.6
+      kind: 'semantic', dim: 128, head_dim: 32, warmup: 50, // METHOD §1.8 (paper's head; d_h 128 when tiny); §1.6: 20-100 D-only steps
+    },
+    taps: [2, 4, 5], //                     METHOD §1.6: round(L {0.5, 0.75, 1}) - 1 for L = 6
+    discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4, tiny
+    scoreTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4: as in phase I
+    lambda: 10, guidance: 1, //             paper's λ; METHOD §1.9: no guidance inside C-SDS
+    str1: { weight: 1, spatial: 0.01, temporal: 0.1, on: 'both' }, // paper's weight and σ; METHOD §1.7: both sides when tiny
+  },
+  best: { every: 25, clips: 64, minMotion: 0.8, frechetWeight: 0.01 }, // METHOD §1.14 early stop: keep the best EMA subject to motion
+  run: { saveEvery: 100, maxSkipped: 20 },
+};
+
+/** The same code with nets of a few thousand weights and a handful of steps. */
+const test: Preset = {
+  ...digits,
+  name: 'digits-test',
+  data: { ...digits.data, trainClips: 32, shardClips: 16, heldOutClips: 8 },
+  vae: { ...digits.vae, dim: 4, z_dim: 4 },
+  text: { text_dim: 16, text_len: 4 },
+  dit: { ...digits.dit, dim: 32, num_heads: 2, ffn_dim: 64, num_layers: 2, freq_dim: 16 },
+  trainVae: { ...digits.trainVae, steps: 4, batch: 2, warmup: 1, statClips: 8 },
+  teacher: { ...digits.teacher, steps: 6, batch: 2, warmup: 1, sampler: { ...digits.teacher.sampler, steps: 4 } },
+  phase1: { ...digits.phase1, steps: 3, batch: 2, warmup: 1, fake: { ...digits.phase1.fake, rank: 4, alpha: 4, warmup: 2 } },
+  phase2: {
+    ...digits.phase2, steps: 3, batch: 2, warmup: 1, taps: [0, 1],
+    head: { ...digits.phase2.head, dim: 32, head_dim: 16, warmup: 2 },
+  },
+  best: { ...digits.best, every: 3, clips: 4 },
+  run: { saveEvery: 2, maxSkipped: 3 },
+};
+
+export const PRESETS: Record<string, Preset> = { digits, 'digits-test': test };

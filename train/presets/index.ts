@@ -1,0 +1,62 @@
+/** Finds a preset by name, applies overrides such as `phase1.steps=200`, and checks the result. */
+import { PRESETS } from './digits.ts';
+import { presetSchema, type Preset } from './schema.ts';
+
+export type { Preset } from './schema.ts';
+export const presetNames = (): string[] => Object.keys(PRESETS);
+
+/**
+ * @param sets overrides `path=value`; the value is JSON, or a bare word.
+ * @throws one line: an unknown preset or setting, or a value out of range.
+ */
+export function loadPreset(name: string, sets: readonly string[] = []): Preset {
+  const found = PRESETS[name];
+  if (!found) throw new Error(`[preset] there is no preset "${name}"; there are: ${presetNames().join(', ')}`);
+  const preset = structuredClone(found) as Record<string, unknown>;
+  for (const set of sets) assign(preset, set);
+  return checkPreset(preset);
+}
+
+/** Checks a preset that came from a file. @throws one line naming the first setting that is wrong. */
+export function checkPreset(preset: unknown): Preset {
+  const parsed = presetSchema.safeParse(preset);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!;
+    throw new Error(`[preset] ${issue.path.join('.') || 'preset'}: ${issue.message}`);
+  }
+  consistent(parsed.data);
+  return parsed.data;
+}
+
+function assign(preset: Record<string, unknown>, set: string): void {
+  const [, path, text] = /^([\w.]+)=(.*)$/s.exec(set) ?? [];
+  if (path === undefined || text === undefined) throw new Error(`[preset] an override reads path=value, got "${set}"`);
+  let at: unknown = preset;
+  const names = path.split('.');
+  for (const [depth, name] of names.entries()) {
+    if (typeof at !== 'object' || at === null || !Object.hasOwn(at, name)) {
+      const known = typeof at === 'object' && at !== null ? `among ${Object.keys(at).join(', ')}` : 'there';
+      throw new Error(`[preset] there is no setting "${path}": "${name}" is not ${known}`);
+    }
+    const inside = at as Record<string, unknown>;
+    if (depth === names.length - 1) inside[name] = parse(text);
+    else at = inside[name];
+  }
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** What one setting demands of another. */
+function consistent(p: Preset): void {
+  const fail = (what: string): never => { throw new Error(`[preset] ${what}`); };
+  if (p.dit.dim % p.dit.num_heads !== 0) fail(`dit.dim ${p.dit.dim} is not a multiple of dit.num_heads ${p.dit.num_heads}`);
+  if ((p.data.frames - 1) % 4 !== 0) fail(`data.frames must be 1 + a multiple of 4, got ${p.data.frames}`);
+  const deepest = Math.max(...p.phase2.taps);
+  if (deepest >= p.dit.num_layers) fail(`phase2.taps names block ${deepest} of a network of ${p.dit.num_layers} blocks (0 to ${p.dit.num_layers - 1})`);
+}

@@ -1,0 +1,69 @@
+/** The shape of a preset: every number of data, networks, training and sampling. Overrides are checked against it. */
+import { z } from 'zod';
+
+const count = z.number().int().positive();
+const whole = z.number().int().nonnegative();
+const positive = z.number().positive();
+const share = z.number().min(0).max(1);
+const triple = z.tuple([count, count, count]);
+
+const adam = z.strictObject({
+  lr: positive, beta1: share, beta2: share, eps: positive, weightDecay: z.number().nonnegative(),
+  /** Global gradient norm. */
+  clip: positive,
+});
+
+const timeLaw = z.discriminatedUnion('law', [
+  z.strictObject({ law: z.literal('logit-normal'), mean: z.number(), std: positive, shift: positive }),
+  z.strictObject({ law: z.literal('uniform'), shift: positive, lo: share, hi: share }),
+  z.strictObject({ law: z.literal('endpoint'), from: share, pure: share }),
+]);
+
+export const presetSchema = z.strictObject({
+  name: z.string(),
+  seed: whole,
+  data: z.strictObject({
+    size: count, frames: count, sprite: count, speed: z.tuple([positive, positive]),
+    trainClips: count, shardClips: count, heldOutClips: count,
+  }),
+  vae: z.strictObject({
+    dim: count, z_dim: count, dim_mult: z.array(count).min(1), num_res_blocks: count, temperal_downsample: z.array(z.boolean()), channels: count,
+  }),
+  text: z.strictObject({ text_dim: count, text_len: count }),
+  dit: z.strictObject({
+    dim: count, num_heads: count, ffn_dim: count, num_layers: count, patch_size: triple, freq_dim: count,
+    /** Recompute blocks in the backward pass: slower, smaller. */
+    checkpoint: z.boolean(),
+  }),
+  trainVae: z.strictObject({
+    steps: count, batch: count, warmup: whole, adam, kl: z.number().nonnegative(), l1: z.number().nonnegative(), mse: z.number().nonnegative(), statClips: count,
+  }),
+  teacher: z.strictObject({
+    steps: count, batch: count, warmup: whole, adam, ema: share, times: timeLaw, textDrop: share,
+    sampler: z.strictObject({ steps: count, guidance: positive, shift: positive }),
+  }),
+  phase1: z.strictObject({
+    steps: count, batch: count, warmup: whole,
+    generator: z.strictObject({ adam, times: timeLaw, ema: share }),
+    fake: z.strictObject({ adam, rank: count, alpha: positive, updates: count, warmup: whole }),
+    scoreTimes: timeLaw, guidance: positive,
+    /** Floor of the per-sample normaliser. */
+    wmin: positive,
+  }),
+  phase2: z.strictObject({
+    steps: count, batch: count, warmup: whole,
+    generator: z.strictObject({ adam, ema: share }),
+    head: z.strictObject({ adam, kind: z.enum(['cross', 'semantic']), dim: count, head_dim: count, warmup: whole }),
+    /** 0-based ids of the blocks whose tokens the discriminator sees. */
+    taps: z.array(whole).min(1),
+    discriminatorTimes: timeLaw, scoreTimes: timeLaw,
+    /** Weight of C-SDS, and guidance inside it. */
+    lambda: z.number().nonnegative(), guidance: positive,
+    str1: z.strictObject({ weight: z.number().nonnegative(), spatial: z.number().nonnegative(), temporal: z.number().nonnegative(), on: z.enum(['fake', 'real', 'both']) }),
+      }),
+  /** Which EMA of a phase is kept: see `score` in eval.ts. */
+  best: z.strictObject({ every: count, clips: count, minMotion: share, frechetWeight: z.number().nonnegative() }),
+  run: z.strictObject({ saveEvery: count, maxSkipped: count }),
+});
+
+export type Preset = z.infer<typeof presetSchema>;

@@ -1,0 +1,82 @@
+/** Phase I, stability priming: variational score distillation of the one-step generator (METHOD §1.5). */
+import type { Tensor } from '../engine/tensor.ts';
+import { constant, mse, normal, stopGradient, where, zeros } from '../engine/functional.ts';
+import { vjp } from '../engine/autodiff.ts';
+import type { DiTConfig } from '../model/config.ts';
+import { withLora } from '../model/lora.ts';
+import type { Params } from '../model/params.ts';
+import { noise, velocityOf } from './flow.ts';
+import { guidedX0, predictX0, velocity, type Batch, type Time } from './networks.ts';
+import { update, type AdamConfig, type Rates, type Trained } from './optim.ts';
+
+export interface PrimingInputs<X = Tensor> extends Rates<X> {
+  /** u32[2] */
+  key: X;
+  /** Time of the generator's input: σ in [0.9, 1], half exactly 1. */
+  t: Time<X>;
+  /** Time t' of the re-noised sample. */
+  score: Time<X>;
+}
+
+const overSample = (x: Tensor): Tensor => x.mean([1, 2, 3, 4], true);
+
+/**
+ * The VSD gradient in x0 space, a cotangent for x̂0 whose loss is ½ mean(x̂0 - sg(x̂0 - G))²:
+ * G = (xf - xr) / max(mean|x̂0 - xr|, wmin) per sample; entries that are not finite become 0.
+ */
+export function vsdGradient(x0: Tensor, real: Tensor, fake: Tensor, wmin: number): Tensor {
+  const w = overSample(x0.sub(real).abs()).max(wmin);
+  const g = fake.sub(real).div(w);
+  return where(g.isFinite(), g, zeros(g.shape));
+}
+
+/** Cosine of the angle between two tensors, and their norms' parts, over everything. */
+export function cosine(a: Tensor, b: Tensor): Tensor {
+  return a.mul(b).sum().div(a.square().sum().mul(b.square().sum()).add(1e-30).sqrt());
+}
+
+export interface PrimingConfig { dit: DiTConfig; guidance: number; wmin: number; loraScale: number }
+
+/** One update of the generator `s` against the frozen teacher and the fake model. */
+export function primingStep(p: PrimingConfig, adam: AdamConfig) {
+  return (s: Trained, real: Params, lora: Params, batch: Batch, at: PrimingInputs) => {
+    const { x0: x, c } = batch;
+    const xin = noise(x, normal(at.key, x.shape), at.t.sigma);
+    const x0 = predictX0(s.params, p.dit, xin, at.t, c);
+
+    const seen = stopGradient(x0);
+    const xt = noise(seen, normal(at.key, x.shape), at.score.sigma);
+    const xr = guidedX0(real, p.dit, xt, at.score, c, p.guidance);
+    const xf = predictX0(withLora(real, lora, p.loraScale), p.dit, xt, at.score, c);
+    const G = vsdGradient(seen, xr, xf, p.wmin);
+
+    const numel = x0.shape.reduce((a, b) => a * b, 1);
+    const grads = vjp(x0, G.div(numel), s.params);
+    const { state, norm, skipped } = update(s, grads, adam, at);
+    const gap = seen.sub(xr);
+    return {
+      ...state,
+      metrics: { G: G.square().mean().sqrt(), gap: gap.abs().mean(), cos: cosine(gap, G), deviation: deviation(seen).div(deviation(x)), norm, skipped },
+    };
+  };
+}
+
+/** Root of the mean variance of the channels: 1 for unit-variance data; above the data's it is saturation. */
+export function deviation(x: Tensor): Tensor {
+  const centred = x.sub(x.mean([0, 2, 3, 4], true));
+  return centred.square().mean().sqrt();
+}
+
+/** One update of the fake model: flow matching of its adapter on what the generator makes. */
+export function fakeStep(p: PrimingConfig, adam: AdamConfig) {
+  return (s: Trained, real: Params, generator: Params, batch: Batch, at: PrimingInputs) => {
+    const { x0: x, c } = batch;
+    const xin = noise(x, normal(at.key, x.shape), at.t.sigma);
+    const x0 = stopGradient(predictX0(generator, p.dit, xin, at.t, c));
+    const eps = normal(at.key, x.shape);
+    const v = velocity(withLora(real, s.params, p.loraScale), p.dit, noise(x0, eps, at.score.sigma), at.score, c);
+    const loss = mse(v, velocityOf(x0, eps));
+    const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
+    return { ...state, metrics: { fakeLoss: loss, fakeNorm: norm, fakeSkipped: skipped } };
+  };
+}

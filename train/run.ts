@@ -1,0 +1,137 @@
+/**
+ * The folder of one training run: config.json, environment.json, metrics.jsonl, checkpoints, and a lock that keeps a second process out.
+ */
+import { createHash } from 'node:crypto';
+import { appendFileSync, writeFileSync } from 'node:fs';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import { writeError } from './checkpoint.ts';
+import { writeWhole } from './files.ts';
+
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+const LOCK = 'run.lock';
+const held = new Set<string>();
+
+/** JSON with sorted keys, so that equal settings give equal text. */
+export function canonical(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonical).join()}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  return `{${Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, v]) => `${JSON.stringify(k)}:${canonical(v)}`).join()}}`;
+}
+
+/** 16 hex digits that name a configuration or the bytes of a file. */
+export const hashOf = (value: unknown): string =>
+  createHash('sha256').update(value instanceof Uint8Array ? value : canonical(value)).digest('hex').slice(0, 16);
+
+export class RunFolder {
+  readonly path: string;
+  readonly hash: string;
+
+  private constructor(path: string, hash: string) {
+    this.path = path;
+    this.hash = hash;
+  }
+
+  /**
+   * Makes or reopens a run's folder and locks it.
+   * @param config everything that decides the run's numbers; a folder with another one is refused
+   * @throws one line: not writable, in use, or made with other settings
+   */
+  static async open(path: string, config: Json, environment: Json): Promise<RunFolder> {
+    try {
+      await mkdir(path, { recursive: true });
+      await lock(path);
+    } catch (error) {
+      if (!(error as NodeJS.ErrnoException).code) throw error;
+      throw writeError('run', path, error);
+    }
+    const folder = new RunFolder(path, hashOf(config));
+    try {
+      for (const f of await readdir(path)) if (f.endsWith('.part')) await rm(join(path, f)); // of a write that a kill cut short
+      const before = await readFile(join(path, 'config.json'), 'utf8').catch(() => undefined);
+      if (before === undefined) writeWhole(join(path, 'config.json'), JSON.stringify(config, null, 1));
+      else refuseOther(path, JSON.parse(before), JSON.parse(JSON.stringify(config)));
+      writeWhole(join(path, 'environment.json'), JSON.stringify(environment, null, 1));
+    } catch (error) {
+      await folder.close();
+      throw error;
+    }
+    return folder;
+  }
+
+  /** Appends one line to metrics.jsonl. */
+  log(record: Record<string, unknown>): void {
+    try {
+      appendFileSync(join(this.path, 'metrics.jsonl'), `${JSON.stringify(record)}\n`);
+    } catch (error) {
+      throw writeError('run', join(this.path, 'metrics.jsonl'), error);
+    }
+  }
+
+  /** Drops the lines of steps that a resumed run will repeat, and a line that a kill cut short. */
+  async rewind(step: number): Promise<void> {
+    const path = join(this.path, 'metrics.jsonl');
+    const text = await readFile(path, 'utf8').catch(() => '');
+    const kept = text.split('\n').filter((line) => {
+      try {
+        return (JSON.parse(line) as { step: number }).step < step;
+      } catch {
+        return false;
+      }
+    });
+    if (text) writeWhole(path, kept.map((line) => `${line}\n`).join(''));
+  }
+
+  async close(): Promise<void> {
+    held.delete(resolve(this.path));
+    await rm(join(this.path, LOCK), { force: true });
+  }
+}
+
+/** Takes the lock of a folder; one left by a process that is gone is taken over. */
+async function lock(folder: string): Promise<void> {
+  const path = join(folder, LOCK);
+  const mine = JSON.stringify({ pid: process.pid, host: hostname() });
+  if (held.has(resolve(folder))) throw new Error(`[run] ${folder} is in use by another run of this process`);
+  for (let attempt = 0; attempt < 2; attempt++) {
+    try {
+      writeFileSync(path, mine, { flag: 'wx' });
+      held.add(resolve(folder));
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      const owner = await readFile(path, 'utf8').then((t) => JSON.parse(t) as { pid: number; host: string }).catch(() => undefined);
+      if (owner && (owner.host !== hostname() || (owner.pid !== process.pid && isAlive(owner.pid)))) {
+        throw new Error(`[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`);
+      }
+      await rm(path, { force: true });
+    }
+  }
+  throw new Error(`[run] ${folder}: another process keeps taking ${LOCK}`);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+/** Throws with the first settings in which two configurations differ. */
+function refuseOther(path: string, was: unknown, now: unknown): void {
+  const differences: string[] = [];
+  const isBranch = (x: unknown): x is Record<string, unknown> => typeof x === 'object' && x !== null && !Array.isArray(x);
+  const walk = (a: unknown, b: unknown, at: string): void => {
+    if (isBranch(a) && isBranch(b)) {
+      for (const k of new Set([...Object.keys(a), ...Object.keys(b)])) walk(a[k], b[k], at ? `${at}.${k}` : k);
+    } else if (canonical(a ?? null) !== canonical(b ?? null)) differences.push(`${at} was ${JSON.stringify(a)}, now ${JSON.stringify(b)}`);
+  };
+  walk(was, now, '');
+  if (!differences.length) return;
+  const more = differences.length > 3 ? ` and ${differences.length - 3} more` : '';
+  throw new Error(`[resume] ${path} holds a run with other settings: ${differences.slice(0, 3).join('; ')}${more}. Use those, or another folder`);
+}
