@@ -1,24 +1,39 @@
 /** The command line. Every command is one file whose default export is its yargs module. */
 import process from 'node:process';
-import yargs from 'yargs';
+import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { didYouMean, EXIT_DOC, report, UsageError } from './errors.ts';
 
-const FILES = ['demo', 'data', 'train', 'distill', 'sample', 'eval', 'plan', 'bench', 'export', 'doctor'];
+const FILES = ['train', 'distill', 'export', 'doctor'];
 
-/** Yargs' complaint about unknown words, with the nearest known one. */
-function complaint(message: string, commands: readonly string[], options: readonly string[]): string {
-  const words = /^Unknown (?:argument|command)s?: (.*)$/.exec(message)?.[1]?.split(', ');
-  if (!words) return message.replace(/\s*\n\s*/g, ' ');
-  const [word] = words as [string];
-  const given = process.argv.includes(`--${word}`) || process.argv.some((a) => a.startsWith(`--${word}=`));
-  return given ? `there is no option --${word}${didYouMean(word, options)}` : `there is no command "${word}"${didYouMean(word, commands)}`;
+/** Yargs' complaint in one line, with the nearest word it knows. */
+function complaint(message: string, options: readonly string[]): string {
+  const unknown = /^Unknown (?:argument|command)s?: ([^,]*)/.exec(message)?.[1];
+  if (unknown !== undefined) {
+    const isOption = process.argv.some((a) => a.replace(/=.*/s, '').replace(/^-+/, '') === unknown && a.startsWith('-'));
+    return isOption ? `there is no option --${unknown} here${didYouMean(unknown, options)}` : `unknown word "${unknown}"${didYouMean(unknown, FILES)}`;
+  }
+  const [, name, given, choices] = /Argument: (.*), Given: "(.*)", Choices: (.*)/.exec(message) ?? [];
+  if (name !== undefined) return `${name} must be one of ${choices!.replaceAll('"', '')}, got "${given}"${didYouMean(given!, choices!.replaceAll('"', '').split(', '))}`;
+  if (message.startsWith('Not enough non-option arguments')) return 'a word is missing after the command: add --help to see which';
+  return message.replace(/\s*\n\s*/g, ' ');
+}
+
+/** What yargs lets pass: an option without its value, a text for a number, one option twice. */
+function checkValues(args: Record<string, unknown>): true {
+  for (const [name, value] of Object.entries(args)) {
+    if (name.startsWith('$') || name === '_' || name === 'set') continue;
+    if (value === undefined && process.argv.includes(`--${name}`)) throw new UsageError(`--${name} needs a value`);
+    if (Number.isNaN(value)) throw new UsageError(`--${name} must be a number`);
+    if (Array.isArray(value)) throw new UsageError(`--${name} was given more than once`);
+  }
+  return true;
 }
 
 async function main(): Promise<void> {
   // Loaded here, so that a wrong developer flag is one clear line too.
   const { FLAG_DOCS } = await import('../engine/flags.ts');
-  const commands = await Promise.all(FILES.map((name) => import(`./${name}.ts`)));
+  const commands = await Promise.all(FILES.map((name) => import(`./${name}.ts`) as Promise<{ default: CommandModule }>));
   const flagHelp = Object.entries(FLAG_DOCS).map(([name, doc]) => `  ${name.padEnd(13)} ${doc}`).join('\n');
   const cli = yargs(hideBin(process.argv))
     .scriptName('vpae')
@@ -27,7 +42,12 @@ async function main(): Promise<void> {
     .wrap(null)
     .strict()
     .demandCommand(1, 'say which command: vpae --help lists them')
-    .fail((message, error) => { throw error ?? new UsageError(message); });
+    .check(checkValues)
+    .fail((message, error, usage) => {
+      const { getDescriptions } = usage as unknown as { getDescriptions(): Record<string, unknown> };
+      if (error && error.name !== 'YError') throw error;
+      throw new UsageError(complaint(error?.message ?? message, Object.keys(getDescriptions())));
+    });
   for (const command of commands) cli.command(command.default);
   await cli.parseAsync();
 }

@@ -1,7 +1,10 @@
 /** Options that several commands share, and what they mean once parsed. */
-import type { Options } from 'yargs';
+import type { InferredOptionTypes, Options } from 'yargs';
 import { loadPreset, presetNames, type Preset } from '../train/presets/index.ts';
 import { didYouMean } from './errors.ts';
+
+/** A command's arguments, from its options. */
+export type Args<O extends Record<string, Options>> = InferredOptionTypes<O>;
 
 export const preset = {
   preset: { type: 'string', default: 'digits', describe: `a file of settings: ${presetNames().join(', ')}` },

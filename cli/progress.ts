@@ -1,6 +1,7 @@
 /** Progress of long work on stderr: a bar on a terminal, a plain line every few seconds elsewhere. Both with speed, memory and time left. */
 import process from 'node:process';
 import cliProgress from 'cli-progress';
+import type { Progress } from '../train/loop.ts';
 
 export interface Meter {
   /** @param done units done so far, `note` what to say beside it, such as the loss */
@@ -78,4 +79,23 @@ function lines(title: string, unit: string, total: number, from: number, text: D
     console.error(`${title}: ${done}/${total} ${unit}${described && `, ${described}`}`);
   };
   return { at: (done, note = '') => print(done, note), end() {} };
+}
+
+const NAMES: Record<string, string> = { phase1: 'priming', phase2: 'equilibrium' };
+/** The number of a step that says most, by job. */
+const TOLD: Record<string, readonly string[]> = { vae: ['loss'], teacher: ['loss'], phase1: ['gap', 'fakeLoss'], phase2: ['D', 'csds'] };
+
+/** Shows the training loop's progress, a meter for each job. Call `end` when the work is over or has failed. */
+export function jobMeter(memory: () => number): { onProgress(p: Progress): void; end(): void } {
+  let open: { job: string; meter: Meter } | undefined;
+  return {
+    onProgress({ job, step, steps, metrics }) {
+      if (open?.job !== job) {
+        open?.meter.end();
+        open = { job, meter: meter(NAMES[job] ?? job, { unit: 'steps', total: steps, from: step - 1, memory }) };
+      }
+      open.meter.at(step, (TOLD[job] ?? []).filter((m) => m in metrics).map((m) => `${m} ${metrics[m]!.toPrecision(3)}`).join(', '));
+    },
+    end: () => open?.meter.end(),
+  };
 }

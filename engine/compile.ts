@@ -1,12 +1,12 @@
 /**
  * A function over tensors becomes a program: traced once per input signature, carried through every stage, then replayed.
  */
-import type { DType } from '../kernels/kernel.ts';
+import type { Access, DType } from '../kernels/kernel.ts';
 import type { Device } from './device.ts';
 import { EngineError } from './errors.ts';
 import { flags } from './flags.ts';
 import { base, fuse, keyOf } from './fuse.ts';
-import { Graph, printType, typeOf, type Node, type TensorType, type Value } from './graph.ts';
+import { bytesOf, Graph, printType, typeOf, type Node, type TensorType, type Value } from './graph.ts';
 import { lower } from './lowering.ts';
 import { NDArray } from './ndarray.ts';
 import { place, type Output } from './placement.ts';
@@ -55,8 +55,6 @@ interface Built {
   outTree: Flat;
   /** For each result: its type, and the input it was written into. */
   results: { type: TensorType; into?: number }[];
-  /** Program-owned memory for the inputs that come from the host. */
-  staging: (Span | undefined)[];
   generation: number;
 }
 
@@ -124,26 +122,21 @@ class Compiled {
     if (flags.DEBUG >= 3) process.stderr.write(`${this.name}\n${simple.graph.toString()}\n`);
     const groups = fuse(simple.graph, outputs.map((o) => o.value), device.caps.maxStorageBuffers, !flags.NO_FUSE);
     const placement = place(groups, outputs);
-    const written = new Set([...placement.places].filter(([, p]) => p.kind !== 'input').map(([k]) => k));
     const context = {
       caps: device.caps, inPlace: placement.inPlace,
-      access: (v: Value) => (written.has(keyOf(v)) ? 'read_write' : placement.places.get(keyOf(v))?.kind === 'input' && v.node.op !== 'input' ? 'read_write' : 'read') as 'read' | 'read_write',
+      // What a program writes may share a buffer with what a kernel writes; what it only reads may not.
+      access: (v: Value): Access => (v.node.op === 'input' ? 'read' : 'read_write'),
     };
     const lowered = groups.map((g) => lower(g, context));
     if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
-    const program = new Program(this.name, device, groups, lowered, placement, outputs);
+    const uploads = leaves.map((leaf, i) => (leaf instanceof NDArray ? undefined : Math.max(4, Math.ceil(bytesOf(inputs[i]!) / 4) * 4)));
+    const program = new Program(this.name, device, groups, lowered, placement, outputs, uploads);
     await program.prepare();
-    const staging = leaves.map((leaf, i) => {
-      if (leaf instanceof NDArray) return undefined;
-      const t = inputs[i]!;
-      const nd = device.empty(t.shape, t.dtype);
-      return { buffer: nd.buffer, offset: 0, bytes: nd.bytes };
-    });
     if (flags.DEBUG >= 1) {
       const { plan } = program;
       process.stderr.write(`${this.name}: ${groups.length} groups, ${plan.kernels} kernels, ${(plan.flops / 1e9).toFixed(2)} GFLOP, ${(plan.bytes / 2 ** 20).toFixed(1)} MiB\n`);
     }
-    return { program, inputs, outTree, results: outputs.map((o) => ({ type: typeOf(o.value), into: o.into })), staging, generation: 0 };
+    return { program, inputs, outTree, results: outputs.map((o) => ({ type: typeOf(o.value), into: o.into })), generation: 0 };
   }
 
   /** Matches results to donated inputs by path, and gives every result bytes of its own. */
@@ -192,7 +185,7 @@ class Compiled {
       leaf.check();
       return { buffer: leaf.buffer, offset: leaf.offset, bytes: leaf.bytes };
     }
-    const to = built.staging[i]!;
+    const to = built.program.uploads[i]!;
     const { dtype } = built.inputs[i]!;
     this.device.write(to.buffer, 0, typeof leaf === 'number' ? Float32Array.of(leaf) : (leaf.data as Float32Array), dtype);
     return to;

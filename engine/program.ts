@@ -37,8 +37,11 @@ interface Step {
   uniformOffset: number;
 }
 
-/** Plans memory for lowered groups. */
-export function planProgram(name: string, lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], device: Device): { plan: Plan; blockOf: Map<string, Block> } {
+const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
+const uniformBytes = (d: Dispatch): number => Math.ceil((Math.max(d.params.length, 1) * 4) / ALIGN) * ALIGN;
+
+/** Plans memory for lowered groups. `uploads`: bytes of the inputs that come from the host at each call. */
+export function planProgram(name: string, lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[], device: Device): { plan: Plan; blockOf: Map<string, Block> } {
   const blockOf = new Map<string, Block>();
   lowered.forEach((l, at) => {
     for (const v of l.slots) {
@@ -61,11 +64,12 @@ export function planProgram(name: string, lowered: readonly Lowered[], placement
   }
   const memory = planMemory([...blockOf.values()], device.gpu.limits.maxBufferSize);
   const results = outputs.reduce((s, o) => s + (o.into === undefined ? Math.max(4, bytesOf(typeOf(o.value))) : 0), 0);
-  const bytes = memory.arenas.reduce((a, b) => a + b, 0) + results;
   const dispatches = lowered.flatMap((l) => l.launch.dispatches);
+  const uniforms = sum(dispatches.map(uniformBytes));
+  const bytes = sum(memory.arenas) + results + Math.max(16, uniforms) + sum(uploads.map((b) => b ?? 0));
   const plan: Plan = {
     kernels: dispatches.length, bytes, memory,
-    flops: dispatches.reduce((s, d) => s + d.flops, 0), traffic: dispatches.reduce((s, d) => s + d.bytes, 0),
+    flops: sum(dispatches.map((d) => d.flops)), traffic: sum(dispatches.map((d) => d.bytes)),
   };
   if (device.allocated + bytes > device.budget) {
     const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');
@@ -78,6 +82,8 @@ export function planProgram(name: string, lowered: readonly Lowered[], placement
 export class Program {
   readonly plan: Plan;
   readonly outputs: Span[] = [];
+  /** Memory for the inputs that come from the host. */
+  readonly uploads: (Span | undefined)[];
   private readonly name: string;
   private readonly device: Device;
   private readonly steps: Step[] = [];
@@ -90,12 +96,13 @@ export class Program {
   private nextId = 0;
   private pending: Promise<unknown>[] = [];
 
-  constructor(name: string, device: Device, groups: readonly Group[], lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[]) {
-    const { plan, blockOf } = planProgram(name, lowered, placement, outputs, device);
+  constructor(name: string, device: Device, groups: readonly Group[], lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[]) {
+    const { plan, blockOf } = planProgram(name, lowered, placement, outputs, uploads, device);
     this.name = name;
     this.device = device;
     this.plan = plan;
     this.arenas = plan.memory.arenas.map((bytes) => device.buffer(bytes));
+    this.uploads = uploads.map((bytes) => (bytes === undefined ? undefined : { buffer: device.buffer(bytes), offset: 0, bytes }));
     outputs.forEach((o, i) => {
       if (o.into === undefined) this.outputs[i] = { buffer: device.buffer(bytesOf(typeOf(o.value))), offset: 0, bytes: padded(bytesOf(typeOf(o.value))) };
     });
@@ -113,7 +120,7 @@ export class Program {
       const spans = [...l.slots.map(spanOf), ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`))];
       for (const dispatch of l.launch.dispatches) {
         this.steps.push({ dispatch, spans: dispatch.bind.map((slot) => spans[slot]!), uniformOffset: words * 4 });
-        words += (Math.ceil(Math.max(dispatch.params.length, 1) * 4 / ALIGN) * ALIGN) / 4;
+        words += uniformBytes(dispatch) / 4;
       }
     });
     const uniforms = new Uint32Array(words || 4);
@@ -195,9 +202,9 @@ export class Program {
     return id;
   }
 
-  /** Bytes this program holds. */
   free(): void {
-    for (const b of [...this.arenas, this.uniform, ...this.outputs.filter(Boolean).map((o) => o.buffer)]) this.device.release(b);
+    const spans = [...this.outputs, ...this.uploads].filter((s) => s !== undefined);
+    for (const b of [...this.arenas, this.uniform, ...spans.map((s) => s.buffer)]) this.device.release(b);
   }
 }
 

@@ -4,10 +4,9 @@ import { concat, constant, normal, relu, stopGradient } from '../engine/function
 import { vjp } from '../engine/autodiff.ts';
 import type { DiTConfig } from '../model/config.ts';
 import { head, type HeadConfig } from '../model/heads.ts';
-import { imageTokens } from '../model/imagetokens.ts';
 import type { Params } from '../model/params.ts';
 import { noise } from './flow.ts';
-import { features, guidedX0, predictX0, stackConditions, stackTimes, type Batch, type Condition, type Time } from './networks.ts';
+import { features, guidedX0, pictures, predictX0, stackConditions, stackTimes, type Batch, type Condition, type Time } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from './optim.ts';
 import { cosine, deviation } from './priming.ts';
 
@@ -59,7 +58,7 @@ export function csdsGradient(x0: Tensor, real: Tensor, lambda: number): Tensor {
 
 /** D(z, t, c) → logits [B]: the head on the tapped tokens of a backbone that is a constant of every loss. */
 function logits(p: EquilibriumConfig, net: Params, taps: Tensor[], c: Condition): Tensor {
-  return head(net, p.head, taps, { imageTokens: imageTokens(c.frame), context: c.text, lengths: c.lengths });
+  return head(net, p.head, taps, { imageTokens: pictures(c.frame), context: c.text, lengths: c.lengths });
 }
 
 /** One update of the head `s`. Features come from forwards without gradient: real, fake and their perturbed copies in one batch. */

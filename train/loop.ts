@@ -66,6 +66,7 @@ export async function drive(job: Job, o: LoopOptions): Promise<LoopResult> {
     await folder.rewind(step);
     let best = await bestScore(o.folder);
     let skipped = 0;
+    const first = step;
     let seconds = 0;
 
     const save = async () => {
@@ -79,7 +80,7 @@ export async function drive(job: Job, o: LoopOptions): Promise<LoopResult> {
       const result = await job.advance(state, step);
       state = result.state;
       const took = (performance.now() - start) / 1000;
-      seconds = seconds ? 0.9 * seconds + 0.1 * took : took;
+      seconds = step < first + 2 ? took : 0.9 * seconds + 0.1 * took; // the first step compiles
       folder.log({ step, ...result.metrics, seconds: Number(took.toFixed(4)) });
       step++;
 

@@ -50,8 +50,16 @@ function beside(latent: Tensor): Tensor {
   return concat([iota([1, 1, f, 1, 1], 2).lt(1).expand([b, MASK_CHANNELS, f, h, w]), latent], 1);
 }
 
+/** Patches of the first frame with sinusoids of their number added: CLIP's tokens know where they lie, and differ where the frame is blank. */
+export function pictures(frame: Tensor): Tensor {
+  const tokens = imageTokens(frame);
+  const [, n, d] = tokens.shape as [number, number, number];
+  const angle = iota([n, d / 2], 0).mul(iota([n, d / 2], 1).mul(-Math.log(10000) / (d / 2)).exp());
+  return tokens.add(concat([angle.cos(), angle.sin()], 1));
+}
+
 const inputs = (x: Tensor, t: Time, c: Condition): DiTInput =>
-  ({ x, tEmb: t.emb, context: c.text, imageTokens: imageTokens(c.frame), y: beside(c.latent), tables: c.tables });
+  ({ x, tEmb: t.emb, context: c.text, imageTokens: pictures(c.frame), y: beside(c.latent), tables: c.tables });
 
 /** μ(x, t, c) → v [B,C,F,H,W]. */
 export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => dit(net, config, inputs(x, t, c)).v as Tensor;

@@ -1,0 +1,39 @@
+/** `vpae distill`: a teacher becomes a one-step student, through both phases of V-PAE. */
+import type { CommandModule } from 'yargs';
+import { distill as distillTeacher } from '../train/pipeline.ts';
+import { Interrupted } from './errors.ts';
+import { modelFile, ownOr } from './files.ts';
+import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
+import { jobMeter } from './progress.ts';
+import { session } from './session.ts';
+import { makeShards } from './shards.ts';
+
+const options = { ...preset, ...seed, ...run('runs/digits'), ...bundle } as const;
+
+async function distill(args: Args<typeof options>): Promise<void> {
+  const p = presetOf(args);
+  const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
+  await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
+    const progress = jobMeter(() => device.allocated);
+    const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, vae };
+    try {
+      await makeShards(work);
+      const made = await distillTeacher({ ...work, teacher, classifier: modelFile(args.bundle, 'classifier') });
+      if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
+      console.log(`${made.path}: ${made.phases.map((f) => `${f.name} kept step ${f.step}, score ${f.score.toFixed(3)}`).join('; ')}`);
+    } finally {
+      progress.end();
+    }
+  });
+}
+
+const command: CommandModule<object, Args<typeof options>> = {
+  command: 'distill',
+  describe: 'distil a teacher into a one-step student: stability priming, then adversarial equilibrium',
+  builder: (y) => y
+    .options(options)
+    .example('$0 distill --run runs/mine', 'distils the run\'s teacher, or the bundled one where the run has none')
+    .example('$0 distill --set phase1.steps=100 --set phase2.steps=100', 'a shorter run of runs/digits'),
+  handler: distill,
+};
+export default command;

@@ -1,0 +1,41 @@
+/** What a command works in: an open device, and Ctrl-C that brings things to a good end. */
+import process from 'node:process';
+import { open, type Device } from '../engine/device.ts';
+import { EXIT, Interrupted } from './errors.ts';
+
+export interface Session {
+  device: Device;
+  /** Aborted by the first Ctrl-C. Its reason is the error to end with. */
+  signal: AbortSignal;
+}
+
+/**
+ * Opens the best adapter, says which, runs `body` and closes the device. The first Ctrl-C aborts the signal, the second leaves at once.
+ * @param stopped what a person must know after Ctrl-C: what is kept, how to go on
+ */
+export async function session<R>(stopped: string, body: (s: Session) => Promise<R>): Promise<R> {
+  const controller = new AbortController();
+  const interrupt = (): void => {
+    if (controller.signal.aborted) {
+      process.stderr.write('\x1b[?25h'); // a progress bar may have hidden the cursor
+      process.exit(EXIT.interrupted);
+    }
+    console.error('\nstopping as soon as this step is done; Ctrl-C again leaves at once');
+    controller.abort(new Interrupted(stopped));
+  };
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', interrupt);
+  try {
+    const device = await open();
+    console.error(`adapter: ${device.info.name} (${device.info.kind}), ${device.info.reason}`);
+    try {
+      controller.signal.throwIfAborted();
+      return await body({ device, signal: controller.signal });
+    } finally {
+      device.close();
+    }
+  } finally {
+    process.off('SIGINT', interrupt);
+    process.off('SIGTERM', interrupt);
+  }
+}

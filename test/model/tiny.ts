@@ -1,0 +1,21 @@
+/** Small configs and inputs for the model tests. */
+import { host, type HostTensor } from '../../engine/tree.ts';
+import { ditConfig, type DiTConfig } from '../../model/config.ts';
+import { draw, materialise, normal, type HostParams, type Specs } from '../../model/params.ts';
+import { ditSpecs } from '../../model/wan/dit.ts';
+
+export const tinyDiT = (changes: Partial<DiTConfig> = {}): DiTConfig => ditConfig({
+  model_type: 'i2v', patch_size: [1, 2, 2], text_len: 5, in_dim: 12, out_dim: 4, dim: 24, ffn_dim: 40, freq_dim: 16, text_dim: 10,
+  num_heads: 2, num_layers: 3, clip_dim: 14, ...changes,
+});
+
+/** Standard normals, decided by the name. */
+export const noise = (name: string, shape: readonly number[]): HostTensor => host(draw('normal', 1, name, shape.reduce((a, b) => a * b, 1)), shape);
+
+/** Every weight random, also those that start at zero or one. */
+export const scrambled = (specs: Specs, std = 0.2): HostParams =>
+  materialise(Object.fromEntries(Object.entries(specs).map(([name, s]) => [name, { ...s, init: normal(std) }])), 3);
+
+export const scrambledDiT = (config: DiTConfig): HostParams => scrambled(ditSpecs(config));
+
+export const largest = (a: HostTensor, b: HostTensor): number => [...a.data].reduce((m, x, i) => Math.max(m, Math.abs(x - b.data[i]!)), 0);
