@@ -46,7 +46,7 @@ function distance(a: string, b: string): number {
 }
 
 /** `; did you mean "train"?`, or nothing where no known word is near. */
-export function didYouMean(word: string, known: readonly string[]): string {
+export function didYouMean(word: string, known: readonly string[], prefix = ''): string {
   const near = known.map((k) => ({ k, d: distance(word, k) })).sort((a, b) => a.d - b.d)[0];
-  return near && near.d <= Math.max(1, Math.floor(word.length / 3)) ? `; did you mean "${near.k}"?` : '';
+  return near && near.d <= Math.max(1, Math.floor(word.length / 3)) ? `; did you mean "${prefix}${near.k}"?` : '';
 }

@@ -4,18 +4,20 @@ import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { didYouMean, EXIT_DOC, report, UsageError } from './errors.ts';
 
-const FILES = ['train', 'distill', 'export', 'doctor'];
+const FILES = ['demo', 'data', 'train', 'distill', 'sample', 'eval', 'plan', 'bench', 'export', 'doctor'];
 
 /** Yargs' complaint in one line, with the nearest word it knows. */
 function complaint(message: string, options: readonly string[]): string {
   const unknown = /^Unknown (?:argument|command)s?: ([^,]*)/.exec(message)?.[1];
   if (unknown !== undefined) {
     const isOption = process.argv.some((a) => a.replace(/=.*/s, '').replace(/^-+/, '') === unknown && a.startsWith('-'));
-    return isOption ? `there is no option --${unknown} here${didYouMean(unknown, options)}` : `unknown word "${unknown}"${didYouMean(unknown, FILES)}`;
+    return isOption ? `there is no option --${unknown} here${didYouMean(unknown, options, '--')}` : `unknown word "${unknown}"${didYouMean(unknown, FILES)}`;
   }
   const [, name, given, choices] = /Argument: (.*), Given: "(.*)", Choices: (.*)/.exec(message) ?? [];
   if (name !== undefined) return `${name} must be one of ${choices!.replaceAll('"', '')}, got "${given}"${didYouMean(given!, choices!.replaceAll('"', '').split(', '))}`;
   if (message.startsWith('Not enough non-option arguments')) return 'a word is missing after the command: add --help to see which';
+  const [, bare] = /^Not enough arguments following: (.*)/.exec(message) ?? [];
+  if (bare !== undefined) return `--${bare} needs a value`;
   return message.replace(/\s*\n\s*/g, ' ');
 }
 
@@ -33,7 +35,8 @@ function checkValues(args: Record<string, unknown>): true {
 async function main(): Promise<void> {
   // Loaded here, so that a wrong developer flag is one clear line too.
   const { FLAG_DOCS } = await import('../engine/flags.ts');
-  const commands = await Promise.all(FILES.map((name) => import(`./${name}.ts`) as Promise<{ default: CommandModule }>));
+  const named = FILES.filter((name) => name === process.argv[2]); // starts faster than with all of them
+  const commands = await Promise.all((named.length ? named : FILES).map((name) => import(`./${name}.ts`) as Promise<{ default: CommandModule }>));
   const flagHelp = Object.entries(FLAG_DOCS).map(([name, doc]) => `  ${name.padEnd(13)} ${doc}`).join('\n');
   const cli = yargs(hideBin(process.argv))
     .scriptName('vpae')

@@ -1,4 +1,6 @@
 /** Options that several commands share, and what they mean once parsed. */
+import { relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { InferredOptionTypes, Options } from 'yargs';
 import { loadPreset, presetNames, type Preset } from '../train/presets/index.ts';
 import { didYouMean } from './errors.ts';
@@ -16,7 +18,17 @@ export const seed = { seed: { type: 'number', describe: 'decides all random numb
 export const run = (fallback: string) =>
   ({ run: { type: 'string', default: fallback, describe: 'folder of the run; an unfinished one is continued' } }) as const satisfies Record<string, Options>;
 
-export const bundle = { bundle: { type: 'string', default: 'bundle/digits', describe: 'folder of the bundled weights' } } as const satisfies Record<string, Options>;
+/** The weights that come with this program, from wherever it is started. */
+const BUNDLE = relative('.', fileURLToPath(new URL('../bundle/digits', import.meta.url)));
+
+export const bundle = { bundle: { type: 'string', default: BUNDLE, describe: 'folder of the bundled weights' } } as const satisfies Record<string, Options>;
+
+/** Which model of a folder. */
+export const model = {
+  model: { type: 'string', default: BUNDLE, describe: 'folder of vae, teacher and student: the bundle or a run' },
+  teacher: { type: 'boolean', default: false, describe: 'the teacher' },
+  student: { type: 'boolean', default: false, describe: 'the student' },
+} as const satisfies Record<string, Options>;
 
 export const json = { json: { type: 'boolean', default: false, describe: 'print the result as JSON on stdout' } } as const satisfies Record<string, Options>;
 

@@ -153,7 +153,7 @@ export class Emitter {
     const type = this.type(n.outs[0]!.dtype);
     const arg = (i: number, at = index) => this.value(n.inputs[i]!, at);
     const shape = n.inputs[0] ? typeOf(n.inputs[0]).shape : [];
-    const read = (coordinate: (k: number) => string) => arg(0, this.through(n, index, 0, () => new Index(this, shape, undefined, coordinate)));
+    const read = (make: () => Index) => arg(0, this.through(n, index, 0, make));
     if (n.op in UNARY || n.op in BINARY) return this.let(type, this.apply(n.op, n.inputs.map((_, i) => arg(i))));
     switch (n.op) {
       case 'const': return this.constant(n as Node<'const'>);
@@ -164,23 +164,19 @@ export class Emitter {
         return this.let(type, to === 'f16' ? `f32(f16(${arg(0)}))` : `${to}(${arg(0)})`);
       }
       case 'detach': return arg(0);
-      case 'reshape': return arg(0, this.through(n, index, 0, () => index.reshaped(shape)));
-      case 'permute': {
-        const { order } = n.attrs as OpAttrs['permute'];
-        return read((k) => index.at(order.indexOf(k)));
-      }
-      case 'expand': return read((k) => index.at(k));
+      case 'reshape': return read(() => index.reshaped(shape));
+      case 'permute': return read(() => index.permuted((n.attrs as OpAttrs['permute']).order, shape));
+      case 'expand': return read(() => index.along(shape, () => false, (_, c) => c));
       case 'slice': {
         const { start, step } = n.attrs as OpAttrs['slice'];
-        return read((k) => {
-          const scaled = step[k] === 1 ? index.at(k) : `${index.at(k)} * ${this.size(step[k]!)}`;
-          if (start[k] === 0) return step[k] === 1 ? scaled : this.let('u32', scaled);
-          return this.let('u32', `${scaled} + ${this.size(start[k]!)}`);
-        });
+        return read(() => index.along(shape, (k) => shape[k] !== n.outs[0]!.shape[k], (k, c) => {
+          const scaled = step[k] === 1 ? c : `${c} * ${this.size(step[k]!)}`;
+          return start[k] === 0 && step[k] === 1 ? c : this.let('u32', start[k] === 0 ? scaled : `${scaled} + ${this.size(start[k]!)}`);
+        }));
       }
       case 'flip': {
         const { axes } = n.attrs as OpAttrs['flip'];
-        return read((k) => (axes.includes(k) ? this.let('u32', `${this.size(shape[k]! - 1)} - ${index.at(k)}`) : index.at(k)));
+        return read(() => index.along(shape, (k) => axes.includes(k), (k, c) => this.let('u32', `${this.size(shape[k]! - 1)} - ${c}`)));
       }
       case 'pad': return this.pad(n as Node<'pad'>, index);
       case 'concat': return this.concat(n as Node<'concat'>, index);
@@ -215,36 +211,34 @@ export class Emitter {
     const { lo, inner } = n.attrs;
     const { shape } = typeOf(n.inputs[0]!);
     const tests: string[] = [];
-    const coords = shape.map((size, k) => {
-      if (size === n.outs[0]!.shape[k]) return index.at(k);
-      const c = lo[k] === 0 ? index.at(k) : this.let('u32', `${index.at(k)} - ${this.size(lo[k]!)}`);
-      if (inner[k] === 0) {
-        tests.push(`${c} < ${this.size(size)}`); // one below lo wraps to a large number
-        return c;
-      }
-      const q = this.let('u32', `divide(${c} & 0x7fffffffu, ${this.size(inner[k]! + 1)})`);
-      tests.push(`${q} < ${this.size(size)}`, `${q} * ${this.size(inner[k]! + 1)} == ${c}`);
-      return q;
-    });
-    if (!tests.length) return this.value(n.inputs[0]!, index);
-    const valid = this.let('bool', tests.join(' && '));
-    const at = this.through(n, index, 0, () => new Index(this, shape, undefined, (k) => (
-      shape[k] === n.outs[0]!.shape[k] ? coords[k]! : this.let('u32', `select(0u, ${coords[k]}, ${valid})`))));
+    const at = this.through(n, index, 0, () => index.along(shape, (k) => shape[k] !== n.outs[0]!.shape[k], (k, c) => {
+      const local = lo[k] === 0 ? c : this.let('u32', `${c} - ${this.size(lo[k]!)}`); // below lo it wraps to a large number
+      const q = inner[k] === 0 ? local : this.let('u32', `divide(${local} & 0x7fffffffu, ${this.size(inner[k]! + 1)})`);
+      tests.push(`${q} < ${this.size(shape[k]!)}`);
+      if (inner[k] !== 0) tests.push(`${q} * ${this.size(inner[k]! + 1)} == ${local}`);
+      return this.let('u32', `min(${q}, ${this.size(shape[k]! - 1)})`);
+    }));
+    at.linear(); // writes the coordinates, and with them the tests
+    const value = this.value(n.inputs[0]!, at);
+    if (!tests.length) return value;
     const { dtype } = n.outs[0]!;
-    return this.let(this.type(dtype), `select(${this.lanes ? 'vec4f()' : zero(dtype)}, ${this.value(n.inputs[0]!, at)}, ${valid})`);
+    return this.let(this.type(dtype), `select(${this.lanes ? 'vec4f()' : zero(dtype)}, ${value}, ${tests.join(' && ')})`);
   }
 
   private concat(n: Node<'concat'>, index: Index): string {
     const { axis } = n.attrs;
-    const c = index.at(axis);
     let start = 0;
     let result = '';
     n.inputs.forEach((v, i) => {
       const { shape } = typeOf(v);
-      const local = start === 0 ? c : this.let('u32', `${c} - ${this.size(start)}`);
-      const inside = this.let('bool', `${local} < ${this.size(shape[axis]!)}`);
-      const at = this.through(n, index, i, () => new Index(this, shape, undefined, (k) => (
-        k === axis ? this.let('u32', `select(0u, ${local}, ${inside})`) : index.at(k))));
+      const from = start;
+      let inside = '';
+      const at = this.through(n, index, i, () => index.along(shape, (k) => k === axis, (_, c) => {
+        const local = from === 0 ? c : this.let('u32', `${c} - ${this.size(from)}`);
+        inside = this.let('bool', `${local} < ${this.size(shape[axis]!)}`);
+        return this.let('u32', `select(0u, ${local}, ${inside})`);
+      }));
+      at.linear(); // writes `inside`
       const value = this.value(v, at);
       result = result ? this.let(this.type(typeOf(v).dtype), `select(${result}, ${value}, ${inside})`) : value;
       start += shape[axis]!;

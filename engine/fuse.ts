@@ -26,6 +26,7 @@ const INLINE = new Set<OpName>([
 ]);
 const VIEWS = new Set<OpName>(['detach', 'reshape', 'permute', 'expand', 'slice', 'pad', 'flip', 'concat']);
 const REDUCES = new Set<OpName>(['sum', 'amax']);
+const TANGLED = new Set<OpName>(['permute', 'pad', 'flip', 'concat']);
 const DEAR = new Set<OpName>(['exp', 'log', 'pow', 'sin', 'cos', 'tanh', 'sigmoid', 'erf']);
 
 /** Leaves and nodes at which an expression is cut (CPU drivers compile long shaders slowly), and the loads worth repeating. */
@@ -41,7 +42,14 @@ export function base(v: Value): Value {
   return v;
 }
 
-interface Expr { leaves: Map<string, Value>; nodes: number; dear: boolean }
+interface Expr {
+  leaves: Map<string, Value>;
+  nodes: number;
+  /** It computes something dear. */
+  dear: boolean;
+  /** Views whose index arithmetic costs more than a load. */
+  tangled: number;
+}
 
 export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number, fusing = true): Group[] {
   const maxLeaves = Math.max(2, Math.min(MAX_LEAVES, maxBuffers - 2));
@@ -63,14 +71,15 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
 
   const exprs = new Map<number, Expr>();
   const read = (v: Value): Expr =>
-    materialised.has(keyOf(v)) ? { leaves: new Map([[keyOf(v), v]]), nodes: 0, dear: false } : exprs.get(v.node.id)!;
+    materialised.has(keyOf(v)) ? { leaves: new Map([[keyOf(v), v]]), nodes: 0, dear: false, tangled: 0 } : exprs.get(v.node.id)!;
   const own = (n: Node): Expr => {
-    const e: Expr = { leaves: new Map(), nodes: 1, dear: DEAR.has(n.op) };
+    const e: Expr = { leaves: new Map(), nodes: 1, dear: DEAR.has(n.op), tangled: TANGLED.has(n.op) ? 1 : 0 };
     for (const v of n.inputs) {
       const r = read(v);
       for (const [k, leaf] of r.leaves) e.leaves.set(k, leaf);
       e.nodes += r.nodes;
       e.dear ||= r.dear;
+      e.tangled += r.tangled;
     }
     return e;
   };
@@ -81,7 +90,8 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
       const source = base(n.inputs[0]!);
       const e = read(source);
       const factor = sizeOf(n.outs[0]!) / sizeOf(typeOf(source));
-      if (factor >= 8 && !VIEWS.has(source.node.op) && (e.dear || e.leaves.size > REPEATABLE_LEAVES)) force(source);
+      const computed = !VIEWS.has(source.node.op) && (e.dear || e.leaves.size > REPEATABLE_LEAVES);
+      if ((factor >= 8 && computed) || (factor >= 2 && e.tangled > 1)) force(source);
     }
     let e = own(n);
     while (e.leaves.size > maxLeaves || e.nodes > MAX_NODES) {

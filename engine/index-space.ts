@@ -64,8 +64,16 @@ export class Index {
     });
   }
 
+  private readonly shapes = new Map<string, Index>();
+
   /** The same elements under another shape; axes of size 1 come and go without arithmetic. */
   reshaped(to: readonly number[]): Index {
+    const key = to.join();
+    return this.shapes.get(key) ?? this.shapes.set(key, this.reshape(to)).get(key)!;
+  }
+
+  private reshape(to: readonly number[]): Index {
+    if (to.join() === this.shape.join()) return this;
     const real = (s: readonly number[]) => s.flatMap((n, k) => (n === 1 ? [] : [k]));
     const from = real(this.shape);
     const into = real(to);
@@ -73,5 +81,43 @@ export class Index {
       return new Index(this.writer, to, undefined, (k) => this.at(from[into.indexOf(k)]!));
     }
     return new Index(this.writer, to, () => this.linear());
+  }
+
+  /**
+   * Where a view's operand of shape `from` is read when the view is read here. `change` maps the coordinates along axes that
+   * are touched; other axes keep theirs, or have one element in `from`. While only the flat index is known, neighbouring axes
+   * of one kind count as one: each axis that is told apart costs a division.
+   */
+  along(from: readonly number[], touched: (k: number) => boolean, change: (k: number, c: string) => string): Index {
+    if (!this.flat) return new Index(this.writer, from, undefined, (k) => (touched(k) ? change(k, this.at(k)) : this.at(k)));
+    const runs: number[][] = [];
+    const kind = (k: number) => (touched(k) ? `touched ${k}` : from[k] === this.shape[k] ? 'same' : 'broadcast');
+    from.forEach((_, k) => {
+      const run = runs.at(-1);
+      if (run && kind(run[0]!) === kind(k)) run.push(k);
+      else runs.push([k]);
+    });
+    const size = (shape: readonly number[]) => runs.map((run) => run.reduce((n, k) => n * shape[k]!, 1));
+    const here = this.reshaped(size(this.shape));
+    const there = new Index(this.writer, size(from), undefined, (g) => {
+      const k = runs[g]![0]!;
+      return touched(k) ? change(k, here.at(g)) : here.at(g);
+    });
+    return there.reshaped(from);
+  }
+
+  /** Where the operand of a permutation is read: its axes that stay neighbours count as one. */
+  permuted(order: readonly number[], from: readonly number[]): Index {
+    if (!this.flat) return new Index(this.writer, from, undefined, (k) => this.at(order.indexOf(k)));
+    const runs: number[][] = []; // of axes of `from`, in the order of this shape
+    for (const axis of order) {
+      const run = runs.at(-1);
+      if (run && run.at(-1) === axis - 1) run.push(axis);
+      else runs.push([axis]);
+    }
+    const size = (run: readonly number[]) => run.reduce((n, k) => n * from[k]!, 1);
+    const here = this.reshaped(runs.map(size));
+    const sorted = [...runs].sort((a, b) => a[0]! - b[0]!);
+    return new Index(this.writer, sorted.map(size), undefined, (g) => here.at(runs.indexOf(sorted[g]!))).reshaped(from);
   }
 }

@@ -1,5 +1,6 @@
 /** Captions and first frames as the networks take them, and training batches out of the shards. */
 import { host, type HostTensor } from '../engine/tree.ts';
+import { numel } from '../kernels/kernel.ts';
 import type { DiTConfig, VAEConfig } from '../model/config.ts';
 import { vaeStride } from '../model/config.ts';
 import { semanticLengths, type HeadConfig } from '../model/heads.ts';
@@ -61,7 +62,7 @@ export function conditioner(p: Preset): Conditioner {
 
 /** Rows of equal shape as one batch [B, ...shape]. */
 export function stackRows(rows: readonly Float32Array[], shape: readonly number[]): HostTensor {
-  const size = shape.reduce((a, b) => a * b, 1);
+  const size = numel(shape);
   const data = new Float32Array(rows.length * size);
   rows.forEach((row, i) => data.set(row, i * size));
   return host(data, [rows.length, ...shape]);

@@ -2,6 +2,7 @@
 import type { Tensor } from '../engine/tensor.ts';
 import { concat, constant, normal, relu, stopGradient } from '../engine/functional.ts';
 import { vjp } from '../engine/autodiff.ts';
+import { numel } from '../kernels/kernel.ts';
 import type { DiTConfig } from '../model/config.ts';
 import { head, type HeadConfig } from '../model/heads.ts';
 import type { Params } from '../model/params.ts';
@@ -52,8 +53,7 @@ export function hinge(real: Tensor, fake: Tensor): Tensor {
 
 /** λ mean (x̂0 - sg xr)², as its gradient at x̂0: 2 λ (x̂0 - xr) / numel = 2 λ σ' (v_real - (ε' - x̂0)) / numel. */
 export function csdsGradient(x0: Tensor, real: Tensor, lambda: number): Tensor {
-  const numel = x0.shape.reduce((a, b) => a * b, 1);
-  return x0.sub(real).mul((2 * lambda) / numel);
+  return x0.sub(real).mul((2 * lambda) / numel(x0.shape));
 }
 
 /** D(z, t, c) → logits [B]: the head on the tapped tokens of a backbone that is a constant of every loss. */
@@ -88,32 +88,38 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
 }
 
 /**
- * One update of the generator `s`. The gradients of -mean D and of λ C-SDS meet at x̂0, so the two branches run one after the other
- * with disjoint activations and the student forward is run once. The backbone is the EMA as it was before the update.
+ * Gradients of -mean D + λ C-SDS for the generator. They meet at x̂0, so that the two branches run one after the other with disjoint
+ * activations and the student forward is run once. The backbone `ema` is a constant: the generator can't make its own features look real.
  */
+export function generatorGradients(p: EquilibriumConfig, generator: Params, ema: Params, psi: Params, real: Params, batch: Batch, at: EquilibriumInputs) {
+  const { x0: x, c } = batch;
+  const eps = normal(at.noiseKey, x.shape);
+  const x0 = predictX0(generator, p.dit, normal(at.key, x.shape), at.end, c);
+
+  const seen = stopGradient(x0);
+  const xh = noise(seen, eps, at.t.sigma);
+  const score = logits(p, psi, features(ema, p.dit, xh, at.t, c, p.taps), c).mean();
+  const gD = vjp(score.neg(), constant(1), seen);
+
+  const xr = guidedX0(real, p.dit, noise(seen, normal(at.key, x.shape), at.score.sigma), at.score, c, p.guidance);
+  const gS = csdsGradient(seen, xr, p.lambda);
+
+  const length = (g: Tensor) => g.square().sum().sqrt();
+  const csds = seen.sub(xr).square();
+  return {
+    grads: vjp(x0, gD.add(gS), generator),
+    metrics: {
+      G: score.neg(), gD: length(gD), gS: length(gS), cos: cosine(gD, gS), csds: csds.mean(), csdsFirst: csds.slice(2, 0, 1).mean(),
+      deviation: deviation(seen).div(deviation(x)),
+    },
+  };
+}
+
+/** One update of the generator `s`, judged by its EMA as it was before the update. */
 export function generatorStep(p: EquilibriumConfig, adam: AdamConfig) {
   return (s: Trained, psi: Params, real: Params, batch: Batch, at: EquilibriumInputs) => {
-    const { x0: x, c } = batch;
-    const eps = normal(at.noiseKey, x.shape);
-    const x0 = predictX0(s.params, p.dit, normal(at.key, x.shape), at.end, c);
-
-    const seen = stopGradient(x0);
-    const xh = noise(seen, eps, at.t.sigma);
-    const score = logits(p, psi, features(s.ema!, p.dit, xh, at.t, c, p.taps), c).mean();
-    const gD = vjp(score.neg(), constant(1), seen);
-
-    const xr = guidedX0(real, p.dit, noise(seen, normal(at.key, x.shape), at.score.sigma), at.score, c, p.guidance);
-    const gS = csdsGradient(seen, xr, p.lambda);
-
-    const { state, norm, skipped } = update(s, vjp(x0, gD.add(gS), s.params), adam, at);
-    const length = (g: Tensor) => g.square().sum().sqrt();
-    const csds = seen.sub(xr).square();
-    return {
-      ...state,
-      metrics: {
-        G: score.neg(), gD: length(gD), gS: length(gS), cos: cosine(gD, gS), csds: csds.mean(), csdsFirst: csds.slice(2, 0, 1).mean(),
-        deviation: deviation(seen).div(deviation(x)), norm, skipped,
-      },
-    };
+    const { grads, metrics } = generatorGradients(p, s.params, s.ema!, psi, real, batch, at);
+    const { state, norm, skipped } = update(s, grads, adam, at);
+    return { ...state, metrics: { ...metrics, norm, skipped } };
   };
 }

@@ -19,8 +19,8 @@ export interface Job {
   initial(): Promise<State<HostTensor>>;
   /** One step. Metrics whose name ends in `skipped` count updates that a non-finite gradient turned away. */
   advance(state: State, step: number): Promise<{ state: State; metrics: Metrics }>;
-  /** Which state to keep as `best.safetensors`: the EMA of `net` with the highest score, judged every so many steps. */
-  best?: { every: number; net: string; score(state: State): Promise<{ score: number } & Metrics> };
+  /** Which state to keep as `best.safetensors`: the EMA of `net` with the highest score, judged every so many steps past step `from`. */
+  best?: { every: number; from: number; net: string; score(state: State): Promise<{ score: number } & Metrics> };
 }
 
 export interface Progress {
@@ -89,7 +89,7 @@ export async function drive(job: Job, o: LoopOptions): Promise<LoopResult> {
       if (skipped >= o.maxSkipped) {
         throw new Error(`[${job.name}] ${skipped} steps in a row had a gradient that is not finite, up to step ${step}; the weights are as before them. Lower the learning rate`);
       }
-      if (job.best && (step % job.best.every === 0 || step === job.steps)) {
+      if (job.best && step > job.best.from && (step % job.best.every === 0 || step === job.steps)) {
         const { score, ...rest } = await job.best.score(state);
         folder.log({ step: step - 1, score, ...rest });
         if (score > best) {

@@ -10,7 +10,7 @@ import { runtime } from '../engine/host.ts';
 import { host } from '../engine/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
 import type { HostParams } from '../model/params.ts';
-import { freeTree, toDevice, toHost } from './checkpoint.ts';
+import { freeTree, toDevice, toHost, type State } from './checkpoint.ts';
 import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { digits, conditions } from './data/digits.ts';
 import { openShards, precompute as makeShards, type Shards } from './data/shards.ts';
@@ -144,23 +144,23 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
   const phases: { name: string; step: number; score: number }[] = [];
   try {
     const judge = Judge.validation(p, await loadClassifier(w.classifier));
-    const best: OpenJob['best'] = {
+    const best = {
       every: p.best.every, net: 'generator',
-      async score(state) {
+      async score(state: State) {
         const { evaluation } = await judge.judge(sampler, state['generator']!.ema!, studentSampler());
         return { ...evaluation, score: judge.score(evaluation) };
       },
     };
-    const phase = async (job: OpenJob, settings: Record<string, unknown>) => {
-      const { state, step, done, folder } = await run(w, { ...job, best }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, best: p.best, ...settings });
+    const phase = async (job: OpenJob, warmup: number, settings: Record<string, unknown>) => {
+      const { state, step, done, folder } = await run(w, { ...job, best: { ...best, from: warmup } }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, best: p.best, ...settings });
       freeTree(state);
       const chosen = done ? await readBest(folder) : undefined;
       if (chosen) phases.push({ name: job.name, step: chosen.step, score: chosen.score });
       return { step, chosen };
     };
-    const first = await phase(primingJob(device, p, shards, teacher.params), { phase1: p.phase1 });
+    const first = await phase(primingJob(device, p, shards, teacher.params), p.phase1.fake.warmup, { phase1: p.phase1 });
     if (!first.chosen) return { done: false, step: first.step, path, phases };
-    const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), { phase1: p.phase1, phase2: p.phase2 });
+    const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), p.phase2.head.warmup, { phase1: p.phase1, phase2: p.phase2 });
     if (!second.chosen) return { done: false, step: second.step, path, phases };
     await saveModel(path, 'student', ditConfigOf(p), second.chosen.params, { preset: p, steps: second.step, vae: vae.hash, teacher: teacher.hash, phases });
     return { done: true, step: second.step, path, phases };

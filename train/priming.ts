@@ -2,6 +2,7 @@
 import type { Tensor } from '../engine/tensor.ts';
 import { constant, mse, normal, stopGradient, where, zeros } from '../engine/functional.ts';
 import { vjp } from '../engine/autodiff.ts';
+import { numel } from '../kernels/kernel.ts';
 import type { DiTConfig } from '../model/config.ts';
 import { withLora } from '../model/lora.ts';
 import type { Params } from '../model/params.ts';
@@ -30,7 +31,7 @@ export function vsdGradient(x0: Tensor, real: Tensor, fake: Tensor, wmin: number
   return where(g.isFinite(), g, zeros(g.shape));
 }
 
-/** Cosine of the angle between two tensors, and their norms' parts, over everything. */
+/** Cosine of the angle between two tensors. */
 export function cosine(a: Tensor, b: Tensor): Tensor {
   return a.mul(b).sum().div(a.square().sum().mul(b.square().sum()).add(1e-30).sqrt());
 }
@@ -50,8 +51,7 @@ export function primingStep(p: PrimingConfig, adam: AdamConfig) {
     const xf = predictX0(withLora(real, lora, p.loraScale), p.dit, xt, at.score, c);
     const G = vsdGradient(seen, xr, xf, p.wmin);
 
-    const numel = x0.shape.reduce((a, b) => a * b, 1);
-    const grads = vjp(x0, G.div(numel), s.params);
+    const grads = vjp(x0, G.div(numel(x0.shape)), s.params);
     const { state, norm, skipped } = update(s, grads, adam, at);
     const gap = seen.sub(xr);
     return {

@@ -4,6 +4,7 @@ import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
+import { numel } from '../kernels/kernel.ts';
 import type { VAEConfig } from '../model/config.ts';
 import type { HostParams, Params } from '../model/params.ts';
 import { eulerSchedule } from '../model/schedule.ts';
@@ -160,7 +161,7 @@ export class Sampler {
   /** Standard normals of each request's own; zeros without a role. */
   private noise(group: readonly Request[], role?: string): HostTensor {
     const shape = latentShape(this.preset);
-    const count = shape.reduce((a, b) => a * b, 1);
+    const count = numel(shape);
     return stackRows(group.map(({ seed }) => {
       const stream = role === undefined ? undefined : new Stream(seed, 0, `sample ${role}`);
       return Float32Array.from({ length: count }, () => stream?.normal() ?? 0);

@@ -42,7 +42,7 @@ const UNKNOWN: readonly [number, string] = [3.4, 'M0 0H3.4V7H0Z'];
 const SPACING = 1.6;
 const CAP = 7;
 
-const glyphs = (text: string) => [...text].map((c) => GLYPHS[c] ?? UNKNOWN);
+const glyphs = (text: string) => Array.from(text).map((c) => GLYPHS[c] ?? UNKNOWN);
 
 /** Width in px of a line whose capitals are `height` px tall. */
 export const textWidth = (text: string, height: number): number =>

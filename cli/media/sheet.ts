@@ -25,7 +25,8 @@ export async function contactSheet(captions: readonly string[], columns: readonl
   const shape = columns[0]?.clips[0]?.shape;
   if (!shape) throw new Error('[sheet] there is no clip to show');
   const [, frames, height, width] = shape;
-  const times = Array.from({ length: Math.min(shown, frames) }, (_, i, ) => Math.round((i * (frames - 1)) / Math.max(1, Math.min(shown, frames) - 1)));
+  const count = Math.min(shown, frames);
+  const times = Array.from({ length: count }, (_, i) => Math.round((i * (frames - 1)) / Math.max(1, count - 1)));
   const [w, h] = [width * SCALE, height * SCALE];
   const group = times.length * (w + GAP) - GAP;
   const left = MARGIN + Math.ceil(Math.max(...captions.map((c) => textWidth(c, CAPTION)))) + GROUP;

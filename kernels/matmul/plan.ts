@@ -130,3 +130,6 @@ export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
     splits: Math.max(1, ceilDiv(K, chunk)), chunk,
   };
 }
+
+export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+export const XYZW = ['x', 'y', 'z', 'w'] as const;

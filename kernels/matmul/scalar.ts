@@ -6,12 +6,9 @@
  * subgroups every thread loads its own a values, with fewer rows to a thread. Few loads stand in the text, because
  * these drivers compile unrolled loads in quadratic time.
  */
-import type { Plan, ScalarConfig } from './plan.ts';
+import { range, XYZW, type Plan, type ScalarConfig } from './plan.ts';
 
-const XYZW = ['x', 'y', 'z', 'w'] as const;
-const range = (n: number) => Array.from({ length: n }, (_, i) => i);
-
-/** `load(i)` reads vec4f or f32 at element or vec4 index i of the operand. Index units: vec4 when plan.vec, else elements. */
+/** Strides and indices count vec4 when `plan.vec`, else elements. */
 export function scalarMain(plan: Plan, config: ScalarConfig): string {
   const { vec } = plan;
   const { a, b } = plan.shape;

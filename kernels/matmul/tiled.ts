@@ -4,10 +4,7 @@
  * one 4 × 4 block of a or b, transposed in registers where k is the contiguous axis, and loads the next panel's block
  * before it computes on this one, which hides the loads.
  */
-import type { Operand, Plan, TiledConfig } from './plan.ts';
-
-const XYZW = ['x', 'y', 'z', 'w'] as const;
-const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+import { range, XYZW, type Operand, type Plan, type TiledConfig } from './plan.ts';
 
 export const tiledThreads = (c: TiledConfig) => (c.BM * c.BN) / (4 * c.TM);
 

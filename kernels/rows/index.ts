@@ -37,8 +37,8 @@ const family = (op: RowOperation) => (caps: Caps, p: RowsProblem): Launch => {
 export const softmax = family({
   name: 'softmax', inputs: ['x'], work: 6,
   passes: [
-    { join: 'max', each: 'u = max(u, x);', then: 'let top = r.x;' },
-    { join: 'sum', each: 'u += exp(x - top);', then: 'let inv = 1.0 / r.x;' },
+    { join: 'max', each: 'u = max(u, x);', after: 'let top = r.x;' },
+    { join: 'sum', each: 'u += exp(x - top);', after: 'let inv = 1.0 / r.x;' },
   ],
   result: 'exp(x - top) * inv',
 });
@@ -47,8 +47,8 @@ export const softmax = family({
 export const layerNorm = family({
   name: 'layerNorm', inputs: ['x'], work: 6,
   passes: [
-    { join: 'sum', each: 'u += x;', then: 'let mean = r.x / count;' },
-    { join: 'sum', each: 'let d = x - mean; u = fma(d, d, u);', then: 'let inv = inverseSqrt(r.x / count + eps);' },
+    { join: 'sum', each: 'u += x;', after: 'let mean = r.x / count;' },
+    { join: 'sum', each: 'let d = x - mean; u = fma(d, d, u);', after: 'let inv = inverseSqrt(r.x / count + eps);' },
   ],
   result: '(x - mean) * inv',
 });
@@ -56,7 +56,7 @@ export const layerNorm = family({
 /** x / √(mean(x²) + eps). */
 export const rmsNorm = family({
   name: 'rmsNorm', inputs: ['x'], work: 3,
-  passes: [{ join: 'sum', each: 'u = fma(x, x, u);', then: 'let inv = inverseSqrt(r.x / count + eps);' }],
+  passes: [{ join: 'sum', each: 'u = fma(x, x, u);', after: 'let inv = inverseSqrt(r.x / count + eps);' }],
   result: 'x * inv',
 });
 
@@ -64,10 +64,10 @@ export const rmsNorm = family({
 export const layerNormGrad = family({
   name: 'layerNormGrad', inputs: ['x', 'dy'], work: 12,
   passes: [
-    { join: 'sum', each: 'u += x; v += dy;', then: 'let mean = r.x / count; let meanDy = r.y / count;' },
+    { join: 'sum', each: 'u += x; v += dy;', after: 'let mean = r.x / count; let meanDy = r.y / count;' },
     {
       join: 'sum', each: 'let d = x - mean; u = fma(d, d, u); v = fma(d, dy, v);',
-      then: 'let inv = inverseSqrt(r.x / count + eps); let slope = r.y / count * inv * inv;',
+      after: 'let inv = inverseSqrt(r.x / count + eps); let slope = r.y / count * inv * inv;',
     },
   ],
   result: '(dy - meanDy - (x - mean) * slope) * inv',
@@ -78,7 +78,7 @@ export const rmsNormGrad = family({
   name: 'rmsNormGrad', inputs: ['x', 'dy'], work: 8,
   passes: [{
     join: 'sum', each: 'u = fma(x, x, u); v = fma(x, dy, v);',
-    then: 'let inv = inverseSqrt(r.x / count + eps); let slope = r.y / count * inv * inv;',
+    after: 'let inv = inverseSqrt(r.x / count + eps); let slope = r.y / count * inv * inv;',
   }],
   result: '(dy - x * slope) * inv',
 });

@@ -1,14 +1,14 @@
 /** One template for every row operation and tier: passes that reduce along the row, then one that writes. */
 import type { RowsPlan } from './plan.ts';
 
-/** Walks the row once: `each` updates u and v (T: f32 or vec4f, both start at `start`) from x, dy; `then` reads their totals r.x, r.y. */
+/** Walks the row once: `each` updates u and v (T: f32 or vec4f, both start at `start`) from x, dy; `after` reads their totals r.x, r.y. */
 export interface Pass {
   join: 'sum' | 'max';
   each: string;
-  then: string;
+  after: string;
 }
 
-/** `let` names made by a pass's `then` are at hand in later passes and in `result`, an expression of x, dy for the output. */
+/** `let` names made by a pass's `after` are at hand in later passes and in `result`, an expression of x, dy for the output. */
 export interface RowOperation {
   name: string;
   inputs: readonly ('x' | 'dy')[];
@@ -63,7 +63,7 @@ let eps = bitcast<f32>(p.eps);`,
     ...op.passes.map((pass, i) => `var u${i} = ${t}(${START[pass.join]}); var v${i} = u${i};
 ${walk(`var u = u${i}; var v = v${i}; ${pass.each} u${i} = u; v${i} = v;`)}
 let r${i} = total_${pass.join}(u${i}, v${i}, li);
-${pass.then.replaceAll('r.', `r${i}.`)}`),
+${pass.after.replaceAll('r.', `r${i}.`)}`),
     walk(`ys[base + c] = ${op.result};`),
   ].join('\n');
 }

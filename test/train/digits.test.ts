@@ -30,15 +30,15 @@ test('captions say what moves where, at the speeds asked for', () => {
     const [dx, dy] = STEPS[DIRECTIONS.indexOf(direction)]!;
     const speed = Math.max(...velocity.map(Math.abs));
     assert.ok(speed >= 1 && speed < 1.5);
-    assert.equal(velocity.map((v) => Math.sign(v) + 0), [dx + 0, dy + 0]);
+    assert.equal(velocity.map(Math.sign), [dx, dy]);
   }
-  assert.equal([STEPS[DIRECTIONS.indexOf('up-left')], STEPS[DIRECTIONS.indexOf('down')]].map((s) => [s![0] + 0, s![1] + 0]), [[-1, -1], [0, 1]]);
+  assert.equal([STEPS[DIRECTIONS.indexOf('up-left')], STEPS[DIRECTIONS.indexOf('down')]], [[-1, -1], [0, 1]]);
 });
 
 test('256 conditions are balanced over digits and directions', () => {
   const clips = conditions(1);
   const tally = (of: (c: (typeof clips)[number]) => unknown): number[] => [...clips.reduce((m, c) => m.set(of(c), (m.get(of(c)) ?? 0) + 1), new Map<unknown, number>()).values()];
-  assert.equal(tally((c) => c.direction), new Array(8).fill(32));
+  assert.equal(tally((c) => c.direction), DIRECTIONS.map(() => 32));
   assert.ok(tally((c) => c.digit).every((n) => n === 25 || n === 26));
   assert.is(tally((c) => c.caption).length, 80);
 });

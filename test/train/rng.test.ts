@@ -27,7 +27,7 @@ test('the samplers have the moments they claim', () => {
   const near = ([m, v]: [number, number], mean: number, variance: number) => assert.ok(Math.abs(m - mean) < 0.03 && Math.abs(v - variance) < 0.04, `${m} ${v}`);
   near(moments(() => random.normal()), 0, 1);
   near(moments(() => random.uniform(-1, 1)), 0, 1 / 3);
-  const counts = new Array<number>(6).fill(0);
+  const counts = [0, 0, 0, 0, 0, 0];
   for (let i = 0; i < 6000; i++) counts[random.int(6)]!++;
   assert.ok(counts.every((c) => Math.abs(c - 1000) < 120), counts.join());
 });

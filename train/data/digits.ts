@@ -18,8 +18,8 @@ export type Direction = (typeof DIRECTIONS)[number];
 
 /** Steps along (x, y) of each direction: -1, 0 or 1, so a diagonal moves by the speed along both axes. */
 export const STEPS: readonly (readonly [number, number])[] = DIRECTIONS.map((_, i) => {
-  const angle = (i * Math.PI) / 4;
-  return [Math.sign(Math.round(Math.cos(angle) * 10)), Math.sign(Math.round(Math.sin(angle) * 10))];
+  const step = (along: number): number => Math.sign(Math.round(along * 10)) || 0; // no -0
+  return [step(Math.cos((i * Math.PI) / 4)), step(Math.sin((i * Math.PI) / 4))];
 });
 
 export interface DigitsSettings {
@@ -130,11 +130,13 @@ function paint(canvas: Float32Array, size: number, sprite: Float32Array, side: n
   }
 }
 
+export interface Digits { readonly clip: (i: number) => Clip }
+
 /**
  * The clips of a split. `clip(i)` is defined for every i ≥ 0: digits and directions are balanced in every run of 80 clips (and nearly
  * in shorter ones), handwriting is used up in a shuffled order before one repeats, speed and place are drawn for each clip.
  */
-export function digits(split: Split, seed: number, settings: DigitsSettings = DIGITS): { clip(i: number): Clip; readonly settings: DigitsSettings } {
+export function digits(split: Split, seed: number, settings: DigitsSettings = DIGITS): Digits {
   const { size, frames, sprite: side, speed } = settings;
   const orders: (Uint32Array | undefined)[] = [];
   const clip = (i: number): Clip => {
@@ -147,7 +149,7 @@ export function digits(split: Split, seed: number, settings: DigitsSettings = DI
 
     const random = new Stream(seed, i, `digits.${split}.clip`);
     const pace = random.uniform(...speed);
-    const velocity = STEPS[way]!.map((s) => s * pace) as [number, number];
+    const velocity = STEPS[way]!.map((s) => s && s * pace) as [number, number];
     const corner = (['x', 'y'] as const).map((axis, k) => {
       const [lo, hi] = extent(sprite, side, axis);
       const travel = velocity[k]! * (frames - 1);
@@ -162,7 +164,7 @@ export function digits(split: Split, seed: number, settings: DigitsSettings = DI
     }
     return { video, caption: captionOf(digit, DIRECTIONS[way]!), digit, direction: DIRECTIONS[way]!, velocity };
   };
-  return { clip, settings };
+  return { clip };
 }
 
 /** The held-out clips that models are judged on: the first `count` of the held-out split, balanced over digits × directions. */

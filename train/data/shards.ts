@@ -47,9 +47,9 @@ export interface Shards {
   readonly count: number;
   readonly made: string;
   /** Records by number, in order. */
-  records(numbers: ArrayLike<number>): Batch;
+  readonly records: (numbers: ArrayLike<number>) => Batch;
   /** A random batch, a pure function of its arguments. Within an epoch of a (seed, role) every record comes once. */
-  batch(seed: number, step: number, size: number, role?: string): Batch;
+  readonly batch: (seed: number, step: number, size: number, role?: string) => Batch;
 }
 
 export interface Recipe {
@@ -58,14 +58,14 @@ export interface Recipe {
   count: number;
   shardSize: number;
   batchSize: number;
-  clip(i: number): Clip;
+  clip: (i: number) => Clip;
   video: ClipShape;
   latent: ClipShape;
   /** What decides the records beside the code: hash of the VAE's weights, data settings, split, seed. Must be plain JSON. */
   settings: unknown;
   /** [batchSize, ...video] → [batchSize, ...latent]. The last batch of a shard may be padded with copies. */
-  encode(videos: Float32Array): Promise<Float32Array>;
-  onProgress?(done: number, count: number): void;
+  encode: (videos: Float32Array) => Promise<Float32Array>;
+  onProgress?: (done: number, count: number) => void;
 }
 
 const packr = new Packr({ moreTypes: true });

@@ -5,7 +5,7 @@ import { vjp } from '../../engine/autodiff.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { saveTensors } from '../../model/safetensors.ts';
-import { digits, DIGITS } from '../data/digits.ts';
+import { digits, DIGITS, type Digits } from '../data/digits.ts';
 import { cosine, update, type AdamConfig, type Trained } from '../optim.ts';
 import { Stream } from '../rng.ts';
 import { CLASSES, CLASSIFIER_SHAPES, SIZE } from './classifier.ts';
@@ -49,7 +49,7 @@ function blurred(frame: Float32Array): Float32Array {
 }
 
 /** A random frame of each of `batch` new clips, so every place and every handwriting comes up; labels are one-hot. */
-function frameBatch(clips: ReturnType<typeof digits>, step: number, { seed, batch, blur, faintest }: Training): { frames: HostTensor; labels: HostTensor } {
+function frameBatch(clips: Digits, step: number, { seed, batch, blur, faintest }: Training): { frames: HostTensor; labels: HostTensor } {
   const random = new Stream(seed, step, 'classifier.batch');
   const frames = new Float32Array(batch * SIZE * SIZE);
   const labels = new Float32Array(batch * CLASSES);

@@ -1,0 +1,97 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { animate, writeGrid, writeVideo } from '../../cli/media/animation.ts';
+import { textPath, textWidth } from '../../cli/media/letters.ts';
+import type { Video } from '../../cli/media/picture.ts';
+import { reportHtml, writeReport, type Report } from '../../cli/media/report.ts';
+import { contactSheet } from '../../cli/media/sheet.ts';
+import { conditions } from '../../train/data/digits.ts';
+
+const clips = conditions(0, 3);
+const videos = clips.map((c): Video => ({ data: c.video, shape: [1, 9, 32, 32] }));
+const root = mkdtempSync(join(tmpdir(), 'media-'));
+test.after(() => rmSync(root, { recursive: true }));
+
+test('an animated WebP plays every frame, pixel for pixel', async () => {
+  const path = join(root, 'new', 'clip.webp');
+  await writeVideo(path, videos[0]!, 4);
+  const { pages, delay, width, pageHeight } = await sharp(path, { animated: true }).metadata();
+  assert.equal([pages, width, pageHeight, delay?.length], [9, 128, 128, 9]);
+  for (const t of [0, 8]) {
+    const pixels = await sharp(path, { page: t }).removeAlpha().raw().toBuffer();
+    for (let i = 0; i < 1024; i++) {
+      const corner = 3 * (Math.floor(i / 32) * 4 * 128 + (i % 32) * 4);
+      const expected = Math.round(255 * Math.min(1, (clips[0]!.video[t * 1024 + i]! + 1) / 2));
+      assert.equal([...pixels.subarray(corner, corner + 3)], [expected, expected, expected], `frame ${t}, pixel ${i}`);
+    }
+  }
+  assert.not.ok(existsSync(`${path}.tmp`));
+});
+
+test('the ending of the name chooses the format', async () => {
+  for (const [name, pages, width] of [['x.gif', 9, 64], ['x.png', undefined, 9 * 68 - 4]] as const) {
+    await writeVideo(join(root, name), videos[1]!, 2);
+    const meta = await sharp(join(root, name), { animated: true }).metadata();
+    assert.equal([meta.pages, meta.width], [pages, width], name);
+  }
+  await writeVideo(join(root, 'x.mp4'), videos[1]!).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /must end in \.webp, \.gif or \.png/));
+  assert.not.ok(existsSync(join(root, 'x.mp4')));
+});
+
+test('a grid keeps its cells, shorter clips rest on their last frame, colour stays colour', async () => {
+  const red: Video = { data: Float32Array.from({ length: 3 * 2 * 1024 }, (_, i) => (i < 2048 ? 1 : -1)), shape: [3, 2, 32, 32] };
+  await writeGrid(join(root, 'grid.webp'), [[videos[0]!, red], [videos[1]!, videos[2]!]], { scale: 2, titles: ['one', 'a much longer title'] });
+  const last = await sharp(join(root, 'grid.webp'), { page: 8 }).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+  const at = 3 * (40 * last.info.width + 100); // inside the red clip
+  assert.equal([...last.data.subarray(at, at + 3)], [255, 0, 0]);
+  const tall: Video = { data: new Float32Array(16 * 64 * 9), shape: [1, 9, 16, 64] };
+  await animate([[videos[0]!, tall]], 'webp', { scale: 1 }).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /clips differ in size: 16x64 beside 32x32/));
+});
+
+test('the contact sheet has a labelled row a condition and a column a sampler', async () => {
+  const columns = [{ title: 'Real clip', clips: videos }, { title: 'Student', note: '1 evaluation', clips: videos }];
+  const sheet = sharp(await contactSheet(clips.map((c) => c.caption), columns, 3));
+  const { data, info } = await sheet.removeAlpha().raw().toBuffer({ resolveWithObject: true });
+  const dark = (x0: number, y0: number, x1: number, y1: number): number => {
+    let n = 0;
+    for (let y = y0; y < y1; y++) for (let x = x0; x < x1; x++) if (data[3 * (y * info.width + x)]! < 140) n++;
+    return n;
+  };
+  assert.is(info.height, 18 + 48 + 3 * 72 - 8 + 18);
+  assert.ok(dark(18, 66, 100, 66 + 64) > 30, 'the first caption is drawn, without any font');
+  assert.ok(dark(100, 10, info.width, 60) > 60, 'titles are drawn');
+});
+
+test('text is drawn by strokes of the width it reports', () => {
+  assert.ok(textWidth('iii', 10) < textWidth('mmm', 10));
+  assert.is(textWidth('ab', 20), 2 * textWidth('ab', 10));
+  const svg = textPath('<a§', 0, 10, { height: 7, color: '#000' });
+  assert.is(svg.match(/<path/g)?.length, 3); // unknown characters are boxes
+});
+
+test('the report is one file that holds everything and escapes what it is given', async () => {
+  const report: Report = {
+    title: 'A <b> & "c"', lead: ['Look.'],
+    table: { columns: ['', 'Evaluations'], rows: [['Teacher', '100'], ['Student <1>', '1']], note: 'n = 3' },
+    columns: [{ title: 'Teacher', note: '100 evaluations' }, { title: 'Student' }],
+    comparisons: clips.map((c, i) => ({ caption: c.caption, videos: [videos[i]!, videos[i]!] })),
+    origins: [{ title: 'Trained here', text: 'The student.' }, { title: 'Bundled', text: 'The teacher.' }], footer: ['seed 1'],
+  };
+  await writeReport(join(root, 'report.html'), report);
+  const html = readFileSync(join(root, 'report.html'), 'utf8');
+  assert.is(html, await reportHtml(report));
+  assert.match(html, '<h1>A &lt;b&gt; &amp; &quot;c&quot;</h1>');
+  assert.match(html, '<th scope="row">Student &lt;1&gt;</th>');
+  assert.match(html, 'prefers-color-scheme: dark');
+  assert.not.match(html, /(src|href)="(?!data:)/);
+  assert.is(html.match(/src="data:image\/webp;base64,/g)?.length, 3);
+  const image = Buffer.from(/base64,([^"]+)/.exec(html)![1]!, 'base64');
+  assert.is((await sharp(image, { animated: true }).metadata()).pages, 9);
+  await reportHtml({ ...report, columns: [] }).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /has 2 clips for 0 columns/));
+});
+
+test.run();

@@ -1,0 +1,46 @@
+/** Runs functions of tensors in float64 on the host, and makes small networks and batches for the tests of the losses. */
+import { evaluate } from '../../engine/oracle.ts';
+import { trace } from '../../engine/trace.ts';
+import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
+import type { Tensor } from '../../engine/tensor.ts';
+import { initDiT } from '../../model/wan/dit.ts';
+import { conditioner, ditConfigOf, latentShape, stackRows } from '../../train/conditions.ts';
+import { loadPreset } from '../../train/presets/index.ts';
+import { Stream } from '../../train/rng.ts';
+
+type OnHost<T> = T extends Tensor ? HostTensor : T extends object ? { [K in keyof T]: OnHost<T[K]> } : T;
+
+/** Calls `fn` with host tensors in place of its tensors. */
+export function onHost<A extends readonly unknown[], R>(fn: (...args: A) => R, ...args: { [K in keyof A]: OnHost<A[K]> }): OnHost<R> {
+  const { graph, outputs, outTree } = trace(fn as (...a: unknown[]) => unknown, args);
+  return outTree.rebuild(evaluate(graph, outputs, flatten<HostTensor>(args).leaves)) as OnHost<R>;
+}
+
+export const draw = (shape: readonly number[], role: string, std = 1): HostTensor => {
+  const random = new Stream(7, 0, role);
+  return host(Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => std * random.normal()), shape);
+};
+
+export const close = (a: HostTensor, b: HostTensor): number => {
+  let difference = 0;
+  let size = 0;
+  a.data.forEach((x, i) => { difference += (x - b.data[i]!) ** 2; size += b.data[i]! ** 2; });
+  return Math.sqrt(difference / Math.max(size, 1e-300));
+};
+
+export const preset = loadPreset('digits-test');
+export const dit = ditConfigOf(preset);
+export const latent = [2, ...latentShape(preset)];
+
+/** Weights in which no layer is zero, so that every path carries a gradient. */
+export const weights = (seed: number) => mapTree((t: HostTensor) => {
+  const random = new Stream(seed, t.data.length, 'weights');
+  return host(Float32Array.from(t.data, (x) => x + 0.05 * random.normal()), t.shape);
+}, initDiT(dit, seed));
+
+/** Two samples. */
+export const batch = () => {
+  const { size } = preset.data;
+  const frame = stackRows([draw([size * size], 'frame 0').data as Float32Array, draw([size * size], 'frame 1').data as Float32Array], [1, size, size]);
+  return { x0: draw(latent, 'x0'), c: conditioner(preset).condition(['a 3 moving up', 'a 7 moving down-left'], frame, draw(latent, 'image')) };
+};
