@@ -2,7 +2,7 @@
 import type { CommandModule } from 'yargs';
 import { distill as distillTeacher } from '../train/pipeline.ts';
 import { Interrupted } from './errors.ts';
-import { modelFile, ownOr } from './files.ts';
+import { CLASSIFIER, ownOr } from './files.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
 import { jobMeter } from './progress.ts';
 import { session } from './session.ts';
@@ -18,7 +18,7 @@ async function distill(args: Args<typeof options>): Promise<void> {
     const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, vae };
     try {
       await makeShards(work);
-      const made = await distillTeacher({ ...work, teacher, classifier: modelFile(args.bundle, 'classifier') });
+      const made = await distillTeacher({ ...work, teacher, classifier: CLASSIFIER });
       if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
       console.log(`${made.path}: ${made.phases.map((f) => `${f.name} kept step ${f.step}, score ${f.score.toFixed(3)}`).join('; ')}`);
     } finally {

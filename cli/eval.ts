@@ -2,14 +2,14 @@
 import { existsSync } from 'node:fs';
 import type { CommandModule } from 'yargs';
 import { evaluate, type Report } from '../train/infer.ts';
-import { modelFile } from './files.ts';
-import { bundle, count, json, model, type Args } from './options.ts';
+import { CLASSIFIER, modelFile } from './files.ts';
+import { count, json, model, type Args } from './options.ts';
 import { meter } from './progress.ts';
 import { session } from './session.ts';
 import { cells, COLUMNS, draw, NOTE, type Row } from './table.ts';
 
 const options = {
-  ...model, ...bundle, ...json,
+  ...model, ...json,
   count: { type: 'number', default: 256, describe: 'held-out conditions; a report needs 256' },
 } as const;
 
@@ -34,7 +34,7 @@ async function evaluateModels(args: Args<typeof options>): Promise<void> {
       const shown = meter(kind, { unit: 'clips', total: args.count, memory: () => device.allocated });
       try {
         const report = await evaluate({
-          device, vae: modelFile(args.model, 'vae'), model: modelFile(args.model, kind), classifier: modelFile(args.bundle, 'classifier'), count: args.count,
+          device, vae: modelFile(args.model, 'vae'), model: modelFile(args.model, kind), classifier: CLASSIFIER, count: args.count,
           signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
         });
         if (!rows.length) rows.push({ name: 'real clips', evaluation: report.real });

@@ -1,9 +1,8 @@
 /** Options that several commands share, and what they mean once parsed. */
-import { relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { InferredOptionTypes, Options } from 'yargs';
 import { loadPreset, presetNames, type Preset } from '../train/presets/index.ts';
 import { didYouMean } from './errors.ts';
+import { BUNDLE } from './files.ts';
 
 /** A command's arguments, from its options. */
 export type Args<O extends Record<string, Options>> = InferredOptionTypes<O>;
@@ -17,9 +16,6 @@ export const seed = { seed: { type: 'number', describe: 'decides all random numb
 
 export const run = (fallback: string) =>
   ({ run: { type: 'string', default: fallback, describe: 'folder of the run; an unfinished one is continued' } }) as const satisfies Record<string, Options>;
-
-/** The weights that come with this program, from wherever it is started. */
-const BUNDLE = relative('.', fileURLToPath(new URL('../bundle/digits', import.meta.url)));
 
 export const bundle = { bundle: { type: 'string', default: BUNDLE, describe: 'folder of the bundled weights' } } as const satisfies Record<string, Options>;
 

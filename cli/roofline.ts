@@ -5,13 +5,13 @@ import type { Tensor } from '../engine/tensor.ts';
 export interface Roofline { gflops: number; gbs: number }
 
 const ROUNDS = 4096;
-const CHAINS = 8; // independent vec4 chains a lane: hides the latency of a multiply-add
+const CHAINS = 2; // of vec4: independent multiply-adds that hide latency; more would spill a CPU driver's registers
 const GROUP = 64;
 
 const FMA = `
 @group(0) @binding(0) var<storage, read_write> out: array<vec4f>;
 @compute @workgroup_size(${GROUP}) fn main(@builtin(global_invocation_id) id: vec3u) {
-  let k = vec4f(f32(id.x) * 1e-9 + 0.5);
+  let k = vec4f(f32(id.x) * 1e-9 + 0.5); // not a constant, or the loop would be computed at compile time
   ${Array.from({ length: CHAINS }, (_, i) => `var a${i} = vec4f(${i}.0) + k;`).join('\n  ')}
   for (var i = 0u; i < ${ROUNDS}u; i++) {
     ${Array.from({ length: CHAINS }, (_, i) => `a${i} = fma(a${i}, k, k);`).join('\n    ')}

@@ -82,7 +82,9 @@ export class Device {
   }
 
   private async build(wgsl: string, label: string): Promise<GPUComputePipeline> {
+    this.gpu.pushErrorScope('validation');
     const module = this.gpu.createShaderModule({ code: wgsl, label });
+    void this.gpu.popErrorScope(); // the pipeline's rejection below tells it with its text
     try {
       return await waiting(this.gpu.createComputePipelineAsync({ layout: 'auto', label, compute: { module } }));
     } catch (error) {

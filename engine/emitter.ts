@@ -69,13 +69,16 @@ export class Emitter {
   private readonly derived = new Map<string, Index>();
 
   private readonly lanes: ReadonlyMap<string, Lanes> | undefined;
+  private readonly scalars: boolean;
 
   /**
    * `leaves`: value key → name of its storage binding. `prefix` keeps names apart when two pieces of code meet in a module.
-   * With `lanes` (see vectorize) code is for four consecutive elements and f32 values are vec4f.
+   * With `lanes` (see vectorize) code is for four consecutive elements and f32 values are vec4f; leaves read so are bound as
+   * vec4f, unless `scalars`.
    */
-  constructor(leaves: ReadonlyMap<string, string>, prefix = '', lanes?: ReadonlyMap<string, Lanes>) {
+  constructor(leaves: ReadonlyMap<string, string>, prefix = '', lanes?: ReadonlyMap<string, Lanes>, scalars = false) {
     this.leaves = leaves;
+    this.scalars = scalars;
     this.prefix = prefix;
     this.lanes = lanes;
   }
@@ -135,7 +138,9 @@ export class Emitter {
     const { dtype } = typeOf(v);
     const at = sizeOf(typeOf(v)) === 1 ? '0u' : index.linear();
     const text = `${this.leaves.get(keyOf(v))}[${at}]`;
-    const vector = this.lanes?.get(keyOf(v)) === 'consecutive' ? `${this.leaves.get(keyOf(v))}[${at} / 4u]` : `vec4f(${text})`;
+    const name4 = this.leaves.get(keyOf(v))!;
+    const vector = this.lanes?.get(keyOf(v)) !== 'consecutive' ? `vec4f(${text})`
+      : this.scalars ? `vec4f(${[0, 1, 2, 3].map((c) => `${name4}[${at} + ${c}u]`).join(', ')})` : `${name4}[${at} / 4u]`;
     const found = this.seen.get(text);
     if (found !== undefined) return found;
     const name = this.let(this.type(dtype), this.lanes ? vector : dtype === 'f16' ? `f32(${text})` : text);
@@ -218,7 +223,6 @@ export class Emitter {
       if (inner[k] !== 0) tests.push(`${q} * ${this.size(inner[k]! + 1)} == ${local}`);
       return this.let('u32', `min(${q}, ${this.size(shape[k]! - 1)})`);
     }));
-    at.linear(); // writes the coordinates, and with them the tests
     const value = this.value(n.inputs[0]!, at);
     if (!tests.length) return value;
     const { dtype } = n.outs[0]!;
@@ -238,7 +242,6 @@ export class Emitter {
         inside = this.let('bool', `${local} < ${this.size(shape[axis]!)}`);
         return this.let('u32', `select(0u, ${local}, ${inside})`);
       }));
-      at.linear(); // writes `inside`
       const value = this.value(v, at);
       result = result ? this.let(this.type(typeOf(v).dtype), `select(${result}, ${value}, ${inside})`) : value;
       start += shape[axis]!;

@@ -15,8 +15,15 @@ export const zeros = (shape: readonly number[], dtype: DType = 'f32'): Tensor =>
 /** Index along `axis`, as f32. */
 export const iota = (shape: readonly number[], axis: number): Tensor => make('iota', [], { shape: [...shape], axis: axis < 0 ? axis + shape.length : axis })[0]!;
 
+/** Parts that one node joins: a kernel can bind only so many buffers, so that longer lists become trees. */
+const MAX_PARTS = 4;
+
 export function concat(tensors: readonly Tensor[], axis: number): Tensor {
   const rank = tensors[0]?.shape.length ?? 0;
+  if (tensors.length > MAX_PARTS) {
+    const span = Math.ceil(tensors.length / MAX_PARTS);
+    return concat(Array.from({ length: Math.ceil(tensors.length / span) }, (_, i) => concat(tensors.slice(i * span, (i + 1) * span), axis)), axis);
+  }
   return make('concat', tensors, { axis: axis < 0 ? axis + rank : axis })[0]!;
 }
 /** Joins along a new axis, which stands at `axis` of the result. */

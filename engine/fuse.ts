@@ -5,6 +5,7 @@
  * needs the bytes: an anchor's operand, an output, a value too dear to compute twice. Every other one is inlined where it
  * is read, views as index arithmetic, so no copy is made for a permute, slice, pad or concat. Reductions inline their input.
  */
+import { fuseEpilogues, type FusedEpilogue } from './epilogue.ts';
 import { typeOf, sizeOf, type Graph, type Node, type OpName, type Value } from './graph.ts';
 
 export interface Group {
@@ -17,6 +18,8 @@ export interface Group {
   leaves: Value[];
   /** Every element i of every root depends on element i of same-sized leaves and on scalars only. */
   flat: boolean;
+  /** Pointwise code that the anchor runs before it stores; `roots` is then the epilogue's. */
+  epilogue?: FusedEpilogue;
 }
 
 const INLINE = new Set<OpName>([
@@ -122,7 +125,8 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
       groups.push({ kind: 'pointwise', node: n, roots: [root], leaves, flat: isFlat(root, materialised) });
     }
   }
-  return fusing ? mergeFlat(groups, maxBuffers) : groups;
+  if (!fusing) return groups;
+  return mergeFlat(fuseEpilogues(groups, new Set(outputs.map((v) => keyOf(base(v)))), maxBuffers), maxBuffers);
 }
 
 function isFlat(root: Value, materialised: ReadonlySet<string>): boolean {

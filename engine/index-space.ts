@@ -85,11 +85,14 @@ export class Index {
 
   /**
    * Where a view's operand of shape `from` is read when the view is read here. `change` maps the coordinates along axes that
-   * are touched; other axes keep theirs, or have one element in `from`. While only the flat index is known, neighbouring axes
+   * are touched, called once each at once; other axes keep theirs, or have one element in `from`. While only the flat index is known, neighbouring axes
    * of one kind count as one: each axis that is told apart costs a division.
    */
   along(from: readonly number[], touched: (k: number) => boolean, change: (k: number, c: string) => string): Index {
-    if (!this.flat) return new Index(this.writer, from, undefined, (k) => (touched(k) ? change(k, this.at(k)) : this.at(k)));
+    if (!this.flat) {
+      const changed = from.map((_, k) => (touched(k) ? change(k, this.at(k)) : ''));
+      return new Index(this.writer, from, undefined, (k) => changed[k] || this.at(k));
+    }
     const runs: number[][] = [];
     const kind = (k: number) => (touched(k) ? `touched ${k}` : from[k] === this.shape[k] ? 'same' : 'broadcast');
     from.forEach((_, k) => {
@@ -99,11 +102,8 @@ export class Index {
     });
     const size = (shape: readonly number[]) => runs.map((run) => run.reduce((n, k) => n * shape[k]!, 1));
     const here = this.reshaped(size(this.shape));
-    const there = new Index(this.writer, size(from), undefined, (g) => {
-      const k = runs[g]![0]!;
-      return touched(k) ? change(k, here.at(g)) : here.at(g);
-    });
-    return there.reshaped(from);
+    const changed = runs.map(([k], g) => (touched(k!) ? change(k!, here.at(g)) : ''));
+    return new Index(this.writer, size(from), undefined, (g) => changed[g] || here.at(g)).reshaped(from);
   }
 
   /** Where the operand of a permutation is read: its axes that stay neighbours count as one. */

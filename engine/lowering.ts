@@ -3,7 +3,7 @@
  *
  * This comes before `memory`, because a family's plan decides how much scratch it wants; buffers are still slots here.
  */
-import { BYTES, type Access, type Binding, type Caps, type DType, type Launch } from '../kernels/kernel.ts';
+import { BYTES, type Access, type Binding, type Caps, type DType, type Epilogue, type Launch } from '../kernels/kernel.ts';
 import { attention, attentionGrad } from '../kernels/attention/index.ts';
 import { conv3d, conv3dInput, conv3dWeight } from '../kernels/conv3d/index.ts';
 import { gather, scatterAdd } from '../kernels/gather/index.ts';
@@ -12,6 +12,7 @@ import { pointwise } from '../kernels/pointwise/index.ts';
 import { random } from '../kernels/random/index.ts';
 import { reduce } from '../kernels/reduce/index.ts';
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax } from '../kernels/rows/index.ts';
+import type { FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize } from './vectorize.ts';
 import { base, keyOf, type Group } from './fuse.ts';
@@ -30,7 +31,7 @@ export interface LowerContext {
   inPlace: ReadonlyMap<string, Value>;
 }
 
-type Anchor<K extends OpName> = (caps: Caps, node: Node<K>, access: Access[]) => Launch;
+type Anchor<K extends OpName> = (caps: Caps, node: Node<K>, access: Access[], epilogue?: Epilogue) => Launch;
 /** Inlined where it is read (emit.ts), fused into a reduction, or nothing to run. */
 type Rule<K extends OpName> = 'inline' | 'reduce' | 'external' | Anchor<K>;
 
@@ -50,12 +51,12 @@ function rows<K extends OpName>(family: (caps: Caps, p: { rows: number; cols: nu
 function convolution<K extends 'conv3d' | 'conv3dInput' | 'conv3dWeight'>(
   family: typeof conv3d, shapes: (n: Node<K>) => { x: readonly number[]; w: readonly number[]; y: readonly number[] },
 ): Anchor<K> {
-  return (caps, n, access) => {
+  return (caps, n, access, epilogue) => {
     const { x, w, y } = shapes(n);
     const { stride, padLo } = n.attrs;
     return family(caps, {
       N: x[0]!, C: x[1]!, O: w[0]!, in: x.slice(2) as unknown as Triple, out: y.slice(2) as unknown as Triple,
-      kernel: w.slice(2) as unknown as Triple, stride, padLo, access: widest(access),
+      kernel: w.slice(2) as unknown as Triple, stride, padLo, access: widest(access), epilogue,
     });
   };
 }
@@ -77,14 +78,14 @@ const LOWER: { [K in OpName]: Rule<K> } = {
   reshape: 'inline', permute: 'inline', expand: 'inline', slice: 'inline', pad: 'inline', flip: 'inline', concat: 'inline',
   sum: 'reduce', amax: 'reduce',
   random: (caps, n, [access]) => random(caps, { n: sizeOf(n.outs[0]!), dist: n.attrs.dist, stream: n.attrs.stream, access: access! }),
-  matmul: (caps, n, access) => {
+  matmul: (caps, n, access, epilogue) => {
     const { transA, transB } = n.attrs;
     const a = shapeOf(n as unknown as Node, 0);
     const [M, N] = n.outs[0]!.shape.slice(-2) as [number, number];
     return matmul(caps, {
       batch: a.length === 3 ? a[0]! : 1, M, N, K: a.at(transA ? -2 : -1)!, transA, transB,
       dtypeA: half(dtypeOf(n as unknown as Node, 0)), dtypeB: half(dtypeOf(n as unknown as Node, 1)), dtypeOut: half(n.outs[0]!.dtype),
-      access: [access[0]!, access[1]!],
+      access: [access[0]!, access[1]!], epilogue,
     });
   },
   conv3d: convolution(conv3d, (n) => ({ x: shapeOf(n as unknown as Node, 0), w: shapeOf(n as unknown as Node, 1), y: n.outs[0]!.shape })),
@@ -129,9 +130,26 @@ export function lower(group: Group, context: LowerContext): Lowered {
   // A family binds each operand by itself: the second mention of a tensor is a copy in scratch.
   const first = inputs.map((v) => inputs.findIndex((w) => keyOf(w) === keyOf(v)));
   const access = inputs.map((v, i) => (first[i] === i ? context.access(v) : 'read_write'));
-  const launch = rule(context.caps, node, access);
-  const slots = [...inputs, ...group.roots];
+  const { epilogue } = group;
+  const launch = rule(context.caps, node, access, epilogue && lowerEpilogue(epilogue, context));
+  const slots = [...inputs, ...group.roots, ...(epilogue?.leaves ?? [])];
   return first.every((f, i) => f === i) ? { launch, slots } : withCopies(launch, slots, first, context);
+}
+
+function lowerEpilogue({ product, root, leaves }: FusedEpilogue, context: LowerContext): Epilogue {
+  const names = new Map(leaves.map((v, i) => [keyOf(v), `e${i}`]));
+  const emit = (width: 1 | 4): { emitter: Emitter; body: string } => {
+    const lanes = width === 4 ? vectorize([root], new Set([...names.keys(), keyOf(product)])) : undefined;
+    const emitter = new Emitter(names, 'x', lanes, true);
+    emitter.know(product, 'v');
+    const value = emitter.value(root, emitter.index(typeOf(root).shape, 'i'), true);
+    return { emitter, body: `${emitter.take()}\nreturn ${value};` };
+  };
+  const { emitter, body } = emit(1); // sizes and constants are asked for in the same order at both widths
+  return {
+    buffers: leaves.map((v, i) => bindingOf(`e${i}`, 'f32', context.access(v))),
+    params: emitter.params, functions: library(body), body: (width) => emit(width).body,
+  };
 }
 
 function withCopies(launch: Launch, slots: Value[], first: readonly number[], context: LowerContext): Lowered {

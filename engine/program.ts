@@ -137,7 +137,11 @@ export class Program {
 
   /** Compiles every pipeline; drivers that compile at the first dispatch do so at the first run. */
   async prepare(): Promise<void> {
-    this.pipelines = await Promise.all(this.steps.map((s) => this.device.pipeline(s.dispatch.wgsl, s.dispatch.label)));
+    const made = await Promise.allSettled(this.steps.map((s) => this.device.pipeline(s.dispatch.wgsl, s.dispatch.label)));
+    this.pipelines = made.map((m) => { // only when none is pending any more: Dawn crashes at exit under a pending one
+      if (m.status === 'rejected') throw m.reason as Error;
+      return m.value;
+    });
     this.device.check();
   }
 

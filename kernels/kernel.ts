@@ -65,6 +65,8 @@ export interface Epilogue {
   buffers: readonly Binding[];
   /** Extra uniform words: names are unique against the family's. */
   params: readonly (readonly [string, number])[];
+  /** Module-scope functions that the body calls. */
+  functions?: string;
   /** Statements that end in `return`, for T = f32 (width 1) or vec4f (width 4). */
   body(width: 1 | 4): string;
 }
@@ -104,7 +106,7 @@ export function shader(spec: ShaderSpec): string {
 /** The function every family calls before a store; the identity when nothing is fused. */
 export function epilogueFunction(epilogue: Epilogue | undefined, width: 1 | 4): string {
   const t = width === 1 ? 'f32' : 'vec4f';
-  return `fn epilogue(v: ${t}, i: u32) -> ${t} {\n${epilogue ? epilogue.body(width) : 'return v;'}\n}`;
+  return `${epilogue?.functions ?? ''}\nfn epilogue(v: ${t}, i: u32) -> ${t} {\n${epilogue ? epilogue.body(width) : 'return v;'}\n}`;
 }
 
 export const MAX_GROUPS = 65535;

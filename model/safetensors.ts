@@ -6,6 +6,7 @@
  */
 import { open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { printShapes } from '../engine/errors.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from './halves.ts';
 
@@ -62,7 +63,7 @@ function parseEntry(name: string, value: unknown, dataBytes: number): Entry {
   if (begin > end) throw fail(`data_offsets [${begin}, ${end}] run backwards`);
   if (end > dataBytes) throw fail(`data ends at byte ${end}, the file has ${dataBytes}`);
   const bytes = shape.reduce<number>((a, b) => a * (b as number), ARRAYS[dtype as StoredType].BYTES_PER_ELEMENT);
-  if (bytes !== end - begin) throw fail(`${dtype} [${shape}] needs ${bytes} bytes, data_offsets give ${end - begin}`);
+  if (bytes !== end - begin) throw fail(`${dtype} ${printShapes(shape as number[])} needs ${bytes} bytes, data_offsets give ${end - begin}`);
   return { dtype: dtype as StoredType, shape: shape as number[], range: [begin, end] };
 }
 
@@ -199,10 +200,10 @@ export async function loadParams(path: string, expected: Readonly<Record<string,
   try {
     const names = Object.keys(expected);
     const wrong = [
-      ...names.filter((n) => !weights.entries.has(n)).map((n) => `missing: ${n} [${expected[n]}]`),
-      ...[...weights.entries].filter(([n]) => !(n in expected)).map(([n, e]) => `unexpected: ${n} [${e.shape}]`),
+      ...names.filter((n) => !weights.entries.has(n)).map((n) => `missing: ${n} ${printShapes(expected[n]!)}`),
+      ...[...weights.entries].filter(([n]) => !(n in expected)).map(([n, e]) => `unexpected: ${n} ${printShapes(e.shape)}`),
       ...names.filter((n) => weights.entries.has(n) && String(weights.entries.get(n)!.shape) !== String(expected[n]))
-        .map((n) => `wrong shape: ${n} [${weights.entries.get(n)!.shape}], expected [${expected[n]}]`),
+        .map((n) => `wrong shape: ${n} ${printShapes(weights.entries.get(n)!.shape)}, expected ${printShapes(expected[n]!)}`),
     ];
     if (wrong.length) throw new Error(`[safetensors] ${path} does not fit the model:\n  ${wrong.join('\n  ')}`);
     const params: Record<string, HostTensor> = {};

@@ -37,8 +37,8 @@ export function latentShape(p: Preset): ClipShape {
 
 export interface Conditioner {
   /** @param frame [B,channels,height,width]; @param latent [B,C,F,h,w] of (first frame, zero frames), normalised */
-  condition(captions: readonly string[], frame: HostTensor, latent: HostTensor): Condition<HostTensor>;
-  batch(shards: Shards, seed: number, step: number, size: number, role: string): Batch<HostTensor>;
+  condition: (captions: readonly string[], frame: HostTensor, latent: HostTensor) => Condition<HostTensor>;
+  batch: (shards: Shards, seed: number, step: number, size: number, role: string) => Batch<HostTensor>;
 }
 
 /** Makes conditions for the networks of a preset. */

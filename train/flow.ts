@@ -44,9 +44,7 @@ export function drawTimes(law: TimeLaw, n: number, seed: number, step: number, r
 }
 
 function drawTime(law: TimeLaw, random: Stream): number {
-  switch (law.law) {
-    case 'logit-normal': return shiftSigma(1 / (1 + Math.exp(-(law.mean + law.std * random.normal()))), law.shift);
-    case 'uniform': return Math.min(law.hi, Math.max(law.lo, shiftSigma(random.uniform(), law.shift)));
-    case 'endpoint': return random.uniform() < law.pure ? 1 : random.uniform(law.from, 1);
-  }
+  if (law.law === 'endpoint') return random.uniform() < law.pure ? 1 : random.uniform(law.from, 1);
+  if (law.law === 'uniform') return Math.min(law.hi, Math.max(law.lo, shiftSigma(random.uniform(), law.shift)));
+  return shiftSigma(1 / (1 + Math.exp(-(law.mean + law.std * random.normal()))), law.shift);
 }

@@ -104,7 +104,7 @@ async function lock(folder: string): Promise<void> {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
       const owner = await readFile(path, 'utf8').then((t) => JSON.parse(t) as { pid: number; host: string }).catch(() => undefined);
       if (owner && (owner.host !== hostname() || (owner.pid !== process.pid && isAlive(owner.pid)))) {
-        throw new Error(`[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`);
+        throw new Error(`[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`, { cause: error });
       }
       await rm(path, { force: true });
     }

@@ -91,7 +91,7 @@ export class Sampler {
     this.codec = codec;
   }
 
-  /** x at σ → x at the next level. Euler ignores eps. */
+  /** x at σ → x at the next level. At σ = 0 and for Euler eps has no weight. */
   private program({ kind, guidance }: SamplerSettings): Program {
     const name = `${kind} ${guidance}`;
     const known = this.programs.get(name);
@@ -119,8 +119,9 @@ export class Sampler {
       const c = toDevice(this.device, await this.condition(group)) as Condition<NDArray>;
       const at = (sigma: number) => host(new Float32Array(size).fill(sigma), [size]);
       let x: NDArray = toDevice(this.device, this.noise(group, 'start')) as NDArray;
+      const none = x.keep(); // stands where no noise is read
       const move = async (i: number) => {
-        const eps = this.noise(group, kind === 'renoise' && i + 1 < steps ? `level ${i + 1}` : undefined);
+        const eps = kind === 'renoise' && i + 1 < steps ? this.noise(group, `level ${i + 1}`) : none;
         ({ x } = await this.program(settings)({ x }, net, timeAt(dit, at(sigmas[i]!)), c, { next: at(sigmas[i + 1]!), eps }));
       };
       const signature = `${kind} ${guidance} ${size}`;
@@ -141,7 +142,7 @@ export class Sampler {
       await this.device.idle();
       seconds += (performance.now() - start) / 1000;
       videos.push(...(await this.codec.decode(x)).slice(0, requests.length - first));
-      freeTree([x, c]);
+      freeTree([x, none, c]);
     }
     return { videos, evaluations: steps * (kind === 'euler' && guidance !== 1 ? 2 : 1), seconds };
   }
@@ -158,13 +159,12 @@ export class Sampler {
     return conditioner(this.preset).condition(group.map((r) => r.caption), stackRows(group.map((r) => r.frame), [channels, height, width]), latent);
   }
 
-  /** Standard normals of each request's own; zeros without a role. */
-  private noise(group: readonly Request[], role?: string): HostTensor {
+  /** Standard normals of each request's own. */
+  private noise(group: readonly Request[], role: string): HostTensor {
     const shape = latentShape(this.preset);
-    const count = numel(shape);
     return stackRows(group.map(({ seed }) => {
-      const stream = role === undefined ? undefined : new Stream(seed, 0, `sample ${role}`);
-      return Float32Array.from({ length: count }, () => stream?.normal() ?? 0);
+      const stream = new Stream(seed, 0, `sample ${role}`);
+      return Float32Array.from({ length: numel(shape) }, () => stream.normal());
     }), shape);
   }
 

@@ -2,6 +2,7 @@
 import { compile, type Concrete, type Feed } from '../engine/compile.ts';
 import type { Device } from '../engine/device.ts';
 import { stack } from '../engine/functional.ts';
+import type { Plan } from '../engine/program.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { Metrics } from './loop.ts';
@@ -10,7 +11,7 @@ import type { Trained } from './optim.ts';
 export interface Step<A extends readonly unknown[]> {
   (state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }): Promise<{ state: Trained<NDArray>; metrics: Metrics }>;
   /** What a call costs; nothing is run. */
-  plan(state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }): Promise<unknown>;
+  plan(state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }): Promise<Plan>;
   free(): Promise<void>;
 }
 
@@ -27,5 +28,5 @@ export function compileStep<A extends readonly unknown[]>(device: Device, name: 
     const values = await metrics.read();
     return { state, metrics: Object.fromEntries(names.map((n, i) => [n, values[i]!])) };
   };
-  return Object.assign(run, { plan: program.plan, free: program.free }) as unknown as Step<A>;
+  return Object.assign(run, { plan: (...args: Parameters<typeof program>) => program.plan(...args), free: () => program.free() }) as unknown as Step<A>;
 }

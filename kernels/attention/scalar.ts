@@ -101,11 +101,13 @@ export function gradKeyMain(plan: AttentionPlan, lengths: boolean): string {
   return [
     prologue(lengths), ownPlaces(plan, 'p.L'), sums(plan, ['dk', 'dv']),
     'let end = select(0u, p.N, first < len);',
+    // `&`, never `&&`: a branch for each score made one CPU driver compile for minutes.
+    ...range(plan.own).map((r) => `let mine${r} = own${r} < len;`),
     `for (var t0 = 0u; t0 < end; t0 += ${plan.others}u) {`, otherPlaces(plan, 'p.N'),
     ...range(loads(plan)).map((j) => `let stat${j} = stats[bh * p.N + i${j}];`),
     dots(plan, [['s', 'k', 'q'], ['e', 'v', 'dy']]),
     ...range(plan.others).map((t) => `let st${t} = ${share(plan, 'stat', t)};`),
-    probabilities(plan, (_, t) => `st${t}`, (r, t) => `own${r} < len && t0 + ${t}u < p.N`),
+    probabilities(plan, (_, t) => `st${t}`, (r, t) => `mine${r} & (t0 + ${t}u < p.N)`),
     accumulate(plan, [['sum_dk', 'e', 'q'], ['sum_dv', 's', 'dy']]), '}',
     store(plan, 'p.L', ['dk', 'dv'], () => ''),
   ].join('\n');

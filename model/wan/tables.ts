@@ -1,6 +1,6 @@
 /** Tables that the DiT takes as inputs, computed in doubles on the host: timestep angles and rotary angles. */
 import type { Triple } from '../../engine/graph.ts';
-import { fail } from '../../engine/errors.ts';
+import { fail, printShapes } from '../../engine/errors.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { headDim, type DiTConfig } from '../config.ts';
@@ -48,7 +48,7 @@ export function rotaryAngles(grid: Triple, headSize: number): Float64Array {
 /** Tokens a sample has along (time, height, width). `shape` is [..., F, H, W] of its latent. */
 export function tokenGrid(config: DiTConfig, shape: readonly number[]): Triple {
   const grid = shape.slice(-3).map((n, i) => n / config.patch_size[i]!);
-  if (!grid.every(Number.isInteger)) fail('dit', `latent [${shape}] does not divide into patches [${config.patch_size}]`);
+  if (!grid.every(Number.isInteger)) fail('dit', `latent ${printShapes(shape)} does not divide into patches ${printShapes(config.patch_size)}`);
   return grid as unknown as Triple;
 }
 

@@ -5,7 +5,7 @@
  * function: 1 + s k frames ↔ 1 + k latent frames, s the temporal stride, frame 0 apart.
  */
 import { silu } from '../../engine/functional.ts';
-import { fail } from '../../engine/errors.ts';
+import { fail, printShapes } from '../../engine/errors.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { vaeStride, type VAEConfig } from '../config.ts';
@@ -82,8 +82,8 @@ export function encode(params: Params | Scope, config: VAEConfig, video: Tensor,
   const s = Scope.of(params);
   const [strideT, strideH, strideW] = vaeStride(config);
   const [, channels, frames, height, width] = video.shape as [number, number, number, number, number];
-  if (channels !== config.channels) fail('vae', `video [${video.shape}] has ${channels} channels, expected ${config.channels}`);
-  if (height % strideH || width % strideW) fail('vae', `height and width must be multiples of ${strideH}, got [${video.shape}]`);
+  if (channels !== config.channels) fail('vae', `video ${printShapes(video.shape)} has ${channels} channels, expected ${config.channels}`);
+  if (height % strideH || width % strideW) fail('vae', `height and width must be multiples of ${strideH}, got ${printShapes(video.shape)}`);
   const used = frames - ((frames - 1) % strideT);
   const e = s.scope('encoder');
   let x = causalConv(e, 'conv1', video.slice(2, 0, used));
@@ -99,7 +99,7 @@ export function encode(params: Params | Scope, config: VAEConfig, video: Tensor,
 /** Latent [B, z_dim, T', H', W'], not normalised → video [B, channels, T, H, W], not clamped. */
 export function decode(params: Params | Scope, config: VAEConfig, z: Tensor, probe: Probe = () => {}): Tensor {
   const s = Scope.of(params);
-  if (z.shape[1] !== config.z_dim) fail('vae', `latent [${z.shape}] has ${z.shape[1]} channels, expected ${config.z_dim}`);
+  if (z.shape[1] !== config.z_dim) fail('vae', `latent ${printShapes(z.shape)} has ${z.shape[1]} channels, expected ${config.z_dim}`);
   const d = s.scope('decoder');
   let x = causalConv(d, 'conv1', causalConv(s, 'conv2', z));
   probe('decoder.conv1', x);

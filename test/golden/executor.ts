@@ -17,7 +17,7 @@ export interface Executor {
 /** Thrown by an executor that leaves a case to the other one. */
 export class Skip extends Error {}
 
-/** The oracle does about 50 MFLOP a second. */
+/** Twenty seconds of the oracle. */
 const ORACLE_FLOPS = 3e9;
 
 export const oracle: Executor = {
@@ -27,7 +27,6 @@ export const oracle: Executor = {
     const types = flat.rebuild(flat.leaves.map(({ shape, dtype }) => ({ shape, dtype })));
     const { graph, outputs, outTree } = trace(fn, [types]);
     const flops = graph.nodes.reduce((sum, n) => sum + opOf(n.op).flops(n.inputs.map(typeOf), n.outs, n.attrs), 0);
-    console.log(flops / 1e9);
     if (flops > ORACLE_FLOPS) throw new Skip(`${(flops / 1e9).toFixed(1)} GFLOP are too many for the oracle`);
     return Promise.resolve(outTree.rebuild(evaluate(graph, outputs, flat.leaves)) as Record<string, HostTensor>);
   },

@@ -1,6 +1,7 @@
 /** The format of a folder of reference tensors: manifest, tolerances, and how a result is judged. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { printShapes } from '../../engine/errors.ts';
 import type { HostTensor } from '../../engine/tree.ts';
 import { Weights, type StoredType } from '../../model/safetensors.ts';
 
@@ -14,19 +15,24 @@ export interface TensorEntry {
   exact?: boolean;
 }
 
+/** Parsed JSON whose form the op or the kind of file decides; its readers know it. */
+// oxlint-disable-next-line typescript/no-explicit-any
+export type Json = any;
+export type Attrs = Record<string, Json>;
+
 /** Attributes of a case beside its name depend on the file's kind. */
-export interface Case { name: string; op?: string; attrs?: Record<string, any>; [key: string]: any }
+export interface Case { name: string; op?: string; attrs?: Attrs; [key: string]: Json }
 
 export interface FileEntry {
   file: string;
   kind: string;
-  config?: Record<string, any>;
+  config?: Attrs;
   cases: Case[];
   tensors: Record<string, TensorEntry>;
-  [key: string]: any;
+  [key: string]: Json;
 }
 
-export interface Manifest { files: Record<string, FileEntry>; loader?: { entries: Record<string, any>[] } }
+export interface Manifest { files: Record<string, FileEntry>; loader?: { entries: Attrs[] } }
 
 export const readManifest = async (folder: string): Promise<Manifest> => JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8')) as Manifest;
 
@@ -46,7 +52,7 @@ export class Fixture {
       const tensors = new Map<string, HostTensor>();
       for (const [name, { shape }] of Object.entries(entry.tensors)) {
         const t = await weights.tensor(name);
-        if (String(t.shape) !== String(shape)) throw new Error(`${name}: the manifest says [${shape}], the file [${t.shape}]`);
+        if (String(t.shape) !== String(shape)) throw new Error(`${name}: the manifest says ${printShapes(shape)}, the file ${printShapes(t.shape)}`);
         tensors.set(name, t);
       }
       return new Fixture(entry, tensors);
@@ -86,7 +92,7 @@ export interface Match { share: number; why: string }
 export function compare(got: HostTensor | undefined, expected: HostTensor, tol: TensorEntry): Match {
   const bad = (why: string): Match => ({ share: Infinity, why });
   if (!got) return bad('missing');
-  if (String(got.shape) !== String(expected.shape)) return bad(`shape [${got.shape}], expected [${expected.shape}]`);
+  if (String(got.shape) !== String(expected.shape)) return bad(`shape ${printShapes(got.shape)}, expected ${printShapes(expected.shape)}`);
   if (tol.exact || expected.dtype !== 'f32') {
     const at = expected.data.findIndex((v, i) => !Object.is(v, got.data[i]) && v !== got.data[i]);
     return at < 0 ? { share: 0, why: '' } : bad(`element ${at} is ${got.data[at]}, expected exactly ${expected.data[at]}`);

@@ -6,7 +6,7 @@ import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 import { Weights, type StoredData } from '../../model/safetensors.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
-import type { FileEntry, Manifest, Verdict } from './format.ts';
+import type { Attrs, FileEntry, Manifest, Verdict } from './format.ts';
 
 const pass = (note: string): Verdict => ({ status: 'pass', note });
 const fail = (note: string): Verdict => ({ status: 'fail', note });
@@ -27,14 +27,14 @@ function sameValues(dtype: string, data: StoredData, values: readonly (number | 
   return floats.length === values.length && values.every((v, i) => (typeof v === 'boolean' ? Number(v) === floats[i] : String(floats[i]) === String(v)));
 }
 
-async function accepted(path: string, entry: Record<string, any>): Promise<Verdict> {
+async function accepted(path: string, entry: Attrs): Promise<Verdict> {
   return withWeights(path, async (w) => {
     const tensors = Object.entries(entry['tensors'] as Record<string, { dtype: string; shape: number[]; values: (number | string | boolean)[] }>);
     if (w.entries.size !== tensors.length) return fail(`${w.entries.size} tensors, expected ${tensors.length}`);
     if (entry['metadata'] && JSON.stringify(w.metadata) !== JSON.stringify(entry['metadata'])) return fail(`metadata ${JSON.stringify(w.metadata)}`);
     for (const [name, { dtype, shape, values }] of tensors) {
       const got = w.entries.get(name);
-      if (got?.dtype !== dtype || String(got.shape) !== String(shape)) return fail(`${name}: ${got?.dtype} [${got?.shape}], expected ${dtype} [${shape}]`);
+      if (got?.dtype !== dtype || String(got.shape) !== String(shape)) return fail(`${name}: ${got?.dtype} [${String(got?.shape)}], expected ${dtype} [${String(shape)}]`);
       if (!sameValues(dtype, await w.read(name), values)) return fail(`${name}: values differ`);
     }
     return pass(`${tensors.length} tensors to the bit`);
@@ -75,17 +75,17 @@ export async function* loaderCases(folder: string, manifest: Manifest): AsyncGen
 export async function* keyCases(folder: string): AsyncGenerator<[string, Verdict]> {
   const names = await readdir(join(folder, 'wan-keys')).catch(() => []);
   for (const name of names.filter((n) => n.endsWith('.json')).sort()) {
-    const table = JSON.parse(await readFile(join(folder, 'wan-keys', name), 'utf8')) as Record<string, any>;
+    const table = JSON.parse(await readFile(join(folder, 'wan-keys', name), 'utf8')) as Attrs;
     yield [`wan-keys/${name}`, keys(table)];
   }
 }
 
-function keys({ config, tensors }: Record<string, any>): Verdict {
+function keys({ config, tensors }: Attrs): Verdict {
   if (!config || !tensors) return skip('names of other projects are not mapped');
   const shapes = config.model_type ? ditShapes(ditConfig(config)) : config.dim_mult ? vaeShapes(vaeConfig(config)) : undefined;
   if (!shapes) return skip('this encoder is not part of the project');
   const wrong = [
-    ...Object.keys(tensors).filter((n) => String(shapes[n]) !== String(tensors[n])).map((n) => `${n}: ours [${shapes[n]}], theirs [${tensors[n]}]`),
+    ...Object.keys(tensors).filter((n) => String(shapes[n]) !== String(tensors[n])).map((n) => `${n}: ours [${String(shapes[n])}], theirs [${String(tensors[n])}]`),
     ...Object.keys(shapes).filter((n) => !(n in tensors)).map((n) => `${n}: theirs has none`),
   ];
   return wrong.length ? fail(wrong.slice(0, 5).join('\n    ')) : pass(`${Object.keys(shapes).length} names and shapes`);

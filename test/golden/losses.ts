@@ -1,7 +1,8 @@
 /** The reference's losses and optimizer sequences as functions over our tensors. */
 import * as F from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
-import { logSoftmax, type Attrs, type GoldenOp, type Named } from './optable.ts';
+import type { Attrs } from './format.ts';
+import { logSoftmax, type GoldenOp, type Named } from './optable.ts';
 
 type Pointwise = (d: Tensor, attrs: Attrs) => Tensor;
 const reduced = (f: Pointwise): GoldenOp => ({ p, t }, attrs) => {

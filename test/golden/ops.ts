@@ -16,7 +16,7 @@ function extras(c: Case, inputs: Record<string, HostTensor>): Record<string, Hos
   const keep = inputs['keep'];
   if (c.op !== 'attention' || !keep || keep.shape[1] !== 1 || keep.shape[2] !== 1) return {};
   const [batch, , , keys] = keep.shape as [number, number, number, number];
-  const rows = Array.from({ length: batch }, (_, b) => [...keep.data.slice(b * keys, (b + 1) * keys)]);
+  const rows = Array.from({ length: batch }, (_, b) => Array.from(keep.data.subarray(b * keys, (b + 1) * keys)));
   const lengths = rows.map((row) => row.reduce((a, v) => a + v, 0));
   return rows.every((row, b) => row.every((v, i) => v === (i < lengths[b]! ? 1 : 0))) ? { lengths: host(lengths, [batch], 'u32') } : {};
 }

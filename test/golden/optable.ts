@@ -3,11 +3,11 @@ import * as F from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { channelNorm } from '../../model/wan/vaelayers.ts';
 import { rotate } from '../../model/wan/tables.ts';
+import type { Attrs } from './format.ts';
 import { LOSSES } from './losses.ts';
 import { resample } from './resample.ts';
 
 export type Named = Record<string, Tensor>;
-export type Attrs = Record<string, any>;
 /** Inputs by name → outputs by name; a single tensor is the output `y`. */
 export type GoldenOp = (t: Named, attrs: Attrs) => Tensor | Named;
 

@@ -1,6 +1,7 @@
 /** PyTorch's image resizing as two matrix products, so that its gradient is theirs. */
 import * as F from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
+import type { Attrs } from './format.ts';
 
 /** Cubic convolution at distance `d`, |d| ≤ 2 (Keys 1981). */
 function cubic(d: Tensor, a: number): Tensor {
@@ -10,7 +11,7 @@ function cubic(d: Tensor, a: number): Tensor {
 }
 
 /** Weight of each source [out, in] for each result, without antialias and with align_corners off. */
-function weights(from: number, to: number, { mode, a }: Record<string, any>): Tensor {
+function weights(from: number, to: number, { mode, a }: Attrs): Tensor {
   const source = F.iota([to, from], 1);
   const center = F.iota([to, from], 0).add(0.5).mul(from / to);
   if (mode === 'nearest-exact') return source.eq(center.floor());
@@ -23,7 +24,7 @@ function weights(from: number, to: number, { mode, a }: Record<string, any>): Te
 }
 
 /** x [N,C,H,W] to `size` [H', W'], or `scale` times its size; modes nearest-exact, bilinear, bicubic. */
-export function resample(x: Tensor, attrs: Record<string, any>): Tensor {
+export function resample(x: Tensor, attrs: Attrs): Tensor {
   const [h, w] = x.shape.slice(2) as [number, number];
   const [toH, toW] = attrs['size'] ?? [h * attrs['scale'][0], w * attrs['scale'][1]];
   const wide = x.matmul(weights(w, toW, attrs), { transB: true });

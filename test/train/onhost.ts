@@ -3,24 +3,27 @@ import { evaluate } from '../../engine/oracle.ts';
 import { trace } from '../../engine/trace.ts';
 import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
 import type { Tensor } from '../../engine/tensor.ts';
+import { numel } from '../../kernels/kernel.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { conditioner, ditConfigOf, latentShape, stackRows } from '../../train/conditions.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { Stream } from '../../train/rng.ts';
 
 type OnHost<T> = T extends Tensor ? HostTensor : T extends object ? { [K in keyof T]: OnHost<T[K]> } : T;
+type Traced<T> = T extends HostTensor ? Tensor : T extends object ? { [K in keyof T]: Traced<T[K]> } : T;
 
-/** Calls `fn` with host tensors in place of its tensors. */
-export function onHost<A extends readonly unknown[], R>(fn: (...args: A) => R, ...args: { [K in keyof A]: OnHost<A[K]> }): OnHost<R> {
-  const { graph, outputs, outTree } = trace(fn as (...a: unknown[]) => unknown, args);
+/** Calls `fn` with the tensors of `args`, trees of them, in float64. */
+export function onHost<A extends readonly unknown[], R>(args: [...A], fn: (...args: Traced<A>) => R): OnHost<R> {
+  const { graph, outputs, outTree } = trace(fn as (...a: never[]) => unknown, args);
   return outTree.rebuild(evaluate(graph, outputs, flatten<HostTensor>(args).leaves)) as OnHost<R>;
 }
 
 export const draw = (shape: readonly number[], role: string, std = 1): HostTensor => {
   const random = new Stream(7, 0, role);
-  return host(Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => std * random.normal()), shape);
+  return host(Float32Array.from({ length: numel(shape) }, () => std * random.normal()), shape);
 };
 
+/** Relative distance in the L2 norm. */
 export const close = (a: HostTensor, b: HostTensor): number => {
   let difference = 0;
   let size = 0;

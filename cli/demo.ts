@@ -1,0 +1,136 @@
+/** `vpae demo` (npm start): the main job once, in minutes: distil the bundled teacher for a while, then see what one evaluation is worth. */
+import { existsSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { CommandModule } from 'yargs';
+import type { NDArray } from '../engine/ndarray.ts';
+import { freeTree, toDevice } from '../train/checkpoint.ts';
+import { videoShape } from '../train/conditions.ts';
+import { Judge } from '../train/eval.ts';
+import { equilibriumJob, primingJob } from '../train/jobs.ts';
+import { loadClassifier } from '../train/metrics/classifier.ts';
+import { checkPair, loadDiT, loadVAE } from '../train/models.ts';
+import { distill } from '../train/pipeline.ts';
+import type { Preset } from '../train/presets/index.ts';
+import { RunFolder } from '../train/run.ts';
+import { Codec, Sampler, studentSampler, teacherSampler, type SamplerSettings } from '../train/sample.ts';
+import { clipsThatFit, schedule, secondsPerStep, shortened, type Speeds } from './demo/budget.ts';
+import { origins, writeOutcome, type Outcome, type Shown } from './demo/report.ts';
+import { UsageError } from './errors.ts';
+import { CLASSIFIER, modelFile, willWrite } from './files.ts';
+import { bundle, type Args } from './options.ts';
+import { duration, jobMeter, meter } from './progress.ts';
+import { session, type Session } from './session.ts';
+import { makeShards } from './shards.ts';
+import { cells, COLUMNS, draw, NOTE, type Row } from './table.ts';
+
+const options = {
+  ...bundle,
+  budget: { type: 'number', describe: 'seconds for everything; 480 unless given, 720 where only SwiftShader is there' },
+  out: { type: 'string', default: 'out/demo', describe: 'folder for pictures and report' },
+} as const;
+type DemoArgs = Args<typeof options>;
+
+/** How much to do at a time and at most, by kind of adapter. */
+const SIZES = { gpu: { group: 32, clips: 256, train: 4096 }, software: { group: 16, clips: 64, train: 512 }, slow: { group: 4, clips: 16, train: 128 } } as const;
+
+const say = (line: string): void => console.error(line);
+/** Seconds since the program started. */
+const now = (): number => performance.now() / 1000;
+
+async function demo(args: DemoArgs): Promise<void> {
+  if (args.budget !== undefined && !(args.budget >= 10 && args.budget <= 86_400)) throw new UsageError(`--budget must be 10 to 86400 seconds, got ${args.budget}`);
+  if (!existsSync(modelFile(args.bundle, 'teacher'))) {
+    throw new Error(`[demo] there is no ${modelFile(args.bundle, 'teacher')}; train it with: vpae train vae --run ${args.bundle} && vpae train teacher --run ${args.bundle}`);
+  }
+  const run = join(args.out, 'run');
+  willWrite(join(run, 'x'));
+  await session('stopped; the demo begins anew next time', async (s) => {
+    const folder = await RunFolder.open(run, { job: 'demo' }, {}); // keeps a second demo out
+    try {
+      for (const old of ['data', 'phase1', 'phase2']) rmSync(join(run, old), { recursive: true, force: true });
+      await work(s, args, run);
+    } finally {
+      await folder.close();
+    }
+  });
+}
+
+async function work({ device, signal }: Session, args: DemoArgs, run: string): Promise<void> {
+  const slow = /swiftshader/i.test(device.info.name + device.info.driver);
+  const sizes = SIZES[device.info.kind === 'gpu' ? 'gpu' : slow ? 'slow' : 'software'];
+  const budget = args.budget ?? (slow ? 720 : 480);
+  if (slow) say(`SwiftShader is slow: training and judging are cut to what fits into ${duration(budget)}`);
+  const vae = await loadVAE(modelFile(args.bundle, 'vae'));
+  const teacher = await loadDiT(modelFile(args.bundle, 'teacher'));
+  const student = existsSync(modelFile(args.bundle, 'student')) ? await loadDiT(modelFile(args.bundle, 'student')) : undefined;
+  for (const net of student ? [teacher, student] : [teacher]) checkPair(vae, net);
+  const made = teacher.about.preset;
+  const trainClips = Math.min(sizes.train, made.data.trainClips);
+  const preset: Preset = { ...made, data: { ...made.data, trainClips, shardClips: Math.min(made.data.shardClips, trainClips) }, best: { ...made.best, clips: Math.min(2 * sizes.group, made.best.clips) } };
+  const classifier = await loadClassifier(CLASSIFIER);
+
+  const work = { device, preset, out: run, signal, vae: vae.path };
+  const shards = await makeShards(work);
+  const codec = new Codec(device, vae.config, vae.params);
+  const sampler = new Sampler(device, preset, codec);
+  const onDevice = (m: typeof teacher) => toDevice(device, m.params) as Record<string, NDArray>;
+
+  say('measuring the first steps');
+  const net = onDevice(teacher);
+  const speeds: Speeds = {
+    ...await sampling(sampler, Judge.heldOut(preset, classifier, sizes.group), net, teacherSampler(preset)),
+    priming: await secondsPerStep(device, primingJob(device, preset, shards, teacher.params), preset.phase1.fake.warmup),
+    equilibrium: await secondsPerStep(device, equilibriumJob(device, preset, shards, teacher.params, teacher.params), preset.phase2.head.warmup),
+  };
+  signal.throwIfAborted();
+  const plan = schedule(speeds, budget - now(), Math.min(sizes.clips, made.data.heldOutClips), preset);
+  const short = shortened(preset, plan);
+  say(`${duration(budget - now())} left of ${duration(budget)}: ${plan.phase1} steps of priming at ${speeds.priming.toPrecision(2)} s, ${plan.phase2} of equilibrium at ${speeds.equilibrium.toPrecision(2)} s, then about ${plan.clips} conditions`);
+
+  const started = now();
+  const progress = jobMeter(() => device.allocated);
+  const { done, path } = await distill({ ...work, preset: short, teacher: teacher.path, classifier: CLASSIFIER, onProgress: progress.onProgress }).finally(() => progress.end());
+  if (!done) throw signal.reason;
+  const seconds = now() - started;
+
+  const clips = clipsThatFit(speeds, budget - now(), Math.min(sizes.clips, made.data.heldOutClips), made.teacher.sampler.steps);
+  const judge = Judge.heldOut(preset, classifier, clips);
+  const rows: Row[] = [{ name: 'real clips', evaluation: judge.evaluate(judge.clips.map((c) => c.video)) }];
+  const shown: Shown[] = [];
+  const see = async (name: string, file: string, weights: Record<string, NDArray>, settings: SamplerSettings): Promise<void> => {
+    const bar = meter(name, { unit: 'clips', total: clips, memory: () => device.allocated });
+    const { samples, evaluation } = await judge.judge(sampler, weights, settings, { batch: sizes.group, signal, onProgress: (n) => bar.at(Math.floor(Math.min(n, clips))) }).finally(() => bar.end());
+    rows.push({ name, evaluations: samples.evaluations, secondsPerClip: samples.seconds / clips, evaluation });
+    shown.push({ title: name, note: `${samples.evaluations} evaluation${samples.evaluations > 1 ? 's' : ''}`, file, videos: samples.videos.map((data) => ({ data, shape: videoShape(preset) })) });
+    freeTree(weights);
+  };
+  await see('teacher', 'teacher.webp', net, teacherSampler(made));
+  await see('student trained here', 'student-here.webp', onDevice(await loadDiT(path)), studentSampler());
+  if (student) await see('bundled student', 'student-bundled.webp', onDevice(student), studentSampler());
+  await Promise.all([sampler.close(), codec.close()]);
+
+  const outcome: Outcome = { device, preset: short, seconds, trainClips, teacher, student, conditions: judge.clips, rows, shown };
+  const files = await writeOutcome(args.out, outcome);
+  console.log(`\n${draw(COLUMNS, cells(rows))}\n${clips} held-out conditions. ${NOTE}\n`);
+  for (const { title, text } of origins(outcome)) console.log(`${title}. ${text}\n`);
+  console.log(`Look at ${files.at(-1)} (and ${files.slice(0, -1).map((f) => f.slice(dirname(f).length + 1)).join(', ')} beside it). ${duration(now())} in all.`);
+}
+
+/** Seconds of a guided step and of all around it, for one group of clips. */
+async function sampling(sampler: Sampler, judge: Judge, net: Record<string, NDArray>, settings: SamplerSettings): Promise<Pick<Speeds, 'group' | 'guidedStep' | 'around'>> {
+  await judge.judge(sampler, net, { ...settings, steps: 1 }); // compiles
+  const start = now();
+  const { samples: { seconds } } = await judge.judge(sampler, net, { ...settings, steps: 1 });
+  return { group: judge.clips.length, guidedStep: seconds, around: now() - start - seconds };
+}
+
+const command: CommandModule<object, DemoArgs> = {
+  command: 'demo',
+  describe: 'distil the bundled teacher for some minutes, and compare teacher and students side by side',
+  builder: (y) => y
+    .options(options)
+    .example('$0 demo', 'everything, in ten minutes at most on two cores')
+    .example('$0 demo --budget 120', 'less training'),
+  handler: demo,
+};
+export default command;

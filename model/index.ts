@@ -1,0 +1,12 @@
+/** Wan2.1 as functions over named parameters: the video DiT, the causal VAE, adapters, heads, weights files. */
+export { ditConfig, vaeConfig, vaeStride, WAN_VAE, type DiTConfig, type VAEConfig } from './config.ts';
+export { head, headShapes, initHead, semanticLengths, type HeadConfig, type Semantics } from './heads.ts';
+export { IMAGE_PATCH, imageTokens } from './imagetokens.ts';
+export { initLora, LORA_TARGETS, mergeLora, withLora } from './lora.ts';
+export { Scope, type HostParams, type Params } from './params.ts';
+export { loadParams, saveTensors, Weights } from './safetensors.ts';
+export { eulerSchedule, eulerStep, shiftSigma, TRAIN_TIMESTEPS } from './schedule.ts';
+export { embedCaptions, embeddingTable, tokenize, VOCABULARY } from './text.ts';
+export { dit, ditShapes, initDiT, type DiTInput, type DiTOutput, type Samples } from './wan/dit.ts';
+export { ditTables, timeEmbedding, tokenGrid, type DiTTables } from './wan/tables.ts';
+export { decode, denormalise, encode, initVAE, latentStats, normalise, vaeShapes, type LatentStats } from './wan/vae.ts';

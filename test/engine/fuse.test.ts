@@ -1,0 +1,104 @@
+/** What becomes one kernel, where bytes live, and how arenas are laid out. Pure: no device. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { vjp } from '../../engine/autodiff.ts';
+import { base, fuse, keyOf } from '../../engine/fuse.ts';
+import { adamW, concat, constant, ema, gelu, linear } from '../../engine/functional.ts';
+import type { TensorType } from '../../engine/graph.ts';
+import { planMemory, type Block } from '../../engine/memory.ts';
+import { place } from '../../engine/placement.ts';
+import { simplify } from '../../engine/simplify.ts';
+import { trace } from '../../engine/trace.ts';
+import type { Tensor } from '../../engine/tensor.ts';
+
+const t = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
+
+function groupsOf(fn: (...x: Tensor[]) => Tensor | Tensor[], types: TensorType[], maxBuffers = 16) {
+  const traced = trace(fn, types);
+  const { graph, outputs } = simplify(traced.graph, traced.outputs);
+  return { groups: fuse(graph, outputs, maxBuffers), outputs };
+}
+const kinds = (fn: (...x: Tensor[]) => Tensor | Tensor[], types: TensorType[]) =>
+  groupsOf(fn, types).groups.map((g) => `${g.node.op}${g.epilogue ? '+' : ''}`).join(' ');
+
+test('pointwise chains, broadcasts and views are one kernel', () => {
+  assert.is(groupsOf((x, b) => gelu(x!.add(b!)).mul(2).permute([1, 0]).slice(0, 1, 3), [t(5, 8), t(8)]).groups.length, 1);
+  assert.is(groupsOf((x, y) => concat([x!.exp(), y!], 1).flip(0), [t(2, 3), t(2, 4)]).groups.length, 1);
+});
+
+test('bias, activation, gate and residual ride on the product', () => {
+  assert.is(kinds((x, w, b) => gelu(linear(x!, w!, b)), [t(6, 8), t(4, 8), t(4)]), 'matmul+');
+  assert.is(kinds((x, w, h, g) => h!.add(linear(x!, w!).mul(g!)), [t(6, 8), t(4, 8), t(6, 4), t(4)]), 'matmul+');
+});
+
+test('a product that someone else reads, or that the epilogue would read twice, is written', () => {
+  assert.is(kinds((x, w) => { const y = linear(x!, w!); return [y.exp(), y]; }, [t(6, 8), t(4, 8)]), 'matmul exp');
+  assert.is(kinds((x, w) => x!.add(linear(x!, w!)), [t(6, 8), t(8, 8)]), 'matmul add');
+  assert.is(kinds((x, w) => linear(x!, w!).transpose().exp(), [t(6, 8), t(4, 8)]), 'matmul exp');
+});
+
+test('a reduction reads its producers itself', () => {
+  assert.is(kinds((x, y) => x!.mul(y!).exp().sum([1]), [t(4, 9), t(4, 9)]), 'sum');
+});
+
+test('AdamW and its average are one kernel with several outputs', () => {
+  const step = (p: Tensor, g: Tensor, m: Tensor, v: Tensor, e: Tensor, at: Tensor) => {
+    const n = adamW(p, g, { m, v }, { lr: at, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, step: 3 });
+    return [n.p, n.m!, n.v, ema(e, n.p, 0.9)];
+  };
+  const { groups } = groupsOf(step as never, [t(64), t(64), t(64), t(64), t(64), t()]);
+  assert.equal(groups.filter((g) => g.roots.length > 1).map((g) => g.roots.length), [4]);
+});
+
+test('kernels keep within the binding limit', () => {
+  const many = Array.from({ length: 20 }, () => t(3, 4));
+  for (const limit of [8, 12, 16]) {
+    const { groups } = groupsOf((...x) => x.reduce((a, b) => a.add(b.exp())), many, limit);
+    for (const g of groups) assert.ok(g.leaves.length + g.roots.length <= limit, `${g.leaves.length} + ${g.roots.length} > ${limit}`);
+  }
+});
+
+test('joining many parts keeps within the binding limit', () => {
+  const { groups } = groupsOf((...x) => concat(x, 0), Array.from({ length: 30 }, () => t(2, 3)), 8);
+  for (const g of groups) assert.ok(g.leaves.length + g.roots.length <= 8);
+});
+
+test('a donated input is overwritten only by its last reader', () => {
+  const update = groupsOf((p, g) => p!.sub(g!.mul(0.1)), [t(8), t(8)]);
+  const placed = place(update.groups, [{ value: update.outputs[0]!, into: 0 }]);
+  assert.is(placed.inPlace.size, 1);
+  assert.is(placed.copies.length, 0);
+
+  const late = groupsOf((p, g) => [p!.sub(g!.mul(0.1)), p!.matmul(g!)], [t(8, 8), t(8, 8)]);
+  const waits = place(late.groups, [{ value: late.outputs[0]!, into: 0 }, { value: late.outputs[1]! }]);
+  const first = keyOf(base(late.outputs[0]!));
+  const order = late.groups.findIndex((g) => g.roots.some((r) => keyOf(r) === first)) < late.groups.findIndex((g) => g.node.op === 'matmul');
+  assert.is(waits.copies.length, order ? 1 : 0, 'written while the product still reads it');
+});
+
+test('gradients of frozen weights are not computed', () => {
+  const { groups } = groupsOf((x, frozen, w) => vjp(linear(linear(x!, frozen!), w!).sum(), constant(1), [w!]), [t(6, 8), t(8, 8), t(4, 8)]);
+  assert.is(groups.filter((g) => g.node.op === 'matmul').length, 2);
+});
+
+test('blocks that live together do not overlap, and others share', () => {
+  const blocks: Block[] = Array.from({ length: 40 }, (_, i) => ({ name: `${i}`, bytes: 300 + ((i * 7919) % 5000), first: i % 13, last: (i % 13) + ((i * 31) % 9) }));
+  const plan = planMemory(blocks, 1 << 30);
+  for (const a of blocks) {
+    for (const b of blocks) {
+      if (a === b || a.last < b.first || b.last < a.first) continue;
+      const [p, q] = [plan.spots.get(a)!, plan.spots.get(b)!];
+      assert.ok(p.arena !== q.arena || p.offset + a.bytes <= q.offset || q.offset + b.bytes <= p.offset);
+    }
+  }
+  const total = blocks.reduce((s, b) => s + b.bytes, 0);
+  assert.ok(plan.arenas[0]! < 0.8 * total);
+  assert.ok(plan.arenas[0]! >= plan.lowerBound);
+});
+
+test('what one buffer cannot hold goes to the next arena', () => {
+  const plan = planMemory([1, 2, 3].map((i) => ({ name: `${i}`, bytes: 1000, first: 0, last: 1 })), 2048);
+  assert.equal(plan.arenas, [2048, 1024]);
+});
+
+test.run();

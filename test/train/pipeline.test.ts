@@ -1,0 +1,98 @@
+/** Every job on a device with the smallest preset: VAE, latents, teacher, both phases, sampling, judging; stopped and resumed on the way. */
+import { existsSync, mkdtempSync, readFileSync, cpSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { open } from '../../engine/device.ts';
+import { host } from '../../engine/tree.ts';
+import { materialise } from '../../model/params.ts';
+import { saveTensors } from '../../model/safetensors.ts';
+import { freeTree, toDevice, toHost } from '../../train/checkpoint.ts';
+import { conditioner } from '../../train/conditions.ts';
+import { openShards } from '../../train/data/shards.ts';
+import { evaluate, sampleClips } from '../../train/infer.ts';
+import { teacherJob } from '../../train/jobs.ts';
+import { CLASSIFIER_SHAPES } from '../../train/metrics/classifier.ts';
+import { loadDiT } from '../../train/models.ts';
+import { distill, precompute, trainTeacher, trainVae, type Work } from '../../train/pipeline.ts';
+import { loadPreset } from '../../train/presets/index.ts';
+
+const device = await open();
+const preset = loadPreset('digits-test');
+const out = mkdtempSync(join(tmpdir(), 'vpae-'));
+const work: Work = { device, preset, out };
+const classifier = join(out, 'classifier.safetensors');
+await saveTensors(classifier, materialise(Object.fromEntries(Object.entries(CLASSIFIER_SHAPES).map(([name, shape]) => [name, { shape, init: { law: 'normal', value: 0.1 } }])), 1));
+
+const log = (folder: string) => readFileSync(join(folder, 'metrics.jsonl'), 'utf8').trim().split('\n').map((line) => ({ ...JSON.parse(line) as object, seconds: 0 }));
+
+test('VAE, latents and teacher; a finished part is not run again', async () => {
+  assert.ok((await trainVae(work)).done);
+  const shards = await precompute(work);
+  assert.is(shards.count, preset.data.trainClips);
+  const { latent } = shards.records([0, 1, 2, 3]);
+  assert.ok(latent.data.every(Number.isFinite));
+  assert.ok((await trainTeacher(work)).done);
+  const { dispatches } = device.counters;
+  assert.ok((await trainTeacher(work)).done);
+  assert.is(device.counters.dispatches, dispatches);
+});
+
+test('a NaN in the data leaves every tensor as it was', async () => {
+  const shards = openShards(join(out, 'data'));
+  const broken = { ...shards, batch: (...args: Parameters<typeof shards.batch>) => {
+    const b = shards.batch(...args);
+    return { ...b, latent: host(Float32Array.from(b.latent.data).fill(NaN, 0, 1), b.latent.shape) };
+  } };
+  const job = teacherJob(device, preset, broken);
+  const initial = await job.initial();
+  const { state, metrics } = await job.advance(toDevice(device, initial), 0);
+  assert.is(metrics['skipped'], 1);
+  const after = await toHost(state);
+  for (const part of ['params', 'm', 'v', 'ema'] as const) {
+    for (const [name, t] of Object.entries(after['teacher']![part]!)) assert.equal(t.data, initial['teacher']![part]![name]!.data, name);
+  }
+  freeTree(state);
+  await job.close();
+  assert.is(conditioner(preset).batch(shards, 1, 0, 2, 'x').x0.shape[0], 2);
+});
+
+test('both phases; stopped in each and resumed, the losses are the same', async () => {
+  const other = mkdtempSync(join(tmpdir(), 'vpae-'));
+  for (const part of ['vae.safetensors', 'teacher.safetensors', 'data']) cpSync(join(out, part), join(other, part), { recursive: true });
+  const whole = await distill({ ...work, classifier });
+  assert.ok(whole.done && whole.phases.length === 2 && existsSync(whole.path));
+
+  let stop = new AbortController();
+  const stops = new Set(['phase1 1', 'phase1 4', 'phase2 3']);
+  const again = () => distill({ ...work, out: other, classifier, signal: stop.signal, onProgress: ({ job, step }) => { if (stops.delete(`${job} ${step}`)) stop.abort(); } });
+  for (let left = stops.size; left > 0; left--) {
+    assert.is((await again()).done, false);
+    stop = new AbortController();
+  }
+  assert.equal((await again()).phases, whole.phases);
+  for (const phase of ['phase1', 'phase2']) assert.equal(log(join(other, phase)), log(join(out, phase)));
+});
+
+test('the student makes a clip in one evaluation, the same whatever stands beside it; the teacher takes two a step', async () => {
+  const paths = { device, vae: join(out, 'vae.safetensors'), classifier };
+  const frame = new Float32Array(preset.data.size ** 2).fill(-1);
+  const ask = (seed: number) => ({ caption: 'a 3 moving up', frame, seed });
+  const pair = await sampleClips({ ...paths, model: join(out, 'student.safetensors'), requests: [ask(1), ask(2)] });
+  const single = await sampleClips({ ...paths, model: join(out, 'student.safetensors'), requests: [ask(2)] });
+  assert.is(pair.evaluations, 1);
+  assert.ok(pair.videos[1]!.every((x, i) => Math.abs(x - single.videos[0]![i]!) < 1e-4));
+  assert.ok(pair.videos[0]!.some((x, i) => Math.abs(x - pair.videos[1]![i]!) > 1e-3), 'another seed is another clip');
+  const report = await evaluate({ ...paths, model: join(out, 'teacher.safetensors') });
+  assert.is(report.samples.evaluations, 2 * preset.teacher.sampler.steps);
+  assert.is(report.evaluation.clips, preset.data.heldOutClips);
+  const student = await loadDiT(join(out, 'student.safetensors'));
+  assert.is(student.kind, 'student');
+});
+
+test('what was made is freed: jobs leave nothing on the device', () => {
+  assert.ok(device.allocated < 2 ** 20, `${device.allocated} bytes`);
+});
+
+test.run();
