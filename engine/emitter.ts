@@ -6,7 +6,7 @@ import { f32bits, type Access, type Binding, type DType } from '../kernels/kerne
 import { keyOf } from './fuse.ts';
 import { typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from './graph.ts';
 import { Index } from './index-space.ts';
-import type { Lanes } from './vectorize.ts';
+import { swapsPairs, type Lanes } from './vectorize.ts';
 
 
 /** `t` is the type, f32 or vec4f. */
@@ -139,8 +139,8 @@ export class Emitter {
     const at = sizeOf(typeOf(v)) === 1 ? '0u' : index.linear();
     const text = `${this.leaves.get(keyOf(v))}[${at}]`;
     const name4 = this.leaves.get(keyOf(v))!;
-    const vector = this.lanes?.get(keyOf(v)) !== 'consecutive' ? `vec4f(${text})`
-      : this.scalars ? `vec4f(${[0, 1, 2, 3].map((c) => `${name4}[${at} + ${c}u]`).join(', ')})` : `${name4}[${at} / 4u]`;
+    const four = this.scalars ? `vec4f(${[0, 1, 2, 3].map((c) => `${name4}[(${at} & ~3u) + ${c}u]`).join(', ')})` : `${name4}[${at} / 4u]`;
+    const vector = this.lanes?.get(keyOf(v)) !== 'consecutive' ? `vec4f(${text})` : index.swapped ? `${four}.yxwz` : four;
     const found = this.seen.get(text);
     if (found !== undefined) return found;
     const name = this.let(this.type(dtype), this.lanes ? vector : dtype === 'f16' ? `f32(${text})` : text);
@@ -181,7 +181,11 @@ export class Emitter {
       }
       case 'flip': {
         const { axes } = n.attrs as OpAttrs['flip'];
-        return read(() => index.along(shape, (k) => axes.includes(k), (k, c) => this.let('u32', `${this.size(shape[k]! - 1)} - ${c}`)));
+        return read(() => {
+          const there = index.along(shape, (k) => axes.includes(k), (k, c) => this.let('u32', `${this.size(shape[k]! - 1)} - ${c}`));
+          if (this.lanes && swapsPairs(axes, shape)) there.swapped = !index.swapped;
+          return there;
+        });
       }
       case 'pad': return this.pad(n as Node<'pad'>, index);
       case 'concat': return this.concat(n as Node<'concat'>, index);

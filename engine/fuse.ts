@@ -57,10 +57,11 @@ interface Expr {
 export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number, fusing = true): Group[] {
   const maxLeaves = Math.max(2, Math.min(MAX_LEAVES, maxBuffers - 2));
   const materialised = new Set<string>();
-  const users = new Map<string, Set<Node>>();
+  const users = new Map<string, Set<Node>>(); // of a value under any of its names
   for (const n of graph.nodes) {
+    if (n.op === 'reshape' || n.op === 'detach') continue;
     for (const v of n.inputs) {
-      const k = keyOf(v);
+      const k = keyOf(base(v));
       (users.get(k) ?? users.set(k, new Set()).get(k)!).add(n);
     }
   }
@@ -108,7 +109,8 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
     exprs.set(n.id, e);
     const value = { node: n, out: 0 };
     const many = (users.get(keyOf(value))?.size ?? 0) > 1;
-    if (!VIEWS.has(n.op) && !REDUCES.has(n.op) && many && (e.leaves.size > REPEATABLE_LEAVES || e.nodes > 16)) materialised.add(keyOf(value));
+    const dear = e.leaves.size > REPEATABLE_LEAVES || e.nodes > 16 || e.tangled > 1;
+    if (n.op !== 'reshape' && n.op !== 'detach' && !REDUCES.has(n.op) && many && dear) materialised.add(keyOf(value));
   }
 
   const groups: Group[] = [];

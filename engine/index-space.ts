@@ -8,6 +8,8 @@ export interface IndexWriter {
 
 export class Index {
   readonly shape: readonly number[];
+  /** Four lanes read here come with neighbours exchanged; the flat index is then the first lane's. */
+  swapped = false;
   private readonly writer: IndexWriter;
   private readonly flat: (() => string) | undefined;
   private readonly coordinate: ((k: number) => string) | undefined;
@@ -18,6 +20,13 @@ export class Index {
     this.shape = shape;
     this.flat = flat;
     this.coordinate = coordinate;
+  }
+
+  /** An index made from this one. */
+  private derive(shape: readonly number[], flat?: () => string, coordinate?: (k: number) => string): Index {
+    const index = new Index(this.writer, shape, flat, coordinate);
+    index.swapped = this.swapped;
+    return index;
   }
 
   private memo(key: string, make: () => string): string {
@@ -78,9 +87,9 @@ export class Index {
     const from = real(this.shape);
     const into = real(to);
     if (!this.flat && from.length === into.length && from.every((k, i) => this.shape[k] === to[into[i]!])) {
-      return new Index(this.writer, to, undefined, (k) => this.at(from[into.indexOf(k)]!));
+      return this.derive(to, undefined, (k) => this.at(from[into.indexOf(k)]!));
     }
-    return new Index(this.writer, to, () => this.linear());
+    return this.derive(to, () => this.linear());
   }
 
   /**
@@ -91,7 +100,7 @@ export class Index {
   along(from: readonly number[], touched: (k: number) => boolean, change: (k: number, c: string) => string): Index {
     if (!this.flat) {
       const changed = from.map((_, k) => (touched(k) ? change(k, this.at(k)) : ''));
-      return new Index(this.writer, from, undefined, (k) => changed[k] || this.at(k));
+      return this.derive(from, undefined, (k) => changed[k] || this.at(k));
     }
     const runs: number[][] = [];
     const kind = (k: number) => (touched(k) ? `touched ${k}` : from[k] === this.shape[k] ? 'same' : 'broadcast');
@@ -103,12 +112,12 @@ export class Index {
     const size = (shape: readonly number[]) => runs.map((run) => run.reduce((n, k) => n * shape[k]!, 1));
     const here = this.reshaped(size(this.shape));
     const changed = runs.map(([k], g) => (touched(k!) ? change(k!, here.at(g)) : ''));
-    return new Index(this.writer, size(from), undefined, (g) => changed[g] || here.at(g)).reshaped(from);
+    return this.derive(size(from), undefined, (g) => changed[g] || here.at(g)).reshaped(from);
   }
 
   /** Where the operand of a permutation is read: its axes that stay neighbours count as one. */
   permuted(order: readonly number[], from: readonly number[]): Index {
-    if (!this.flat) return new Index(this.writer, from, undefined, (k) => this.at(order.indexOf(k)));
+    if (!this.flat) return this.derive(from, undefined, (k) => this.at(order.indexOf(k)));
     const runs: number[][] = []; // of axes of `from`, in the order of this shape
     for (const axis of order) {
       const run = runs.at(-1);
@@ -118,6 +127,6 @@ export class Index {
     const size = (run: readonly number[]) => run.reduce((n, k) => n * from[k]!, 1);
     const here = this.reshaped(runs.map(size));
     const sorted = [...runs].sort((a, b) => a[0]! - b[0]!);
-    return new Index(this.writer, sorted.map(size), undefined, (g) => here.at(runs.indexOf(sorted[g]!))).reshaped(from);
+    return this.derive(sorted.map(size), undefined, (g) => here.at(runs.indexOf(sorted[g]!))).reshaped(from);
   }
 }

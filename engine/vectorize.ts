@@ -45,6 +45,10 @@ const lastReal = (shape: readonly number[]): number => {
   return -1;
 };
 
+/** A flip that exchanges neighbours, as rotary embedding does: still one vec4 load, its lanes swizzled. */
+export const swapsPairs = (axes: readonly number[], shape: readonly number[]): boolean =>
+  axes.length === 1 && axes[0] === lastReal(shape) && shape[axes[0]!] === 2;
+
 /** How a view's operand is read when the view is read at four consecutive elements; null for neither way, undefined for no view. */
 function through(op: string, attrs: unknown, source: readonly number[], shape: readonly number[]): Lanes | null | undefined {
   const last = lastReal(shape);
@@ -59,9 +63,13 @@ function through(op: string, attrs: unknown, source: readonly number[], shape: r
     case 'permute': return whole && (attrs as OpAttrs['permute']).order[last] === lastReal(source) ? 'consecutive' : null;
     case 'slice': {
       const { start, step } = attrs as OpAttrs['slice'];
-      return whole && step[last] === 1 && start[last]! % 4 === 0 && source[last]! % 4 === 0 ? 'consecutive' : null;
+      const aligned = start[last]! % 4 === 0 && source[last]! % 4 === 0 && lastReal(source) === last;
+      return whole && step[last] === 1 && aligned ? 'consecutive' : null;
     }
-    case 'flip': return whole && !(attrs as OpAttrs['flip']).axes.includes(last) ? 'consecutive' : null;
+    case 'flip': {
+      const { axes } = attrs as OpAttrs['flip'];
+      return swapsPairs(axes, shape) || (whole && !axes.includes(last)) ? 'consecutive' : null;
+    }
     case 'pad': return whole && source[last] === shape[last] ? 'consecutive' : null;
     case 'concat': return whole && (attrs as OpAttrs['concat']).axis !== last ? 'consecutive' : null;
     default: return undefined;

@@ -10,6 +10,7 @@ import { ditShapes } from '../model/wan/dit.ts';
 import { vaeShapes } from '../model/wan/vae.ts';
 import { writeError } from './checkpoint.ts';
 import { checkPreset, type Preset } from './presets/index.ts';
+import { canonical } from './run.ts';
 
 /** `student` needs one evaluation, `teacher` many with guidance. */
 export type Kind = 'vae' | 'teacher' | 'student';
@@ -66,4 +67,13 @@ export const loadDiT = (path: string): Promise<Model<DiTConfig>> => load(path, [
 export function checkPair(vae: Model<VAEConfig>, net: Model<DiTConfig>): void {
   const made = net.about['vae'];
   if (made !== vae.hash) throw new Error(`[model] ${net.path} was trained with another VAE than ${vae.path} (it names ${String(made)}, this one is ${vae.hash})`);
+}
+
+/** A model must have the numbers that the preset says; whether blocks are recomputed does not matter to its weights. */
+export function checkFit(model: Model<DiTConfig> | Model<VAEConfig>, preset: Partial<DiTConfig> | Preset['vae']): void {
+  const has = model.config as unknown as Record<string, unknown>;
+  for (const [name, expected] of Object.entries(preset)) {
+    if (name === 'checkpoint' || canonical(has[name]) === canonical(expected)) continue;
+    throw new Error(`[model] ${model.path} has ${name} ${canonical(has[name])}, the preset says ${canonical(expected)}`);
+  }
 }

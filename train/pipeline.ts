@@ -13,13 +13,13 @@ import type { HostParams } from '../model/params.ts';
 import { freeTree, toDevice, toHost, type State } from './checkpoint.ts';
 import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { digits, conditions } from './data/digits.ts';
-import { openShards, precompute as makeShards, type Shards } from './data/shards.ts';
+import { precompute as makeShards, type Shards } from './data/shards.ts';
 import { Judge } from './eval.ts';
 import { equilibriumJob, primingJob, teacherJob, vaeJob, type OpenJob } from './jobs.ts';
 import { drive, readBest, type LoopResult, type Progress } from './loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
 import { psnr } from './metrics/frames.ts';
-import { checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
+import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
 import type { Preset } from './presets/index.ts';
 import type { Json } from './run.ts';
 import { Codec, Sampler, studentSampler } from './sample.ts';
@@ -94,6 +94,7 @@ export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
 export async function precompute(w: Work & { vae?: string; onClips?: (done: number, count: number) => void }): Promise<Shards> {
   const { preset: p, device } = w;
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
+  checkFit(vae, p.vae);
   const codec = new Codec(device, vae.config, vae.params);
   const batchSize = Math.min(32, p.data.shardClips);
   try {
@@ -112,11 +113,11 @@ export async function precompute(w: Work & { vae?: string; onClips?: (done: numb
   }
 }
 
-/** Trains the teacher on the shards in `out/data`; its averaged weights are the model. */
+/** Trains the teacher on the shards in `out/data`, made if missing; its averaged weights are the model. */
 export async function trainTeacher(w: Work & { vae?: string }): Promise<Trained> {
   const { preset: p } = w;
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
-  const shards = openShards(join(w.out, 'data'));
+  const shards = await precompute(w);
   const path = join(w.out, 'teacher.safetensors');
   const { state, step, done } = await run(w, teacherJob(w.device, p, shards), { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher });
   if (done) await saveModel(path, 'teacher', ditConfigOf(p), await toHost(state['teacher']!.ema!) as HostParams, { preset: p, steps: step, vae: vae.hash });
@@ -125,8 +126,8 @@ export async function trainTeacher(w: Work & { vae?: string }): Promise<Trained>
 }
 
 export interface Distill extends Work {
-  vae?: string;
-  teacher?: string;
+  vae?: string | undefined;
+  teacher?: string | undefined;
   /** The frozen digit classifier that chooses the best EMA. */
   classifier: string;
 }
@@ -137,7 +138,8 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const teacher = await loadDiT(w.teacher ?? join(w.out, 'teacher.safetensors'));
   checkPair(vae, teacher);
-  const shards = openShards(join(w.out, 'data'));
+  checkFit(teacher, ditConfigOf(p));
+  const shards = await precompute(w);
   const codec = new Codec(device, vae.config, vae.params);
   const sampler = new Sampler(device, p, codec);
   const path = join(w.out, 'student.safetensors');

@@ -136,8 +136,9 @@ export class Sampler {
       const start = performance.now();
       for (let i = 0; i < steps; i++) {
         await move(i);
+        if (this.device.info.kind === 'software') await this.device.idle(); // so that progress is what is done; on a GPU it would cost time
         signal?.throwIfAborted();
-        onProgress?.((first * steps + size * (i + 1)) / steps, requests.length);
+        onProgress?.(Math.min(first + (size * (i + 1)) / steps, requests.length), requests.length);
       }
       await this.device.idle();
       seconds += (performance.now() - start) / 1000;

@@ -45,12 +45,12 @@ function accumulate(plan: AttentionPlan, terms: readonly (readonly [string, stri
   const text = ['for (var d = 0u; d < p.steps; d++) {'];
   for (const [result, weight, other] of terms) {
     for (const j of range(loads(plan))) text.push(`let ${result}y${j} = get_${other}(other${j}, d);`);
-    for (const r of range(plan.own)) text.push(`var ${result}a${r} = ${result}[${r * plan.steps}u + d]${keep ? ` * ${keep}${r}` : ''};`);
+    for (const r of range(plan.own)) text.push(`var ${result}a${r} = vec4f();`);
     for (const t of range(plan.others)) {
       text.push(`let ${result}v${t} = ${share(plan, `${result}y`, t)};`);
       for (const r of range(plan.own)) text.push(`${result}a${r} = fma(vec4f(${weight}${r}_${t}), ${result}v${t}, ${result}a${r});`);
     }
-    for (const r of range(plan.own)) text.push(`${result}[${r * plan.steps}u + d] = ${result}a${r};`);
+    for (const r of range(plan.own)) text.push(`${result}[${r * plan.steps}u + d] = ${result}[${r * plan.steps}u + d]${keep ? ` * ${keep}${r}` : ''} + ${result}a${r};`);
   }
   return [...text, '}'].join('\n');
 }
@@ -68,8 +68,9 @@ export function forwardMain(plan: AttentionPlan, lengths: boolean): string {
   for (const r of range(own)) {
     text.push(`var top${r} = m${r};`);
     for (const t of range(others)) text.push(`s${r}_${t} = select(${LOWEST}, s${r}_${t} * scale, t0 + ${t}u < len); top${r} = max(top${r}, s${r}_${t});`);
-    text.push(`let keep${r} = exp(m${r} - top${r}); m${r} = top${r}; l${r} *= keep${r};`);
-    for (const t of range(others)) text.push(`s${r}_${t} = select(0.0, exp(s${r}_${t} - top${r}), t0 + ${t}u < len); l${r} += s${r}_${t};`);
+    text.push(`let keep${r} = exp(m${r} - top${r}); m${r} = top${r}; var ll${r} = 0.0;`);
+    for (const t of range(others)) text.push(`s${r}_${t} = select(0.0, exp(s${r}_${t} - top${r}), t0 + ${t}u < len); ll${r} += s${r}_${t};`);
+    text.push(`l${r} = l${r} * keep${r} + ll${r};`);
   }
   text.push(accumulate(plan, [['sum_o', 's', 'v']], 'keep'), '}');
   for (const r of range(own)) {

@@ -103,7 +103,7 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
     return a.mul(b.exp());
   })],
   pad: [on('an axis of one', [f(2, 1, 3)], (x) => x!.pad([0, 2, 0], [0, 1, 0])), on('all ways', [f(3, 4)], (x) => x!.pad([1, 0], [0, 2], [2, 1]).exp())],
-  flip: [on('two axes', [f(3, 4, 2)], (x) => x!.flip(0, 2).mul(x!))],
+  flip: [on('pairs', [f(2, 3, 8), f(8), f(3, 8)], (x, g, s) => { const y = x!.mul(g!); return y.reshape([2, 3, 4, 2]).flip(3).reshape([2, 3, 8]).mul(s!).add(y); }), on('two axes', [f(3, 4, 2)], (x) => x!.flip(0, 2).mul(x!))],
   concat: [on('parts of one', [f(2, 1, 3), f(2, 1, 3)], (a, b) => concat([a!, b!], 1)), on('three parts', [f(2, 1, 3), f(2, 4, 3), f(2, 2, 3)], (...x) => concat(x, 1).exp())],
   sum: [on('middle', [f(3, 4, 5)], (x) => x!.sum([1]).exp()), on('outer', [f(3, 4, 5)], (x) => x!.sum([0, 2], true)), on('all', [f(3, 37)], (x) => x!.square().mean())],
   amax: [on('last', [f(3, 17)], (x) => x!.amax([1])), on('ties', [{ shape: [2, 3], data: [1, 3, 3, 0, -1, -2] }], (x) => x!.amax([-1], true), true)],

@@ -91,6 +91,14 @@ test('the student makes a clip in one evaluation, the same whatever stands besid
   assert.is(student.kind, 'student');
 });
 
+test('models that do not fit are refused in one line', async () => {
+  const refused = async (work_: Promise<unknown>) => assert.match(await work_.then(() => 'accepted', (e: Error) => e.message), /^\[model\] [^\n]*$/);
+  await refused(distill({ ...work, classifier, preset: loadPreset('digits-test', ['dit.ffn_dim=32']) }));
+  await refused(precompute({ ...work, preset: loadPreset('digits-test', ['vae.dim=8']) }));
+  await refused(distill({ ...work, classifier, teacher: join(out, 'vae.safetensors') }));
+  await refused(distill({ ...work, classifier, teacher: join(out, 'none.safetensors') }));
+});
+
 test('what was made is freed: jobs leave nothing on the device', () => {
   assert.ok(device.allocated < 2 ** 20, `${device.allocated} bytes`);
 });

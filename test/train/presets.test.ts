@@ -1,0 +1,51 @@
+/** Presets and their overrides: what fits is taken, what doesn't is one clear line. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf } from '../../train/conditions.ts';
+import { checkPreset, loadPreset, presetNames } from '../../train/presets/index.ts';
+import { ditConfig, vaeConfig } from '../../model/config.ts';
+import { headShapes } from '../../model/heads.ts';
+
+test('every preset is complete, and the models take its numbers', () => {
+  for (const name of presetNames()) {
+    const p = loadPreset(name);
+    assert.is(p.name, name);
+    assert.equal(ditConfig(ditConfigOf(p)), ditConfigOf(p));
+    assert.equal(vaeConfig(vaeConfigOf(p)), vaeConfigOf(p));
+    assert.ok(Object.keys(headShapes(headConfigOf(p))).length > 0);
+    assert.ok(latentShape(p).every(Number.isInteger));
+  }
+});
+
+test('overrides change the copy, not the preset', () => {
+  const p = loadPreset('digits', ['phase1.steps=200', 'teacher.times.shift=3', 'phase2.head.kind=cross', 'phase2.taps=[1,5]']);
+  assert.equal([p.phase1.steps, p.teacher.times.law === 'logit-normal' && p.teacher.times.shift, p.phase2.head.kind, p.phase2.taps], [200, 3, 'cross', [1, 5]]);
+  assert.is.not(loadPreset('digits').phase1.steps, 200);
+});
+
+test('what is wrong is one line that names it', () => {
+  const said = (work: () => unknown): string => {
+    try {
+      work();
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return 'accepted';
+  };
+  const cases: [string[], RegExp][] = [
+    [['phase1.stepz=200'], /^\[preset\] there is no setting "phase1\.stepz": "stepz" is not among steps, /],
+    [['phase1.steps.x=200'], /"x" is not there/],
+    [['phase1.steps=many'], /^\[preset\] phase1\.steps: /],
+    [['phase1.steps=-1'], /^\[preset\] phase1\.steps: /],
+    [['phase1'], /^\[preset\] an override reads path=value, got "phase1"$/],
+    [['phase2.head.kind=conv'], /^\[preset\] phase2\.head\.kind: /],
+    [['dit.num_heads=3'], /^\[preset\] dit\.dim 128 is not a multiple of dit\.num_heads 3$/],
+    [['phase2.taps=[6]'], /^\[preset\] phase2\.taps names block 6 /],
+    [['data.frames=10'], /^\[preset\] data\.frames must be 1 \+ a multiple of 4, got 10$/],
+  ];
+  for (const [sets, expected] of cases) assert.match(said(() => loadPreset('digits', sets)), expected);
+  assert.match(said(() => loadPreset('digit')), /^\[preset\] there is no preset "digit"; there are: digits, digits-test$/);
+  assert.match(said(() => checkPreset({ name: 'x' })), /^\[preset\] /);
+});
+
+test.run();

@@ -1,0 +1,22 @@
+/** The training floor as a library: presets, the data set, the commands' functions, and the losses under them. */
+export * from './checkpoint.ts';
+export * from './conditions.ts';
+export { digits, conditions, type Clip } from './data/digits.ts';
+export { openShards, type Shards } from './data/shards.ts';
+export * as equilibrium from './equilibrium.ts';
+export * from './eval.ts';
+export * as flow from './flow.ts';
+export * from './infer.ts';
+export * from './jobs.ts';
+export * from './loop.ts';
+export * from './models.ts';
+export * from './networks.ts';
+export { cosine, emaDecay, update, warm, type AdamConfig, type Rates } from './optim.ts';
+export * from './pipeline.ts';
+export * from './presets/index.ts';
+export * as priming from './priming.ts';
+export { key, Stream } from './rng.ts';
+export * from './sample.ts';
+export { compileStep, type Step } from './step.ts';
+export { teacherStep } from './teacher.ts';
+export { vaeLoss, vaeStep } from './vae.ts';
