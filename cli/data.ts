@@ -1,4 +1,5 @@
 /** `vpae data`: the clips of a preset as a picture to look at, or as precomputed latents to train on. */
+import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { conditions, digits } from '../train/data/digits.ts';
 import { videoShape } from '../train/conditions.ts';
@@ -29,6 +30,7 @@ async function show(args: DataArgs): Promise<void> {
 
 async function make(args: DataArgs): Promise<void> {
   const p = presetOf(args);
+  willWrite(join(args.run, 'run.lock'));
   await session(`stopped; the shards that are done stay in ${args.run}, the same command makes the rest`, async ({ device, signal }) => {
     const shards = await makeShards({ device, preset: p, out: args.run, signal, vae: ownOr(args.run, args.bundle, 'vae') });
     console.log(`${args.run}/data: latents of ${shards.count} clips (${shards.made})`);

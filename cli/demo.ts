@@ -16,7 +16,7 @@ import { Codec, Sampler, studentSampler, teacherSampler, type SamplerSettings } 
 import { clipsThatFit, schedule, secondsPerStep, shortened, type Speeds } from './demo/budget.ts';
 import { origins, writeOutcome, type Outcome, type Shown } from './demo/report.ts';
 import { UsageError } from './errors.ts';
-import { CLASSIFIER, modelFile, willWrite } from './files.ts';
+import { CLASSIFIER, loadNet, modelFile, willWrite } from './files.ts';
 import { bundle, type Args } from './options.ts';
 import { duration, jobMeter, meter } from './progress.ts';
 import { session, type Session } from './session.ts';
@@ -61,8 +61,8 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   const budget = args.budget ?? (slow ? 720 : 480);
   if (slow) say(`SwiftShader is slow: training and judging are cut to what fits into ${duration(budget)}`);
   const vae = await loadVAE(modelFile(args.bundle, 'vae'));
-  const teacher = await loadDiT(modelFile(args.bundle, 'teacher'));
-  const student = existsSync(modelFile(args.bundle, 'student')) ? await loadDiT(modelFile(args.bundle, 'student')) : undefined;
+  const teacher = await loadNet(args.bundle, 'teacher');
+  const student = existsSync(modelFile(args.bundle, 'student')) ? await loadNet(args.bundle, 'student') : undefined;
   for (const net of student ? [teacher, student] : [teacher]) checkPair(vae, net);
   const made = teacher.about.preset;
   const trainClips = Math.min(sizes.train, made.data.trainClips);

@@ -1,8 +1,9 @@
 /** `vpae distill`: a teacher becomes a one-step student, through both phases of V-PAE. */
+import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { distill as distillTeacher } from '../train/pipeline.ts';
 import { Interrupted } from './errors.ts';
-import { CLASSIFIER, ownOr } from './files.ts';
+import { CLASSIFIER, ownOr, willWrite } from './files.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
 import { jobMeter } from './progress.ts';
 import { session } from './session.ts';
@@ -13,6 +14,7 @@ const options = { ...preset, ...seed, ...run('runs/digits'), ...bundle } as cons
 async function distill(args: Args<typeof options>): Promise<void> {
   const p = presetOf(args);
   const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
+  willWrite(join(args.run, 'run.lock'));
   await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
     const progress = jobMeter(() => device.allocated);
     const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, vae };

@@ -1,6 +1,5 @@
 /** How a command ends badly: one line on stderr and an exit code that scripts can use. */
 import process from 'node:process';
-import { NoAdapterError } from '../engine/adapter.ts';
 
 /** Wrong words on the command line. */
 export class UsageError extends Error {}
@@ -22,12 +21,12 @@ export function oneLine(message: string): string {
   return shown.map((l, i) => (i < shown.length - 1 && !/[.:;,]$/.test(l) ? `${l};` : l)).join(' ');
 }
 
-/** Prints an error and gives its exit code. With DEBUG set the whole message and the stack follow. */
+/** Prints an error and gives its exit code. With DEBUG set the whole message and the stack follow. Imports nothing that could fail. */
 export function report(error: unknown): number {
-  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
   const debug = process.env['DEBUG'] && !(error instanceof UsageError);
   console.error(debug ? stack : `vpae: ${oneLine(message)}`);
-  return error instanceof UsageError ? EXIT.usage : error instanceof NoAdapterError ? EXIT.noAdapter : error instanceof Interrupted ? EXIT.interrupted : EXIT.failed;
+  return error instanceof UsageError ? EXIT.usage : name === 'NoAdapterError' ? EXIT.noAdapter : error instanceof Interrupted ? EXIT.interrupted : EXIT.failed;
 }
 
 /** Edits (insert, delete, replace, swap of neighbours) that turn a into b. */

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import type { CommandModule } from 'yargs';
 import { evaluate, type Report } from '../train/infer.ts';
-import { CLASSIFIER, modelFile } from './files.ts';
+import { CLASSIFIER, loadNet, modelFile } from './files.ts';
 import { count, json, model, type Args } from './options.ts';
 import { meter } from './progress.ts';
 import { session } from './session.ts';
@@ -28,6 +28,7 @@ const row = (name: string, { evaluation, samples }: Report): Row =>
 async function evaluateModels(args: Args<typeof options>): Promise<void> {
   const asked = kinds(args);
   count('count', args.count, 2, 10_000);
+  for (const kind of asked) await loadNet(args.model, kind);
   await session('stopped; nothing was written', async ({ device, signal }) => {
     const rows: Row[] = [];
     for (const kind of asked) {

@@ -4,11 +4,13 @@ import type { CommandModule } from 'yargs';
 import { statSync } from 'node:fs';
 import { Weights } from '../model/safetensors.ts';
 import { loadDiT, loadVAE, saveModel } from '../train/models.ts';
+import { willWrite } from './files.ts';
 import { bytes } from './progress.ts';
 
 interface ExportArgs { model: string; out: string; dtype: 'f16' | 'f32' }
 
 async function exportModel({ model: path, out, dtype }: ExportArgs): Promise<void> {
+  willWrite(out);
   const model = await kindOf(path) === 'vae' ? await loadVAE(path) : await loadDiT(path);
   await saveModel(out, model.kind, model.config, model.params, { ...model.about, exportedFrom: basename(path) }, dtype.toUpperCase() as 'F16' | 'F32');
   console.log(`${out}: ${Object.keys(model.params).length} tensors in ${dtype}, ${bytes(statSync(out).size)}`);

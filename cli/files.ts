@@ -1,8 +1,10 @@
 /** Where the models of a folder lie (a bundle and a run have the same names in them), and whether a place can be written. */
 import { accessSync, constants, existsSync, mkdirSync } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { DiTConfig } from '../model/config.ts';
 import { writeError } from '../train/checkpoint.ts';
+import { loadDiT, type Model } from '../train/models.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
@@ -17,12 +19,26 @@ export const modelFile = (dir: string, kind: 'vae' | 'teacher' | 'student'): str
 export const ownOr = (run: string, bundle: string, kind: 'vae' | 'teacher'): string =>
   existsSync(modelFile(run, kind)) ? modelFile(run, kind) : modelFile(bundle, kind);
 
+/** Reads a network and checks that it is what the file's name says. @throws one line */
+export async function loadNet(dir: string, kind: 'teacher' | 'student'): Promise<Model<DiTConfig>> {
+  const model = await loadDiT(modelFile(dir, kind));
+  if (model.kind !== kind) throw new Error(`[model] ${model.path} is a ${model.kind}, expected a ${kind}`);
+  return model;
+}
+
 /** Makes the folder of a file that is to be written. @throws one line before any work is done for nothing */
 export function willWrite(path: string): void {
   try {
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(resolve(path)));
     accessSync(dirname(path), constants.W_OK);
   } catch (error) {
     throw writeError('out', path, error);
   }
+}
+
+/** Step by step: Node's own `recursive` never ends where a folder cannot be made below one that is there, as in /proc. */
+function makeFolder(dir: string): void {
+  if (existsSync(dir)) return;
+  makeFolder(dirname(dir));
+  mkdirSync(dir);
 }

@@ -6,11 +6,10 @@ import { conditions } from '../train/data/digits.ts';
 import { writeWhole } from '../train/files.ts';
 import { sampleClips } from '../train/infer.ts';
 import { frameOf } from '../train/metrics/frames.ts';
-import { loadDiT } from '../train/models.ts';
 import { videoShape } from '../train/conditions.ts';
 import type { Preset } from '../train/presets/index.ts';
 import type { Request } from '../train/sample.ts';
-import { modelFile, willWrite } from './files.ts';
+import { loadNet, modelFile, willWrite } from './files.ts';
 import { animate, writeVideo } from './media/animation.ts';
 import { contactSheet } from './media/sheet.ts';
 import type { Video } from './media/picture.ts';
@@ -73,8 +72,7 @@ function handwritten(prompt: string, p: Preset, total: number, first: number): F
 async function sample(args: SampleArgs): Promise<void> {
   const ending = check(args);
   const kind = args.teacher ? 'teacher' : 'student';
-  const path = modelFile(args.model, kind);
-  const { preset } = (await loadDiT(path)).about;
+  const { path, about: { preset } } = await loadNet(args.model, kind);
   const total = args.count;
   willWrite(args.out);
   const image = args.image === undefined ? undefined : await readImage(args.image, preset);

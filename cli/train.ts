@@ -1,18 +1,41 @@
 /** `vpae train vae|teacher`: trains one network of a preset in a run's folder, or goes on where it stopped. */
+import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
+import { CLASSIFIER_TRAINING, trainClassifier } from '../train/metrics/train-classifier.ts';
 import { trainTeacher, trainVae, type Trained } from '../train/pipeline.ts';
 import { Interrupted } from './errors.ts';
-import { ownOr } from './files.ts';
+import { ownOr, willWrite } from './files.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
 import { makeShards } from './shards.ts';
-import { jobMeter } from './progress.ts';
+import { jobMeter, meter } from './progress.ts';
 import { session } from './session.ts';
 
 const options = { ...preset, ...seed, ...run('runs/digits'), ...bundle } as const;
-type TrainArgs = Args<typeof options> & { network: 'vae' | 'teacher' };
+type TrainArgs = Args<typeof options> & { network: 'vae' | 'teacher' | 'classifier' };
+
+/** The judge of `eval`: its settings are its own, and it is trained in one go. */
+async function classifier({ run: dir, seed: s = CLASSIFIER_TRAINING.seed }: TrainArgs): Promise<void> {
+  const path = join(dir, 'classifier.safetensors');
+  willWrite(path);
+  await session('stopped; nothing was written', async ({ device, signal }) => {
+    const { steps } = CLASSIFIER_TRAINING;
+    const shown = meter('classifier', { unit: 'steps', total: steps, memory: () => device.allocated });
+    try {
+      await trainClassifier(device, path, { ...CLASSIFIER_TRAINING, seed: s }, (step, loss) => {
+        shown.at(step, `loss ${loss.toPrecision(3)}`);
+        signal.throwIfAborted();
+      });
+    } finally {
+      shown.end();
+    }
+    console.log(`${path}: ${steps} steps`);
+  });
+}
 
 async function train(args: TrainArgs): Promise<void> {
+  if (args.network === 'classifier') return classifier(args);
   const p = presetOf(args);
+  willWrite(join(args.run, 'run.lock'));
   await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
     const progress = jobMeter(() => device.allocated);
     const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress };
@@ -30,9 +53,9 @@ async function train(args: TrainArgs): Promise<void> {
 
 const command: CommandModule<object, TrainArgs> = {
   command: 'train <network>',
-  describe: 'train a VAE, or a teacher on its latents',
+  describe: 'train a VAE, a teacher on its latents, or the classifier that judges',
   builder: (y) => y
-    .positional('network', { choices: ['vae', 'teacher'] as const, demandOption: true, describe: 'what to train; a teacher needs a VAE (of the run, else the bundled one)' })
+    .positional('network', { choices: ['vae', 'teacher', 'classifier'] as const, demandOption: true, describe: 'what to train; a teacher needs a VAE (the run\'s, else the bundled one), the classifier judges clips' })
     .options(options)
     .example('$0 train vae --run runs/mine', 'trains a VAE into runs/mine/vae.safetensors')
     .example('$0 train teacher --run runs/mine --set teacher.steps=2000', 'makes the latents where they are missing, then trains on them'),

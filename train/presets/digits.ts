@@ -12,7 +12,7 @@ const digits: Preset = {
   data: {
     size: 32, frames: 9, //                 METHOD §1.14: 32x32; 9 = 1 + 4·2 frames, so three latent frames
     sprite: 20, speed: [1, 1.5], //         14 px of writing, one pixel a frame as in the trial
-    trainClips: 12000, shardClips: 1000, // budget; each clip is its own handwriting, place and speed
+    trainClips: 6000, shardClips: 500, // budget; each clip is its own handwriting, place and speed
     heldOutClips: 256, //                   the trial's count
   },
   // Wan's causal VAE with dim 96 → 8, three levels instead of four, 16 → 8 latent channels: stride (4,4,4) instead of (4,8,8).
@@ -24,7 +24,7 @@ const digits: Preset = {
     checkpoint: false, //                   activations are small: speed over memory
   },
   trainVae: {
-    steps: 2000, batch: 8, warmup: 100, //  budget: 15 minutes
+    steps: 2000, batch: 4, warmup: 100, //  budget: 20 minutes on two cores
     adam: { lr: 2e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // chosen for this size
     l1: 0.1, mse: 1, kl: 1e-4, //           mean squared error first: mean absolute error alone settles on the black background
     statClips: 512, //                      latent mean and deviation per channel, as Wan's 16 constants
