@@ -11,10 +11,11 @@ import { equilibriumJob, primingJob, teacherJob, vaeJob, type OpenJob } from '..
 import type { Preset } from '../train/presets/index.ts';
 import { noise, noiseShards } from './steps.ts';
 
-export interface Opened { flops: number; traffic: number; call(): Promise<unknown>; close(): Promise<void> }
+export interface Opened { flops: number; traffic: number; call: () => Promise<unknown>; close: () => Promise<void> }
 export interface Case { name: string; shape: string; open(): Promise<Opened> }
 
 type Shape = readonly number[];
+const thrice = (s: Shape): Shape[] => [s, s, s];
 
 function kernel(device: Device, name: string, shape: string, inputs: readonly Shape[], fn: (...x: Tensor[]) => Tensor): Case {
   return {
@@ -50,9 +51,9 @@ export function kernelCases(device: Device, p: Preset): Case[] {
     matmul('projection', rows, dim, dim),
     matmul('feed-forward', rows, dim, ffn),
     kernel(device, 'weight gradient', `${dim}x${rows} · ${rows}x${ffn}`, [[rows, dim], [rows, ffn]], (x, g) => x!.matmul(g!, { transA: true })),
-    kernel(device, 'self-attention', `${batch} of ${tokens} tokens, ${heads} heads of ${head}`, Array(3).fill([batch, tokens, heads, head]), (q, k, v) => attention(q!, k!, v!)),
-    kernel(device, 'long attention', '1 of 1024 tokens, 4 heads of 64', Array(3).fill([1, 1024, 4, 64]), (q, k, v) => attention(q!, k!, v!)),
-    kernel(device, 'causal conv3d', `[${video}], ${p.vae.dim} channels, 3³`, [video, [p.vae.dim, p.vae.dim, 3, 3, 3]], (x, w) => conv3d(x!, w!, undefined, { padLo: [2, 1, 1], padHi: [0, 1, 1] })),
+    kernel(device, 'self-attention', `${batch} of ${tokens} tokens, ${heads} heads of ${head}`, thrice([batch, tokens, heads, head]), (q, k, v) => attention(q!, k!, v!)),
+    kernel(device, 'long attention', '1 of 1024 tokens, 4 heads of 64', thrice([1, 1024, 4, 64]), (q, k, v) => attention(q!, k!, v!)),
+    kernel(device, 'causal conv3d', `[${video.join()}], ${p.vae.dim} channels, 3³`, [video, [p.vae.dim, p.vae.dim, 3, 3, 3]], (x, w) => conv3d(x!, w!, undefined, { padLo: [2, 1, 1], padHi: [0, 1, 1] })),
     kernel(device, 'layer norm', `${rows}x${dim}`, [[rows, dim]], (x) => x!.layerNorm()),
     kernel(device, 'layer norm', '4096x1024', [[4096, 1024]], (x) => x!.layerNorm()),
     kernel(device, 'GELU', `${rows}x${ffn}`, [[rows, ffn], [ffn]], (x, b) => gelu(x!.add(b!))),

@@ -10,7 +10,7 @@ export interface Peer { version: string; mode: string; size: number; ms: number;
 /** The parts of gpu.js that are used. */
 interface GpuJs {
   GPU: new (settings: { mode: string }) => { createKernel(fn: (...x: never[]) => number, settings: object): Kernel; destroy(): Promise<void> };
-  input(data: Float32Array, size: readonly number[]): unknown;
+  input: (data: Float32Array, size: readonly number[]) => unknown;
 }
 type Kernel = (...inputs: unknown[]) => unknown;
 /** What gpu.js makes of a kernel's `this` and its two-dimensional arguments. */

@@ -17,6 +17,7 @@ import { clipsThatFit, schedule, secondsPerStep, shortened, type Speeds } from '
 import { origins, writeOutcome, type Outcome, type Shown } from './demo/report.ts';
 import { UsageError } from './errors.ts';
 import { CLASSIFIER, loadNet, modelFile, willWrite } from './files.ts';
+import type { Video } from './media/picture.ts';
 import { bundle, type Args } from './options.ts';
 import { duration, jobMeter, meter } from './progress.ts';
 import { session, type Session } from './session.ts';
@@ -89,19 +90,20 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
 
   const started = now();
   const progress = jobMeter(() => device.allocated);
-  const { done, path } = await distill({ ...work, preset: short, teacher: teacher.path, classifier: CLASSIFIER, onProgress: progress.onProgress }).finally(() => progress.end());
-  if (!done) throw signal.reason;
+  const { done, path } = await distill({ ...work, preset: short, teacher: teacher.path, classifier: CLASSIFIER, onProgress: progress.onProgress }).finally(progress.end);
+  if (!done) signal.throwIfAborted();
   const seconds = now() - started;
 
   const clips = clipsThatFit(speeds, budget - now(), Math.min(sizes.clips, made.data.heldOutClips), made.teacher.sampler.steps);
   const judge = Judge.heldOut(preset, classifier, clips);
   const rows: Row[] = [{ name: 'real clips', evaluation: judge.evaluate(judge.clips.map((c) => c.video)) }];
-  const shown: Shown[] = [];
+  const video = (data: Float32Array): Video => ({ data, shape: videoShape(preset) });
+  const shown: Shown[] = [{ title: 'real clip', note: 'held out', file: 'real.webp', videos: judge.clips.map((c) => video(c.video)) }];
   const see = async (name: string, file: string, weights: Record<string, NDArray>, settings: SamplerSettings): Promise<void> => {
     const bar = meter(name, { unit: 'clips', total: clips, memory: () => device.allocated });
-    const { samples, evaluation } = await judge.judge(sampler, weights, settings, { batch: sizes.group, signal, onProgress: (n) => bar.at(Math.floor(Math.min(n, clips))) }).finally(() => bar.end());
+    const { samples, evaluation } = await judge.judge(sampler, weights, settings, { batch: sizes.group, signal, onProgress: (n) => bar.at(Math.floor(Math.min(n, clips))) }).finally(bar.end);
     rows.push({ name, evaluations: samples.evaluations, secondsPerClip: samples.seconds / clips, evaluation });
-    shown.push({ title: name, note: `${samples.evaluations} evaluation${samples.evaluations > 1 ? 's' : ''}`, file, videos: samples.videos.map((data) => ({ data, shape: videoShape(preset) })) });
+    shown.push({ title: name, note: `${samples.evaluations} evaluation${samples.evaluations > 1 ? 's' : ''}`, file, videos: samples.videos.map(video) });
     freeTree(weights);
   };
   await see('teacher', 'teacher.webp', net, teacherSampler(made));

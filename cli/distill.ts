@@ -5,7 +5,7 @@ import { distill as distillTeacher } from '../train/pipeline.ts';
 import { Interrupted } from './errors.ts';
 import { CLASSIFIER, ownOr, willWrite } from './files.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
-import { jobMeter } from './progress.ts';
+import { jobMeter, jobName } from './progress.ts';
 import { session } from './session.ts';
 import { makeShards } from './shards.ts';
 
@@ -18,14 +18,10 @@ async function distill(args: Args<typeof options>): Promise<void> {
   await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
     const progress = jobMeter(() => device.allocated);
     const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, vae };
-    try {
-      await makeShards(work);
-      const made = await distillTeacher({ ...work, teacher, classifier: CLASSIFIER });
-      if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
-      console.log(`${made.path}: ${made.phases.map((f) => `${f.name} kept step ${f.step}, score ${f.score.toFixed(3)}`).join('; ')}`);
-    } finally {
-      progress.end();
-    }
+    await makeShards(work);
+    const made = await distillTeacher({ ...work, teacher, classifier: CLASSIFIER }).finally(progress.end);
+    if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
+    console.log(`${made.path}: ${made.phases.map((f) => `${jobName(f.name)} kept step ${f.step}, score ${f.score.toFixed(3)}`).join('; ')}`);
   });
 }
 

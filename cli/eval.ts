@@ -33,16 +33,12 @@ async function evaluateModels(args: Args<typeof options>): Promise<void> {
     const rows: Row[] = [];
     for (const kind of asked) {
       const shown = meter(kind, { unit: 'clips', total: args.count, memory: () => device.allocated });
-      try {
-        const report = await evaluate({
-          device, vae: modelFile(args.model, 'vae'), model: modelFile(args.model, kind), classifier: CLASSIFIER, count: args.count,
-          signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
-        });
-        if (!rows.length) rows.push({ name: 'real clips', evaluation: report.real });
-        rows.push(row(kind, report));
-      } finally {
-        shown.end();
-      }
+      const report = await evaluate({
+        device, vae: modelFile(args.model, 'vae'), model: modelFile(args.model, kind), classifier: CLASSIFIER, count: args.count,
+        signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
+      }).finally(shown.end);
+      if (!rows.length) rows.push({ name: 'real clips', evaluation: report.real });
+      rows.push(row(kind, report));
     }
     if (args.json) console.log(JSON.stringify({ conditions: args.count, adapter: device.info.name, rows }));
     else console.log(`${draw(COLUMNS, cells(rows))}\n${args.count} held-out conditions, ${device.info.name}. ${NOTE}`);

@@ -47,9 +47,9 @@ async function main(): Promise<void> {
     .demandCommand(1, 'say which command: vpae --help lists them')
     .check(checkValues)
     .fail((message, error, usage) => {
-      const { getDescriptions } = usage as unknown as { getDescriptions(): Record<string, unknown> };
       if (error && error.name !== 'YError') throw error;
-      throw new UsageError(complaint(error?.message ?? message, Object.keys(getDescriptions())));
+      const options = (usage as unknown as { getDescriptions(): Record<string, unknown> }).getDescriptions();
+      throw new UsageError(complaint(error?.message ?? message, Object.keys(options)));
     });
   for (const command of commands) cli.command(command.default);
   await cli.parseAsync();

@@ -8,7 +8,7 @@ import { draw } from './table.ts';
 const options = { ...preset, ...json } as const;
 const LARGEST = 10;
 
-const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)}`;
+const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(1);
 
 async function plan(args: Args<typeof options>): Promise<void> {
   const p = presetOf(args);

@@ -5,9 +5,9 @@ import type { Progress } from '../train/loop.ts';
 
 export interface Meter {
   /** @param done units done so far, `note` what to say beside it, such as the loss */
-  at(done: number, note?: string): void;
-  /** Leaves the bar as it stands. */
-  end(): void;
+  at: (done: number, note?: string) => void;
+  /** Leaves the bar as it stands; anything printed later starts on its own line. */
+  end: () => void;
 }
 
 export interface MeterOptions {
@@ -82,17 +82,20 @@ function lines(title: string, unit: string, total: number, from: number, text: D
 }
 
 const NAMES: Record<string, string> = { phase1: 'priming', phase2: 'equilibrium' };
+/** A training job as people call it. */
+export const jobName = (job: string): string => NAMES[job] ?? job;
+
 /** The number of a step that says most, by job. */
 const TOLD: Record<string, readonly string[]> = { vae: ['loss'], teacher: ['loss'], phase1: ['gap', 'fakeLoss'], phase2: ['D', 'csds'] };
 
 /** Shows the training loop's progress, a meter for each job. Call `end` when the work is over or has failed. */
-export function jobMeter(memory: () => number): { onProgress(p: Progress): void; end(): void } {
+export function jobMeter(memory: () => number): { onProgress: (p: Progress) => void; end: () => void } {
   let open: { job: string; meter: Meter } | undefined;
   return {
     onProgress({ job, step, steps, metrics }) {
       if (open?.job !== job) {
         open?.meter.end();
-        open = { job, meter: meter(NAMES[job] ?? job, { unit: 'steps', total: steps, from: step - 1, memory }) };
+        open = { job, meter: meter(jobName(job), { unit: 'steps', total: steps, from: step - 1, memory }) };
       }
       open.meter.at(step, (TOLD[job] ?? []).filter((m) => m in metrics).map((m) => `${m} ${metrics[m]!.toPrecision(3)}`).join(', '));
     },

@@ -80,17 +80,13 @@ async function sample(args: SampleArgs): Promise<void> {
   const requests = frames.map((frame, i): Request => ({ caption: args.prompt, frame, seed: args.seed + i }));
   await session('stopped; nothing was written', async ({ device, signal }) => {
     const shown = meter('sampling', { unit: 'clips', total, memory: () => device.allocated });
-    try {
-      const made = await sampleClips({
-        device, vae: modelFile(args.model, 'vae'), model: path, requests, steps: args.steps, guidance: args['guidance-scale'], frames: args.frames,
-        signal, onProgress: (done) => shown.at(Math.floor(done)),
-      });
-      const clips = made.videos.map((data): Video => ({ data, shape: videoShape(made.preset) }));
-      await write(args.out, ending, args.prompt, clips);
-      console.log(`${args.out}: "${args.prompt}", ${kind}, ${made.evaluations} evaluation${made.evaluations > 1 ? 's' : ''}, ${(made.seconds / total).toPrecision(3)} s a clip`);
-    } finally {
-      shown.end();
-    }
+    const made = await sampleClips({
+      device, vae: modelFile(args.model, 'vae'), model: path, requests, steps: args.steps, guidance: args['guidance-scale'], frames: args.frames,
+      signal, onProgress: (done) => shown.at(Math.floor(done)),
+    }).finally(shown.end);
+    const clips = made.videos.map((data): Video => ({ data, shape: videoShape(made.preset) }));
+    await write(args.out, ending, args.prompt, clips);
+    console.log(`${args.out}: "${args.prompt}", ${kind}, ${made.evaluations} evaluation${made.evaluations > 1 ? 's' : ''}, ${(made.seconds / total).toPrecision(3)} s a clip`);
   });
 }
 

@@ -20,14 +20,10 @@ async function classifier({ run: dir, seed: s = CLASSIFIER_TRAINING.seed }: Trai
   await session('stopped; nothing was written', async ({ device, signal }) => {
     const { steps } = CLASSIFIER_TRAINING;
     const shown = meter('classifier', { unit: 'steps', total: steps, memory: () => device.allocated });
-    try {
-      await trainClassifier(device, path, { ...CLASSIFIER_TRAINING, seed: s }, (step, loss) => {
-        shown.at(step, `loss ${loss.toPrecision(3)}`);
-        signal.throwIfAborted();
-      });
-    } finally {
-      shown.end();
-    }
+    await trainClassifier(device, path, { ...CLASSIFIER_TRAINING, seed: s }, (step, loss) => {
+      shown.at(step, `loss ${loss.toPrecision(3)}`);
+      signal.throwIfAborted();
+    }).finally(shown.end);
     console.log(`${path}: ${steps} steps`);
   });
 }
@@ -39,15 +35,12 @@ async function train(args: TrainArgs): Promise<void> {
   await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
     const progress = jobMeter(() => device.allocated);
     const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress };
-    try {
-      const vae = ownOr(args.run, args.bundle, 'vae');
-      if (args.network === 'teacher') await makeShards({ ...work, vae });
-      const made: Trained & { psnr?: number } = args.network === 'vae' ? await trainVae(work) : await trainTeacher({ ...work, vae });
-      if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
-      console.log(`${made.path}: ${made.step} steps${made.psnr === undefined ? '' : `, ${made.psnr.toFixed(1)} dB on held-out clips`}`);
-    } finally {
-      progress.end();
-    }
+    const vae = ownOr(args.run, args.bundle, 'vae');
+    if (args.network === 'teacher') await makeShards({ ...work, vae });
+    const training: Promise<Trained & { psnr?: number }> = args.network === 'vae' ? trainVae(work) : trainTeacher({ ...work, vae });
+    const made = await training.finally(progress.end);
+    if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
+    console.log(`${made.path}: ${made.step} steps${made.psnr === undefined ? '' : `, ${made.psnr.toFixed(1)} dB on held-out clips`}`);
   });
 }
 

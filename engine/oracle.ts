@@ -21,7 +21,7 @@ export function evaluate(graph: Graph, outputs: readonly Value[], inputs: readon
   }
   const values = new Map<Node, HostTensor[]>();
   for (const node of graph.nodes) {
-    if (live.has(node)) values.set(node, node.op === 'input' ? [bind(node.attrs as OpAttrs['input'], inputs)] : run(node, values));
+    if (live.has(node)) values.set(node, node.op === 'input' ? [bind(node.attrs as OpAttrs['input'], inputs)] : reference(node, node.inputs.map((v) => values.get(v.node)![v.out]!)));
   }
   return outputs.map((v) => values.get(v.node)![v.out]!);
 }
@@ -35,8 +35,8 @@ function bind({ index, name, type }: OpAttrs['input'], inputs: readonly HostTens
   return typed(type, given.data);
 }
 
-function run(node: Node, values: ReadonlyMap<Node, HostTensor[]>): HostTensor[] {
-  const x = node.inputs.map((v) => values.get(v.node)![v.out]!);
+/** One node's outputs for given inputs. */
+export function reference(node: Node, x: readonly HostTensor[]): HostTensor[] {
   const results = opOf(node.op).oracle(x, node.attrs, node.outs);
   return results.map((data, out) => {
     const type = typeOf({ node, out });

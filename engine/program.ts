@@ -12,6 +12,7 @@ import type { Lowered } from './lowering.ts';
 import { ALIGN, planMemory, type Block, type MemoryPlan } from './memory.ts';
 import type { Output, Place, Placement } from './placement.ts';
 import { profileRun } from './profile.ts';
+import { checkRun, type Checked } from './check.ts';
 import { flags } from './flags.ts';
 
 /** A tensor's bytes on the device. */
@@ -28,10 +29,14 @@ export interface Plan {
   memory: MemoryPlan;
 }
 
+/** Sets of input buffers that bind groups are kept for. */
+const MAX_SETS = 8;
 /** Dispatches in one submit: short enough for watchdogs, long enough to hide its cost. */
 const SUBMIT_EVERY = 256;
 
 interface Step {
+  /** Number of its group. */
+  group: number;
   dispatch: Dispatch;
   spans: (Span | { input: number })[];
   uniformOffset: number;
@@ -86,6 +91,8 @@ export class Program {
   readonly uploads: (Span | undefined)[];
   private readonly name: string;
   private readonly device: Device;
+  private readonly groups: readonly Group[];
+  private readonly spanOf: (v: Value) => Span | { input: number };
   private readonly steps: Step[] = [];
   private readonly copies: { from: Span | { input: number }; to: Span | { input: number } }[];
   private readonly arenas: GPUBuffer[];
@@ -101,6 +108,7 @@ export class Program {
     this.name = name;
     this.device = device;
     this.plan = plan;
+    this.groups = groups;
     this.arenas = plan.memory.arenas.map((bytes) => device.buffer(bytes));
     this.uploads = uploads.map((bytes) => (bytes === undefined ? undefined : { buffer: device.buffer(bytes), offset: 0, bytes }));
     outputs.forEach((o, i) => {
@@ -111,15 +119,15 @@ export class Program {
       const { arena, offset } = plan.memory.spots.get(block)!;
       return { buffer: this.arenas[arena]!, offset, bytes: padded(block.bytes) };
     };
-    const spanOf = (v: Value): Span | { input: number } => {
+    this.spanOf = (v) => {
       const where = placement.places.get(keyOf(v))!;
       return where.kind === 'arena' ? arenaSpan(keyOf(v)) : this.resolve(where);
     };
     let words = 0;
     lowered.forEach((l, at) => {
-      const spans = [...l.slots.map(spanOf), ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`))];
+      const spans = [...l.slots.map(this.spanOf), ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`))];
       for (const dispatch of l.launch.dispatches) {
-        this.steps.push({ dispatch, spans: dispatch.bind.map((slot) => spans[slot]!), uniformOffset: words * 4 });
+        this.steps.push({ group: at, dispatch, spans: dispatch.bind.map((slot) => spans[slot]!), uniformOffset: words * 4 });
         words += uniformBytes(dispatch) / 4;
       }
     });
@@ -127,8 +135,7 @@ export class Program {
     for (const s of this.steps) uniforms.set(s.dispatch.params, s.uniformOffset / 4);
     this.uniform = device.uniforms(uniforms.byteLength);
     device.write(this.uniform, 0, uniforms, 'u32');
-    this.copies = placement.copies.map(({ from, to }) => ({ from: spanOf(from), to: this.resolve(to) }));
-    if (groups.length !== lowered.length) throw new EngineError('program', 'groups and launches differ');
+    this.copies = placement.copies.map(({ from, to }) => ({ from: this.spanOf(from), to: this.resolve(to) }));
   }
 
   private resolve(where: Place): Span | { input: number } {
@@ -151,17 +158,19 @@ export class Program {
     device.check();
     const groups = this.bind(inputs);
     const queue = device.gpu.queue;
-    if (flags.DEBUG >= 2 || flags.PROFILE) {
+    if (flags.VALIDATE || flags.NANCHECK) {
+      await checkRun(device, this.name, this.groups.map((group, g): Checked => ({
+        group, spanOf: (v) => at(this.spanOf(v), inputs),
+        label: this.steps.find((s) => s.group === g)?.dispatch.label ?? '',
+        encode: (pass) => this.encode(pass, groups, this.steps.findIndex((s) => s.group === g), this.steps.findLastIndex((s) => s.group === g) + 1),
+      })));
+    } else if (flags.DEBUG >= 2 || flags.PROFILE) {
       await profileRun(device, this.name, this.steps.map((s, i) => ({ dispatch: s.dispatch, pipeline: this.pipelines[i]!, group: groups[i]! })));
     } else {
       for (let start = 0; start < this.steps.length; start += SUBMIT_EVERY) {
         const encoder = device.gpu.createCommandEncoder();
         const pass = encoder.beginComputePass();
-        for (let i = start; i < Math.min(start + SUBMIT_EVERY, this.steps.length); i++) {
-          pass.setPipeline(this.pipelines[i]!);
-          pass.setBindGroup(0, groups[i]!);
-          pass.dispatchWorkgroups(...this.steps[i]!.dispatch.grid);
-        }
+        this.encode(pass, groups, start, Math.min(start + SUBMIT_EVERY, this.steps.length));
         pass.end();
         queue.submit([encoder.finish()]);
       }
@@ -180,7 +189,15 @@ export class Program {
     device.check();
   }
 
-  /** Bind groups for these buffers: made once for each set of them. */
+  private encode(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[], first: number, end: number): void {
+    for (let i = first; i < end; i++) {
+      pass.setPipeline(this.pipelines[i]!);
+      pass.setBindGroup(0, groups[i]!);
+      pass.dispatchWorkgroups(...this.steps[i]!.dispatch.grid);
+    }
+  }
+
+  /** Bind groups for these buffers: made once for each set of them, the last few sets kept. */
   private bind(inputs: readonly Span[]): GPUBindGroup[] {
     const key = inputs.map((s) => `${this.idOf(s.buffer)}+${s.offset}`).join();
     const found = this.bound.get(key);
@@ -196,6 +213,7 @@ export class Program {
       this.device.counters.bindGroups++;
       return this.device.gpu.createBindGroup({ layout: this.pipelines[i]!.getBindGroupLayout(0), entries });
     });
+    if (this.bound.size >= MAX_SETS) this.bound.delete(this.bound.keys().next().value!);
     this.bound.set(key, groups);
     return groups;
   }
