@@ -10,8 +10,8 @@ import type { HostTensor } from './tree.ts';
 export interface Checked {
   group: Group;
   label: string;
-  spanOf(v: Value): { buffer: GPUBuffer; offset: number; bytes: number };
-  encode(pass: GPUComputePassEncoder): void;
+  spanOf: (v: Value) => { buffer: GPUBuffer; offset: number; bytes: number };
+  encode: (pass: GPUComputePassEncoder) => void;
 }
 
 /** Largest difference from the float64 reference that f32 may show, against the largest value. */

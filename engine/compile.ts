@@ -10,6 +10,7 @@ import { bytesOf, Graph, printType, typeOf, type Node, type TensorType, type Val
 import { lower } from './lowering.ts';
 import { NDArray } from './ndarray.ts';
 import { place, type Output } from './placement.ts';
+import { halveOperands } from './precision.ts';
 import { Program, type Plan, type Span } from './program.ts';
 import { simplify } from './simplify.ts';
 import type { Tensor } from './tensor.ts';
@@ -21,6 +22,8 @@ export interface CompileOptions {
   donate?: readonly number[];
   /** Name in profiles and errors. */
   name?: string;
+  /** Operands of matrix products: f16 halves their traffic, sums stay f32. Where the adapter has no f16 it is f32 all the same. */
+  operands?: 'f32' | 'f16';
 }
 
 type Leaf = NDArray | HostTensor | number;
@@ -64,6 +67,7 @@ class Compiled {
   private readonly fn: (...args: unknown[]) => unknown;
   private readonly donate: ReadonlySet<number>;
   private readonly name: string;
+  private readonly half: boolean;
   private readonly built = new Map<string, Promise<Built>>();
 
   constructor(device: Device, fn: (...args: unknown[]) => unknown, options: CompileOptions) {
@@ -71,6 +75,7 @@ class Compiled {
     this.fn = fn;
     this.donate = new Set(options.donate ?? []);
     this.name = options.name ?? (fn.name || 'program');
+    this.half = options.operands === 'f16' && device.caps.f16;
   }
 
   async run(...args: unknown[]): Promise<unknown> {
@@ -116,7 +121,8 @@ class Compiled {
     const inputs = leaves.map(leafType);
     const args = flat.map((f) => f.rebuild(f.leaves.map(leafType)));
     const traced = trace(this.fn, args);
-    const simple = simplify(traced.graph, traced.outputs);
+    const lean = simplify(traced.graph, traced.outputs);
+    const simple = this.half ? halveOperands(lean.graph, lean.outputs) : lean;
     const outTree = traced.outTree;
     const outputs = this.outputs(flat, inputs, outTree, simple.graph, simple.outputs);
     if (flags.DEBUG >= 3) process.stderr.write(`${this.name}\n${simple.graph.toString()}\n`);

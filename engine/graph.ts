@@ -12,7 +12,7 @@ export interface TensorType {
   readonly dtype: DType;
 }
 
-type None = Record<never, never>;
+type None = Record<string, never>;
 export type Unary =
   | 'neg' | 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'sin' | 'cos' | 'tanh' | 'sigmoid' | 'erf' | 'abs' | 'sign' | 'floor' | 'isFinite';
 /** Comparisons give 1 or 0 in f32. */

@@ -18,7 +18,7 @@ test('the example in the README trains', () => {
     assert.is(status, 0, stderr);
     const losses = stdout.trim().split('\n').map((line) => Number(line.split(' ')[1]));
     assert.is(losses.length, 4);
-    assert.ok(losses.at(-1)! < 0.1 * 0.11, `the last of ${losses} should be far under the target's variance of 0.11`);
+    assert.ok(losses.at(-1)! < 0.1 * 0.11, `the last of ${losses.join()} should be far under the target's variance of 0.11`);
   } finally {
     rmSync(file);
   }

@@ -161,6 +161,17 @@ test('inputs that come back unchanged, swapped or twice have bytes of their own'
   assert.equal([...await out.d.read()], [1, 2]);
 });
 
+test('f16 operands keep a product within half precision of the f32 one', async () => {
+  if (!device.caps.f16) return;
+  const [x, w] = [cotangent([24, 36], 1), cotangent([20, 36], 2)];
+  const fn = (a: Tensor, b: Tensor) => gelu(linear(a, b)).matmul(b);
+  const f32 = device.compile(fn);
+  const f16 = device.compile(fn, { operands: 'f16' });
+  const [want, got] = [await (await f32(x, w)).read(), await (await f16(x, w)).read()];
+  const error = difference(got, want);
+  assert.ok(error > 0 && error < 2e-3, `differs by ${error}`);
+});
+
 test('one tensor may be every operand of an op', async () => {
   const x = cotangent([2, 5, 1, 4], 3);
   await compare('self-attention of one tensor', (t) => [attention(t!, t!, t!), t!.reshape([10, 4]).matmul(t!.reshape([10, 4]), { transB: true })], [x]);
