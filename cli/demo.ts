@@ -1,5 +1,5 @@
 /** `vpae demo` (npm start): the main job once, in minutes: distil the bundled teacher for a while, then see what one evaluation is worth. */
-import { existsSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import type { NDArray } from '../engine/ndarray.ts';
@@ -8,18 +8,19 @@ import { videoShape } from '../train/conditions.ts';
 import { Judge } from '../train/eval.ts';
 import { equilibriumJob, primingJob } from '../train/jobs.ts';
 import { loadClassifier } from '../train/metrics/classifier.ts';
-import { checkPair, loadDiT, loadVAE } from '../train/models.ts';
-import { distill } from '../train/pipeline.ts';
+import { checkPair, loadVAE, saveModel } from '../train/models.ts';
 import type { Preset } from '../train/presets/index.ts';
 import { RunFolder } from '../train/run.ts';
 import { Codec, Sampler, studentSampler, teacherSampler, type SamplerSettings } from '../train/sample.ts';
-import { clipsThatFit, schedule, secondsPerStep, shortened, type Speeds } from './demo/budget.ts';
+import type { HostParams } from '../model/params.ts';
+import { clipsThatFit, trainingTime, type Speeds } from './demo/budget.ts';
+import { trainPhase } from './demo/phase.ts';
 import { origins, writeOutcome, type Outcome, type Shown } from './demo/report.ts';
 import { UsageError } from './errors.ts';
 import { CLASSIFIER, loadNet, modelFile, willWrite } from './files.ts';
 import type { Video } from './media/picture.ts';
 import { bundle, type Args } from './options.ts';
-import { duration, jobMeter, meter } from './progress.ts';
+import { duration, meter } from './progress.ts';
 import { session, type Session } from './session.ts';
 import { makeShards } from './shards.ts';
 import { cells, COLUMNS, draw, NOTE, type Row } from './table.ts';
@@ -31,8 +32,12 @@ const options = {
 } as const;
 type DemoArgs = Args<typeof options>;
 
-/** How much to do at a time and at most, by kind of adapter. */
-const SIZES = { gpu: { group: 32, clips: 256, train: 4096 }, software: { group: 16, clips: 64, train: 512 }, slow: { group: 4, clips: 16, train: 128 } } as const;
+/** By kind of adapter: clips sampled together, conditions and training clips at most, steps in which fake model and head learn alone at first. */
+const SIZES = {
+  gpu: { group: 32, clips: 256, train: 4096, alone: 50 },
+  software: { group: 16, clips: 64, train: 512, alone: 6 },
+  slow: { group: 4, clips: 16, train: 64, alone: 1 },
+} as const;
 
 const say = (line: string): void => console.error(line);
 /** Seconds since the program started. */
@@ -48,7 +53,7 @@ async function demo(args: DemoArgs): Promise<void> {
   await session('stopped; the demo begins anew next time', async (s) => {
     const folder = await RunFolder.open(run, { job: 'demo' }, {}); // keeps a second demo out
     try {
-      for (const old of ['data', 'phase1', 'phase2']) rmSync(join(run, old), { recursive: true, force: true });
+      rmSync(join(run, 'data'), { recursive: true, force: true });
       await work(s, args, run);
     } finally {
       await folder.close();
@@ -67,34 +72,36 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   for (const net of student ? [teacher, student] : [teacher]) checkPair(vae, net);
   const made = teacher.about.preset;
   const trainClips = Math.min(sizes.train, made.data.trainClips);
-  const preset: Preset = { ...made, data: { ...made.data, trainClips, shardClips: Math.min(made.data.shardClips, trainClips) }, best: { ...made.best, clips: Math.min(2 * sizes.group, made.best.clips) } };
+  const alone = (usual: number): number => Math.min(usual, sizes.alone);
+  const preset: Preset = {
+    ...made,
+    data: { ...made.data, trainClips, shardClips: Math.min(made.data.shardClips, trainClips) },
+    phase1: { ...made.phase1, fake: { ...made.phase1.fake, warmup: alone(made.phase1.fake.warmup) } },
+    phase2: { ...made.phase2, head: { ...made.phase2.head, warmup: alone(made.phase2.head.warmup) } },
+    best: { ...made.best, clips: Math.min(2 * sizes.group, made.best.clips) },
+  };
   const classifier = await loadClassifier(CLASSIFIER);
 
-  const work = { device, preset, out: run, signal, vae: vae.path };
-  const shards = await makeShards(work);
+  const shards = await makeShards({ device, preset, out: run, signal, vae: vae.path });
   const codec = new Codec(device, vae.config, vae.params);
   const sampler = new Sampler(device, preset, codec);
-  const onDevice = (m: typeof teacher) => toDevice(device, m.params) as Record<string, NDArray>;
+  const onDevice = (params: HostParams) => toDevice(device, params) as Record<string, NDArray>;
 
-  say('measuring the first steps');
-  const net = onDevice(teacher);
-  const speeds: Speeds = {
-    ...await sampling(sampler, Judge.heldOut(preset, classifier, sizes.group), net, teacherSampler(preset)),
-    priming: await secondsPerStep(device, primingJob(device, preset, shards, teacher.params), preset.phase1.fake.warmup),
-    equilibrium: await secondsPerStep(device, equilibriumJob(device, preset, shards, teacher.params, teacher.params), preset.phase2.head.warmup),
-  };
+  const net = onDevice(teacher.params);
+  const wanted = Math.min(sizes.clips, made.data.heldOutClips);
+  const evaluations = made.teacher.sampler.steps;
+  const speeds = await sampling(sampler, Judge.heldOut(preset, classifier, sizes.group), net, teacherSampler(preset));
   signal.throwIfAborted();
-  const plan = schedule(speeds, budget - now(), Math.min(sizes.clips, made.data.heldOutClips), preset);
-  const short = shortened(preset, plan);
-  say(`${duration(budget - now())} left of ${duration(budget)}: ${plan.phase1} steps of priming at ${speeds.priming.toPrecision(2)} s, ${plan.phase2} of equilibrium at ${speeds.equilibrium.toPrecision(2)} s, then about ${plan.clips} conditions`);
+  const time = trainingTime(speeds, budget - now(), wanted, evaluations);
+  say(`${duration(budget - now())} left of ${duration(budget)}: ${duration(time.priming)} for stability priming, ${duration(time.equilibrium)} for adversarial equilibrium, the rest for judging`);
 
-  const started = now();
-  const progress = jobMeter(() => device.allocated);
-  const { done, path } = await distill({ ...work, preset: short, teacher: teacher.path, classifier: CLASSIFIER, onProgress: progress.onProgress }).finally(progress.end);
-  if (!done) signal.throwIfAborted();
-  const seconds = now() - started;
+  const phase = { device, sampler, judge: Judge.validation(preset, classifier), group: sizes.group, signal };
+  const primed = await trainPhase({ ...phase, job: primingJob(device, preset, shards, teacher.params), alone: preset.phase1.fake.warmup, seconds: time.priming });
+  const trained = await trainPhase({ ...phase, job: equilibriumJob(device, preset, shards, teacher.params, primed.params), alone: preset.phase2.head.warmup, seconds: time.equilibrium });
+  copyFileSync(vae.path, modelFile(run, 'vae')); // so that `sample --model` finds both
+  await saveModel(modelFile(run, 'student'), 'student', teacher.config, trained.params, { preset, steps: trained.steps, vae: vae.hash, teacher: teacher.hash });
 
-  const clips = clipsThatFit(speeds, budget - now(), Math.min(sizes.clips, made.data.heldOutClips), made.teacher.sampler.steps);
+  const clips = clipsThatFit(speeds, budget - now(), wanted, evaluations);
   const judge = Judge.heldOut(preset, classifier, clips);
   const rows: Row[] = [{ name: 'real clips', evaluation: judge.evaluate(judge.clips.map((c) => c.video)) }];
   const video = (data: Float32Array): Video => ({ data, shape: videoShape(preset) });
@@ -107,11 +114,11 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
     freeTree(weights);
   };
   await see('teacher', 'teacher.webp', net, teacherSampler(made));
-  await see('student trained here', 'student-here.webp', onDevice(await loadDiT(path)), studentSampler());
-  if (student) await see('bundled student', 'student-bundled.webp', onDevice(student), studentSampler());
+  await see('student trained here', 'student-here.webp', onDevice(trained.params), studentSampler());
+  if (student) await see('bundled student', 'student-bundled.webp', onDevice(student.params), studentSampler());
   await Promise.all([sampler.close(), codec.close()]);
 
-  const outcome: Outcome = { device, preset: short, seconds, trainClips, teacher, student, conditions: judge.clips, rows, shown };
+  const outcome: Outcome = { device, preset, primed, trained, trainClips, teacher, student, conditions: judge.clips, rows, shown };
   const files = await writeOutcome(args.out, outcome);
   console.log(`\n${draw(COLUMNS, cells(rows))}\n${clips} held-out conditions. ${NOTE}\n`);
   for (const { title, text } of origins(outcome)) console.log(`${title}. ${text}\n`);
@@ -119,7 +126,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
 }
 
 /** Seconds of a guided step and of all around it, for one group of clips. */
-async function sampling(sampler: Sampler, judge: Judge, net: Record<string, NDArray>, settings: SamplerSettings): Promise<Pick<Speeds, 'group' | 'guidedStep' | 'around'>> {
+async function sampling(sampler: Sampler, judge: Judge, net: Record<string, NDArray>, settings: SamplerSettings): Promise<Speeds> {
   await judge.judge(sampler, net, { ...settings, steps: 1 }); // compiles
   const start = now();
   const { samples: { seconds } } = await judge.judge(sampler, net, { ...settings, steps: 1 });

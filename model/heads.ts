@@ -1,5 +1,5 @@
 /**
- * Discriminator heads of V-PAE's second phase: tokens tapped from the generator's blocks → one logit a sample (METHOD.md §1.8).
+ * Discriminator heads of V-PAE's second phase: tokens tapped from the generator's blocks → one logit a sample (METHOD §1.8).
  *
  * `cross`: a learned query for each tap reads its tokens; the queries side by side give the logit.
  * `semantic`: before that, the queries attend to each other and to the condition's image and text tokens.

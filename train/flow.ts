@@ -1,5 +1,5 @@
 /**
- * Rectified flow, as METHOD.md §1.0 writes it: the algebra between x0, ε, x_σ and v, and the laws that times are drawn from.
+ * Rectified flow, as METHOD §1.0 writes it: the algebra between x0, ε, x_σ and v, and the laws that times are drawn from.
  *
  * σ in [0,1] is the flow time, t = 1000 σ what the network sees, x_σ = (1 - σ) x0 + σ ε, v = ε - x0. Everything is f32.
  */

@@ -12,16 +12,17 @@ import { writeReport } from '../media/report.ts';
 import { writeSheet } from '../media/sheet.ts';
 import { duration } from '../progress.ts';
 import { cells, COLUMNS, NOTE, type Row } from '../table.ts';
+import type { Trained } from './phase.ts';
 
 /** One sampler's clips, in the order of the conditions. */
 export interface Shown { title: string; note: string; file: string; videos: readonly Video[] }
 
 export interface Outcome {
   device: Device;
-  /** As it was trained here, shortened. */
+  /** As it was trained here. */
   preset: Preset;
-  /** Training seconds of both phases, and clips trained on. */
-  seconds: number;
+  primed: Trained;
+  trained: Trained;
   trainClips: number;
   teacher: Model<DiTConfig>;
   student?: Model<DiTConfig> | undefined;
@@ -35,14 +36,14 @@ const GRID = 4;
 const SCALE = 4;
 
 /** What was trained in this run and what came with the program. */
-export function origins({ preset: { phase1, phase2 }, seconds, trainClips, teacher, student }: Outcome): { title: string; text: string }[] {
+export function origins({ preset: { phase1, phase2 }, primed, trained, trainClips, teacher, student }: Outcome): { title: string; text: string }[] {
   const bundled = [`the VAE`, `the teacher (${teacher.about.steps} steps of flow matching)`];
   if (student) bundled.push(`the bundled student (${student.about.steps} steps of its second phase, distilled from this teacher with the full budget)`);
   return [
     {
       title: 'Trained here',
-      text: `The student "trained here": distilled from the bundled teacher in ${duration(seconds)}, on ${trainClips} clips. Stability priming took ${phase1.fake.warmup + phase1.steps} steps `
-        + `(the first ${phase1.fake.warmup} for the fake model alone), adversarial equilibrium ${phase2.head.warmup + phase2.steps} (the first ${phase2.head.warmup} for the head alone), `
+      text: `The student "trained here": distilled from the bundled teacher in ${duration(primed.seconds + trained.seconds)}, on ${trainClips} clips. Stability priming took ${primed.steps} steps `
+        + `(the first ${phase1.fake.warmup} for the fake model alone), adversarial equilibrium ${trained.steps} (the first ${phase2.head.warmup} for the head alone), `
         + `batches of ${phase1.batch} and ${phase2.batch}. This is a small part of a full run: it shows the way, not its end.`,
     },
     { title: 'Came bundled', text: `${bundled.join(', ')}, and the digit classifier that judges. Nothing of them was trained in this run. All were trained by this program's own commands; the README has them.`.replace(/^t/, 'T') },

@@ -1,8 +1,8 @@
 /**
  * The presets `digits` (the bundled models) and `digits-test` (seconds, for tests): every number with its source.
  *
- * Sources: METHOD §x = the method notes' sections (paper's value, or a tiny-scale default where the paper's is for 14 B parameters);
- * Wan = Wan2.1's code; trial = the quick trial of METHOD §1.17; budget = chosen so that training fits two CPU cores.
+ * Sources: METHOD §x = a section of train/METHOD.md (the paper's value, or a small-scale one where the paper's is for 14 B parameters);
+ * Wan = Wan2.1's code; trial = METHOD §1.17; budget = chosen so that training fits two CPU cores.
  */
 import type { Preset } from './schema.ts';
 
