@@ -2,8 +2,8 @@
 import type { Device } from './device.ts';
 import { EngineError } from './errors.ts';
 import { flags } from './flags.ts';
-import { keyOf, type Group } from './fuse.ts';
-import { printType, typeOf, type Value } from './graph.ts';
+import { type Group } from './fuse.ts';
+import { keyOf, printType, typeOf, type Value } from './graph.ts';
 import { reference } from './oracle.ts';
 import type { HostTensor } from './tree.ts';
 

@@ -3,8 +3,7 @@
  * the leaves; sizes and constants go through the uniform so that equal structures share one shader.
  */
 import { f32bits, type Access, type Binding, type DType } from '../kernels/kernel.ts';
-import { keyOf } from './fuse.ts';
-import { typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from './graph.ts';
+import { keyOf, typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from './graph.ts';
 import { Index } from './index-space.ts';
 import { swapsPairs, type Lanes } from './vectorize.ts';
 

@@ -2,8 +2,8 @@
  * Part of stage `fuse`: a pointwise group that is the only reader of a product becomes the product's epilogue, so that bias,
  * activation, gate and residual cost no pass over memory.
  */
-import { keyOf, type Group } from './fuse.ts';
-import { sizeOf, typeOf, type OpName, type Value } from './graph.ts';
+import { type Group } from './fuse.ts';
+import { keyOf, sizeOf, typeOf, type OpName, type Value } from './graph.ts';
 import { vectorize } from './vectorize.ts';
 
 /** Families that call an epilogue before they store. */

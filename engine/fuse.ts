@@ -6,7 +6,7 @@
  * is read, views as index arithmetic, so no copy is made for a permute, slice, pad or concat. Reductions inline their input.
  */
 import { fuseEpilogues, type FusedEpilogue } from './epilogue.ts';
-import { typeOf, sizeOf, type Graph, type Node, type OpName, type Value } from './graph.ts';
+import { base, keyOf, typeOf, sizeOf, type Graph, type Node, type OpName, type Value } from './graph.ts';
 
 export interface Group {
   kind: 'pointwise' | 'reduce' | 'anchor';
@@ -36,14 +36,6 @@ const DEAR = new Set<OpName>(['exp', 'log', 'pow', 'sin', 'cos', 'tanh', 'sigmoi
 const MAX_LEAVES = 8;
 const MAX_NODES = 48;
 const REPEATABLE_LEAVES = 2;
-
-export const keyOf = (v: Value): string => `${v.node.id}.${v.out}`;
-
-/** The value whose bytes v shares: reshapes and detaches are names, not copies. */
-export function base(v: Value): Value {
-  while (v.node.op === 'reshape' || v.node.op === 'detach') v = v.node.inputs[0]!;
-  return v;
-}
 
 interface Expr {
   leaves: Map<string, Value>;

@@ -94,6 +94,15 @@ export interface Value {
   readonly out: number;
 }
 
+/** A name for a value, unique in its graph. */
+export const keyOf = (v: Value): string => `${v.node.id}.${v.out}`;
+
+/** The value whose bytes v shares: reshapes and detaches are names, not copies. */
+export function base(v: Value): Value {
+  while (v.node.op === 'reshape' || v.node.op === 'detach') v = v.node.inputs[0]!;
+  return v;
+}
+
 export const typeOf = (v: Value): TensorType => v.node.outs[v.out]!;
 export const sizeOf = (t: TensorType): number => numel(t.shape);
 export const bytesOf = (t: TensorType): number => sizeOf(t) * BYTES[t.dtype];

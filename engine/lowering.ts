@@ -15,8 +15,8 @@ import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax } from '../kern
 import type { FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize } from './vectorize.ts';
-import { base, keyOf, type Group } from './fuse.ts';
-import { bytesOf, sizeOf, typeOf, type Node, type OpName, type Triple, type Value } from './graph.ts';
+import { type Group } from './fuse.ts';
+import { base, keyOf, bytesOf, sizeOf, typeOf, type Node, type OpName, type Triple, type Value } from './graph.ts';
 
 export interface Lowered {
   launch: Launch;

@@ -4,8 +4,8 @@
  * A donated input is written in place when the group that makes its new value is the last to read the old one; otherwise the
  * new value waits in an arena and is copied at the end.
  */
-import { base, keyOf, type Group } from './fuse.ts';
-import { sizeOf, typeOf, type Node, type Value } from './graph.ts';
+import { type Group } from './fuse.ts';
+import { base, keyOf, sizeOf, typeOf, type Node, type Value } from './graph.ts';
 
 export interface Output {
   value: Value;

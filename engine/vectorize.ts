@@ -2,8 +2,7 @@
  * Can a pointwise kernel handle four neighbours at once? It can if every leaf is read either at four consecutive elements
  * (one vec4 load) or at the same element (a splat), whatever views lie between.
  */
-import { keyOf } from './fuse.ts';
-import { sizeOf, typeOf, type OpAttrs, type Value } from './graph.ts';
+import { keyOf, sizeOf, typeOf, type OpAttrs, type Value } from './graph.ts';
 
 export type Lanes = 'consecutive' | 'same';
 

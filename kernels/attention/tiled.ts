@@ -50,12 +50,17 @@ ${multiply((i) => `${sum}${i}`, 'tileX', 'tileY')} }`;
 const stageWeights = (sum: string) => range(4).map((q) =>
   `weights[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4).map((i) => `${sum}${i}.${XYZW[q]}`).join(', ')});`).join('\n');
 
-/** result[chunk] += weightsᵀ · rows of the other tensor, chunk by chunk of D. */
+/**
+ * result[chunk] += weightsᵀ · rows of the other tensor, chunk by chunk of D. Each tile is summed from zero: added one by one to
+ * a long running sum, equal terms would all round the same way.
+ */
 const accumulate = (plan: AttentionPlan, result: string, other: string, otherCount: string) => range(chunks(plan)).map((c) => `
 workgroupBarrier();
 ${stageRows('tileY', other, 't0', otherCount, `(${(c * TILE) / 4}u + tx)`)}
 workgroupBarrier();
-${multiply((i) => `${result}${c}_${i}`, 'weights', 'tileY')}`).join('\n');
+{ ${range(4).map((i) => `var part${i} = vec4f();`).join(' ')}
+${multiply((i) => `part${i}`, 'weights', 'tileY')}
+${range(4).map((i) => `${result}${c}_${i} += part${i};`).join(' ')} }`).join('\n');
 
 const results = (plan: AttentionPlan, names: readonly string[]) => names.flatMap((n) => range(chunks(plan)).flatMap((c) => range(4).map((i) => `var ${n}${c}_${i} = vec4f();`))).join(' ');
 
@@ -88,7 +93,7 @@ for (var q = 0u; q < p.four; q++) { let t = 4u * tx + q;
 weights[t * ${LD}u + ty] = select(vec4f(), exp(weights[t * ${LD}u + ty] * scale - tops), t0 + t < len); } }`,
     ...range(4).map((i) => `{ let keep = keepRow[4u * ty + ${i}u]; ${range(chunks(plan)).map((c) => `sum_o${c}_${i} *= keep;`).join(' ')} }`),
     `workgroupBarrier();
-if (li < ${TILE}u) { for (var t = 0u; t < p.tile; t++) { l += weights[t * ${LD}u + li / 4u][li % 4u]; } }`,
+if (li < ${TILE}u) { var part = 0.0; for (var t = 0u; t < p.tile; t++) { part += weights[t * ${LD}u + li / 4u][li % 4u]; } l += part; }`,
     accumulate(plan, 'sum_o', 'v', 'p.L'), '}',
     `if (li < ${TILE}u) {
 sumRow[li] = select(0.0, 1.0 / l, len > 0u);

@@ -2,9 +2,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/autodiff.ts';
-import { base, fuse, keyOf } from '../../engine/fuse.ts';
+import { fuse } from '../../engine/fuse.ts';
 import { adamW, concat, constant, ema, gelu, linear } from '../../engine/functional.ts';
-import type { TensorType } from '../../engine/graph.ts';
+import { base, keyOf, type TensorType } from '../../engine/graph.ts';
 import { planMemory, type Block } from '../../engine/memory.ts';
 import { place } from '../../engine/placement.ts';
 import { simplify } from '../../engine/simplify.ts';
