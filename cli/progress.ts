@@ -4,8 +4,8 @@ import cliProgress from 'cli-progress';
 import type { Progress } from '../train/loop.ts';
 
 export interface Meter {
-  /** @param done units done so far, `note` what to say beside it, such as the loss */
-  at: (done: number, note?: string) => void;
+  /** @param done units done so far, `note` what to say beside it, such as the loss, `total` a new total */
+  at: (done: number, note?: string, total?: number) => void;
   /** Leaves the bar as it stands; anything printed later starts on its own line. */
   end: () => void;
 }
@@ -31,7 +31,7 @@ export function duration(seconds: number): string {
   return `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
 }
 
-export const bytes = (n: number): string => (n < 2 ** 30 ? `${(n / 2 ** 20).toFixed(0)} MiB` : `${(n / 2 ** 30).toFixed(1)} GiB`);
+export const bytes = (n: number): string => (n < 2 ** 20 ? `${(n / 2 ** 10).toFixed(0)} KiB` : n < 2 ** 30 ? `${(n / 2 ** 20).toFixed(0)} MiB` : `${(n / 2 ** 30).toFixed(1)} GiB`);
 
 const perSecond = (speed: number, unit: string): string =>
   speed >= 1 || speed === 0 ? `${speed.toFixed(speed < 10 ? 1 : 0)} ${unit}/s` : `${(1 / speed).toFixed(1)} s/${unit.replace(/s$/, '')}`;
@@ -39,7 +39,7 @@ const perSecond = (speed: number, unit: string): string =>
 /** Starts a meter. `title` is a word or two. */
 export function meter(title: string, { unit, total, from = 0, memory }: MeterOptions): Meter {
   const marks: [time: number, done: number][] = [];
-  const text = (done: number, note: string): string => {
+  const text = (done: number, note: string, all: number): string => {
     const now = performance.now();
     marks.push([now, done]);
     if (marks.length > WINDOW) marks.shift();
@@ -47,13 +47,13 @@ export function meter(title: string, { unit, total, from = 0, memory }: MeterOpt
     const speed = now > time ? (1000 * (done - before)) / (now - time) : 0;
     return [
       speed ? perSecond(speed, unit) : '', memory ? bytes(memory()) : '',
-      speed && done < total ? `${duration((total - done) / speed)} left` : '', note,
+      speed && done < all ? `${duration((all - done) / speed)} left` : '', note,
     ].filter(Boolean).join(', ');
   };
   return process.stderr.isTTY ? bar(title, unit, total, from, text) : lines(title, unit, total, from, text);
 }
 
-type Describe = (done: number, note: string) => string;
+type Describe = (done: number, note: string, total: number) => string;
 
 function bar(title: string, unit: string, total: number, from: number, text: Describe): Meter {
   const shown = new cliProgress.SingleBar({
@@ -62,7 +62,10 @@ function bar(title: string, unit: string, total: number, from: number, text: Des
   }, cliProgress.Presets.shades_classic);
   shown.start(total, from, { text: '' });
   return {
-    at(done, note = '') { shown.update(done, { text: text(done, note) }); },
+    at(done, note = '', all = total) {
+      shown.setTotal(all);
+      shown.update(done, { text: text(done, note, all) });
+    },
     end() { shown.stop(); },
   };
 }
@@ -70,15 +73,17 @@ function bar(title: string, unit: string, total: number, from: number, text: Des
 function lines(title: string, unit: string, total: number, from: number, text: Describe): Meter {
   let printed = performance.now();
   let last = from;
-  const print = (done: number, note: string): void => {
-    const described = text(done, note);
-    if (performance.now() - printed < LINE_MS && done < total) return;
-    if (done === last) return;
-    printed = performance.now();
-    last = done;
-    console.error(`${title}: ${done}/${total} ${unit}${described && `, ${described}`}`);
+  return {
+    at(done, note = '', all = total) {
+      const described = text(done, note, all);
+      const due = performance.now() - printed >= LINE_MS || done >= all;
+      if (!due || done === last) return;
+      printed = performance.now();
+      last = done;
+      console.error(`${title}: ${done}/${all} ${unit}${described && `, ${described}`}`);
+    },
+    end() {},
   };
-  return { at: (done, note = '') => print(done, note), end() {} };
 }
 
 const NAMES: Record<string, string> = { phase1: 'priming', phase2: 'equilibrium' };
@@ -97,7 +102,7 @@ export function jobMeter(memory: () => number): { onProgress: (p: Progress) => v
         open?.meter.end();
         open = { job, meter: meter(jobName(job), { unit: 'steps', total: steps, from: step - 1, memory }) };
       }
-      open.meter.at(step, (TOLD[job] ?? []).filter((m) => m in metrics).map((m) => `${m} ${metrics[m]!.toPrecision(3)}`).join(', '));
+      open.meter.at(step, (TOLD[job] ?? []).filter((m) => m in metrics).map((m) => `${m} ${metrics[m]!.toPrecision(3)}`).join(', '), steps);
     },
     end: () => open?.meter.end(),
   };

@@ -3,6 +3,7 @@
  * the leaves; sizes and constants go through the uniform so that equal structures share one shader.
  */
 import { f32bits, type Access, type Binding, type DType } from '../kernels/kernel.ts';
+import { TRIG } from '../kernels/trig.ts';
 import { keyOf, typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from './graph.ts';
 import { Index } from './index-space.ts';
 import { swapsPairs, type Lanes } from './vectorize.ts';
@@ -11,13 +12,13 @@ import { swapsPairs, type Lanes } from './vectorize.ts';
 /** `t` is the type, f32 or vec4f. */
 const UNARY: { [K in Unary]: (a: string, t: string) => string } = {
   neg: (a) => `-${a}`, exp: (a) => `exp(${a})`, log: (a) => `log(${a})`, sqrt: (a) => `sqrt(${a})`, rsqrt: (a) => `inverseSqrt(${a})`,
-  sin: (a) => `sin(${a})`, cos: (a) => `cos(${a})`,
+  sin: (a) => `sine(${a})`, cos: (a) => `cosine(${a})`,
   tanh: (a, t) => `tanh(clamp(${a}, ${t}(-15.0), ${t}(15.0)))`, // tanh(100) is NaN on one driver
   sigmoid: (a) => `(1.0 / (1.0 + exp(-${a})))`, erf: (a) => `erf(${a})`, abs: (a) => `abs(${a})`, sign: (a) => `sign(${a})`, floor: (a) => `floor(${a})`,
   isFinite: (a) => `finite(${a})`,
 };
 /** Functions of four are the function of one, four times. */
-const SCALAR_ONLY = new Set<string>(['erf', 'isFinite', 'pow']);
+const SCALAR_ONLY = new Set<string>(['erf', 'isFinite', 'pow', 'sin', 'cos']);
 const BINARY: { [K in Binary]: (a: string, b: string, t: string) => string } = {
   add: (a, b) => `${a} + ${b}`, sub: (a, b) => `${a} - ${b}`, mul: (a, b) => `${a} * ${b}`, div: (a, b) => `${a} / ${b}`,
   max: (a, b) => `max(${a}, ${b})`, min: (a, b) => `min(${a}, ${b})`, pow: (a, b) => `power(${a}, ${b})`,
@@ -256,8 +257,10 @@ export class Emitter {
 const zero = (d: DType): string => (d === 'i32' ? '0i' : d === 'u32' ? '0u' : '0.0');
 
 /** Library functions the code calls, in a fixed order. */
-export const library = (code: string): string =>
-  Object.entries(LIBRARY).filter(([name]) => code.includes(`${name}(`)).map(([, text]) => text).join('\n');
+export const library = (code: string): string => [
+  ...Object.entries(LIBRARY).filter(([name]) => code.includes(`${name}(`)).map(([, text]) => text),
+  ...(/\b(sine|cosine)\(/.test(code) ? [TRIG] : []),
+].join('\n');
 
 export const bindingOf = (name: string, dtype: DType, access: Access): Binding => ({ name, type: dtype, access });
 

@@ -11,7 +11,7 @@ import { stepsThatFit } from './budget.ts';
 export interface Phase {
   device: Device;
   job: OpenJob;
-  /** Steps at the start in which the fake model or the head learns alone. */
+  /** Steps at the start in which the fake model or the head learns alone; cut short where they take over a quarter of the time. */
   alone: number;
   seconds: number;
   judge: Judge;
@@ -21,10 +21,13 @@ export interface Phase {
   signal: AbortSignal;
 }
 
-export interface Trained { params: HostParams; steps: number; seconds: number }
+export interface Trained { params: HostParams; steps: number; /** Of them. */ alone: number; seconds: number }
+
+/** The step of both networks that decides how many there will be: the one before it compiles. */
+const TIMED = 2;
 
 /**
- * The first whole step compiles, the next is timed and decides how many there will be; when the time is up the phase ends all the same.
+ * One step of both networks compiles, the next is timed and decides how many there will be; when the time is up the phase ends all the same.
  * The generator's average is judged half-way and at the end, on clips that are neither trained on nor held out; the better is kept.
  */
 export async function trainPhase({ device, job, alone, seconds, judge, sampler, group, signal }: Phase): Promise<Trained> {
@@ -39,22 +42,28 @@ export async function trainPhase({ device, job, alone, seconds, judge, sampler, 
     const found = judge.score(evaluation);
     if (!best || found > best.score) best = { score: found, params: await toHost(average) as HostParams };
   };
+  const most = job.steps - alone;
+  /** Steps done alone and by both networks, and how many of the latter the time allows. */
+  const done = { alone: 0, both: 0, fit: most };
+  const step = async (n: number): Promise<void> => {
+    const before = spent();
+    const { state: next, metrics } = await job.advance(state, n);
+    state = next;
+    signal.throwIfAborted();
+    if (n < alone) done.alone++;
+    else done.both++;
+    if (done.both <= TIMED) done.fit = stepsThatFit(done.both, spent() - before, seconds - spent(), most);
+    if (done.both > 0 && spent() > seconds) done.fit = done.both;
+    onProgress({ job: job.name, step: done.alone + done.both, steps: done.alone + done.fit, metrics, speed: 0, eta: 0 });
+  };
   try {
-    let total = job.steps;
-    let done = 0;
-    while (done < total) {
-      const before = spent();
-      const { state: next, metrics } = await job.advance(state, done);
-      state = next;
-      done++;
-      signal.throwIfAborted();
-      if (done === alone + 2) total = stepsThatFit(done, spent() - before, seconds - spent(), job.steps);
-      if (done > alone && spent() > seconds) total = done;
-      onProgress({ job: job.name, step: done, steps: total, metrics, speed: 0, eta: 0 });
-      if (done === Math.ceil((total + alone) / 2) && done > alone + 2) await score();
+    while (done.alone < alone && spent() < seconds / 4) await step(done.alone);
+    while (done.both < done.fit) {
+      await step(alone + done.both);
+      if (done.both > TIMED && done.both === Math.ceil(done.fit / 2)) await score();
     }
     await score();
-    return { params: best!.params, steps: done, seconds: spent() };
+    return { params: best!.params, steps: done.alone + done.both, alone: done.alone, seconds: spent() };
   } finally {
     end();
     freeTree(state);

@@ -43,7 +43,7 @@ export function origins({ preset: { phase1, phase2 }, primed, trained, trainClip
     {
       title: 'Trained here',
       text: `The student "trained here": distilled from the bundled teacher in ${duration(primed.seconds + trained.seconds)}, on ${trainClips} clips. Stability priming took ${primed.steps} steps `
-        + `(the first ${phase1.fake.warmup} for the fake model alone), adversarial equilibrium ${trained.steps} (the first ${phase2.head.warmup} for the head alone), `
+        + `(the first ${primed.alone} for the fake model alone), adversarial equilibrium ${trained.steps} (the first ${trained.alone} for the head alone), `
         + `batches of ${phase1.batch} and ${phase2.batch}. This is a small part of a full run: it shows the way, not its end.`,
     },
     { title: 'Came bundled', text: `${bundled.join(', ')}, and the digit classifier that judges. Nothing of them was trained in this run. All were trained by this program's own commands; the README has them.`.replace(/^t/, 'T') },

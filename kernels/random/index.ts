@@ -1,5 +1,6 @@
 /** Counter-based random numbers: every element is a function of (key, index, stream), so any device draws the same video. */
 import { ceilDiv, foldGrid, shader, type Access, type Caps, type Launch } from '../kernel.ts';
+import { TRIG } from '../trig.ts';
 
 export interface RandomProblem {
   n: number;
@@ -23,7 +24,7 @@ const WORKGROUP = 64;
 /** 24 bits of each word, as exact floats in [0, 1); the normal's logarithm takes (0, 1]. */
 const DRAW = {
   uniform: 'f32(b.x >> 8u) * 0x1p-24f',
-  normal: 'sqrt(-2.0 * log((f32(b.x >> 8u) + 1.0) * 0x1p-24f)) * cos(6.283185307179586 * f32(b.y >> 8u) * 0x1p-24f)',
+  normal: 'sqrt(-2.0 * log((f32(b.x >> 8u) + 1.0) * 0x1p-24f)) * cosine(6.283185307179586 * f32(b.y >> 8u) * 0x1p-24f)',
 };
 
 /** Slots: key u32[2], out f32[n]. Element i draws from threefry(key, (i, stream)); normals by Box-Muller. */
@@ -32,7 +33,7 @@ export function random(_caps: Caps, { n, dist, stream, access }: RandomProblem):
     params: ['n', 'stream'],
     buffers: [{ name: 'key', type: 'u32', access }, { name: 'dst', type: 'f32', access: 'read_write' }],
     workgroup: [WORKGROUP, 1, 1],
-    functions: THREEFRY,
+    functions: dist === 'normal' ? `${THREEFRY}\n${TRIG}` : THREEFRY,
     main: `  let i = (wid.x + wid.y * nwg.x) * ${WORKGROUP}u + li;
   if (i >= p.n) { return; }
   let b = threefry(vec2u(key[0], key[1]), vec2u(i, p.stream));
