@@ -11,7 +11,7 @@ import { lower } from './lowering.ts';
 import { NDArray } from './ndarray.ts';
 import { place, type Output } from './placement.ts';
 import { halveOperands } from './precision.ts';
-import { Program, type Plan, type Span } from './program.ts';
+import { planProgram, Program, type Plan, type Span } from './program.ts';
 import { simplify } from './simplify.ts';
 import type { Tensor } from './tensor.ts';
 import { trace } from './trace.ts';
@@ -94,9 +94,11 @@ class Compiled {
     return built.outTree.rebuild(results);
   }
 
+  /** Nothing is allocated: the stages up to the memory plan are pure. */
   async plan(...args: unknown[]): Promise<Plan> {
     const flat = args.map((a) => flatten<Leaf>(a));
-    return (await this.build(flat, flat.flatMap((f) => f.leaves))).program.plan;
+    const { lowered, placement, outputs, uploads } = this.analyse(flat, flat.flatMap((f) => f.leaves));
+    return planProgram(this.name, lowered, placement, outputs, uploads, this.device).plan;
   }
 
   async free(): Promise<void> {
@@ -116,7 +118,8 @@ class Compiled {
     return found;
   }
 
-  private async make(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Promise<Built> {
+  /** Every stage up to launches. */
+  private analyse(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]) {
     const { device } = this;
     const inputs = leaves.map(leafType);
     const args = flat.map((f) => f.rebuild(f.leaves.map(leafType)));
@@ -136,7 +139,12 @@ class Compiled {
     const lowered = groups.map((g) => lower(g, context));
     if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
     const uploads = leaves.map((leaf, i) => (leaf instanceof NDArray ? undefined : Math.max(4, Math.ceil(bytesOf(inputs[i]!) / 4) * 4)));
-    const program = new Program(this.name, device, groups, lowered, placement, outputs, uploads);
+    return { inputs, outTree, groups, lowered, placement, outputs, uploads };
+  }
+
+  private async make(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Promise<Built> {
+    const { inputs, outTree, groups, lowered, placement, outputs, uploads } = this.analyse(flat, leaves);
+    const program = new Program(this.name, this.device, groups, lowered, placement, outputs, uploads);
     await program.prepare();
     if (flags.DEBUG >= 1) {
       const { plan } = program;
