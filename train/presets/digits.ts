@@ -30,7 +30,7 @@ const digits: Preset = {
     statClips: 512, //                      latent mean and deviation per channel, as Wan's 16 constants
   },
   teacher: {
-    steps: 4000, batch: 32, warmup: 200, // trial
+    steps: 3400, batch: 32, warmup: 200, // trial: 4000; budget: an hour on two cores
     adam: { lr: 1.5e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01, clip: 1 }, // trial's rate; METHOD §1.5 weight decay of the repos
     ema: 0.999, //                          METHOD §1.14 has 0.9995 for 30k steps; shorter here
     times: { law: 'logit-normal', mean: 0, std: 1, shift: 1 }, // METHOD §1.14
@@ -38,7 +38,7 @@ const digits: Preset = {
     sampler: { steps: 50, guidance: 2, shift: 1 }, // METHOD §1.14 and trial: Euler 50, g 2 = 100 evaluations
   },
   phase1: {
-    steps: 300, batch: 16, warmup: 20, //   trial: 100-300 steps
+    steps: 150, batch: 16, warmup: 20, //   trial: 100-300 steps; budget
     generator: {
       adam: { lr: 5e-5, beta1: 0, beta2: 0.999, eps: 1e-8, weightDecay: 0, clip: 1 }, // trial's rate; METHOD §1.5: β (0, 0.999), clip 1
       times: { law: 'endpoint', from: 0.9, pure: 0.5 }, // paper's interval [0.9T, T]; METHOD §1.4: half at t = T
@@ -52,7 +52,7 @@ const digits: Preset = {
     guidance: 2, wmin: 1e-2, //             trial; METHOD §1.5 floor for unit-variance data
   },
   phase2: {
-    steps: 300, batch: 16, warmup: 20, //   trial
+    steps: 150, batch: 16, warmup: 20, //   trial: the gain comes within 200; budget
     generator: { adam: { lr: 2e-5, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, ema: 0.98 }, // METHOD §1.6; trial's EMA
     head: {
       adam: { lr: 1e-4, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // METHOD §1.6
