@@ -8,6 +8,7 @@ import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import { flatten, mapTree, type HostTensor } from '../engine/tree.ts';
 import { saveTensors, Weights } from '../model/safetensors.ts';
+import { writeError } from './files.ts';
 import type { Trained } from './optim.ts';
 
 /** Every network a job trains, by name: `generator`, `fake`, `head` … */
@@ -90,14 +91,3 @@ type OnHost<T> = T extends NDArray ? HostTensor : T extends object ? { [K in key
 
 /** Gives the memory of a tree of tensors back. */
 export const freeTree = (tree: unknown): void => flatten<NDArray>(tree).leaves.forEach((t) => t.free());
-
-const REASONS: Record<string, string> = {
-  ENOSPC: 'the disk is full', EDQUOT: 'the disk quota is used up', EACCES: 'no permission to write there', EPERM: 'no permission to write there',
-  EROFS: 'the file system is read-only', ENOENT: 'the folder does not exist', ENOTDIR: 'a part of the path is a file', EEXIST: 'a file of that name is in the way',
-};
-
-/** A failed write as one line that says why and what is left. */
-export function writeError(who: string, path: string, error: unknown, rest = ''): Error {
-  const { code, message } = error as NodeJS.ErrnoException;
-  return new Error(`[${who}] could not write ${path}: ${(code && REASONS[code]) ?? message}${rest}`, { cause: error });
-}

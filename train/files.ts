@@ -1,4 +1,4 @@
-/** Files that are written whole or not at all. */
+/** Files that are written whole or not at all, and why a write failed. */
 import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 
@@ -17,8 +17,21 @@ export function writeWhole(path: string, content: Uint8Array | string): void {
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
-    const { code, message } = error as NodeJS.ErrnoException;
-    const reason = code === 'ENOSPC' ? 'the disk is full' : code === 'EACCES' || code === 'EROFS' ? 'no permission to write there' : message;
-    throw new Error(`[write] ${path}: ${reason}`, { cause: error });
+    throw new Error(`[write] ${path}: ${reasonOf(error)}`, { cause: error });
   }
+}
+
+const REASONS: Record<string, string> = {
+  ENOSPC: 'the disk is full', EDQUOT: 'the disk quota is used up', EACCES: 'no permission to write there', EPERM: 'no permission to write there',
+  EROFS: 'the file system is read-only', ENOENT: 'the folder does not exist', ENOTDIR: 'a part of the path is a file', EEXIST: 'a file of that name is in the way',
+};
+
+function reasonOf(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return (code && REASONS[code]) ?? message;
+}
+
+/** A failed write as one line that says why and what is left. */
+export function writeError(who: string, path: string, error: unknown, rest = ''): Error {
+  return new Error(`[${who}] could not write ${path}: ${reasonOf(error)}${rest}`, { cause: error });
 }

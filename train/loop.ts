@@ -6,7 +6,8 @@ import type { NDArray } from '../engine/ndarray.ts';
 import type { HostTensor } from '../engine/tree.ts';
 import type { HostParams } from '../model/params.ts';
 import { saveTensors, Weights } from '../model/safetensors.ts';
-import { latestCheckpoint, loadCheckpoint, saveCheckpoint, toDevice, toHost, writeError, type State } from './checkpoint.ts';
+import { latestCheckpoint, loadCheckpoint, saveCheckpoint, toDevice, toHost, type State } from './checkpoint.ts';
+import { writeError } from './files.ts';
 import { RunFolder, type Json } from './run.ts';
 
 export type Metrics = Record<string, number>;

@@ -8,7 +8,7 @@ import type { HostParams } from '../model/params.ts';
 import { loadParams, saveTensors, Weights } from '../model/safetensors.ts';
 import { ditShapes } from '../model/wan/dit.ts';
 import { vaeShapes } from '../model/wan/vae.ts';
-import { writeError } from './checkpoint.ts';
+import { writeError } from './files.ts';
 import { checkPreset, type Preset } from './presets/index.ts';
 import { canonical } from './run.ts';
 

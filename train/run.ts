@@ -6,8 +6,7 @@ import { appendFileSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
-import { writeError } from './checkpoint.ts';
-import { writeWhole } from './files.ts';
+import { writeError, writeWhole } from './files.ts';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
