@@ -5,7 +5,7 @@ export { IMAGE_PATCH, imageTokens } from './imagetokens.ts';
 export { initLora, LORA_TARGETS, mergeLora, withLora } from './lora.ts';
 export { Scope, type HostParams, type Params } from './params.ts';
 export { loadParams, saveTensors, Weights } from './safetensors.ts';
-export { eulerSchedule, eulerStep, shiftSigma, TRAIN_TIMESTEPS } from './schedule.ts';
+export { schedule, shiftSigma, SOLVER_KINDS, solverStep, startState, TRAIN_TIMESTEPS, type Schedule, type SolverKind, type SolverState } from './schedulers/index.ts';
 export { embedCaptions, embeddingTable, tokenize, VOCABULARY } from './text.ts';
 export { dit, ditShapes, initDiT, type DiTInput, type DiTOutput, type Samples } from './wan/dit.ts';
 export { ditTables, timeEmbedding, tokenGrid, type DiTTables } from './wan/tables.ts';

@@ -5,7 +5,7 @@
  */
 import type { HostTensor } from '../engine/tree.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { shiftSigma, TRAIN_TIMESTEPS } from '../model/schedule.ts';
+import { shiftSigma, TRAIN_TIMESTEPS } from '../model/schedulers/index.ts';
 import { Stream } from './rng.ts';
 
 /** t = T σ. */

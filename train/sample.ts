@@ -7,7 +7,7 @@ import { host, type HostTensor } from '../engine/tree.ts';
 import { numel } from '../kernels/kernel.ts';
 import type { VAEConfig } from '../model/config.ts';
 import type { HostParams, Params } from '../model/params.ts';
-import { eulerSchedule } from '../model/schedule.ts';
+import { schedule } from '../model/schedulers/index.ts';
 import { decode, denormalise, encode, latentStats, normalise, type LatentStats } from '../model/wan/vae.ts';
 import { freeTree, toDevice } from './checkpoint.ts';
 import { conditioner, ditConfigOf, latentShape, stackRows, videoShape } from './conditions.ts';
@@ -109,7 +109,7 @@ export class Sampler {
   /** Clips for requests, in their order, `batch` at a time. */
   async sample(net: Weights, requests: readonly Request[], settings: SamplerSettings, { batch = 32, onProgress, signal }: { batch?: number | undefined; onProgress?: ((done: number, count: number) => void) | undefined; signal?: AbortSignal | undefined } = {}): Promise<Samples> {
     const { kind, steps, shift, guidance } = settings;
-    const { sigmas } = eulerSchedule(steps, shift);
+    const { sigmas } = schedule('euler', steps, shift);
     const size = Math.min(batch, requests.length);
     const dit = ditConfigOf(this.preset);
     const videos: Float32Array[] = [];

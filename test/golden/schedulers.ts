@@ -2,7 +2,7 @@
 import { stack } from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
-import { eulerSchedule, eulerStep } from '../../model/schedule.ts';
+import { schedule, solverStep, startState, type SolverKind, type SolverState } from '../../model/schedulers/index.ts';
 import { noise, velocityOf } from '../../train/flow.ts';
 import type { Executor } from './executor.ts';
 import { judge, type Case, type Fixture, type Verdict } from './format.ts';
@@ -11,21 +11,24 @@ import { judge, type Case, type Fixture, type Verdict } from './format.ts';
 const velocity = (M: Tensor, b: Tensor, x: Tensor, t: number): Tensor =>
   M.matmul(x.reshape([M.shape[0]!, -1])).add(b.unsqueeze(1).mul(t / 1000)).reshape(x.shape);
 
+interface Inputs<T> { M: T; b: T; start: SolverState<T>; weights: readonly T[] }
+
 export async function schedulerCase(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
-  if (c['solver'] !== 'euler') return { status: 'skip', note: `solver ${c['solver']} is not part of the project` };
-  const { sigmas, timesteps } = eulerSchedule(c['steps'] as number, c['shift'] as number);
-  const sample = ({ M, b, x0 }: Record<'M' | 'b' | 'x0', Tensor>): Record<string, Tensor> => {
+  const { sigmas, timesteps, weights } = schedule(c['solver'] as SolverKind, c['steps'] as number, c['shift'] as number);
+  const sample = ({ M, b, start, weights }: Inputs<Tensor>): Record<string, Tensor> => {
     const samples: Tensor[] = [], velocities: Tensor[] = [];
-    let x = x0.squeeze(0);
-    timesteps.forEach((t, i) => {
-      const v = velocity(M, b, x, t);
-      x = eulerStep(x, v, sigmas[i]!, sigmas[i + 1]!);
+    let state = start;
+    timesteps.forEach((t, k) => {
+      const v = velocity(M, b, state.x, t);
+      state = solverStep(state, v, weights[k]!);
       velocities.push(v);
-      samples.push(x);
+      samples.push(state.x);
     });
     return { samples: stack(samples, 0), velocities: stack(velocities, 0) };
   };
-  const got = await executor.run(sample, fixture.under('toy/') as Record<'M' | 'b' | 'x0', HostTensor>);
+  const x = fixture.get('toy/x0');
+  const inputs: Inputs<HostTensor> = { M: fixture.get('toy/M'), b: fixture.get('toy/b'), start: startState(host(x.data, x.shape.slice(1))), weights };
+  const got = await executor.run(sample, inputs);
   return judge(fixture, c.name, { ...got, sigmas: host(sigmas, [sigmas.length]), timesteps: host(timesteps, [timesteps.length]) });
 }
 

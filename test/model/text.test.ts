@@ -1,9 +1,8 @@
-/** The tiny tokenizer, the frozen embedding, the image tokens, and the Euler schedule. */
+/** The tiny tokenizer, the frozen embedding and the image tokens. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { host } from '../../engine/tree.ts';
 import { imageTokens } from '../../model/imagetokens.ts';
-import { eulerSchedule } from '../../model/schedule.ts';
 import { embedCaptions, embeddingTable, tokenize, VOCABULARY } from '../../model/text.ts';
 import { oracle } from '../golden/executor.ts';
 
@@ -37,12 +36,6 @@ test('image tokens are 8 px patches, row by row', async () => {
   const at = (n: number, channel: number, row: number, column: number) => ((n * c + channel) * h + row) * w + column;
   // Token 4 is the patch at (1, 1); its number 64 + 8 + 2 is channel 1, row 1, column 2 of it.
   assert.is(y!.data[(1 * 6 + 4) * 192 + 64 + 10], at(1, 1, 8 + 1, 8 + 2));
-});
-
-test('the Euler schedule runs from 1 to 0, bent by the shift', () => {
-  const { sigmas, timesteps } = eulerSchedule(4, 5);
-  assert.equal(sigmas.map((s) => Math.round(s * 1e4) / 1e4), [1, 0.9375, 0.8333, 0.625, 0]);
-  assert.equal(timesteps.map(Math.round), [1000, 938, 833, 625]);
 });
 
 test.run();

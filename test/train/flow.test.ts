@@ -2,7 +2,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { host } from '../../engine/tree.ts';
-import { shiftSigma } from '../../model/schedule.ts';
+import { shiftSigma } from '../../model/schedulers/index.ts';
 import { drawTimes, noise, toX0, velocityOf } from '../../train/flow.ts';
 import { guidedVelocity, timeAt, velocity } from '../../train/networks.ts';
 import { batch, close, dit, draw, latent, onHost, weights } from './onhost.ts';

@@ -1,0 +1,35 @@
+/** Noise levels of flow-matching samplers, and what one step of any of them is made of. */
+import { host, type HostTensor } from '../../engine/tree.ts';
+
+export const TRAIN_TIMESTEPS = 1000;
+
+/** s σ / (1 + (s - 1) σ): with s > 1 more of the schedule lies near pure noise. */
+export const shiftSigma = (sigma: number, shift: number): number => (shift * sigma) / (1 + (shift - 1) * sigma);
+
+/** `steps` levels from `first` towards 0, evenly spaced and then shifted, and 0 behind them. */
+export function sigmaLevels(first: number, steps: number, shift: number): number[] {
+  const stride = -first / steps; // numpy's linspace, to the bit: truncated timesteps depend on it
+  return [...Array.from({ length: steps }, (_, k) => shiftSigma(first + k * stride, shift)), 0];
+}
+
+/** Timesteps 1000 σ of all levels but the last. */
+export const timestepsOf = (sigmas: readonly number[]): number[] => sigmas.slice(0, -1).map((s) => TRAIN_TIMESTEPS * s);
+
+/** One step from level k to k + 1. With x̂0 = x - σ v: corrected = Σ correct · (x, last, x̂0, m1, m2), next = Σ predict · (corrected, x̂0, m1). */
+export interface StepWeights {
+  readonly sigma: number;
+  readonly correct: readonly [x: number, last: number, x0: number, m1: number, m2: number];
+  readonly predict: readonly [corrected: number, x0: number, m1: number];
+}
+
+/** No corrector: the sample is taken as it was predicted. */
+export const UNCORRECTED: StepWeights['correct'] = [1, 0, 0, 0, 0];
+
+/** Weights as the input f32[9] of `solverStep`. */
+export const packWeights = ({ sigma, correct, predict }: StepWeights): HostTensor => host([sigma, ...correct, ...predict], [9]);
+
+/** λ = log(α / σ) with α = 1 - σ; infinite at the ends. */
+export const logSNR = (sigma: number): number => Math.log(1 - sigma) - Math.log(sigma);
+
+/** From level s to t with x̂0 held: x_t = ratio x_s + gain x̂0, where gain = α_t (1 - e^-h), written so that σ_s = 1 and σ_t = 0 are no special cases. */
+export const exactStep = (s: number, t: number): { ratio: number; gain: number } => ({ ratio: t / s, gain: 1 - t - ((1 - s) * t) / s });
