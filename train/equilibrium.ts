@@ -6,10 +6,10 @@ import { numel } from '../kernels/kernel.ts';
 import type { DiTConfig } from '../model/config.ts';
 import { head, type HeadConfig } from '../model/heads.ts';
 import type { Params } from '../model/params.ts';
+import { cosine, health } from './diagnostics.ts';
 import { noise } from './flow.ts';
 import { features, guidedX0, pictures, predictX0, stackConditions, stackTimes, type Batch, type Condition, type Time } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from './optim.ts';
-import { cosine, deviation } from './priming.ts';
 
 export interface Str1 {
   weight: number;
@@ -110,7 +110,7 @@ export function generatorGradients(p: EquilibriumConfig, generator: Params, ema:
     grads: vjp(x0, gD.add(gS), generator),
     metrics: {
       G: score.neg(), gD: length(gD), gS: length(gS), cos: cosine(gD, gS), csds: csds.mean(), csdsFirst: csds.slice(2, 0, 1).mean(),
-      deviation: deviation(seen).div(deviation(x)),
+      ...health(seen, x),
     },
   };
 }

@@ -6,6 +6,7 @@ import { numel } from '../kernels/kernel.ts';
 import type { DiTConfig } from '../model/config.ts';
 import { withLora } from '../model/lora.ts';
 import type { Params } from '../model/params.ts';
+import { cosine, health } from './diagnostics.ts';
 import { noise, velocityOf } from './flow.ts';
 import { guidedX0, predictX0, velocity, type Batch, type Time } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from './optim.ts';
@@ -31,14 +32,13 @@ export function vsdGradient(x0: Tensor, real: Tensor, fake: Tensor, wmin: number
   return where(g.isFinite(), g, zeros(g.shape));
 }
 
-/** Cosine of the angle between two tensors. */
-export function cosine(a: Tensor, b: Tensor): Tensor {
-  return a.mul(b).sum().div(a.square().sum().mul(b.square().sum()).add(1e-30).sqrt());
-}
-
 export interface PrimingConfig { dit: DiTConfig; guidance: number; wmin: number; loraScale: number }
 
-/** One update of the generator `s` against the frozen teacher and the fake model. */
+/**
+ * One update of the generator `s` against the frozen teacher and the fake model.
+ * Of the metrics, `floor` is the share of samples whose normaliser is at its floor; `lag` is the fake model's squared error on the
+ * generator's samples beside the teacher's: a fake model that keeps up has less, 1 is one that learned nothing of them.
+ */
 export function primingStep(p: PrimingConfig, adam: AdamConfig) {
   return (s: Trained, real: Params, lora: Params, batch: Batch, at: PrimingInputs) => {
     const { x0: x, c } = batch;
@@ -56,15 +56,12 @@ export function primingStep(p: PrimingConfig, adam: AdamConfig) {
     const gap = seen.sub(xr);
     return {
       ...state,
-      metrics: { G: G.square().mean().sqrt(), gap: gap.abs().mean(), cos: cosine(gap, G), deviation: deviation(seen).div(deviation(x)), norm, skipped },
+      metrics: {
+        G: G.square().mean().sqrt(), gap: gap.abs().mean(), cos: cosine(gap, G), floor: overSample(gap.abs()).lt(p.wmin).mean(),
+        lag: mse(seen, xf).div(mse(seen, xr)), ...health(seen, x), norm, skipped,
+      },
     };
   };
-}
-
-/** Root of the mean variance of the channels: 1 for unit-variance data; above the data's it is saturation. */
-export function deviation(x: Tensor): Tensor {
-  const centred = x.sub(x.mean([0, 2, 3, 4], true));
-  return centred.square().mean().sqrt();
 }
 
 /** One update of the fake model: flow matching of its adapter on what the generator makes. */

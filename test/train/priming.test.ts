@@ -6,9 +6,10 @@ import { constant, stopGradient } from '../../engine/functional.ts';
 import { host } from '../../engine/tree.ts';
 import { initLora, withLora } from '../../model/lora.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
+import { cosine as angle, health } from '../../train/diagnostics.ts';
 import { guidedX0, predictX0, timeAt, velocity } from '../../train/networks.ts';
 import { cosine, emaDecay, update, warm } from '../../train/optim.ts';
-import { cosine as angle, vsdGradient } from '../../train/priming.ts';
+import { vsdGradient } from '../../train/priming.ts';
 import { batch, close, dit, draw, latent, onHost, weights } from './onhost.ts';
 
 const t = timeAt(dit, host([0.4, 0.8], [2]));
@@ -93,6 +94,16 @@ test('schedules: warm-up, cosine to zero, averages that forget the start; the an
   assert.ok(Math.abs(cosine(1, 55, 10, 100) - 0.5) < 1e-12 && cosine(1, 99, 10, 100) < 1e-3);
   assert.equal([0, 8, 10000].map((n) => emaDecay(0.99, n)), [0.1, 0.5, 0.99]);
   assert.ok(Math.abs(onHost([host([1, 1], [2]), host([1, 0], [2])], angle).data[0]! - Math.SQRT1_2) < 1e-12);
+});
+
+test('health: contrast, motion and first frame beside the real ones', () => {
+  const still = [[1, -1], [1, -1], [3, -3]]; // three frames of two cells
+  const video = (frames: number[][]) => host(frames.flat(), [1, 1, frames.length, 1, 2]);
+  const got = onHost([video(still.map((f) => f.map((v) => 2 * v))), video(still)], health);
+  assert.equal([got['deviation']!, got['motion']!].map((t) => Number(t.data[0]!.toFixed(12))), [2, 2]);
+  assert.is(got['first']!.data[0], 1);
+  assert.is(onHost([video(still.map(() => [1, -1])), video(still)], health)['motion']!.data[0], 0);
+  assert.not.ok('motion' in onHost([video([[1, 2]]), video([[3, 4]])], health), 'a still does not move');
 });
 
 test.run();
