@@ -1,8 +1,8 @@
 /**
  * The Wan2.1 causal video VAE, as functions over parameters under the checkpoint's names.
  *
- * Reference: wan/modules/vae.py of Wan2.1. Wan runs it in chunks of frames with a cache; this is the closed form of the same
- * function: 1 + s k frames ↔ 1 + k latent frames, s the temporal stride, frame 0 apart.
+ * Reference: wan/modules/vae.py of Wan2.1: 1 + s k frames ↔ 1 + k latent frames, s the temporal stride, frame 0 apart.
+ * A clip goes through as a whole, or in chunks that hand on a cache, with the same result.
  */
 import { silu } from '../../engine/functional.ts';
 import { fail, printShapes } from '../../engine/errors.ts';
@@ -10,10 +10,14 @@ import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { vaeStride, type VAEConfig } from '../config.ts';
 import { materialise, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
-import { causalConv, channelNorm, convSpecs, gainSpecs, layer, layerSpecs, type Layer } from './vaelayers.ts';
+import { Cache, causalConv, channelNorm, convSpecs, gainSpecs, layer, layerSpecs, type Layer } from './vaelayers.ts';
 
-/** Told of intermediate values, under the names of the reference tensors; for tests. */
-export type Probe = (name: string, value: Tensor) => void;
+export interface VAEOptions {
+  /** For a clip in chunks: what the chunk before left, and where this one leaves the same. */
+  cache?: Cache;
+  /** Told of intermediate values, under the names of the reference tensors; for tests. */
+  probe?: (name: string, value: Tensor) => void;
+}
 
 const middle = (dim: number): Layer[] => [
   { kind: 'residual', inputs: dim, outputs: dim }, { kind: 'attention', dim }, { kind: 'residual', inputs: dim, outputs: dim },
@@ -64,48 +68,48 @@ export function vaeSpecs(c: VAEConfig): Specs {
 export const vaeShapes = (config: VAEConfig): Record<string, readonly number[]> => shapesOf(vaeSpecs(config));
 export const initVAE = (config: VAEConfig, seed: number): HostParams => materialise(vaeSpecs(config), seed);
 
-function run(s: Scope, name: string, layers: readonly Layer[], x: Tensor, probe: Probe): Tensor {
+function run(s: Scope, name: string, layers: readonly Layer[], x: Tensor, { cache, probe }: Required<VAEOptions>): Tensor {
   return layers.reduce((h, l, i) => {
-    const y = layer(s.scope(name).scope(i), l, h);
+    const y = layer(s.scope(name).scope(i), l, h, cache);
     probe(`${s.prefix}.${name}.${i}`, y);
     return y;
   }, x);
 }
 
-const head = (s: Scope, x: Tensor): Tensor => causalConv(s, 'head.2', silu(channelNorm(x, s.get('head.0.gamma'))));
+const head = (s: Scope, x: Tensor, cache: Cache): Tensor => causalConv(s, 'head.2', silu(channelNorm(x, s.get('head.0.gamma'))), cache);
 
 /**
  * Video [B, channels, T, H, W] in [-1, 1] → the latent's mean and log variance [B, z_dim, T', H', W'], not normalised.
- * Only the first 1 + s k frames count; Wan drops the rest without a word.
+ * Only the first 1 + s k frames count, s k where the chunk is not the first; Wan drops the rest without a word.
  */
-export function encode(params: Params | Scope, config: VAEConfig, video: Tensor, probe: Probe = () => {}): { mean: Tensor; logvar: Tensor } {
+export function encode(params: Params | Scope, config: VAEConfig, video: Tensor, { cache = new Cache(), probe = () => {} }: VAEOptions = {}): { mean: Tensor; logvar: Tensor } {
   const s = Scope.of(params);
   const [strideT, strideH, strideW] = vaeStride(config);
   const [, channels, frames, height, width] = video.shape as [number, number, number, number, number];
   if (channels !== config.channels) fail('vae', `video ${printShapes(video.shape)} has ${channels} channels, expected ${config.channels}`);
   if (height % strideH || width % strideW) fail('vae', `height and width must be multiples of ${strideH}, got ${printShapes(video.shape)}`);
-  const used = frames - ((frames - 1) % strideT);
+  const used = frames - ((frames - (cache.before ? 0 : 1)) % strideT);
   const e = s.scope('encoder');
-  let x = causalConv(e, 'conv1', video.slice(2, 0, used));
+  let x = causalConv(e, 'conv1', video.slice(2, 0, used), cache);
   probe('encoder.conv1', x);
-  x = run(e, 'downsamples', downsamples(config), x, probe);
-  x = run(e, 'middle', middle(config.dim * config.dim_mult.at(-1)!), x, probe);
-  x = head(e, x);
+  x = run(e, 'downsamples', downsamples(config), x, { cache, probe });
+  x = run(e, 'middle', middle(config.dim * config.dim_mult.at(-1)!), x, { cache, probe });
+  x = head(e, x, cache);
   probe('enc_raw', x);
-  const [mean, logvar] = causalConv(s, 'conv1', x).split(1, 2) as [Tensor, Tensor];
+  const [mean, logvar] = causalConv(s, 'conv1', x, cache).split(1, 2) as [Tensor, Tensor];
   return { mean, logvar };
 }
 
 /** Latent [B, z_dim, T', H', W'], not normalised → video [B, channels, T, H, W], not clamped. */
-export function decode(params: Params | Scope, config: VAEConfig, z: Tensor, probe: Probe = () => {}): Tensor {
+export function decode(params: Params | Scope, config: VAEConfig, z: Tensor, { cache = new Cache(), probe = () => {} }: VAEOptions = {}): Tensor {
   const s = Scope.of(params);
   if (z.shape[1] !== config.z_dim) fail('vae', `latent ${printShapes(z.shape)} has ${z.shape[1]} channels, expected ${config.z_dim}`);
   const d = s.scope('decoder');
-  let x = causalConv(d, 'conv1', causalConv(s, 'conv2', z));
+  let x = causalConv(d, 'conv1', causalConv(s, 'conv2', z, cache), cache);
   probe('decoder.conv1', x);
-  x = run(d, 'middle', middle(config.dim * config.dim_mult.at(-1)!), x, probe);
-  x = run(d, 'upsamples', upsamples(config), x, probe);
-  return head(d, x);
+  x = run(d, 'middle', middle(config.dim * config.dim_mult.at(-1)!), x, { cache, probe });
+  x = run(d, 'upsamples', upsamples(config), x, { cache, probe });
+  return head(d, x, cache);
 }
 
 /** Statistics of each latent channel [z_dim], as inputs of `normalise` and `denormalise`. */

@@ -1,8 +1,8 @@
 /** The layers of the Wan2.1 VAE: causal convolution, channel norm, residual block, attention within a frame, resampling. */
-import { attention, concat, conv3d, silu } from '../../engine/functional.ts';
+import { attention, concat, conv3d, full, silu } from '../../engine/functional.ts';
 import type { Triple } from '../../engine/graph.ts';
 import type { Tensor } from '../../engine/tensor.ts';
-import { kaiming, ones, Scope, under, zeros, type Init, type Specs } from '../params.ts';
+import { kaiming, ones, Scope, under, zeros, type Init, type Params, type Specs } from '../params.ts';
 
 /** What stands at one place of the encoder or decoder. `time`: the resampling goes over time too. */
 export type Layer =
@@ -21,12 +21,35 @@ export function convSpecs(inputs: number, outputs: number, kernel: readonly numb
 /** Gain of a channel norm over video, or over single images. */
 export const gainSpecs = (dim: number, axes: 3 | 2 = 3): Specs => ({ gamma: { shape: [dim, ...Array<number>(axes).fill(1)], init: ones } });
 
+/**
+ * What the layers remember of earlier frames when a clip comes in chunks: their last inputs, under the layer's name.
+ * Without `before` the clip begins here, and a whole clip is a beginning that nothing follows.
+ */
+export class Cache {
+  readonly before: Params | undefined;
+  readonly after: Record<string, Tensor> = {};
+
+  constructor(before?: Params) {
+    this.before = before;
+  }
+
+  /** x [B,C,T,H,W] with what stood before it in front; its last `count` frames are kept for the next chunk, zeros before the clip. */
+  join(name: string, x: Tensor, count: number): Tensor {
+    const past = this.before?.[name];
+    const seen = past ? concat([past, x], 2) : x;
+    const surplus = seen.shape[2]! - count;
+    this.after[name] = surplus < 0 ? seen.pad([0, 0, -surplus, 0, 0], [0, 0, 0, 0, 0]) : seen.slice(2, surplus);
+    return seen;
+  }
+}
+
 /** Convolution of [B,C,T,H,W] that sees no later frame: all padding in time stands in front. Kernel sizes are odd. */
-export function causalConv(s: Scope, name: string, x: Tensor): Tensor {
+export function causalConv(s: Scope, name: string, x: Tensor, cache: Cache): Tensor {
   const w = s.get(`${name}.weight`);
   const [kt, kh, kw] = w.shape.slice(2) as unknown as Triple;
   const [ph, pw] = [(kh - 1) / 2, (kw - 1) / 2];
-  return conv3d(x, w, s.get(`${name}.bias`), { padLo: [kt - 1, ph, pw], padHi: [0, ph, pw] });
+  const seen = kt > 1 ? cache.join(s.scope(name).prefix, x, kt - 1) : x;
+  return conv3d(seen, w, s.get(`${name}.bias`), { padLo: [kt - 1 - (seen.shape[2]! - x.shape[2]!), ph, pw], padHi: [0, ph, pw] });
 }
 
 /** Convolution of each frame with a (kh, kw) kernel. */
@@ -48,11 +71,11 @@ const residualSpecs = (inputs: number, outputs: number): Specs => ({
   ...(inputs !== outputs && under('shortcut', convSpecs(inputs, outputs, [1, 1, 1]))),
 });
 
-function residual(s: Scope, x: Tensor): Tensor {
+function residual(s: Scope, x: Tensor, cache: Cache): Tensor {
   const r = s.scope('residual');
-  const first = causalConv(r, '2', silu(channelNorm(x, r.get('0.gamma'))));
-  const y = causalConv(r, '6', silu(channelNorm(first, r.get('3.gamma'))));
-  return y.add(s.has('shortcut.weight') ? causalConv(s, 'shortcut', x) : x);
+  const first = causalConv(r, '2', silu(channelNorm(x, r.get('0.gamma'))), cache);
+  const y = causalConv(r, '6', silu(channelNorm(first, r.get('3.gamma'))), cache);
+  return y.add(s.has('shortcut.weight') ? causalConv(s, 'shortcut', x, cache) : x);
 }
 
 const attentionSpecs = (dim: number): Specs => ({
@@ -74,11 +97,13 @@ const downSpecs = (dim: number, time: boolean): Specs => ({
 });
 
 /** Halves height and width; with `time`, 1 + 2k frames become 1 + k: frame 0 stays, frame j comes from frames 2j-2 … 2j. */
-function down(s: Scope, x: Tensor, time: boolean): Tensor {
+function down(s: Scope, x: Tensor, time: boolean, cache: Cache): Tensor {
   const y = frameConv(s, 'resample.1', x, { stride: [1, 2, 2], padLo: [0, 0, 0], padHi: [0, 1, 1] });
-  if (!time || y.shape[2] === 1) return y;
-  const later = conv3d(y, s.get('time_conv.weight'), s.get('time_conv.bias'), { stride: [2, 1, 1] });
-  return concat([y.slice(2, 0, 1), later], 2);
+  if (!time) return y;
+  const seen = cache.join(s.scope('time_conv').prefix, y, 1);
+  const halve = () => conv3d(seen, s.get('time_conv.weight'), s.get('time_conv.bias'), { stride: [2, 1, 1] });
+  if (cache.before) return halve();
+  return y.shape[2] === 1 ? y : concat([y.slice(2, 0, 1), halve()], 2);
 }
 
 const upSpecs = (dim: number, time: boolean): Specs => ({
@@ -95,15 +120,20 @@ function enlarge(x: Tensor): Tensor {
  * Doubles height and width and halves the channels; with `time`, 1 + k frames become 1 + 2k.
  * Frame 0 passes by the temporal convolution and is not part of its context: what streaming through a cache comes to.
  */
-function up(s: Scope, x: Tensor, time: boolean): Tensor {
-  const wide = time && x.shape[2]! > 1 ? concat([x.slice(2, 0, 1), doubleFrames(s, x.slice(2, 1))], 2) : x;
-  return frameConv(s, 'resample.1', enlarge(wide), { padLo: [0, 1, 1], padHi: [0, 1, 1] });
+function up(s: Scope, x: Tensor, time: boolean, cache: Cache): Tensor {
+  return frameConv(s, 'resample.1', enlarge(time ? doubleFrames(s, x, cache) : x), { padLo: [0, 1, 1], padHi: [0, 1, 1] });
 }
 
-/** [B,C,T,H,W] → [B,C,2T,H,W]: the convolution gives 2C channels, the first C the earlier frame. */
-function doubleFrames(s: Scope, x: Tensor): Tensor {
-  const [b, c, t, h, w] = x.shape as [number, number, number, number, number];
-  return causalConv(s, 'time_conv', x).reshape([b, 2, c, t, h * w]).permute([0, 2, 3, 1, 4]).reshape([b, c, 2 * t, h, w]);
+/** [B,C,T,H,W] → [B,C,2T,H,W], the clip's frame 0 apart: the convolution gives 2C channels, the first C the earlier frame. */
+function doubleFrames(s: Scope, x: Tensor, cache: Cache): Tensor {
+  const double = (y: Tensor): Tensor => {
+    const [b, c, t, h, w] = y.shape as [number, number, number, number, number];
+    return causalConv(s, 'time_conv', y, cache).reshape([b, 2, c, t, h * w]).permute([0, 2, 3, 1, 4]).reshape([b, c, 2 * t, h, w]);
+  };
+  if (cache.before) return double(x);
+  if (x.shape[2]! > 1) return concat([x.slice(2, 0, 1), double(x.slice(2, 1))], 2);
+  cache.after[s.scope('time_conv').prefix] = full(x.shape.with(2, s.get('time_conv.weight').shape[2]! - 1), 0);
+  return x;
 }
 
 export function layerSpecs(l: Layer): Specs {
@@ -112,8 +142,8 @@ export function layerSpecs(l: Layer): Specs {
   return l.kind === 'down' ? downSpecs(l.dim, l.time) : upSpecs(l.dim, l.time);
 }
 
-export function layer(s: Scope, l: Layer, x: Tensor): Tensor {
-  if (l.kind === 'residual') return residual(s, x);
+export function layer(s: Scope, l: Layer, x: Tensor, cache: Cache): Tensor {
+  if (l.kind === 'residual') return residual(s, x, cache);
   if (l.kind === 'attention') return frameAttention(s, x);
-  return l.kind === 'down' ? down(s, x, l.time) : up(s, x, l.time);
+  return l.kind === 'down' ? down(s, x, l.time, cache) : up(s, x, l.time, cache);
 }

@@ -4,7 +4,9 @@ import * as assert from 'uvu/assert';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { vaeConfig, vaeStride } from '../../model/config.ts';
+import type { Params } from '../../model/params.ts';
 import { decode, denormalise, encode, initVAE, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';
+import { Cache } from '../../model/wan/vaelayers.ts';
 import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled } from './tiny.ts';
 
@@ -14,10 +16,10 @@ const params = scrambled(vaeSpecs(config), 0.15);
 const encoded = async (video: HostTensor): Promise<HostTensor> => (await oracle.run(({ p, x }) => ({ mean: encode(p, config, x).mean }), { p: params, x: video }))['mean']!;
 const decoded = async (z: HostTensor): Promise<HostTensor> => (await oracle.run(({ p, x }) => ({ y: decode(p, config, x) }), { p: params, x: z }))['y']!;
 
-/** The first `count` frames of [1,C,T,H,W]. */
-function frames(x: HostTensor, count: number): HostTensor {
+/** `count` frames of [1,C,T,H,W], the first ones unless told. */
+function frames(x: HostTensor, count: number, first = 0): HostTensor {
   const [, c, t, h, w] = x.shape as [number, number, number, number, number];
-  const data = Float64Array.from({ length: c * count * h * w }, (_, i) => x.data[Math.floor(i / (count * h * w)) * t * h * w + (i % (count * h * w))]!);
+  const data = Float64Array.from({ length: c * count * h * w }, (_, i) => x.data[(Math.floor(i / (count * h * w)) * t + first) * h * w + (i % (count * h * w))]!);
   return host(data, [1, c, count, h, w]);
 }
 
@@ -28,6 +30,46 @@ test('a prefix of the video has a prefix of the latent, down to one image', asyn
   assert.equal(whole.shape, [1, 3, 3, 2, 2]);
   assert.ok(largest(await encoded(frames(video, 5)), frames(whole, 2)) < 1e-12);
   assert.ok(largest(await encoded(frames(video, 1)), frames(whole, 1)) < 1e-12);
+});
+
+/** Runs `chunks` of frames (or latent frames) of x one after another, each with the cache of the one before. */
+async function inChunks(x: HostTensor, chunks: readonly number[], run: (p: Params, x: Tensor, cache: Cache) => Tensor): Promise<HostTensor[]> {
+  const parts: HostTensor[] = [];
+  let before: Record<string, HostTensor> | undefined;
+  let at = 0;
+  for (const count of chunks) {
+    const out = await oracle.run(({ p, chunk, past }) => {
+      const cache = new Cache(past);
+      return { y: run(p, chunk, cache), ...cache.after };
+    }, { p: params, chunk: frames(x, count, at), past: before });
+    const { y, ...after } = out;
+    parts.push(y!);
+    before = after;
+    at += count;
+  }
+  return parts;
+}
+
+test('a clip in chunks is the whole clip', async () => {
+  const latent = await encoded(video);
+  for (const chunks of [[1, 4, 4], [1, 8], [5, 4]]) {
+    let at = 0;
+    for (const part of await inChunks(video, chunks, (p, x, cache) => encode(p, config, x, { cache }).mean)) {
+      assert.ok(largest(part, frames(latent, part.shape[2]!, at)) < 1e-12, `encode ${chunks.join()}`);
+      at += part.shape[2]!;
+    }
+    assert.is(at, 3);
+  }
+  const z = noise('z', [1, 3, 3, 2, 2]);
+  const whole = await decoded(z);
+  for (const chunks of [[1, 1, 1], [1, 2], [2, 1]]) {
+    let at = 0;
+    for (const part of await inChunks(z, chunks, (p, x, cache) => decode(p, config, x, { cache }))) {
+      assert.ok(largest(part, frames(whole, part.shape[2]!, at)) < 1e-12, `decode ${chunks.join()}`);
+      at += part.shape[2]!;
+    }
+    assert.is(at, 9);
+  }
 });
 
 test('surplus frames are dropped', async () => {
