@@ -6,6 +6,8 @@
  * in the text, so that one configuration compiles once however many shapes use it.
  */
 
+import type { Tuning } from './tuning.ts';
+
 export type DType = 'f32' | 'f16' | 'i32' | 'u32';
 export const BYTES: Record<DType, number> = { f32: 4, f16: 2, i32: 4, u32: 4 };
 
@@ -25,6 +27,8 @@ export interface Caps {
   maxWorkgroupBytes: number;
   maxStorageBuffers: number;
   maxBindingBytes: number;
+  /** What was measured on this device. */
+  tuning?: Tuning;
 }
 
 export type Grid = readonly [number, number, number];

@@ -51,7 +51,7 @@ function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: read
 
 /** Slots: q, k, v, lengths? → o [B, N, H, D], lse [B, H, N]. Rows without keys give o = 0 and lse = −3.4e38. */
 export function attention(caps: Caps, p: AttentionProblem): Launch {
-  const plan = planAttention(caps, p, p.N);
+  const plan = planAttention(caps, 'attention', p, 'queries');
   const out = p.lengths ? 4 : 3;
   const uses: Use[] = [
     ...['q', 'k', 'v'].map((name, slot) => ({ name, slot, rows: true })),
@@ -66,7 +66,7 @@ export function attention(caps: Caps, p: AttentionProblem): Launch {
 export function attentionGrad(caps: Caps, p: AttentionProblem): Launch {
   const out = p.lengths ? 7 : 6;
   const rows = p.B * p.H * p.N, product = 2 * p.B * p.H * p.N * p.L * p.D;
-  const queries = planAttention(caps, p, p.N), keys = planAttention(caps, p, p.L);
+  const queries = planAttention(caps, 'attentionGrad', p, 'queries'), keys = planAttention(caps, 'attentionGrad', p, 'keys');
   const stats: Dispatch = {
     label: `attention delta ${queries.vec ? 'vec' : 'plain'} ${p.B}x${p.N}x${p.H}x${p.D}`,
     wgsl: shader({

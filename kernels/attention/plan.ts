@@ -1,5 +1,6 @@
 /** Attention planner: (capabilities, problem) → the configuration both tiers print from. Pure. */
 import { ceilDiv, type Access, type Binding, type Caps } from '../kernel.ts';
+import { choose, combinations, near } from '../tuning.ts';
 
 /** o = softmax(scale · q kᵀ) v by head. q, o: [B, N, H, D]; k, v: [B, L, H, D]; lse: [B, H, N]. All f32, contiguous. */
 export interface AttentionProblem {
@@ -15,7 +16,13 @@ export interface AttentionProblem {
   access: readonly Access[];
 }
 
-export interface AttentionPlan {
+/** scalar: rows a lane holds, and rows of the other side it meets at a time. */
+export interface AttentionConfig {
+  own: number;
+  others: number;
+}
+
+export interface AttentionPlan extends AttentionConfig {
   tier: 'scalar' | 'tiled';
   /** D is a multiple of 4: rows are read and written as vec4. */
   vec: boolean;
@@ -24,19 +31,23 @@ export interface AttentionPlan {
   /** scalar: lanes that share loads by broadcast (1: none). */
   lanes: number;
   threads: number;
-  /** scalar: rows a lane holds, and rows of the other side it meets at a time. */
-  own: number;
-  others: number;
 }
 
 /** Rows and columns of a score tile in the tiled tier, and the columns of D staged at a time. */
 export const TILE = 32;
 
-export function planAttention(caps: Caps, p: AttentionProblem, rows: number): AttentionPlan {
+/** `side`: whose rows the lanes hold, queries or keys. */
+export function planAttention(caps: Caps, family: 'attention' | 'attentionGrad', p: AttentionProblem, side: 'queries' | 'keys'): AttentionPlan {
   const steps = ceilDiv(p.D, 4), vec = p.D % 4 === 0;
   if (caps.tier === 'tiled') return { tier: 'tiled', vec, steps, lanes: 1, threads: 64, own: TILE, others: TILE };
   const lanes = caps.subgroup || 1, threads = caps.subgroup || 32;
-  return { tier: 'scalar', vec, steps, lanes, threads, own: rows > threads ? 2 : 1, others: lanes > 1 ? 16 : 4 };
+  const [rows, met] = side === 'queries' ? [p.N, p.L] : [p.L, p.N];
+  const config = choose<typeof family>(caps, {
+    family, problem: p, shape: `${side} ${[p.B * p.H, rows, met, p.D].map(near).join('x')}`,
+    rule: { own: rows > threads ? 2 : 1, others: lanes > 1 ? 16 : 4 },
+    options: () => combinations<AttentionConfig>({ own: [1, 2, 4], others: lanes > 1 ? [4, 8, 16, 32] : [2, 4, 8] }).filter((c) => c.own * c.others <= 64),
+  });
+  return { tier: 'scalar', vec, steps, lanes, threads, ...config };
 }
 
 /** Rows of its own side that one workgroup covers. */

@@ -1,5 +1,6 @@
 /** What a 3-D convolution asks of its templates: sizes, the affine form both directions share, and tile choices. */
 import { ceilDiv, numel, type Access, type Caps, type Epilogue } from '../kernel.ts';
+import { choose, combinations, near } from '../tuning.ts';
 
 /** Time, height, width. */
 export type Triple = readonly [number, number, number];
@@ -90,12 +91,32 @@ export interface ScalarTile {
   columns: number;
 }
 
+/** What decides a tile: channels read, channels made, taps in W, voxels of a plane, planes. */
+interface Sizes { ci: number; co: number; kw: number; plane: number; planes: number }
+
+export const sizesOf = (c: Correlation): Sizes => ({ ci: c.ci, co: c.co, kw: c.kernel[2], plane: c.grid[1] * c.grid[2], planes: c.N * c.grid[0] });
+export const weightSizes = ({ N, C, O, out, kernel }: Conv3dProblem): Sizes => ({ ci: C, co: O, kw: kernel[2], plane: out[1] * out[2], planes: N * out[0] });
+
+const classOf = (s: Sizes): string => `${near(s.ci)}>${near(s.co)} k${s.kw} ${near(s.planes)}x${near(s.plane)}`;
+
+type Convolution = 'conv3d' | 'conv3dInput' | 'conv3dWeight';
+
 /** Kernels one wide use each load once, so they want more sums a load: more channels, more columns. */
-export function scalarTile(caps: Caps, outputs: number, kw: number): ScalarTile {
+export function scalarTile(caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): ScalarTile {
   const broadcast = caps.subgroup > 0;
-  if (!broadcast) return { lanes: 16, broadcast, channels: 4, along: 8, columns: 2 };
-  const channels = outputs <= 8 ? 8 : kw === 1 && outputs > 16 ? 32 : 16;
-  return { lanes: caps.subgroup, broadcast, channels, along: 4, columns: kw === 1 && channels < 32 ? 4 : 2 };
+  const { co, kw } = sizes;
+  const channels = co <= 8 ? 8 : kw === 1 && co > 16 ? 32 : 16;
+  const rule: ScalarTile = broadcast
+    ? { lanes: caps.subgroup, broadcast, channels, along: 4, columns: kw === 1 && channels < 32 ? 4 : 2 }
+    : { lanes: 16, broadcast, channels: 4, along: 8, columns: 2 };
+  const weights = family === 'conv3dWeight';
+  return choose<Convolution>(caps, {
+    family, problem, shape: classOf(sizes), rule,
+    options: () => combinations<ScalarTile>({
+      lanes: [rule.lanes], broadcast: [broadcast], channels: broadcast ? [8, 16, 32] : [4, 8],
+      along: weights ? [rule.along] : [4, 8], columns: weights ? [2, 4] : [rule.columns],
+    }),
+  }) as ScalarTile;
 }
 
 /** `tiled`: 256 threads of 4 x 4 outputs over a tile of channels x columns, `panel` deep. */
@@ -105,11 +126,15 @@ export interface WorkgroupTile {
   panel: number;
 }
 
-export function workgroupTile(outputs: number): WorkgroupTile {
-  if (outputs <= 16) return { channels: 16, columns: 256, panel: 8 };
-  if (outputs <= 32) return { channels: 32, columns: 128, panel: 16 };
-  return { channels: 64, columns: 64, panel: 16 };
-}
+const WORKGROUP_TILES: readonly WorkgroupTile[] = [
+  { channels: 16, columns: 256, panel: 8 }, { channels: 32, columns: 128, panel: 16 }, { channels: 64, columns: 64, panel: 16 },
+];
+
+export const workgroupTile = (caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): WorkgroupTile => choose<Convolution>(caps, {
+  family, problem, shape: classOf(sizes),
+  rule: WORKGROUP_TILES.find((t) => sizes.co <= t.channels) ?? WORKGROUP_TILES.at(-1)!,
+  options: () => [...WORKGROUP_TILES],
+}) as WorkgroupTile;
 
 /** Into how many ordered parts the voxels of a weight gradient are split, so that `groups` workgroups fill the device. */
 export function weightSplits(caps: Caps, groups: number, units: number, shortest: number): { splits: number; chunk: number } {

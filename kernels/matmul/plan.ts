@@ -1,5 +1,6 @@
 /** Matmul planner: (capabilities, problem) → normalised shape and configuration. Pure; the templates only print what it decides. */
 import { ceilDiv, type Access, type Caps, type Epilogue } from '../kernel.ts';
+import { choose, combinations, near } from '../tuning.ts';
 
 export type MatmulDType = 'f32' | 'f16';
 
@@ -62,9 +63,11 @@ export interface TiledConfig {
   TM: number;
 }
 
+export type MatmulConfig = ScalarConfig | TiledConfig;
+
 export interface Plan {
   shape: Shape;
-  config: ScalarConfig | TiledConfig;
+  config: MatmulConfig;
   /** Both operands and the output are read and written as vec4. */
   vec: boolean;
   /** K ends inside a step of a vec4 kernel: loads past it must give zero. */
@@ -111,10 +114,32 @@ function tiledConfig(caps: Caps, s: Shape): TiledConfig {
   return fits.find((t) => t.BM < 2 * s.M && tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ?? fits.at(-1)!;
 }
 
+/** The configurations that the templates can print for this device. */
+function configs(caps: Caps): MatmulConfig[] {
+  if (caps.tier === 'tiled') {
+    return combinations<Omit<TiledConfig, 'tier'>>({ BM: [16, 32, 64, 128], BN: [32, 64, 128], BK: [8, 16, 32], TM: [4, 8] })
+      .map((c) => ({ tier: 'tiled' as const, ...c }))
+      .filter(({ BM, BN, BK, TM }) => {
+        const threads = (BM * BN) / (4 * TM);
+        return BM % TM === 0 && threads >= 32 && threads <= caps.maxInvocations && ((BM + BN) * BK) / 16 <= threads
+          && 4 * BK * (BM + BN + 8) <= caps.maxWorkgroupBytes;
+      });
+  }
+  const lanes = caps.subgroup || 1;
+  const [rows, workgroups] = lanes > 1 ? [[4, 8, 16, 32], [[lanes, 1]]] : [[4, 8], [[8, 4], [32, 1], [16, 2]]];
+  return combinations<Omit<ScalarConfig, 'tier'>>({ rows, cols: [1, 2], lanes: [lanes], workgroup: workgroups as [number, number][] })
+    .map((c) => ({ tier: 'scalar' as const, ...c }))
+    .filter((c) => c.rows * c.cols <= 32);
+}
+
+const classOf = ({ batch, M, N, K, a, b }: Shape): string =>
+  `${[batch, M, N, K].map(near).join('x')} ${a.trans ? 't' : 'n'}${b.trans ? 't' : 'n'} ${a.dtype}${a.dtype === b.dtype ? '' : b.dtype}`;
+
 export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
   const shape = normalise(p);
   const { M, N, K, a, b } = shape;
-  const config = caps.tier === 'scalar' ? scalarConfig(caps, shape) : tiledConfig(caps, shape);
+  const rule = caps.tier === 'scalar' ? scalarConfig(caps, shape) : tiledConfig(caps, shape);
+  const config = choose(caps, { family: 'matmul', shape: classOf(shape), problem: p, rule, options: () => configs(caps) });
   const [rows, cols, step] = config.tier === 'scalar'
     ? [config.rows * config.workgroup[1], 4 * config.cols * config.workgroup[0], 4]
     : [config.BM, config.BN, config.BK];

@@ -7,7 +7,7 @@ export type { RowsProblem } from './plan.ts';
 
 /** Slots: the operation's inputs, then the output. */
 const family = (op: RowOperation) => (caps: Caps, p: RowsProblem): Launch => {
-  const plan = planRows(caps, p);
+  const plan = planRows(caps, op.name, p);
   const type = plan.vec ? 'vec4f' : 'f32';
   return {
     dispatches: [{

@@ -1,5 +1,6 @@
 /** Row planner: how many threads share a row, and how they add up. Pure. */
 import type { Access, Caps } from '../kernel.ts';
+import { choose, near } from '../tuning.ts';
 
 /** A contiguous f32 [rows, cols]; every operation works along cols. */
 export interface RowsProblem {
@@ -11,8 +12,7 @@ export interface RowsProblem {
   access: readonly Access[];
 }
 
-export interface RowsPlan {
-  vec: boolean;
+export interface RowsConfig {
   /** Threads that share a row. */
   share: number;
   /** How the shared sums meet: not at all (one thread), in one subgroup, in a tree in workgroup memory. */
@@ -21,15 +21,25 @@ export interface RowsPlan {
   threads: number;
 }
 
-export function planRows(caps: Caps, p: RowsProblem): RowsPlan {
+export interface RowsPlan extends RowsConfig {
+  vec: boolean;
+}
+
+export type RowsFamily = 'softmax' | 'layerNorm' | 'layerNormGrad' | 'rmsNorm' | 'rmsNormGrad';
+
+export function planRows(caps: Caps, family: RowsFamily, p: RowsProblem): RowsPlan {
   const vec = p.cols % 4 === 0, steps = vec ? p.cols / 4 : p.cols;
-  const alone: RowsPlan = { vec, share: 1, reduce: 'none', threads: caps.tier === 'tiled' ? 64 : caps.subgroup || 32 };
-  if (caps.tier === 'tiled') {
-    if (steps <= 8) return alone;
-    const share = Math.min(256, caps.maxInvocations, Math.max(32, 2 ** Math.ceil(Math.log2(steps / 4))));
-    return { vec, share, reduce: 'tree', threads: share };
-  }
-  // A row a lane needs no exchange, but leaves lanes idle when there are few rows.
-  if (!caps.subgroup || p.rows >= 16 * caps.subgroup || steps < caps.subgroup) return alone;
-  return { vec, share: caps.subgroup, reduce: 'subgroup', threads: caps.subgroup };
+  const alone: RowsConfig = { share: 1, reduce: 'none', threads: caps.tier === 'tiled' ? 64 : caps.subgroup || 32 };
+  const tree = (share: number): RowsConfig => ({ share, reduce: 'tree', threads: share });
+  const most = Math.min(256, caps.maxInvocations);
+  const together: RowsConfig = { share: caps.subgroup, reduce: 'subgroup', threads: caps.subgroup };
+  // On a CPU a row a lane needs no exchange, but leaves lanes idle when there are few rows.
+  const rule = caps.tier === 'tiled'
+    ? (steps <= 8 ? alone : tree(Math.min(most, Math.max(32, 2 ** Math.ceil(Math.log2(steps / 4))))))
+    : !caps.subgroup || p.rows >= 16 * caps.subgroup || steps < caps.subgroup ? alone : together;
+  const config = choose<RowsFamily>(caps, {
+    family, problem: p, shape: `${near(p.rows)}x${near(p.cols)}${vec ? ' vec' : ''}`, rule,
+    options: () => [alone, ...(caps.tier === 'tiled' ? [32, 64, 128, 256].filter((n) => n <= most).map(tree) : caps.subgroup ? [together] : [])],
+  });
+  return { vec, ...config };
 }

@@ -1,5 +1,5 @@
 /** One template for every row operation and tier: passes that reduce along the row, then one that writes. */
-import type { RowsPlan } from './plan.ts';
+import type { RowsFamily, RowsPlan } from './plan.ts';
 
 /** Walks the row once: `each` updates u and v (T: f32 or vec4f, both start at `start`) from x, dy; `after` reads their totals r.x, r.y. */
 export interface Pass {
@@ -10,7 +10,7 @@ export interface Pass {
 
 /** `let` names made by a pass's `after` are at hand in later passes and in `result`, an expression of x, dy for the output. */
 export interface RowOperation {
-  name: string;
+  name: RowsFamily;
   inputs: readonly ('x' | 'dy')[];
   passes: readonly Pass[];
   result: string;
