@@ -2,7 +2,7 @@
 import { basename } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { statSync } from 'node:fs';
-import { Weights } from '../model/safetensors.ts';
+import { openWeights } from '../model/files/open.ts';
 import { loadDiT, loadVAE, saveModel } from '../train/models.ts';
 import { willWrite } from './files.ts';
 import { bytes } from './progress.ts';
@@ -17,7 +17,7 @@ async function exportModel({ model: path, out, dtype }: ExportArgs): Promise<voi
 }
 
 async function kindOf(path: string): Promise<string | undefined> {
-  const weights = await Weights.open(path).catch(() => undefined); // the loader says what is wrong
+  const weights = await openWeights(path).catch(() => undefined); // the loader says what is wrong
   await weights?.close();
   return weights?.metadata['kind'];
 }

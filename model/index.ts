@@ -1,10 +1,13 @@
 /** Wan2.1 as functions over named parameters: the video DiT, the causal VAE, adapters, heads, weights files. */
 export { ditConfig, vaeConfig, vaeStride, WAN_VAE, type DiTConfig, type VAEConfig } from './config.ts';
 export { head, headShapes, initHead, semanticLengths, type HeadConfig, type Semantics } from './heads.ts';
+export { loadParams } from './files/load.ts';
+export { openWeights } from './files/open.ts';
+export { saveTensors } from './files/safetensors.ts';
+export { Weights } from './files/weights.ts';
 export { IMAGE_PATCH, imageTokens } from './imagetokens.ts';
 export { initLora, LORA_TARGETS, mergeLora, withLora } from './lora.ts';
 export { Scope, type HostParams, type Params } from './params.ts';
-export { loadParams, saveTensors, Weights } from './safetensors.ts';
 export { schedule, shiftSigma, SOLVER_KINDS, solverStep, startState, TRAIN_TIMESTEPS, type Schedule, type SolverKind, type SolverState } from './schedulers/index.ts';
 export { embedCaptions, embeddingTable, tokenize, VOCABULARY } from './text.ts';
 export { dit, ditShapes, initDiT, type DiTInput, type DiTOutput, type Samples } from './wan/dit.ts';

@@ -7,7 +7,8 @@ import { basename, join } from 'node:path';
 import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import { flatten, mapTree, type HostTensor } from '../engine/tree.ts';
-import { saveTensors, Weights } from '../model/safetensors.ts';
+import { openWeights } from '../model/files/open.ts';
+import { saveTensors } from '../model/files/safetensors.ts';
 import { writeError } from './files.ts';
 import type { Trained } from './optim.ts';
 
@@ -58,7 +59,7 @@ export async function saveCheckpoint(folder: string, state: State<HostTensor>, m
 
 /** @throws one line when the file is damaged or no checkpoint of ours. */
 export async function loadCheckpoint(path: string): Promise<{ state: State<HostTensor>; meta: CheckpointMeta }> {
-  const weights = await Weights.open(path).catch((error: Error) => {
+  const weights = await openWeights(path).catch((error: Error) => {
     throw new Error(`[checkpoint] ${basename(path)} is damaged (${error.message}); remove it to resume from the one before it`, { cause: error });
   });
   try {

@@ -5,7 +5,8 @@ import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { HostTensor } from '../engine/tree.ts';
 import type { HostParams } from '../model/params.ts';
-import { saveTensors, Weights } from '../model/safetensors.ts';
+import { openWeights } from '../model/files/open.ts';
+import { saveTensors } from '../model/files/safetensors.ts';
 import { latestCheckpoint, loadCheckpoint, saveCheckpoint, toDevice, toHost, type State } from './checkpoint.ts';
 import { writeError } from './files.ts';
 import { RunFolder, type Json } from './run.ts';
@@ -112,7 +113,7 @@ const bestFile = (folder: string): string => join(folder, 'best.safetensors');
 
 /** The best EMA of a run, after how many steps it was taken, and its score. @throws when there is none */
 export async function readBest(folder: string): Promise<{ params: HostParams; step: number; score: number }> {
-  const weights = await Weights.open(bestFile(folder));
+  const weights = await openWeights(bestFile(folder));
   try {
     const params: HostParams = {};
     for (const name of weights.entries.keys()) params[name] = await weights.tensor(name);

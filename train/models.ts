@@ -5,7 +5,9 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ditConfig, vaeConfig, type DiTConfig, type VAEConfig } from '../model/config.ts';
 import type { HostParams } from '../model/params.ts';
-import { loadParams, saveTensors, Weights } from '../model/safetensors.ts';
+import { loadParams } from '../model/files/load.ts';
+import { openWeights } from '../model/files/open.ts';
+import { saveTensors } from '../model/files/safetensors.ts';
 import { ditShapes } from '../model/wan/dit.ts';
 import { vaeShapes } from '../model/wan/vae.ts';
 import { writeError } from './files.ts';
@@ -45,7 +47,7 @@ export async function saveModel(path: string, kind: Kind, config: DiTConfig | VA
 
 async function load<C>(path: string, kinds: readonly Kind[], parse: (json: unknown) => C, shapes: (config: C) => Record<string, readonly number[]>): Promise<Model<C>> {
   if (!existsSync(path)) throw new Error(`[model] there is no file ${path}: train it, or name another`);
-  const weights = await Weights.open(path);
+  const weights = await openWeights(path);
   const { kind, config: text, about } = weights.metadata;
   await weights.close();
   if (!kind || !text || !about) throw new Error(`[model] ${path} has no config in its metadata: it was not written by this program`);

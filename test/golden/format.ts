@@ -3,7 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { printShapes } from '../../engine/errors.ts';
 import type { HostTensor } from '../../engine/tree.ts';
-import { Weights, type StoredType } from '../../model/safetensors.ts';
+import { openWeights } from '../../model/files/open.ts';
+import type { StoredType } from '../../model/files/stored.ts';
 
 export interface TensorEntry {
   role: 'weight' | 'input' | 'expected';
@@ -47,7 +48,7 @@ export class Fixture {
   }
 
   static async read(folder: string, entry: FileEntry): Promise<Fixture> {
-    const weights = await Weights.open(join(folder, entry.file));
+    const weights = await openWeights(join(folder, entry.file));
     try {
       const tensors = new Map<string, HostTensor>();
       for (const [name, { shape }] of Object.entries(entry.tensors)) {

@@ -3,7 +3,9 @@ import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ditConfig, vaeConfig } from '../../model/config.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
-import { Weights, type StoredData } from '../../model/safetensors.ts';
+import { openWeights } from '../../model/files/open.ts';
+import type { StoredData } from '../../model/files/stored.ts';
+import type { Weights } from '../../model/files/weights.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import type { Attrs, FileEntry, Manifest, Verdict } from './format.ts';
@@ -13,7 +15,7 @@ const fail = (note: string): Verdict => ({ status: 'fail', note });
 const skip = (note: string): Verdict => ({ status: 'skip', note });
 
 async function withWeights<T>(path: string, use: (w: Weights) => Promise<T>): Promise<T> {
-  const weights = await Weights.open(path);
+  const weights = await openWeights(path);
   try {
     return await use(weights);
   } finally {
@@ -59,6 +61,16 @@ async function sharded(folder: string, path: string, manifest: Manifest): Promis
   }));
 }
 
+/** A PyTorch archive holds what a safetensors file beside it does. */
+async function pytorch(path: string, expected: string): Promise<Verdict> {
+  return withWeights(expected, async (source) => withWeights(path, async (w) => {
+    const types = (of: Weights) => [...of.entries].map(([n, { dtype, shape }]) => `${n}: ${dtype} [${String(shape)}]`).sort().join();
+    if (types(w) !== types(source)) return fail(`${types(w)}, expected ${types(source)}`);
+    for (const name of w.entries.keys()) if (String(await w.read(name)) !== String(await source.read(name))) return fail(`${name} differs`);
+    return pass(`${w.entries.size} tensors to the bit`);
+  }));
+}
+
 /** Every entry of the manifest's loader section, by file name. */
 export async function* loaderCases(folder: string, manifest: Manifest): AsyncGenerator<[string, Verdict]> {
   for (const entry of manifest.loader?.entries ?? []) {
@@ -66,7 +78,7 @@ export async function* loaderCases(folder: string, manifest: Manifest): AsyncGen
     const check = entry['must_be_rejected'] ? refused(path)
       : name.endsWith('.json') ? sharded(folder, path, manifest)
       : name.endsWith('.safetensors') ? accepted(path, entry)
-      : Promise.resolve(skip('PyTorch archives are not read; convert them to safetensors'));
+      : pytorch(path, join(folder, entry['expected'] as string));
     yield [name, await check.catch((e: Error) => fail(e.message))];
   }
 }

@@ -6,7 +6,9 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
-import { loadParams, saveTensors, Weights } from '../../model/safetensors.ts';
+import { loadParams } from '../../model/files/load.ts';
+import { openWeights } from '../../model/files/open.ts';
+import { saveTensors } from '../../model/files/safetensors.ts';
 
 const test = suite('safetensors');
 let folder = '';
@@ -20,7 +22,7 @@ const rejects = async (work: Promise<unknown>, pattern: RegExp): Promise<void> =
 };
 
 async function all(path: string): Promise<Record<string, HostTensor>> {
-  const weights = await Weights.open(path);
+  const weights = await openWeights(path);
   const out: Record<string, HostTensor> = {};
   for (const name of weights.entries.keys()) out[name] = await weights.tensor(name);
   await weights.close();
@@ -45,7 +47,7 @@ test('tensors and metadata come back as they were', async () => {
   };
   await saveTensors(path, given, { metadata: { note: 'ünïcode' } });
   assert.equal(await all(path), given);
-  const weights = await Weights.open(path);
+  const weights = await openWeights(path);
   assert.equal(weights.metadata, { note: 'ünïcode' });
   await weights.close();
 });
@@ -100,8 +102,8 @@ const MALFORMED: [name: string, header: string, data: number, reason: RegExp, le
 for (const [name, header, data, reason, length] of MALFORMED) {
   test(`refuses: ${name}`, async () => {
     const path = await craft('malformed.safetensors', header, data, length);
-    await rejects(Weights.open(path), reason);
-    await rejects(Weights.open(path), /\[safetensors\] .*malformed\.safetensors/);
+    await rejects(openWeights(path), reason);
+    await rejects(openWeights(path), /\[safetensors\] .*malformed\.safetensors/);
   });
 }
 
@@ -114,7 +116,7 @@ test('loadParams lists every difference at once', async () => {
   const path = join(folder, 'p.safetensors');
   await saveTensors(path, { a: host([1, 2], [2]), b: host([1], [1]), c: host([1, 2], [2]) });
   assert.equal(Object.keys(await loadParams(path, { a: [2], b: [1], c: [2] })), ['a', 'b', 'c']);
-  await rejects(loadParams(path, { a: [1, 2], c: [2], d: [3] }), /missing: d \[3\]\n.*unexpected: b \[1\]\n.*wrong shape: a \[2\], expected \[1,2\]/);
+  await rejects(loadParams(path, { a: [1, 2], c: [2], d: [3] }), /1 missing: d \[3\]\n.*1 unexpected: b \[1\]\n.*1 of wrong shape: a \[2\], expected \[1,2\]/);
 });
 
 test('shards are read through their index, and must agree with it', async () => {
@@ -124,9 +126,9 @@ test('shards are read through their index, and must agree with it', async () => 
   await writeFile(index, JSON.stringify({ weight_map: { a: 's1.safetensors', b: 's2.safetensors', c: 's2.safetensors' } }));
   assert.equal(Object.entries(await all(index)).map(([n, t]) => [n, t.data[0]]), [['a', 1], ['b', 2], ['c', 3]]);
   await writeFile(index, JSON.stringify({ weight_map: { a: 's1.safetensors', b: 's2.safetensors', d: 's1.safetensors' } }));
-  await rejects(Weights.open(index), /c stands in .*s2\.safetensors, unknown to the index\n.*d is not in s1/);
+  await rejects(openWeights(index), /1 tensors the index does not know: c in s2\.safetensors\n.*1 missing: d in s1/);
   await writeFile(index, JSON.stringify({ weight_map: { a: '../s1.safetensors' } }));
-  await rejects(Weights.open(index), /name of a file beside the index/);
+  await rejects(openWeights(index), /name of a file beside the index/);
 });
 
 test('a failed write leaves the old file and nothing else', async () => {

@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { open } from '../../engine/device.ts';
 import { host } from '../../engine/tree.ts';
 import { materialise } from '../../model/params.ts';
-import { saveTensors } from '../../model/safetensors.ts';
+import { saveTensors } from '../../model/files/safetensors.ts';
 import { freeTree, toDevice, toHost } from '../../train/checkpoint.ts';
 import { conditioner } from '../../train/conditions.ts';
 import { openShards } from '../../train/data/shards.ts';

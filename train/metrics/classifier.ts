@@ -4,7 +4,7 @@
  *
  * Trained once by `trainClassifier` on MNIST's training digits only; the weights are bundled.
  */
-import { loadParams } from '../../model/safetensors.ts';
+import { loadParams } from '../../model/files/load.ts';
 import type { ClipShape } from './frames.ts';
 
 /** Three 3x3 convolutions of stride 2, each halving 32 px; then 1024 → 64 → 10. */

@@ -4,7 +4,7 @@ import { constant, conv2d, linear, relu } from '../../engine/functional.ts';
 import { vjp } from '../../engine/autodiff.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
-import { saveTensors } from '../../model/safetensors.ts';
+import { saveTensors } from '../../model/files/safetensors.ts';
 import { digits, DIGITS, type Digits } from '../data/digits.ts';
 import { cosine, update, type AdamConfig, type Trained } from '../optim.ts';
 import { Stream } from '../rng.ts';

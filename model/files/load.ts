@@ -1,0 +1,35 @@
+/** Whether weights fit a model, and all of them into host memory. */
+import { printShapes } from '../../engine/errors.ts';
+import type { HostParams } from '../params.ts';
+import { openWeights } from './open.ts';
+import { few, WeightsError } from './stored.ts';
+import type { Weights } from './weights.ts';
+
+/** Name → shape, as `ditShapes` and its like give it. */
+export type Shapes = Readonly<Record<string, readonly number[]>>;
+
+/** @throws one error that lists the first of each kind of difference in names and shapes, and counts them */
+export function checkFit(weights: Weights, expected: Shapes): void {
+  const names = Object.keys(expected);
+  const has = (n: string) => weights.entries.get(n)?.shape;
+  const kinds: [string, string[]][] = [
+    ['missing', names.filter((n) => !has(n)).map((n) => `${n} ${printShapes(expected[n]!)}`)],
+    ['unexpected', [...weights.entries].filter(([n]) => !Object.hasOwn(expected, n)).map(([n, e]) => `${n} ${printShapes(e.shape)}`)],
+    ['of wrong shape', names.filter((n) => has(n) && String(has(n)) !== String(expected[n])).map((n) => `${n} ${printShapes(has(n)!)}, expected ${printShapes(expected[n]!)}`)],
+  ];
+  const wrong = kinds.filter(([, all]) => all.length);
+  if (wrong.length) throw new WeightsError('weights', weights.path, `does not fit the model of ${names.length} tensors:\n  ${wrong.map(([what, all]) => few(what, all)).join('\n  ')}`);
+}
+
+/** Reads the tensors `expected` names, as f32. Any difference in names or shapes is an error that lists all of them. */
+export async function loadParams(path: string, expected: Shapes): Promise<HostParams> {
+  const weights = await openWeights(path);
+  try {
+    checkFit(weights, expected);
+    const params: HostParams = {};
+    for (const name of Object.keys(expected)) params[name] = await weights.tensor(name);
+    return params;
+  } finally {
+    await weights.close();
+  }
+}

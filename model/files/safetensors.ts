@@ -1,0 +1,136 @@
+/**
+ * Safetensors files: a reader that trusts nothing in the header, and an atomic writer.
+ *
+ * Format: u64 length of the header, the header as JSON (name → dtype, shape, byte range), the data without holes.
+ * https://huggingface.co/docs/safetensors
+ */
+import { open, rename, rm } from 'node:fs/promises';
+import process from 'node:process';
+import { printShapes } from '../../engine/errors.ts';
+import type { HostTensor } from '../../engine/tree.ts';
+import { numel } from '../../kernels/kernel.ts';
+import { toBF16, toF16 } from '../halves.ts';
+import { ARRAYS, bytesPer, decodeUtf8, isObject, isSize, parseJson, type Archive, type DataFile, type Entry, type StoredTensor, type StoredType } from './stored.ts';
+
+/** First byte and the byte past the last, counted from the start of the data. */
+interface Ranged extends Entry { readonly range: readonly [number, number] }
+
+const MAX_HEADER = 100e6;
+
+/** JSON.parse keeps the last of two equal keys in silence; here the second is an error. `text` is valid JSON. */
+function refuseDuplicates(text: string): void {
+  const open: (Set<string> | undefined)[] = [];
+  for (const [, token, colon] of text.matchAll(/("(?:[^"\\]|\\.)*"|[{}[\]])(\s*:)?/gs)) {
+    if (token === '{') open.push(new Set());
+    else if (token === '[') open.push(undefined);
+    else if (token === '}' || token === ']') open.pop();
+    else if (colon) {
+      const name = JSON.parse(token!) as string;
+      if (open.at(-1)!.has(name)) throw new Error(`the name ${JSON.stringify(name)} stands twice`);
+      open.at(-1)!.add(name);
+    }
+  }
+}
+
+function parseEntry(name: string, value: unknown, dataBytes: number): Ranged {
+  const fail = (why: string) => new Error(`tensor ${JSON.stringify(name)}: ${why}`);
+  if (!isObject(value)) throw fail('its description is not an object');
+  const { dtype, shape, data_offsets: range } = value;
+  if (typeof dtype !== 'string' || !Object.hasOwn(ARRAYS, dtype)) throw fail(`unknown dtype ${JSON.stringify(dtype)}`);
+  if (!Array.isArray(shape) || !shape.every(isSize)) throw fail(`shape ${JSON.stringify(shape)} is not a list of whole numbers of 0 or more`);
+  if (!Array.isArray(range) || range.length !== 2 || !range.every(isSize)) throw fail(`data_offsets ${JSON.stringify(range)} are not two whole numbers`);
+  const [begin, end] = range as [number, number];
+  if (begin > end) throw fail(`data_offsets [${begin}, ${end}] run backwards`);
+  if (end > dataBytes) throw fail(`data ends at byte ${end}, the file has ${dataBytes}`);
+  const bytes = shape.reduce<number>((a, b) => a * (b as number), bytesPer(dtype as StoredType));
+  if (bytes !== end - begin) throw fail(`${dtype} ${printShapes(shape as number[])} needs ${bytes} bytes, data_offsets give ${end - begin}`);
+  return { dtype: dtype as StoredType, shape: shape as number[], range: [begin, end] };
+}
+
+/** The header's JSON, checked: every byte of the `dataBytes` behind it must belong to one tensor. */
+function parseHeader(text: string, dataBytes: number): { metadata: Record<string, string>; entries: Map<string, Ranged> } {
+  const json = parseJson(text);
+  if (!isObject(json)) throw new Error('its header is not an object');
+  refuseDuplicates(text);
+  const { __metadata__: metadata = {}, ...tensors } = json;
+  if (!isObject(metadata) || Object.values(metadata).some((v) => typeof v !== 'string')) throw new Error('__metadata__ must hold strings only');
+  const entries = new Map(Object.entries(tensors).map(([name, value]) => [name, parseEntry(name, value, dataBytes)]));
+  let at = 0;
+  for (const [name, { range: [begin, end] }] of [...entries].sort(([, a], [, b]) => a.range[0] - b.range[0] || a.range[1] - b.range[1])) {
+    if (begin !== at) throw new Error(`tensor ${JSON.stringify(name)} begins at byte ${begin} of the data, ${begin < at ? 'inside the tensor before it, which ends' : 'after a hole from byte'} ${at}`);
+    at = end;
+  }
+  if (at !== dataBytes) throw new Error(`${dataBytes - at} bytes stand behind the last tensor`);
+  return { metadata: metadata as Record<string, string>, entries };
+}
+
+/** The header of a file. @throws why it is no safetensors file */
+export async function readSafetensors(file: DataFile): Promise<Archive> {
+  if (file.size < 8) throw new Error(`has ${file.size} bytes, a header's length alone takes 8`);
+  const length = new DataView((await file.read(0, 8)).buffer).getBigUint64(0, true);
+  if (length > file.size - 8) throw new Error(`says its header has ${length} bytes, the file has ${file.size}`);
+  if (length > MAX_HEADER) throw new Error(`says its header has ${length} bytes, the format allows ${MAX_HEADER}`);
+  const dataStart = 8 + Number(length);
+  const { metadata, entries } = parseHeader(decodeUtf8(await file.read(8, Number(length))), file.size - dataStart);
+  const placed = ({ dtype, shape, range: [begin, end] }: Ranged): StoredTensor =>
+    ({ dtype, shape, pieces: [{ file, start: dataStart + begin, count: (end - begin) / bytesPer(dtype) }] });
+  return { metadata, tensors: new Map([...entries].map(([name, entry]) => [name, placed(entry)])) };
+}
+
+/** A tensor that is to be written: its values in row-major order, in chunks. */
+export interface Output extends Entry { readonly values: () => AsyncIterable<Chunk> | Iterable<Chunk> }
+interface Chunk extends ArrayBufferView { readonly length: number }
+
+/** Writes all or nothing: a file beside `path` is filled, flushed to the disk and then renamed. */
+export async function writeTensors(path: string, tensors: Readonly<Record<string, Output>>, metadata: Readonly<Record<string, string>> = {}): Promise<void> {
+  // Wide types first, so that every tensor is aligned to its own size.
+  const sorted = Object.entries(tensors).sort(([a, { dtype: x }], [b, { dtype: y }]) => bytesPer(y) - bytesPer(x) || (a < b ? -1 : 1));
+  const header: Record<string, unknown> = Object.keys(metadata).length ? { __metadata__: metadata } : {};
+  let at = 0;
+  for (const [name, { dtype, shape }] of sorted) {
+    const bytes = numel(shape) * bytesPer(dtype);
+    header[name] = { dtype, shape, data_offsets: [at, at + bytes] };
+    at += bytes;
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
+  new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
+  head.set(text, 8);
+
+  const temporary = `${path}.${process.pid}.part`;
+  try {
+    const file = await open(temporary, 'w');
+    try {
+      await file.writeFile(head);
+      for (const [name, { dtype, shape, values }] of sorted) {
+        let left = numel(shape);
+        for await (const chunk of values()) {
+          await file.writeFile(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+          left -= chunk.length;
+        }
+        if (left) throw new Error(`tensor ${JSON.stringify(name)}: ${dtype} ${printShapes(shape)} got ${-left} values too many`);
+      }
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+const ENCODERS = { F32: (x: Float32Array) => x, F16: toF16, BF16: toBF16 } as const;
+
+/**
+ * Tensors in memory as a file; see `writeTensors`.
+ * @param dtype of all tensors in the file; u32 and i32 tensors are stored as such
+ */
+export async function saveTensors(path: string, tensors: Readonly<Record<string, HostTensor>>, { dtype = 'F32', metadata = {} }: { dtype?: keyof typeof ENCODERS; metadata?: Record<string, string> } = {}): Promise<void> {
+  const output = (t: HostTensor): Output => {
+    const whole = t.dtype === 'i32' ? 'I32' : t.dtype === 'u32' ? 'U32' : undefined;
+    return { dtype: whole ?? dtype, shape: t.shape, values: () => [whole ? t.data : ENCODERS[dtype](Float32Array.from(t.data))] };
+  };
+  await writeTensors(path, Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, output(t)])), metadata);
+}

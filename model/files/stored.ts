@@ -1,0 +1,147 @@
+/** Tensors as they lie in files: their types, where their values stand, and the one kind of error that a bad file gives. */
+import { open, type FileHandle } from 'node:fs/promises';
+import { numel } from '../../kernels/kernel.ts';
+
+/** f16 and bf16 are held as their bits. */
+export const ARRAYS = {
+  F64: Float64Array, F32: Float32Array, F16: Uint16Array, BF16: Uint16Array,
+  I64: BigInt64Array, U64: BigUint64Array, I32: Int32Array, U32: Uint32Array, I16: Int16Array, U16: Uint16Array, I8: Int8Array, U8: Uint8Array, BOOL: Uint8Array,
+} as const;
+export type StoredType = keyof typeof ARRAYS;
+export type StoredData = InstanceType<(typeof ARRAYS)[StoredType]>;
+
+export const bytesPer = (dtype: StoredType): number => ARRAYS[dtype].BYTES_PER_ELEMENT;
+
+export const isObject = (x: unknown): x is Record<string, unknown> => typeof x === 'object' && x !== null && !Array.isArray(x);
+/** A whole number that is exact as a double. */
+export const isSize = (x: unknown): x is number => Number.isSafeInteger(x) && (x as number) >= 0;
+
+export function decodeUtf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (error) {
+    throw new Error('holds text that is not UTF-8', { cause: error });
+  }
+}
+
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`is no JSON where it should be: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+const SHOWN = 5;
+
+/** Things that are wrong in one line: how many, and the first of them. */
+export const few = (what: string, all: readonly string[]): string =>
+  `${all.length} ${what}: ${all.slice(0, SHOWN).join(', ')}${all.length > SHOWN ? ', …' : ''}`;
+
+export interface Entry {
+  readonly dtype: StoredType;
+  readonly shape: readonly number[];
+}
+
+/** Values in one file: row-major from the byte `start` on, or a view of other strides. */
+export interface Piece {
+  readonly file: DataFile;
+  readonly start: number;
+  readonly count: number;
+  /** Strides in elements; `start` is where the first element stands. */
+  readonly view?: { readonly shape: readonly number[]; readonly strides: readonly number[] };
+}
+
+/** A tensor is its pieces one after the other; almost always there is one. */
+export interface StoredTensor extends Entry { readonly pieces: readonly Piece[] }
+
+/** What a reader of a format finds in a file. */
+export interface Archive {
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+}
+
+/** A file of weights that is damaged, of another format, or of another model. The message is `[format] path: why`. */
+export class WeightsError extends Error {
+  readonly path: string;
+
+  constructor(format: string, path: string, why: string, cause?: unknown) {
+    super(`[${format}] ${path}: ${why}`, { cause });
+    this.name = 'WeightsError';
+    this.path = path;
+  }
+}
+
+const LARGEST_READ = 2 ** 30; // some systems take no more at once
+
+/** A file read by ranges; nothing outside of it is ever asked for. */
+export class DataFile {
+  readonly path: string;
+  readonly size: number;
+  private readonly handle: FileHandle;
+
+  private constructor(path: string, size: number, handle: FileHandle) {
+    this.path = path;
+    this.size = size;
+    this.handle = handle;
+  }
+
+  static async open(path: string): Promise<DataFile> {
+    const handle = await open(path).catch((error: NodeJS.ErrnoException) => {
+      throw new WeightsError('weights', path, error.code === 'ENOENT' ? 'there is no such file' : error.message, error);
+    });
+    const stat = await handle.stat();
+    if (stat.isFile()) return new DataFile(path, stat.size, handle);
+    await handle.close();
+    throw new WeightsError('weights', path, 'is not a file');
+  }
+
+  /** Fills `target` from the byte `position` on. */
+  async readInto(position: number, target: Uint8Array): Promise<void> {
+    if (position < 0 || position + target.length > this.size) throw new Error(`bytes ${position} to ${position + target.length} are asked for, the file has ${this.size}`);
+    for (let done = 0; done < target.length;) {
+      const { bytesRead } = await this.handle.read(target, done, Math.min(target.length - done, LARGEST_READ), position + done);
+      if (!bytesRead) throw new Error(`ends at byte ${position + done}, ${target.length - done} too early`);
+      done += bytesRead;
+    }
+  }
+
+  async read(position: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (position + length > this.size) throw new Error(`bytes ${position} to ${position + length} are asked for, the file has ${this.size}`); // before memory is taken for them
+    const bytes = new Uint8Array(length);
+    await this.readInto(position, bytes);
+    return bytes;
+  }
+
+  close(): Promise<void> {
+    return this.handle.close();
+  }
+}
+
+/** Elements `from` to `to` of a piece, into `out`. */
+export async function readPiece({ file, start, view }: Piece, dtype: StoredType, from: number, to: number, out: StoredData): Promise<void> {
+  if (!view) return file.readInto(start + from * bytesPer(dtype), new Uint8Array(out.buffer, out.byteOffset, (to - from) * bytesPer(dtype)));
+  let first = Infinity, last = -1;
+  walk(view, from, to, (_, at) => {
+    first = Math.min(first, at);
+    last = Math.max(last, at);
+  });
+  if (last < 0) return;
+  const bytes = await file.read(start + first * bytesPer(dtype), (last - first + 1) * bytesPer(dtype));
+  const stored = new ARRAYS[dtype](bytes.buffer);
+  walk(view, from, to, (i, at) => { out[i] = stored[at - first]!; });
+}
+
+/** Calls `each` with the running number of every element of a view and where it stands. */
+function walk({ shape, strides }: NonNullable<Piece['view']>, from: number, to: number, each: (i: number, at: number) => void): void {
+  const place = shape.map((_, axis) => Math.floor(from / numel(shape.slice(axis + 1))) % shape[axis]!);
+  for (let i = 0, at = place.reduce((sum, p, axis) => sum + p * strides[axis]!, 0); i < to - from; i++) {
+    each(i, at);
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      at += strides[axis]!;
+      if (++place[axis]! < shape[axis]!) break;
+      at -= place[axis]! * strides[axis]!;
+      place[axis] = 0;
+    }
+  }
+}

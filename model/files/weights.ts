@@ -1,0 +1,90 @@
+/** Weights in one file or many, open for reading; tensors are read one by one or in chunks, so large files need little memory. */
+import { numel } from '../../kernels/kernel.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
+import { fromBF16, fromF16 } from '../halves.ts';
+import { ARRAYS, bytesPer, readPiece, WeightsError, type DataFile, type Entry, type StoredData, type StoredTensor } from './stored.ts';
+
+/** Host memory that reading a tensor in chunks takes. */
+export const CHUNK_BYTES = 2 ** 24;
+
+export class Weights {
+  /** The file, index or folder that was opened. */
+  readonly path: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  private readonly files: readonly DataFile[];
+  private readonly tensors: ReadonlyMap<string, StoredTensor>;
+
+  constructor(path: string, files: readonly DataFile[], tensors: ReadonlyMap<string, StoredTensor>, metadata: Readonly<Record<string, string>>) {
+    this.path = path;
+    this.files = files;
+    this.tensors = tensors;
+    this.metadata = metadata;
+  }
+
+  /** Name → dtype and shape. */
+  get entries(): ReadonlyMap<string, Entry> {
+    return this.tensors;
+  }
+
+  /** The same files with the tensors under other names, in other order, or joined; closing either closes both. */
+  with(tensors: (own: ReadonlyMap<string, StoredTensor>) => ReadonlyMap<string, StoredTensor>): Weights {
+    return new Weights(this.path, this.files, tensors(this.tensors), this.metadata);
+  }
+
+  /** Elements `from` to `to`, in row-major order, as they are stored. The data is the caller's own. */
+  async read(name: string, from = 0, to = Infinity): Promise<StoredData> {
+    const t = this.find(name);
+    const end = Math.min(to, numel(t.shape));
+    const out = new ARRAYS[t.dtype](Math.max(0, end - from));
+    await this.fill(t, from, end, out);
+    return out;
+  }
+
+  /** All elements in row-major order. A chunk holds until the next one is asked for: both are one buffer. */
+  async *chunks(name: string, bytes = CHUNK_BYTES): AsyncGenerator<StoredData> {
+    const t = this.find(name);
+    const count = numel(t.shape), step = Math.floor(bytes / bytesPer(t.dtype));
+    const buffer = new ARRAYS[t.dtype](Math.min(step, count));
+    for (let at = 0; at < count; at += step) {
+      const chunk = buffer.subarray(0, Math.min(step, count - at));
+      await this.fill(t, at, at + chunk.length, chunk);
+      yield chunk;
+    }
+  }
+
+  /** The tensor as f32, or i32 for integers; i64 values must fit. */
+  async tensor(name: string): Promise<HostTensor> {
+    const data = await this.read(name);
+    const { dtype, shape } = this.find(name);
+    if (dtype === 'F16') return host(fromF16(data as Uint16Array), shape);
+    if (dtype === 'BF16') return host(fromBF16(data as Uint16Array), shape);
+    if (data instanceof Float32Array) return host(data, shape);
+    if (data instanceof Float64Array) return host(Float32Array.from(data), shape);
+    if (data instanceof Uint32Array) return host(data, shape, 'u32');
+    const whole = Int32Array.from(data as ArrayLike<number | bigint>, Number);
+    if (data.some((v, i) => Number(v) !== whole[i])) throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)}: ${dtype} values do not fit i32`);
+    return host(whole, shape, 'i32');
+  }
+
+  async close(): Promise<void> {
+    for (const file of this.files) await file.close();
+  }
+
+  private find(name: string): StoredTensor {
+    const found = this.tensors.get(name);
+    if (!found) throw new WeightsError('weights', this.path, `no tensor ${JSON.stringify(name)}`);
+    return found;
+  }
+
+  private async fill({ dtype, pieces }: StoredTensor, from: number, to: number, out: StoredData): Promise<void> {
+    let begin = 0;
+    for (const piece of pieces) {
+      const lo = Math.max(from, begin), hi = Math.min(to, begin + piece.count);
+      if (lo < hi) {
+        const error = (e: Error) => new WeightsError('weights', piece.file.path, e.message, e);
+        await readPiece(piece, dtype, lo - begin, hi - begin, out.subarray(lo - from, hi - from)).catch((e: Error) => { throw error(e); });
+      }
+      begin += piece.count;
+    }
+  }
+}
