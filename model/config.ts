@@ -40,7 +40,7 @@ export interface VAEConfig {
   latent_std: readonly number[];
 }
 
-const count = z.number().int().positive();
+export const count = z.number().int().positive();
 
 const ditSchema = z.object({
   model_type: z.enum(['t2v', 'i2v', 'flf2v']),
@@ -79,7 +79,8 @@ const vaeSchema = z.object({
   }
 });
 
-function check<T>(what: string, schema: z.ZodType<T>, value: unknown): T {
+/** `value` by its schema; throws one line for each value that is wrong. */
+export function check<T>(what: string, schema: z.ZodType<T>, value: unknown): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw new Error(result.error.issues.map((i) => `[${what}] ${i.path.join('.')}: ${i.message}`).join('\n'));

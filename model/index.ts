@@ -1,4 +1,6 @@
-/** Wan2.1 as functions over named parameters: the video DiT, the causal VAE, adapters, heads, weights files. */
+/** Wan2.1 as functions over named parameters: the video DiT, the causal VAE, text and image encoders, samplers, adapters, heads, weights files. */
+export { clip, clipPixels, clipShapes, clipTables, clipTokens, initCLIP, type CLIPTables } from './clip/clip.ts';
+export { CLIP_VIT_H, clipConfig, type CLIPConfig } from './clip/config.ts';
 export { ditConfig, vaeConfig, vaeStride, WAN_VAE, type DiTConfig, type VAEConfig } from './config.ts';
 export { head, headShapes, initHead, semanticLengths, type HeadConfig, type Semantics } from './heads.ts';
 export { loadParams } from './files/load.ts';
@@ -10,6 +12,8 @@ export { initLora, LORA_TARGETS, mergeLora, withLora } from './lora.ts';
 export { Scope, type HostParams, type Params } from './params.ts';
 export { schedule, shiftSigma, SOLVER_KINDS, solverStep, startState, TRAIN_TIMESTEPS, type Schedule, type SolverKind, type SolverState } from './schedulers/index.ts';
 export { embedCaptions, embeddingTable, tokenize, VOCABULARY } from './text.ts';
+export { UMT5_XXL, umt5Config, type UMT5Config } from './umt5/config.ts';
+export { initUMT5, relativeBuckets, umt5, umt5Shapes, type UMT5Context } from './umt5/umt5.ts';
 export { dit, ditShapes, initDiT, type DiTInput, type DiTOutput, type Samples } from './wan/dit.ts';
 export { ditTables, timeEmbedding, tokenGrid, type DiTTables } from './wan/tables.ts';
 export { decode, denormalise, encode, initVAE, latentStats, normalise, vaeShapes, type LatentStats } from './wan/vae.ts';

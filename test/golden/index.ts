@@ -1,4 +1,5 @@
 /** Runs a whole folder of reference tensors, case by case. */
+import { clipCase } from './clip.ts';
 import { ditCase } from './dit.ts';
 import { Skip, type Executor } from './executor.ts';
 import { Fixture, readManifest, type Case, type FileEntry, type Verdict } from './format.ts';
@@ -6,14 +7,20 @@ import { halfCases, keyCases, loaderCases } from './loader.ts';
 import { longCase } from './long.ts';
 import { opCase } from './ops.ts';
 import { flowCase, schedulerCase } from './schedulers.ts';
+import { bucketCase, umt5Case } from './umt5.ts';
 import { vaeCase } from './vae.ts';
 
 const RUNNERS: Record<string, (fixture: Fixture, c: Case, executor: Executor) => Promise<Verdict>> = {
-  wan_dit_t2v: ditCase, wan_dit_i2v: ditCase, wan_vae: vaeCase, ops: opCase, flow_schedulers: schedulerCase, hard_long_reduction: longCase,
+  wan_dit_t2v: ditCase, wan_dit_i2v: ditCase, wan_vae: vaeCase, umt5_encoder: umt5Case, clip_visual: clipCase, ops: opCase, flow_schedulers: schedulerCase, hard_long_reduction: longCase,
 };
 
+/** Expected tensors outside the cases of their file: where they stand, and one of them. */
+const TABLES: { name: string; tensor: string; run: (fixture: Fixture, executor: Executor) => Promise<Verdict> }[] = [
+  { name: 'train', tensor: 'train/x_t', run: flowCase },
+  { name: 'buckets', tensor: 'buckets/bucket', run: bucketCase },
+];
+
 const ABSENT: Record<string, string> = {
-  umt5_encoder: 'umT5 is not part of the project', clip_visual: 'CLIP is not part of the project',
   hard_nonfinite: 'advisory: WGSL promises nothing about NaN and infinity',
 };
 
@@ -44,7 +51,8 @@ async function* fileCases(folder: string, name: string, entry: FileEntry, execut
     for (const c of cases) yield [`${name} ${c.name}`, { status: 'skip', note: ABSENT[kind] ?? `files of kind ${kind} are unknown` }];
     return;
   }
-  if (!cases.length && !wanted(`${name} train`)) return;
+  const tables = TABLES.filter((t) => t.tensor in entry.tensors && wanted(`${name} ${t.name}`));
+  if (!cases.length && !tables.length) return;
   let fixture: Fixture;
   try {
     fixture = await Fixture.read(folder, entry);
@@ -53,7 +61,7 @@ async function* fileCases(folder: string, name: string, entry: FileEntry, execut
     return;
   }
   for (const c of cases) yield [`${name} ${c.name}`, await guarded(() => runner(fixture, c, executor))];
-  if (fixture.tensors.has('train/x_t') && wanted(`${name} train`)) yield [`${name} train`, await guarded(() => flowCase(fixture, executor))];
+  for (const t of tables) yield [`${name} ${t.name}`, await guarded(() => t.run(fixture, executor))];
 }
 
 /** Every case of the folder whose label contains `only`: loader, tables of names, then file by file. */

@@ -1,11 +1,15 @@
 /** Reference files for the weights loader: what must be read to the bit, what must be refused, and the real checkpoints' tables. */
 import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { clipShapes } from '../../model/clip/clip.ts';
+import { clipConfig, type CLIPConfig } from '../../model/clip/config.ts';
 import { ditConfig, vaeConfig } from '../../model/config.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 import { openWeights } from '../../model/files/open.ts';
 import type { StoredData } from '../../model/files/stored.ts';
 import type { Weights } from '../../model/files/weights.ts';
+import { umt5Config } from '../../model/umt5/config.ts';
+import { umt5Shapes } from '../../model/umt5/umt5.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import type { Attrs, FileEntry, Manifest, Verdict } from './format.ts';
@@ -92,10 +96,14 @@ export async function* keyCases(folder: string): AsyncGenerator<[string, Verdict
   }
 }
 
+/** The numbers of a whole CLIP → those of its visual tower. */
+const visualTower = ({ embed_dim, image_size, patch_size, vision_dim, vision_mlp_ratio, vision_heads, vision_layers, activation }: Attrs): CLIPConfig =>
+  clipConfig({ image_size, patch_size, activation, dim: vision_dim, mlp_ratio: vision_mlp_ratio, out_dim: embed_dim, num_heads: vision_heads, num_layers: vision_layers });
+
 function keys({ config, tensors }: Attrs): Verdict {
   if (!config || !tensors) return skip('names of other projects are not mapped');
-  const shapes = config.model_type ? ditShapes(ditConfig(config)) : config.dim_mult ? vaeShapes(vaeConfig(config)) : undefined;
-  if (!shapes) return skip('this encoder is not part of the project');
+  const shapes = config.model_type ? ditShapes(ditConfig(config)) : config.dim_mult ? vaeShapes(vaeConfig(config))
+    : config.vocab ? umt5Shapes(umt5Config(config)) : clipShapes(visualTower(config));
   const wrong = [
     ...Object.keys(tensors).filter((n) => String(shapes[n]) !== String(tensors[n])).map((n) => `${n}: ours [${String(shapes[n])}], theirs [${String(tensors[n])}]`),
     ...Object.keys(shapes).filter((n) => !(n in tensors)).map((n) => `${n}: theirs has none`),

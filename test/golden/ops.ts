@@ -2,16 +2,28 @@
 import { vjp } from '../../engine/autodiff.ts';
 import { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
+import { resizeTables, type Taps } from '../../model/clip/resize.ts';
 import { rotaryTables } from '../../model/wan/tables.ts';
 import type { Executor } from './executor.ts';
 import { judge, type Case, type Fixture, type Verdict } from './format.ts';
 import { OP_TABLE, type Named } from './optable.ts';
 
-/** What some ops need beside the stored inputs: rotary tables, and a prefix mask as lengths. */
+/** PyTorch's other ways to resize; where none stands here it is the library's own, bicubic. */
+const TAPS: Record<string, Taps> = {
+  'nearest-exact': (at) => [[Math.floor(at + 0.5), 1]],
+  bilinear: (at) => [[Math.floor(at), 1 - (at - Math.floor(at))], [Math.floor(at) + 1, at - Math.floor(at)]],
+};
+
+/** What some ops need beside the stored inputs: rotary and resizing tables, and a prefix mask as lengths. */
 function extras(c: Case, inputs: Record<string, HostTensor>): Record<string, HostTensor> {
   if (c.op === 'rope3d') {
     const { cos, sin } = rotaryTables(c.attrs!['head_dim'] as number, [c.attrs!['grid_thw'] as [number, number, number]]);
     return { cos, sin };
+  }
+  if (c.op === 'upsample') {
+    const from = inputs['x']!.shape.slice(2) as [number, number];
+    const { size, scale, mode } = c.attrs!;
+    return { ...resizeTables(from, size ?? from.map((n, i) => n * scale[i]), TAPS[mode]) };
   }
   const keep = inputs['keep'];
   if (c.op !== 'attention' || !keep || keep.shape[1] !== 1 || keep.shape[2] !== 1) return {};

@@ -1,11 +1,11 @@
 /** The reference's op names as functions over our tensors. Attributes keep the reference's names. */
 import * as F from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
+import { resize } from '../../model/clip/resize.ts';
 import { channelNorm } from '../../model/wan/vaelayers.ts';
 import { rotate } from '../../model/wan/tables.ts';
 import type { Attrs } from './format.ts';
 import { LOSSES } from './losses.ts';
-import { resample } from './resample.ts';
 
 export type Named = Record<string, Tensor>;
 /** Inputs by name → outputs by name; a single tensor is the output `y`. */
@@ -45,7 +45,7 @@ const PRODUCTS: Record<string, GoldenOp> = {
   },
   conv3d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi_t_lo_hi: [w0, w1, h0, h1, t0, t1] }) => F.conv3d(x!, w!, b, { stride, padLo: [t0, h0, w0], padHi: [t1, h1, w1] }),
   conv2d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi: [w0, w1, h0, h1] }) => F.conv2d(x!, w!, b, { stride, padLo: [h0, w0], padHi: [h1, w1] }),
-  upsample: ({ x }, attrs) => resample(x!, attrs),
+  upsample: ({ x, rows, columns }) => resize(x!, { rows: rows!, columns: columns! }),
 };
 
 const affine = (y: Tensor, { w, b }: Named): Tensor => {
