@@ -4,6 +4,7 @@ import type { CommandModule } from 'yargs';
 import { distill as distillTeacher } from '../train/pipeline.ts';
 import { Interrupted } from './errors.ts';
 import { CLASSIFIER, ownOr, willWrite } from './files.ts';
+import { drawSamples } from './media/animation.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
 import { jobMeter, jobName } from './progress.ts';
 import { session } from './session.ts';
@@ -17,7 +18,7 @@ async function distill(args: Args<typeof options>): Promise<void> {
   willWrite(join(args.run, 'run.lock'));
   await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
     const progress = jobMeter(() => device.allocated);
-    const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, vae };
+    const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples, vae };
     await makeShards(work);
     const made = await distillTeacher({ ...work, teacher, classifier: CLASSIFIER }).finally(progress.end);
     if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);

@@ -1,11 +1,14 @@
 /** Progress of long work on stderr: a bar on a terminal, a plain line every few seconds elsewhere. Both with speed, memory and time left. */
 import process from 'node:process';
 import cliProgress from 'cli-progress';
+import { tell, type Alarm } from '../train/alarms.ts';
 import type { Progress } from '../train/loop.ts';
 
 export interface Meter {
   /** @param done units done so far, `note` what to say beside it, such as the loss, `total` a new total */
   at: (done: number, note?: string, total?: number) => void;
+  /** Prints lines that stay, above the bar. */
+  say: (text: string) => void;
   /** Leaves the bar as it stands; anything printed later starts on its own line. */
   end: () => void;
 }
@@ -66,6 +69,7 @@ function bar(title: string, unit: string, total: number, from: number, text: Des
       shown.setTotal(all);
       shown.update(done, { text: text(done, note, all) });
     },
+    say: (said) => process.stderr.write(`\r\x1b[2K${said}\n`),
     end() { shown.stop(); },
   };
 }
@@ -82,6 +86,7 @@ function lines(title: string, unit: string, total: number, from: number, text: D
       last = done;
       console.error(`${title}: ${done}/${all} ${unit}${described && `, ${described}`}`);
     },
+    say: (said) => console.error(said),
     end() {},
   };
 }
@@ -94,7 +99,7 @@ export const jobName = (job: string): string => NAMES[job] ?? job;
 const TOLD: Record<string, readonly string[]> = { vae: ['loss'], teacher: ['loss'], phase1: ['gap', 'fakeLoss'], phase2: ['D', 'csds'] };
 
 /** Shows the training loop's progress, a meter for each job. Call `end` when the work is over or has failed. */
-export function jobMeter(memory: () => number): { onProgress: (p: Progress) => void; end: () => void } {
+export function jobMeter(memory: () => number): { onProgress: (p: Progress) => void; onAlarm: (a: Alarm) => void; end: () => void } {
   let open: { job: string; meter: Meter } | undefined;
   return {
     onProgress({ job, step, steps, metrics }) {
@@ -104,6 +109,7 @@ export function jobMeter(memory: () => number): { onProgress: (p: Progress) => v
       }
       open.meter.at(step, (TOLD[job] ?? []).filter((m) => m in metrics).map((m) => `${m} ${metrics[m]!.toPrecision(3)}`).join(', '), steps);
     },
+    onAlarm: (alarm) => (open?.meter.say ?? console.error)(tell(alarm)),
     end: () => open?.meter.end(),
   };
 }

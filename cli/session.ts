@@ -1,6 +1,7 @@
 /** What a command works in: an open device, and Ctrl-C that brings things to a good end. */
 import process from 'node:process';
 import { open, type Device } from '../engine/device.ts';
+import { recovering } from '../train/recover.ts';
 import { EXIT, Interrupted } from './errors.ts';
 
 export interface Session {
@@ -10,7 +11,8 @@ export interface Session {
 }
 
 /**
- * Opens the best adapter, says which, runs `body` and closes the device. The first Ctrl-C aborts the signal, the second leaves at once.
+ * Opens the best adapter, says which, runs `body` and closes the device; runs it again on another where the device is lost, so what a
+ * body does must bear repeating. The first Ctrl-C aborts the signal, the second leaves at once.
  * @param stopped what a person must know after Ctrl-C: what is kept, how to go on
  */
 export async function session<R>(stopped: string, body: (s: Session) => Promise<R>): Promise<R> {
@@ -26,14 +28,11 @@ export async function session<R>(stopped: string, body: (s: Session) => Promise<
   process.on('SIGINT', interrupt);
   process.on('SIGTERM', interrupt);
   try {
-    const device = await open();
-    console.error(`adapter: ${device.info.name} (${device.info.kind}), ${device.info.reason}`);
-    try {
+    return await recovering(open, (device) => {
+      console.error(`adapter: ${device.info.name} (${device.info.kind}), ${device.info.reason}`);
       controller.signal.throwIfAborted();
-      return await body({ device, signal: controller.signal });
-    } finally {
-      device.close();
-    }
+      return body({ device, signal: controller.signal });
+    }, (reason) => console.error(`\nalarm: the device was ${reason}; opening another and going on from what is saved`));
   } finally {
     process.off('SIGINT', interrupt);
     process.off('SIGTERM', interrupt);

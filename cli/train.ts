@@ -5,6 +5,7 @@ import { CLASSIFIER_TRAINING, trainClassifier } from '../train/metrics/train-cla
 import { trainTeacher, trainVae, type Trained } from '../train/pipeline.ts';
 import { Interrupted } from './errors.ts';
 import { ownOr, willWrite } from './files.ts';
+import { drawSamples } from './media/animation.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
 import { makeShards } from './shards.ts';
 import { jobMeter, meter } from './progress.ts';
@@ -34,7 +35,7 @@ async function train(args: TrainArgs): Promise<void> {
   willWrite(join(args.run, 'run.lock'));
   await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
     const progress = jobMeter(() => device.allocated);
-    const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress };
+    const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples };
     const vae = ownOr(args.run, args.bundle, 'vae');
     if (args.network === 'teacher') await makeShards({ ...work, vae });
     const training: Promise<Trained & { psnr?: number }> = args.network === 'vae' ? trainVae(work) : trainTeacher({ ...work, vae });

@@ -108,7 +108,8 @@ class Compiled {
   }
 
   private build(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Promise<Built> {
-    const key = `${flat.map((f) => f.key).join(';')}|${leaves.map((l) => printType(leafType(l))).join()}`;
+    // A host tensor is uploaded into a buffer of the program's own, a device tensor is bound as it lies: two programs.
+    const key = `${flat.map((f) => f.key).join(';')}|${leaves.map((l) => (l instanceof NDArray ? '' : '^') + printType(leafType(l))).join()}`;
     let found = this.built.get(key);
     if (!found) {
       found = this.make(flat, leaves);

@@ -44,10 +44,15 @@ export class Device {
     return compile(this, fn, options);
   }
 
+  /** Why the driver has given the device up, if it has: nothing on it can be read again, another must be opened. */
+  get lost(): string | undefined {
+    return this.state.lost && `lost: ${this.state.lost.reason} ${this.state.lost.message}`;
+  }
+
   /** Throws the first GPU error or the loss of the device: neither is ever swallowed. */
   check(): void {
     if (this.state.error) throw new EngineError('device', this.state.error.message);
-    if (this.state.lost) throw new EngineError('device', `lost: ${this.state.lost.reason} ${this.state.lost.message}`);
+    if (this.lost) throw new EngineError('device', this.lost);
   }
 
   buffer(bytes: number, usage = USAGE.storage | USAGE.copySrc | USAGE.copyDst): GPUBuffer {

@@ -21,6 +21,8 @@ export interface CheckpointMeta {
   step: number;
   /** Hash of the run's configuration. */
   config: string;
+  /** What the learning rates are multiplied by; 1 unless the run has rolled back. */
+  rate?: number;
 }
 
 const KEPT = 2;
@@ -56,6 +58,9 @@ export async function saveCheckpoint(folder: string, state: State<HostTensor>, m
   for (const old of (await checkpoints(folder)).slice(0, -KEPT)) await rm(join(folder, old));
   return path;
 }
+
+/** Removes a checkpoint that leads nowhere, so that the one before it is the newest. */
+export const dropCheckpoint = (folder: string, step: number): Promise<void> => rm(join(folder, fileName(step)), { force: true });
 
 /** @throws one line when the file is damaged or no checkpoint of ours. */
 export async function loadCheckpoint(path: string): Promise<{ state: State<HostTensor>; meta: CheckpointMeta }> {

@@ -3,7 +3,7 @@ import type { NDArray } from '../engine/ndarray.ts';
 import { conditions, digits, type Clip } from './data/digits.ts';
 import type { ClassifierWeights } from './metrics/classifier.ts';
 import { evaluateClips, featuresOf, type Evaluation, type FeatureSet } from './metrics/evaluate.ts';
-import { frameOf, motionEnergy } from './metrics/frames.ts';
+import { frameOf } from './metrics/frames.ts';
 import { videoShape } from './conditions.ts';
 import type { Preset } from './presets/index.ts';
 import type { Request, Sampler, SamplerSettings, Samples } from './sample.ts';
@@ -56,8 +56,6 @@ export class Judge {
    */
   score(e: Evaluation): number {
     const { minMotion, frechetWeight } = this.preset.best;
-    const shape = videoShape(this.preset);
-    const real = this.clips.reduce((s, c) => s + motionEnergy(c.video, shape), 0) / this.clips.length;
-    return e.digitAccuracy * e.directionAccuracy - frechetWeight * e.frechet - (e.motionEnergy < minMotion * real ? 1 : 0);
+    return e.digitAccuracy * e.directionAccuracy - frechetWeight * e.frechet - (e.motionRatio < minMotion ? 1 : 0);
   }
 }

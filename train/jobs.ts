@@ -39,9 +39,9 @@ export function vaeJob(device: Device, p: Preset): OpenJob {
     name: 'vae',
     steps: o.steps,
     initial: async () => ({ vae: start(initVAE(vaeConfigOf(p), seed), { m: o.adam.beta1 > 0 }) }),
-    async advance(state, n) {
+    async advance(state, n, rate = 1) {
       const video = stackRows(Array.from({ length: o.batch }, (_, i) => clip((n * o.batch + i) % p.data.trainClips).video), videoShape(p));
-      const { state: vae, metrics } = await step(state['vae']!, video, { key: key(seed, n, 'vae'), lr: cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1 });
+      const { state: vae, metrics } = await step(state['vae']!, video, { key: key(seed, n, 'vae'), lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1 });
       return { state: { vae }, metrics };
     },
     close: () => step.free(),
@@ -69,12 +69,12 @@ export function teacherJob(device: Device, p: Preset, shards: Shards): OpenJob {
     name: 'teacher',
     steps: o.steps,
     initial: async () => ({ teacher: start(initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }) }),
-    async advance(state, n) {
+    async advance(state, n, rate = 1) {
       const coin = new Stream(seed, n, 'teacher.drop');
       const { state: teacher, metrics } = await step(state['teacher']!, batch(shards, seed, n, o.batch, 'teacher'), {
         key: draw.key(n, 'teacher'), t: draw.times(o.times, o.batch, n, 'teacher.time'),
         keep: host(Float32Array.from({ length: o.batch }, () => (coin.uniform() < o.textDrop ? 0 : 1)), [o.batch]),
-        lr: cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1, decay: emaDecay(o.ema, n),
+        lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1, decay: emaDecay(o.ema, n),
       });
       return { state: { teacher }, metrics };
     },
@@ -103,20 +103,20 @@ export function primingJob(device: Device, p: Preset, shards: Shards, teacher: H
       generator: start(teacher, { m: generator.adam.beta1 > 0, ema: true }),
       fake: start(initLora(ditShapes(dit), fake.rank, seed), { m: fake.adam.beta1 > 0 }),
     }),
-    async advance(state, n) {
+    async advance(state, n, rate = 1) {
       const turn = n - fake.warmup;
       let current: State = state;
       let metrics = {};
       for (let r = 0; r < (turn < 0 ? 1 : fake.updates); r++) {
         const done = turn < 0 ? n : fake.warmup + turn * fake.updates + r;
         const b = batch(shards, seed, done, o.batch, 'fake');
-        const result = await updateFake(current['fake']!, real, current['generator']!.params, b, { ...inputs(done, 'fake'), lr: warm(fake.adam.lr, done, o.warmup), count: done + 1 });
+        const result = await updateFake(current['fake']!, real, current['generator']!.params, b, { ...inputs(done, 'fake'), lr: rate * warm(fake.adam.lr, done, o.warmup), count: done + 1 });
         current = { ...current, fake: result.state };
         metrics = result.metrics;
       }
       if (turn < 0) return { state: current, metrics };
       const result = await updateGenerator(current['generator']!, real, current['fake']!.params, batch(shards, seed, turn, o.batch, 'priming'), {
-        ...inputs(turn, 'priming'), lr: warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
+        ...inputs(turn, 'priming'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
       });
       return { state: { ...current, generator: result.state }, metrics: { ...metrics, ...result.metrics } };
     },
@@ -144,19 +144,19 @@ export function equilibriumJob(device: Device, p: Preset, shards: Shards, teache
       generator: start(primed, { m: generator.adam.beta1 > 0, ema: true }),
       head: start(initHead(headConfigOf(p), seed), { m: head.adam.beta1 > 0 }),
     }),
-    async advance(state, n) {
+    async advance(state, n, rate = 1) {
       const { params, ema } = state['generator']!;
       const b = batch(shards, seed, n, o.batch, 'equilibrium');
       const shared = {
         noiseKey: draw.key(n, 'equilibrium.pair'), end: draw.at(1, o.batch),
         t: draw.times(o.discriminatorTimes, o.batch, n, 'equilibrium.time'), score: draw.times(o.scoreTimes, o.batch, n, 'equilibrium.score'),
       };
-      const D = await updateHead(state['head']!, params, ema!, b, { ...shared, key: draw.key(n, 'discriminator'), lr: warm(head.adam.lr, n, o.warmup), count: n + 1 });
+      const D = await updateHead(state['head']!, params, ema!, b, { ...shared, key: draw.key(n, 'discriminator'), lr: rate * warm(head.adam.lr, n, o.warmup), count: n + 1 });
       const turn = n - head.warmup;
       const next: State = { ...state, head: D.state };
       if (turn < 0) return { state: next, metrics: D.metrics };
       const G = await updateGenerator(state['generator']!, D.state.params, real, b, {
-        ...shared, key: draw.key(n, 'generator'), lr: warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
+        ...shared, key: draw.key(n, 'generator'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
       });
       return { state: { ...next, generator: G.state }, metrics: { ...D.metrics, ...G.metrics } };
     },

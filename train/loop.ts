@@ -1,4 +1,4 @@
-/** The one loop that drives every training job: step, log, save, resume, stop. */
+/** The one loop that drives every training job: step, log, watch, draw, save, resume, roll back, stop. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Device } from '../engine/device.ts';
@@ -7,9 +7,10 @@ import type { HostTensor } from '../engine/tree.ts';
 import type { HostParams } from '../model/params.ts';
 import { openWeights } from '../model/files/open.ts';
 import { saveTensors } from '../model/files/safetensors.ts';
-import { latestCheckpoint, loadCheckpoint, saveCheckpoint, toDevice, toHost, type State } from './checkpoint.ts';
-import { writeError } from './files.ts';
-import { RunFolder, type Json } from './run.ts';
+import { turnedAway, Watch, type Alarm } from './alarms.ts';
+import { dropCheckpoint, freeTree, latestCheckpoint, loadCheckpoint, saveCheckpoint, toDevice, toHost, type State } from './checkpoint.ts';
+import { writeError, writeWhole } from './files.ts';
+import { numbersOf, RunFolder, type Json } from './run.ts';
 
 export type Metrics = Record<string, number>;
 
@@ -19,8 +20,13 @@ export interface Job {
   steps: number;
   /** The state before step 0. */
   initial(): Promise<State<HostTensor>>;
-  /** One step. Metrics whose name ends in `skipped` count updates that a non-finite gradient turned away. */
-  advance(state: State, step: number): Promise<{ state: State; metrics: Metrics }>;
+  /**
+   * One step. Metrics whose name ends in `skipped` count updates that a non-finite gradient turned away.
+   * @param rate what the learning rates are multiplied by: below 1 after a roll back
+   */
+  advance(state: State, step: number, rate?: number): Promise<{ state: State; metrics: Metrics }>;
+  /** What the run folder shows of the state every so many steps, always from the same noise: a WebP picture. */
+  samples?: { every: number; draw(state: State): Promise<Uint8Array> } | undefined;
   /** Which state to keep as `best.safetensors`: the EMA of `net` with the highest score, judged every so many steps past step `from`. */
   best?: { every: number; from: number; net: string; score(state: State): Promise<{ score: number } & Metrics> };
 }
@@ -42,72 +48,155 @@ export interface LoopOptions {
   folder: string;
   /** Everything that decides the numbers of the run. */
   config: Json;
-  environment: Json;
+  environment: Record<string, Json>;
   saveEvery: number;
-  /** Steps in a row whose update was turned away before the run gives up. */
+  /** Steps in a row whose update was turned away before the run rolls back. */
   maxSkipped: number;
   /** Aborted: finish the step, save, return. */
   signal?: AbortSignal | undefined;
   onProgress?: ((p: Progress) => void) | undefined;
+  onAlarm?: ((a: Alarm) => void) | undefined;
 }
+
+const ROLL_BACKS = 3; // each halves the learning rates
 
 export interface LoopResult { state: State; step: number; done: boolean }
 
 /** Runs a job to its end or to the signal, from the folder's last checkpoint if there is one. The caller frees the state. */
 export async function drive(job: Job, o: LoopOptions): Promise<LoopResult> {
-  const folder = await RunFolder.open(o.folder, o.config, o.environment);
+  const folder = await RunFolder.open(o.folder, o.config, { ...o.environment, steps: job.steps });
   try {
+    return await new Loop(job, o, folder).run();
+  } finally {
+    await folder.close();
+  }
+}
+
+class Loop {
+  private readonly job: Job;
+  private readonly o: LoopOptions;
+  private readonly folder: RunFolder;
+  private state!: State;
+  private step = 0;
+  /** Of the learning rates: halved by each roll back, kept in the checkpoints. */
+  private rate = 1;
+  private onDisk = 0;
+  private best = -Infinity;
+  /** Steps in a row that were turned away. */
+  private skipped = 0;
+  private watch!: Watch;
+  /** Step of the last roll back's checkpoint: one that fails twice is given up. */
+  private rolledTo = -1;
+
+  constructor(job: Job, o: LoopOptions, folder: RunFolder) {
+    this.job = job;
+    this.o = o;
+    this.folder = folder;
+  }
+
+  async run(): Promise<LoopResult> {
+    const { job, o } = this;
+    await this.restore();
+    this.best = await bestScore(o.folder);
+    const first = this.step;
+    let seconds = 0;
+    if (this.step === 0) await this.draw();
+    while (this.step < job.steps && !o.signal?.aborted) {
+      const start = performance.now();
+      const { state, metrics } = await job.advance(this.state, this.step, this.rate);
+      this.state = state;
+      const took = (performance.now() - start) / 1000;
+      seconds = this.step < first + 2 ? took : 0.9 * seconds + 0.1 * took; // the first step compiles
+      this.note(this.step, { ...metrics, seconds: Number(took.toFixed(4)) });
+      this.step++;
+
+      this.skipped = turnedAway(metrics) > 0 ? this.skipped + 1 : 0;
+      if (this.skipped >= o.maxSkipped) await this.rollBack();
+      else await this.keep();
+      o.onProgress?.({ job: job.name, step: this.step, steps: job.steps, speed: 1 / seconds, eta: (job.steps - this.step) * seconds, metrics });
+    }
+    const done = this.step >= job.steps;
+    if (done || this.skipped === 0) await this.save();
+    return { state: this.state, step: this.step, done };
+  }
+
+  /** Logs a step's numbers and the alarms they raise. */
+  private note(step: number, metrics: Metrics): void {
+    this.folder.log({ step, ...metrics });
+    for (const alarm of this.watch.observe(step, metrics)) this.alarm(alarm);
+  }
+
+  private alarm(alarm: Alarm): void {
+    const { kind, step, ...rest } = alarm;
+    this.folder.log({ step, alarm: kind, ...rest });
+    this.o.onAlarm?.(alarm);
+  }
+
+  /** Judges, draws and saves after a step, where it is time. */
+  private async keep(): Promise<void> {
+    const { job, o, step } = this;
+    const due = (every: number) => step % every === 0 || step === job.steps;
+    if (job.best && step > job.best.from && due(job.best.every)) {
+      const { score, ...rest } = await job.best.score(this.state);
+      this.note(step - 1, { score, ...rest });
+      if (score > this.best) {
+        this.best = score;
+        await saveBest(o.folder, this.state[job.best.net]!.ema!, step, score);
+      }
+    }
+    if (job.samples && due(job.samples.every)) await this.draw();
+    if (step % o.saveEvery === 0 && this.skipped === 0) await this.save(); // a checkpoint is good: its last step was
+  }
+
+  private async draw(): Promise<void> {
+    if (this.job.samples) writeWhole(samplesFile(this.o.folder, this.step), await this.job.samples.draw(this.state));
+  }
+
+  private async save(): Promise<void> {
+    if (this.onDisk === this.step) return;
+    await saveCheckpoint(this.o.folder, await toHost(this.state), { job: this.job.name, step: this.step, config: this.folder.hash, rate: this.rate });
+    this.onDisk = this.step;
+  }
+
+  /** Takes the newest checkpoint, or the start, and what the alarms knew then. */
+  private async restore(): Promise<void> {
+    const { job, o, folder } = this;
     const last = await latestCheckpoint(o.folder);
     const saved = last ? await loadCheckpoint(last) : undefined;
     if (saved && (saved.meta.config !== folder.hash || saved.meta.job !== job.name)) {
       throw new Error(`[resume] ${last} belongs to another run (${saved.meta.job}, configuration ${saved.meta.config}, expected ${job.name}, ${folder.hash})`);
     }
-    let state = toDevice(o.device, saved?.state ?? await job.initial());
-    let step = saved?.meta.step ?? 0;
-    let onDisk = step;
-    await folder.rewind(step);
-    let best = await bestScore(o.folder);
-    let skipped = 0;
-    const first = step;
-    let seconds = 0;
+    this.state = toDevice(o.device, saved?.state ?? await job.initial());
+    this.step = this.onDisk = saved?.meta.step ?? 0;
+    this.rate = saved?.meta.rate ?? 1;
+    this.skipped = 0;
+    this.watch = new Watch();
+    for (const { step, ...metrics } of numbersOf(await folder.rewind(this.step))) this.watch.observe(step, metrics);
+  }
 
-    const save = async () => {
-      if (onDisk === step) return;
-      await saveCheckpoint(o.folder, await toHost(state), { job: job.name, step, config: folder.hash });
-      onDisk = step;
-    };
-
-    while (step < job.steps && !o.signal?.aborted) {
-      const start = performance.now();
-      const result = await job.advance(state, step);
-      state = result.state;
-      const took = (performance.now() - start) / 1000;
-      seconds = step < first + 2 ? took : 0.9 * seconds + 0.1 * took; // the first step compiles
-      folder.log({ step, ...result.metrics, seconds: Number(took.toFixed(4)) });
-      step++;
-
-      const bad = Object.entries(result.metrics).some(([name, x]) => name.toLowerCase().endsWith('skipped') && x > 0);
-      skipped = bad ? skipped + 1 : 0;
-      if (skipped >= o.maxSkipped) {
-        throw new Error(`[${job.name}] ${skipped} steps in a row had a gradient that is not finite, up to step ${step}; the weights are as before them. Lower the learning rate`);
-      }
-      if (job.best && step > job.best.from && (step % job.best.every === 0 || step === job.steps)) {
-        const { score, ...rest } = await job.best.score(state);
-        folder.log({ step: step - 1, score, ...rest });
-        if (score > best) {
-          best = score;
-          await saveBest(o.folder, state[job.best.net]!.ema!, step, score);
-        }
-      }
-      if (step % o.saveEvery === 0) await save();
-      o.onProgress?.({ job: job.name, step, steps: job.steps, speed: 1 / seconds, eta: (job.steps - step) * seconds, metrics: result.metrics });
+  /** Back to the last good checkpoint at half the learning rate; back beyond one that has failed before. @throws one line after the last try */
+  private async rollBack(): Promise<void> {
+    const { job, o, step: failed, rate } = this;
+    if (rate <= 0.5 ** ROLL_BACKS) {
+      throw new Error(`[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`);
     }
-    await save();
-    return { state, step, done: step >= job.steps };
-  } finally {
-    await folder.close();
+    freeTree(this.state);
+    if (this.rolledTo === this.onDisk) await dropCheckpoint(o.folder, this.onDisk);
+    await this.restore();
+    this.rolledTo = this.step;
+    this.rate = rate / 2;
+    this.onDisk = -1;
+    await this.save(); // with the new rate
+    this.alarm({
+      kind: 'rolled back', step: this.step - 1, value: this.rate, of: 'rate',
+      cause: `${o.maxSkipped} steps in a row up to step ${failed} had a gradient that is not finite`,
+      remedy: `the run goes on from step ${this.step} at ${this.rate} of the learning rate, ${ROLL_BACKS} times at most; lower it in the preset`,
+    });
   }
 }
+
+/** Where the picture of a run after so many steps lies. */
+const samplesFile = (folder: string, step: number): string => join(folder, 'samples', `${String(step).padStart(8, '0')}.webp`);
 
 const bestFile = (folder: string): string => join(folder, 'best.safetensors');
 

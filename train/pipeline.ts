@@ -10,6 +10,7 @@ import { runtime } from '../engine/host.ts';
 import { host } from '../engine/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
 import type { HostParams } from '../model/params.ts';
+import type { Alarm } from './alarms.ts';
 import { freeTree, toDevice, toHost, type State } from './checkpoint.ts';
 import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { digits, conditions } from './data/digits.ts';
@@ -20,9 +21,10 @@ import { drive, readBest, type LoopResult, type Progress } from './loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
 import { psnr } from './metrics/frames.ts';
 import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
+import { reconstructions, samplePreviews, type Draw } from './previews.ts';
 import type { Preset } from './presets/index.ts';
 import type { Json } from './run.ts';
-import { Codec, Sampler, studentSampler } from './sample.ts';
+import { Codec, Sampler, studentSampler, teacherSampler } from './sample.ts';
 import { LatentStatistics } from './vae.ts';
 
 export interface Work {
@@ -32,18 +34,21 @@ export interface Work {
   /** Aborted: the work stops after the step it is in, saved. */
   signal?: AbortSignal | undefined;
   onProgress?: ((p: Progress) => void) | undefined;
+  onAlarm?: ((a: Alarm) => void) | undefined;
+  /** For the pictures in the runs' `samples` folders; none are kept without it. */
+  draw?: Draw | undefined;
 }
 
 /** What a training function made. `done` is false when the signal stopped it; then there is no model yet, and calling again resumes. */
 export interface Trained { done: boolean; step: number; path: string }
 
-const environment = (device: Device): Json => ({ runtime, platform: process.platform, arch: process.arch, adapter: JSON.parse(JSON.stringify(device.info)) as Json });
+const environment = (device: Device): Record<string, Json> => ({ runtime, platform: process.platform, arch: process.arch, adapter: JSON.parse(JSON.stringify(device.info)) as Json });
 
 async function run(w: Work, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
   const folder = join(w.out, job.name);
   try {
     const result = await drive(job, {
-      device: w.device, folder, environment: environment(w.device), signal: w.signal, onProgress: w.onProgress,
+      device: w.device, folder, environment: environment(w.device), signal: w.signal, onProgress: w.onProgress, onAlarm: w.onAlarm,
       config: { job: job.name, seed: w.preset.seed, ...settings } as Json, ...w.preset.run,
     });
     return { ...result, folder };
@@ -56,7 +61,10 @@ async function run(w: Work, job: OpenJob, settings: Record<string, unknown>): Pr
 export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
   const { preset: p, device } = w;
   const path = join(w.out, 'vae.safetensors');
-  const { state, step, done } = await run(w, vaeJob(device, p), { data: p.data, vae: p.vae, trainVae: p.trainVae });
+  const samples = w.draw && reconstructions(device, p, w.draw);
+  const job = vaeJob(device, p);
+  const close = async () => { await Promise.all([job.close(), samples?.free()]); };
+  const { state, step, done } = await run(w, { ...job, samples, close }, { data: p.data, vae: p.vae, trainVae: p.trainVae });
   const params = await toHost(state['vae']!.params) as HostParams;
   freeTree(state);
   if (!done) return { done, step, path };
@@ -119,7 +127,12 @@ export async function trainTeacher(w: Work & { vae?: string }): Promise<Trained>
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const shards = await precompute(w);
   const path = join(w.out, 'teacher.safetensors');
-  const { state, step, done } = await run(w, teacherJob(w.device, p, shards), { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher });
+  const codec = new Codec(w.device, vae.config, vae.params);
+  const sampler = new Sampler(w.device, p, codec);
+  const job = teacherJob(w.device, p, shards);
+  const close = async () => { await Promise.all([job.close(), sampler.close(), codec.close()]); };
+  const samples = w.draw && samplePreviews(p, w.draw, sampler, 'teacher', [teacherSampler(p)]);
+  const { state, step, done } = await run(w, { ...job, samples, close }, { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher });
   if (done) await saveModel(path, 'teacher', ditConfigOf(p), await toHost(state['teacher']!.ema!) as HostParams, { preset: p, steps: step, vae: vae.hash });
   freeTree(state);
   return { done, step, path };
@@ -131,6 +144,8 @@ export interface Distill extends Work {
   /** The frozen digit classifier that chooses the best EMA. */
   classifier: string;
 }
+
+const PREVIEWED = [1, 4]; // evaluations
 
 /** Distils the teacher through both phases. Each phase's model is its EMA with the best score (`Judge.score`). */
 export async function distill(w: Distill): Promise<Trained & { phases: { name: string; step: number; score: number }[] }> {
@@ -153,8 +168,9 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
         return { ...evaluation, score: judge.score(evaluation) };
       },
     };
+    const samples = w.draw && samplePreviews(p, w.draw, sampler, 'generator', PREVIEWED.map(studentSampler));
     const phase = async (job: OpenJob, warmup: number, settings: Record<string, unknown>) => {
-      const { state, step, done, folder } = await run(w, { ...job, best: { ...best, from: warmup } }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, best: p.best, ...settings });
+      const { state, step, done, folder } = await run(w, { ...job, samples, best: { ...best, from: warmup } }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, best: p.best, ...settings });
       freeTree(state);
       const chosen = done ? await readBest(folder) : undefined;
       if (chosen) phases.push({ name: job.name, step: chosen.step, score: chosen.score });

@@ -69,18 +69,13 @@ export class RunFolder {
     }
   }
 
-  /** Drops the lines of steps that a resumed run will repeat, and a line that a kill cut short. */
-  async rewind(step: number): Promise<void> {
+  /** Drops the lines of steps that a resumed run will repeat, and a line that a kill cut short. @returns what stays */
+  async rewind(step: number): Promise<LogRecord[]> {
     const path = join(this.path, 'metrics.jsonl');
     const text = await readFile(path, 'utf8').catch(() => '');
-    const kept = text.split('\n').filter((line) => {
-      try {
-        return (JSON.parse(line) as { step: number }).step < step;
-      } catch {
-        return false;
-      }
-    });
-    if (text) writeWhole(path, kept.map((line) => `${line}\n`).join(''));
+    const kept = parseLines(text).filter((record) => record.step < step);
+    if (text) writeWhole(path, kept.map((record) => `${JSON.stringify(record)}\n`).join(''));
+    return kept;
   }
 
   async close(): Promise<void> {
@@ -88,6 +83,24 @@ export class RunFolder {
     await rm(join(this.path, LOCK), { force: true });
   }
 }
+
+/** One line of metrics.jsonl: the numbers of a step, or an alarm that it raised. */
+export type LogRecord = { step: number } & Record<string, unknown>;
+
+/** The records of metrics.jsonl; a line that was cut short is left out. */
+export function parseLines(text: string): LogRecord[] {
+  return text.split('\n').flatMap((line) => {
+    try {
+      return [JSON.parse(line) as LogRecord];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** The steps' numbers among records; one that is not finite is written as null and left out. */
+export const numbersOf = (records: readonly LogRecord[]): ({ step: number } & Record<string, number>)[] =>
+  records.filter((r) => !('alarm' in r)).map((r) => Object.fromEntries(Object.entries(r).filter(([, x]) => typeof x === 'number')) as { step: number });
 
 /** Takes the lock of a folder; one left by a process that is gone is taken over. */
 async function lock(folder: string): Promise<void> {

@@ -121,8 +121,9 @@ export class Sampler {
       let x: NDArray = toDevice(this.device, this.noise(group, 'start')) as NDArray;
       const none = x.keep(); // stands where no noise is read
       const move = async (i: number) => {
-        const eps = kind === 'renoise' && i + 1 < steps ? this.noise(group, `level ${i + 1}`) : none;
-        ({ x } = await this.program(settings)({ x }, net, timeAt(dit, at(sigmas[i]!)), c, { next: at(sigmas[i + 1]!), eps }));
+        const fresh = kind === 'renoise' && i + 1 < steps ? toDevice(this.device, this.noise(group, `level ${i + 1}`)) as NDArray : undefined;
+        ({ x } = await this.program(settings)({ x }, net, timeAt(dit, at(sigmas[i]!)), c, { next: at(sigmas[i + 1]!), eps: fresh ?? none }));
+        fresh?.free();
       };
       const signature = `${kind} ${guidance} ${size}`;
       if (!this.warm.has(signature)) { // the first run compiles: off the clock

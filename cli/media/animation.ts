@@ -1,6 +1,7 @@
 /** Clips as animated WebP or GIF: one, or a grid with titles that plays in step. */
 import { writeWhole } from '../../train/files.ts';
 import { textPath, textWidth } from './letters.ts';
+import type { ClipShape } from '../../train/metrics/frames.ts';
 import { Picture, type Video } from './picture.ts';
 
 const FRAME_MS = 120;
@@ -50,6 +51,10 @@ export async function filmstrip(video: Video, scale: number): Promise<Buffer> {
   for (let t = 0; t < frames; t++) picture.frame(video, t, t * cell, 0, scale);
   return picture.encode('png');
 }
+
+/** Rows of equal clips, small: what a run's folder keeps of its steps. */
+export const drawSamples = (rows: readonly (readonly Float32Array[])[], shape: ClipShape): Promise<Buffer> =>
+  animate(rows.map((row) => row.map((data) => ({ data, shape }))), 'webp', { scale: 2 });
 
 /** Writes one clip; the ending decides: .webp or .gif move, .png shows all frames side by side. */
 export async function writeVideo(path: string, video: Video, scale = 6): Promise<void> {

@@ -178,4 +178,12 @@ test('one tensor may be every operand of an op', async () => {
   await compare('self-attention of one tensor', (t) => [attention(t!, t!, t!), t!.reshape([10, 4]).matmul(t!.reshape([10, 4]), { transB: true })], [x]);
 });
 
+test('an argument may lie on the device in one call and on the host in the next', async () => {
+  const twice = device.compile((x: Tensor) => x.mul(2), { name: 'twice' });
+  const there = device.tensor(Float32Array.of(3), [1]);
+  for (const x of [there, host([4], [1]), there]) assert.is((await (await twice(x)).read())[0], x === there ? 6 : 8);
+  there.free();
+  await twice.free();
+});
+
 test.run();

@@ -1,5 +1,5 @@
 /** Every job on a device with the smallest preset: VAE, latents, teacher, both phases, sampling, judging; stopped and resumed on the way. */
-import { existsSync, mkdtempSync, readFileSync, cpSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, cpSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
@@ -61,7 +61,7 @@ test('a NaN in the data leaves every tensor as it was', async () => {
 test('both phases; stopped in each and resumed, the losses are the same', async () => {
   const other = mkdtempSync(join(tmpdir(), 'vpae-'));
   for (const part of ['vae.safetensors', 'teacher.safetensors', 'data']) cpSync(join(out, part), join(other, part), { recursive: true });
-  const whole = await distill({ ...work, classifier });
+  const whole = await distill({ ...work, classifier, draw: async (rows) => Uint8Array.of(rows.length) });
   assert.ok(whole.done && whole.phases.length === 2 && existsSync(whole.path));
 
   let stop = new AbortController();
@@ -73,6 +73,11 @@ test('both phases; stopped in each and resumed, the losses are the same', async 
   }
   assert.equal((await again()).phases, whole.phases);
   for (const phase of ['phase1', 'phase2']) assert.equal(log(join(other, phase)), log(join(out, phase)));
+  const told = (phase: string, names: string[]) => assert.ok(log(join(out, phase)).some((line) => names.every((n) => n in line)), `what the alarms of ${phase} watch`);
+  told('phase1', ['floor', 'fakeLoss', 'deviation', 'motion', 'first', 'skipped', 'fakeSkipped']);
+  told('phase2', ['active', 'deviation', 'motion', 'first', 'skipped', 'headSkipped']);
+  told('phase2', ['score', 'motionRatio', 'firstFramePsnr']);
+  for (const phase of ['phase1', 'phase2']) assert.ok(readdirSync(join(out, phase, 'samples')).includes('00000000.webp'), 'a picture of the start');
 });
 
 test('the student makes a clip in one evaluation, the same whatever stands beside it; the teacher takes two a step', async () => {

@@ -16,6 +16,8 @@ export interface Evaluation {
   motion: number;
   /** Mean absolute difference of consecutive frames, [-1, 1] units. */
   motionEnergy: number;
+  /** The same over the real clips': 0 is still. */
+  motionRatio: number;
   /** Distance of the centroid from a straight, even path, px: 0 is perfectly smooth. */
   jitter: number;
   /** Frame 0 against the condition, dB. */
@@ -61,12 +63,14 @@ export function evaluateClips(generated: readonly Float32Array[], conditions: re
   const tracks = generated.map((video) => track(video, shape));
   const drifts = generated.map((video) => drift(video, shape));
   const mean = (value: (i: number) => number): number => generated.reduce((s, _, i) => s + value(i), 0) / generated.length;
+  const moved = mean((i) => motionEnergy(generated[i]!, shape));
   return {
     clips: generated.length,
     digitAccuracy: mean((i) => Number(found.digits[i] === conditions[i]!.digit)),
     directionAccuracy: mean((i) => Number(tracks[i]!.direction === conditions[i]!.direction)),
     motion: mean((i) => tracks[i]!.speed),
-    motionEnergy: mean((i) => motionEnergy(generated[i]!, shape)),
+    motionEnergy: moved,
+    motionRatio: moved / mean((i) => motionEnergy(conditions[i]!.video, shape)),
     jitter: mean((i) => tracks[i]!.jitter),
     firstFramePsnr: mean((i) => firstFramePsnr(generated[i]!, shape, frameOf(conditions[i]!.video, shape, 0))),
     flicker: mean((i) => flicker(generated[i]!, shape)),

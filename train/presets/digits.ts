@@ -65,7 +65,7 @@ const digits: Preset = {
     str1: { weight: 1, spatial: 0.01, temporal: 0.1, on: 'both' }, // paper's weight and σ; METHOD §1.7: both sides when tiny
   },
   best: { every: 25, clips: 256, minMotion: 0.8, frechetWeight: 0.01 }, // METHOD §1.14 early stop: keep the best EMA subject to motion
-  run: { saveEvery: 100, maxSkipped: 20 },
+  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50 },
 };
 
 /** The same code with nets of a few thousand weights and a handful of steps. */
@@ -84,7 +84,7 @@ const test: Preset = {
     head: { ...digits.phase2.head, dim: 32, head_dim: 16, warmup: 2 },
   },
   best: { ...digits.best, every: 3, clips: 4 },
-  run: { saveEvery: 2, maxSkipped: 3 },
+  run: { saveEvery: 2, maxSkipped: 3, sampleEvery: 2 },
 };
 
 export const PRESETS: Record<string, Preset> = { digits, 'digits-test': test };

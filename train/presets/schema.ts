@@ -63,7 +63,11 @@ export const presetSchema = z.strictObject({
       }),
   /** Which EMA of a phase is kept: see `score` in eval.ts. */
   best: z.strictObject({ every: count, clips: count, minMotion: share, frechetWeight: z.number().nonnegative() }),
-  run: z.strictObject({ saveEvery: count, maxSkipped: count }),
+  run: z.strictObject({
+    saveEvery: count, maxSkipped: count,
+    /** Steps between the pictures of a run's `samples` folder. */
+    sampleEvery: count.default(50),
+  }),
 });
 
 export type Preset = z.infer<typeof presetSchema>;

@@ -1,0 +1,61 @@
+/** What a run's folder shows of itself: the same few conditions, from the same noise, every so many steps; the real clips stand in the first row. */
+import { compile } from '../engine/compile.ts';
+import type { Device } from '../engine/device.ts';
+import type { NDArray } from '../engine/ndarray.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import type { Params } from '../model/params.ts';
+import { decode, encode } from '../model/wan/vae.ts';
+import type { State } from './checkpoint.ts';
+import { stackRows, vaeConfigOf, videoShape } from './conditions.ts';
+import { digits, type Clip } from './data/digits.ts';
+import type { Job } from './loop.ts';
+import { frameOf, type ClipShape } from './metrics/frames.ts';
+import type { Preset } from './presets/index.ts';
+import type { Sampler, SamplerSettings } from './sample.ts';
+
+/** Draws rows of clips [channels, frames, height, width] as an animated WebP. */
+export type Draw = (rows: readonly (readonly Float32Array[])[], shape: ClipShape) => Promise<Uint8Array>;
+
+const CLIPS = 6;
+
+/** Training-split clips past those that are trained on. */
+function shown(p: Preset): Clip[] {
+  const { clip } = digits('train', p.seed, p.data);
+  return Array.from({ length: CLIPS }, (_, i) => clip(p.data.trainClips + i));
+}
+
+/** One row a sampler setting, made by the average of `net`. */
+export function samplePreviews(p: Preset, draw: Draw, sampler: Sampler, net: string, settings: readonly SamplerSettings[]): Job['samples'] {
+  const shape = videoShape(p);
+  const clips = shown(p);
+  const requests = clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, shape, 0), seed }));
+  return {
+    every: p.run.sampleEvery,
+    async draw(state: State) {
+      const rows = [clips.map((c) => c.video)];
+      for (const s of settings) rows.push((await sampler.sample(state[net]!.ema!, requests, s)).videos);
+      return draw(rows, shape);
+    },
+  };
+}
+
+/** One row: what the VAE makes of the clips. Holds a compiled program until `free`. */
+export function reconstructions(device: Device, p: Preset, draw: Draw): Job['samples'] & { free(): Promise<void> } {
+  const shape = videoShape(p);
+  const clips = shown(p).map((c) => c.video);
+  const config = vaeConfigOf(p);
+  const program = compile(device, (net: Params, video: Tensor) => decode(net, config, encode(net, config, video).mean), { name: 'reconstruct' });
+  return {
+    every: p.run.sampleEvery,
+    async draw(state: State) {
+      const rows: Float32Array[] = [];
+      for (const clip of clips) {
+        const made = await program(state['vae']!.params as Record<string, NDArray>, stackRows([clip], shape));
+        rows.push(await made.read() as Float32Array);
+        made.free();
+      }
+      return draw([clips, rows], shape);
+    },
+    free: () => program.free(),
+  };
+}
