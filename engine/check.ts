@@ -25,7 +25,7 @@ export async function checkRun(device: Device, program: string, kernels: readonl
       const { shape, dtype } = typeOf(v);
       return { shape, dtype, data: dtype === 'u32' ? new Uint32Array(bits) : dtype === 'i32' ? new Int32Array(bits) : new Float32Array(bits) };
     };
-    const comparable = flags.VALIDATE && [...group.leaves, ...group.roots].every((v) => typeOf(v).dtype !== 'f16');
+    const comparable = flags.VALIDATE && [...group.leaves, ...group.roots].every((v) => !['f16', 'bf16'].includes(typeOf(v).dtype));
     const known = new Map<string, HostTensor>(); // read before: a kernel may write over what it reads
     if (comparable) for (const v of group.leaves) known.set(keyOf(v), await read(v));
     const encoder = device.gpu.createCommandEncoder();

@@ -2,7 +2,9 @@
  * Expressions to WGSL: a value at an index becomes straight-line scalar code. Views are index arithmetic on the way down to
  * the leaves; sizes and constants go through the uniform so that equal structures share one shader.
  */
-import { f32bits, type Access, type Binding, type DType } from '../kernels/kernel.ts';
+import { BF16, floatReader, nativeHalf, type FloatType } from '../kernels/halves.ts';
+import { f32bits, type Access, type Binding, type Caps, type DType } from '../kernels/kernel.ts';
+import { EngineError } from './errors.ts';
 import { TRIG } from '../kernels/trig.ts';
 import { keyOf, typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from './graph.ts';
 import { Index } from './index-space.ts';
@@ -68,6 +70,7 @@ export class Emitter {
   private readonly ids = new Map<Index, number>();
   private readonly derived = new Map<string, Index>();
 
+  private readonly caps: Caps;
   private readonly lanes: ReadonlyMap<string, Lanes> | undefined;
   private readonly scalars: boolean;
 
@@ -76,7 +79,8 @@ export class Emitter {
    * With `lanes` (see vectorize) code is for four consecutive elements and f32 values are vec4f; leaves read so are bound as
    * vec4f, unless `scalars`.
    */
-  constructor(leaves: ReadonlyMap<string, string>, prefix = '', lanes?: ReadonlyMap<string, Lanes>, scalars = false) {
+  constructor(caps: Caps, leaves: ReadonlyMap<string, string>, prefix = '', lanes?: ReadonlyMap<string, Lanes>, scalars = false) {
+    this.caps = caps;
     this.leaves = leaves;
     this.scalars = scalars;
     this.prefix = prefix;
@@ -85,7 +89,7 @@ export class Emitter {
 
   /** WGSL type a value is computed in: halves are widened on load and rounded on store. */
   private type(d: DType): string {
-    if (d !== 'f32' && d !== 'f16') return d;
+    if (d === 'i32' || d === 'u32') return d;
     return this.lanes ? 'vec4f' : 'f32';
   }
 
@@ -143,7 +147,8 @@ export class Emitter {
     const vector = this.lanes?.get(keyOf(v)) !== 'consecutive' ? `vec4f(${text})` : index.swapped ? `${four}.yxwz` : four;
     const found = this.seen.get(text);
     if (found !== undefined) return found;
-    const name = this.let(this.type(dtype), this.lanes ? vector : dtype === 'f16' ? `f32(${text})` : text);
+    const scalar = isHalf(dtype) ? floatReader(this.caps, dtype, false).read(name4, at) : text;
+    const name = this.let(this.type(dtype), this.lanes ? vector : scalar);
     this.seen.set(text, name);
     return name;
   }
@@ -260,9 +265,17 @@ const zero = (d: DType): string => (d === 'i32' ? '0i' : d === 'u32' ? '0u' : '0
 export const library = (code: string): string => [
   ...Object.entries(LIBRARY).filter(([name]) => code.includes(`${name}(`)).map(([, text]) => text),
   ...(/\b(sine|cosine)\(/.test(code) ? [TRIG] : []),
+  ...(code.includes('bf16x1(') ? [BF16] : []),
 ].join('\n');
 
-export const bindingOf = (name: string, dtype: DType, access: Access): Binding => ({ name, type: dtype, access });
+const isHalf = (d: DType): d is FloatType => d === 'f16' || d === 'bf16';
+
+export const bindingOf = (caps: Caps, name: string, dtype: DType, access: Access): Binding =>
+  ({ name, type: isHalf(dtype) ? floatReader(caps, dtype, false).type : dtype, access });
 
 /** What to write for a value of this dtype: halves are rounded on store. */
-export const stored = (dtype: DType, name: string): string => (dtype === 'f16' ? `f16(${name})` : name);
+export function stored(caps: Caps, dtype: DType, name: string): string {
+  if (!isHalf(dtype)) return name;
+  if (!nativeHalf(caps, dtype)) throw new EngineError('cast', `this adapter can store ${dtype} weights but no kernel of it writes ${dtype}: cast to f32`);
+  return `f16(${name})`;
+}

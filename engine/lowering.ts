@@ -7,6 +7,7 @@ import { BYTES, type Access, type Binding, type Caps, type DType, type Epilogue,
 import { attention, attentionGrad } from '../kernels/attention/index.ts';
 import { conv3d, conv3dInput, conv3dWeight } from '../kernels/conv3d/index.ts';
 import { gather, scatterAdd } from '../kernels/gather/index.ts';
+import type { FloatType } from '../kernels/halves.ts';
 import { matmul } from '../kernels/matmul/index.ts';
 import { pointwise } from '../kernels/pointwise/index.ts';
 import { random } from '../kernels/random/index.ts';
@@ -84,7 +85,7 @@ const LOWER: { [K in OpName]: Rule<K> } = {
     const [M, N] = n.outs[0]!.shape.slice(-2) as [number, number];
     return matmul(caps, {
       batch: a.length === 3 ? a[0]! : 1, M, N, K: a.at(transA ? -2 : -1)!, transA, transB,
-      dtypeA: half(dtypeOf(n as unknown as Node, 0)), dtypeB: half(dtypeOf(n as unknown as Node, 1)), dtypeOut: half(n.outs[0]!.dtype),
+      dtypeA: float(dtypeOf(n as unknown as Node, 0)), dtypeB: float(dtypeOf(n as unknown as Node, 1)), dtypeOut: 'f32',
       access: [access[0]!, access[1]!], epilogue,
     });
   },
@@ -111,9 +112,9 @@ const LOWER: { [K in OpName]: Rule<K> } = {
   }),
 };
 
-function half(d: DType): 'f32' | 'f16' {
-  if (d === 'f32' || d === 'f16') return d;
-  throw new Error(`[matmul] expected f32 or f16 operands, got ${d}`);
+function float(d: DType): FloatType {
+  if (d === 'f32' || d === 'f16' || d === 'bf16') return d;
+  throw new Error(`[matmul] expected floats, got ${d}`);
 }
 
 function integer(d: DType): 'i32' | 'u32' {
@@ -140,14 +141,14 @@ function lowerEpilogue({ product, root, leaves }: FusedEpilogue, context: LowerC
   const names = new Map(leaves.map((v, i) => [keyOf(v), `e${i}`]));
   const emit = (width: 1 | 4): { emitter: Emitter; body: string } => {
     const lanes = width === 4 ? vectorize([root], new Set([...names.keys(), keyOf(product)])) : undefined;
-    const emitter = new Emitter(names, 'x', lanes, true);
+    const emitter = new Emitter(context.caps, names, 'x', lanes, true);
     emitter.know(product, 'v');
     const value = emitter.value(root, emitter.index(typeOf(root).shape, 'i'), true);
     return { emitter, body: `${emitter.take()}\nreturn ${value};` };
   };
   const { emitter, body } = emit(1); // sizes and constants are asked for in the same order at both widths
   return {
-    buffers: leaves.map((v, i) => bindingOf(`e${i}`, 'f32', context.access(v))),
+    buffers: leaves.map((v, i) => bindingOf(context.caps, `e${i}`, 'f32', context.access(v))),
     params: emitter.params, functions: library(body), body: (width) => emit(width).body,
   };
 }
@@ -164,7 +165,7 @@ function withCopies(launch: Launch, slots: Value[], first: readonly number[], co
     const { dtype } = typeOf(source);
     const copy = pointwise(context.caps, {
       n: sizeOf(typeOf(source)), width: 1, name: 'copy', params: [], functions: '', body: 'b1[i] = b0[i];', flops: 0, bytes: 2 * bytesOf(typeOf(source)),
-      buffers: [bindingOf('b0', dtype, context.access(source)), bindingOf('b1', dtype, 'read_write')],
+      buffers: [bindingOf(context.caps, 'b0', dtype, context.access(source)), bindingOf(context.caps, 'b1', dtype, 'read_write')],
     });
     copies.push({ ...copy.dispatches[0]!, bind: [kept.indexOf(slots[first[i]!]!), slot] });
     return slot;
@@ -184,12 +185,12 @@ function lowerPointwise(group: Group, context: LowerContext): Lowered {
     const name: string = `b${buffers.length}`;
     names.set(keyOf(v), name);
     const taker = written.get(keyOf(v));
-    buffers.push(bindingOf(name, typeOf(v).dtype, taker ? 'read_write' : context.access(v)));
+    buffers.push(bindingOf(context.caps, name, typeOf(v).dtype, taker ? 'read_write' : context.access(v)));
     slots.push(v);
   }
   const n = sizeOf(typeOf(group.roots[0]!));
   const lanes = vectorize(group.roots, new Set(names.keys()));
-  const emitter = new Emitter(names, '', lanes);
+  const emitter = new Emitter(context.caps, names, '', lanes);
   if (lanes) for (const b of buffers) if (lanes.get(keyOf(slots[buffers.indexOf(b)]!)) === 'consecutive') b.type = 'vec4f';
   // Roots of one size may differ in shape: a flat kernel has only the flat index.
   const stores: string[] = [];
@@ -205,10 +206,10 @@ function lowerPointwise(group: Group, context: LowerContext): Lowered {
     let target = over && names.get(keyOf(over));
     if (!target) {
       target = `b${buffers.length}`;
-      buffers.push({ ...bindingOf(target, dtype, 'read_write'), ...(lanes && { type: 'vec4f' }) });
+      buffers.push({ ...bindingOf(context.caps, target, dtype, 'read_write'), ...(lanes && { type: 'vec4f' }) });
       slots.push(root);
     }
-    stores.push(`${target}[${lanes ? 'i / 4u' : 'i'}] = ${stored(dtype, value)};`);
+    stores.push(`${target}[${lanes ? 'i / 4u' : 'i'}] = ${stored(context.caps, dtype, value)};`);
   }
   const code = emitter.take();
   const bytes = group.leaves.reduce((s, v) => s + bytesOf(typeOf(v)), 0) + group.roots.reduce((s, v) => s + bytesOf(typeOf(v)), 0);
@@ -232,7 +233,7 @@ function lowerReduce(group: Group, context: LowerContext): Lowered {
   const node = group.node as Node<'sum'>;
   const input = node.inputs[0]!;
   const names = new Map(group.leaves.map((v, i) => [keyOf(v), `b${i}`]));
-  const emitter = new Emitter(names, 'x');
+  const emitter = new Emitter(context.caps, names, 'x');
   const shape = typeOf(input).shape;
   const value = emitter.value(input, emitter.index(shape, 'i'));
   const code = emitter.take();
@@ -247,7 +248,7 @@ function lowerReduce(group: Group, context: LowerContext): Lowered {
   const launch = reduce(context.caps, {
     op: group.node.op as 'sum' | 'amax', dims,
     prologue: {
-      buffers: group.leaves.map((v, i) => bindingOf(`b${i}`, typeOf(v).dtype, context.access(v))),
+      buffers: group.leaves.map((v, i) => bindingOf(context.caps, `b${i}`, typeOf(v).dtype, context.access(v))),
       params: emitter.params,
       functions: `${library(code)}\nfn load(i: u32) -> f32 {\n${code}\nreturn ${value};\n}`,
     },

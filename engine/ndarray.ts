@@ -6,7 +6,7 @@ import type { Device } from './device.ts';
 export type Typed = Float32Array | Int32Array | Uint32Array | Uint16Array;
 
 /**
- * A tensor in device memory: f32, i32, u32, or f16 (its bits in a Uint16Array).
+ * A tensor in device memory: f32, i32, u32, or f16 and bf16 (their bits in a Uint16Array).
  *
  * Results of a compiled function that were not written into a donated argument belong to their program and hold until its
  * next call; `keep()` copies one out. A stale one throws when it is used.
@@ -45,7 +45,7 @@ export class NDArray {
   async read(): Promise<Float32Array> {
     const bytes = await this.bits();
     if (this.dtype === 'f32') return new Float32Array(bytes, 0, this.size);
-    if (this.dtype === 'f16') throw new EngineError('tensor', 'read() gives f32; cast the f16 tensor first or take bits()');
+    if (this.dtype === 'f16' || this.dtype === 'bf16') throw new EngineError('tensor', `read() gives f32; cast the ${this.dtype} tensor first or take bits()`);
     return Float32Array.from(this.dtype === 'i32' ? new Int32Array(bytes, 0, this.size) : new Uint32Array(bytes, 0, this.size));
   }
 

@@ -30,13 +30,13 @@ export function broadcastShape(op: string, shapes: readonly (readonly number[])[
   });
 }
 
-/** Brings operands to one shape and, of f16 and f32, to f32. */
+/** Brings operands to one shape and, of f16 and f32, to f32. bf16 is read as f32. */
 export function broadcast(op: string, operands: readonly Like[]): Tensor[] {
   const first = operands.find((t): t is Tensor => typeof t !== 'number');
-  const dtype = operands.some((t) => typeof t !== 'number' && t.dtype === 'f32') ? 'f32' : (first?.dtype ?? 'f32');
+  const dtype = operands.some((t) => typeof t !== 'number' && (t.dtype === 'f32' || t.dtype === 'bf16')) ? 'f32' : (first?.dtype ?? 'f32');
   const tensors = operands.map((t) => {
     if (typeof t === 'number') return scalar(t, dtype);
-    return t.dtype !== dtype && isFloat(t.dtype) && isFloat(dtype) ? t.cast(dtype) : t;
+    return t.dtype === 'bf16' || (t.dtype !== dtype && isFloat(t.dtype) && isFloat(dtype)) ? t.cast(dtype) : t;
   });
   const shape = broadcastShape(op, tensors.map((t) => t.shape));
   return tensors.map((t) => t.expand(shape));

@@ -8,8 +8,9 @@
 
 import type { Tuning } from './tuning.ts';
 
-export type DType = 'f32' | 'f16' | 'i32' | 'u32';
-export const BYTES: Record<DType, number> = { f32: 4, f16: 2, i32: 4, u32: 4 };
+/** bf16 is for storage: kernels read it as f32, none writes it. */
+export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'u32';
+export const BYTES: Record<DType, number> = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4 };
 
 /** Arena tensors share a buffer with the output and must be bound read_write; external ones may be read. */
 export type Access = 'read' | 'read_write';

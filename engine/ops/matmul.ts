@@ -3,7 +3,7 @@ import { fail, printShapes } from '../errors.ts';
 import type { OpAttrs, TensorType } from '../graph.ts';
 import { sizeOf } from '../graph.ts';
 import type { OpDef } from './op.ts';
-import { arity, floats } from './op.ts';
+import { arity, isFloat } from './op.ts';
 
 /** Sizes of the product of two stored operands. */
 export function matmulSizes(a: readonly number[], b: readonly number[], { transA, transB }: OpAttrs['matmul']): { batch: number; m: number; n: number; k: number } {
@@ -15,7 +15,7 @@ export function matmulSizes(a: readonly number[], b: readonly number[], { transA
 export const matmul: OpDef<'matmul'> = {
   infer(x, attrs) {
     arity('matmul', x, 2);
-    floats('matmul', x);
+    for (const t of x) if (!isFloat(t.dtype) && t.dtype !== 'bf16') fail('matmul', `expected f32, f16 or bf16, got ${t.dtype}${printShapes(t.shape)}`);
     const [a, b] = x.map((t) => t.shape) as [readonly number[], readonly number[]];
     if (a.length !== b.length || (a.length !== 2 && a.length !== 3)) fail('matmul', `expected two operands of 2 or of 3 axes, got ${printShapes(a, b)}`);
     if (a.length === 3 && a[0] !== b[0]) fail('matmul', `batch sizes differ: ${printShapes(a, b)}`);

@@ -34,6 +34,7 @@ export interface OpDef<K extends OpName> {
   flops: (x: readonly TensorType[], outs: readonly TensorType[], attrs: OpAttrs[K]) => number;
 }
 
+/** What arithmetic takes; bf16 is for storage, and read by `cast` and `matmul` only. */
 export const isFloat = (dtype: DType): boolean => dtype === 'f32' || dtype === 'f16';
 
 export function arity(op: OpName, x: readonly TensorType[], least: number, most = least): void {

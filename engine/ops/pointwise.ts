@@ -123,9 +123,10 @@ export const where: OpDef<'where'> = {
 export const cast: OpDef<'cast'> = {
   infer(x, { dtype }) {
     arity('cast', x, 1);
+    if (dtype === 'bf16' && x[0]!.dtype !== 'bf16') fail('cast', 'bf16 is for storage: it is made on the host (device.tensor), never by a kernel');
     return [{ shape: x[0]!.shape, dtype }];
   },
-  oracle: ([x], { dtype }) => [isFloat(dtype) ? x!.data : Float64Array.from(x!.data, dtype === 'i32' ? Math.trunc : (v) => Math.max(0, Math.trunc(v)))],
+  oracle: ([x], { dtype }) => [isFloat(dtype) || dtype === 'bf16' ? x!.data : Float64Array.from(x!.data, dtype === 'i32' ? Math.trunc : (v) => Math.max(0, Math.trunc(v)))],
   vjp: ({ x, dy }) => [isFloat(x[0]!.dtype) ? dy[0]!.cast(x[0]!.dtype) : null],
   flops: each,
 };

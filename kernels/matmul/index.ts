@@ -2,6 +2,7 @@
 import {
   ceilDiv, epilogueFunction, foldGrid, shader, type Caps, type Dispatch, type Launch,
 } from '../kernel.ts';
+import { nativeHalf, type FloatType } from '../halves.ts';
 import { planMatmul, type MatmulDType, type MatmulProblem, type Plan } from './plan.ts';
 import { scalarMain } from './scalar.ts';
 import { tiledFunctions, tiledMain, tiledThreads } from './tiled.ts';
@@ -10,7 +11,7 @@ export type { MatmulProblem } from './plan.ts';
 
 const PARAMS = ['M', 'N', 'K', 'tiles', 'tilesM', 'tilesN', 'splits', 'chunk', 'strideA', 'strideB', 'ldA', 'ldB', 'panel'] as const;
 const element = (dtype: MatmulDType, vec: boolean) => (vec ? `vec4<${dtype}>` : dtype);
-const size = (dtype: MatmulDType) => (dtype === 'f16' ? 2 : 4);
+const size = (dtype: FloatType) => (dtype === 'f32' ? 4 : 2);
 
 /** `put` writes four neighbours of a row: through the epilogue to the output, or raw to this split's part of the scratch. */
 function putFunction(plan: Plan, dtypeOut: MatmulDType): string {
@@ -31,7 +32,7 @@ function putFunction(plan: Plan, dtypeOut: MatmulDType): string {
  */
 export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const plan = planMatmul(caps, p);
-  const { shape, config, vec, splits } = plan;
+  const { shape, config, vec, splits, read } = plan;
   const { batch, M, N, K, a, b } = shape;
   const split = splits > 1;
   const extra = p.epilogue?.buffers ?? [];
@@ -41,7 +42,8 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const count = batch * M * N;
   const tiles = batch * splits * plan.tilesM * plan.tilesN;
   const unit = vec ? 4 : 1;
-  const f16 = [p.dtypeA, p.dtypeB, split ? 'f32' : p.dtypeOut].includes('f16');
+  const f16 = [p.dtypeA, p.dtypeB, split ? 'f32' : p.dtypeOut].some((d) => nativeHalf(caps, d));
+  const halves = [a.dtype, b.dtype].filter((d) => d !== 'f32').join(' ');
   const subgroups = config.tier === 'scalar' && config.lanes > 1;
   const fused = split ? undefined : p.epilogue;
   const outBytes = count * size(p.dtypeOut);
@@ -53,21 +55,21 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const how = config.tier === 'scalar'
     ? `scalar ${config.rows}x${4 * config.cols} ${subgroups ? `sg${config.lanes}` : 'registers'}`
     : `tiled ${config.BM}x${config.BN}x${config.BK} ${config.TM}x4`;
-  const flags = [a.trans && 'ta', b.trans && 'tb', vec ? 'vec' : 'plain', vec && plan.ragged && 'ragged', f16 && 'f16', split && `split${splits}`];
+  const flags = [a.trans && 'ta', b.trans && 'tb', vec ? 'vec' : 'plain', vec && plan.ragged && 'ragged', halves, split && `split${splits}`];
   const product: Dispatch = {
     label: `matmul ${how} ${flags.filter(Boolean).join(' ')} ${batch}x${M}x${N}x${K}`,
     wgsl: shader({
       params: [...PARAMS, ...(fused ? extraParams.map(([n]) => n) : [])],
       buffers: [
-        { name: 'a', type: element(a.dtype, vec), access: a.access },
-        { name: 'b', type: element(b.dtype, vec), access: b.access },
+        { name: 'a', type: read.a.type, access: a.access },
+        { name: 'b', type: read.b.type, access: b.access },
         { name: 'y', type: element(split ? 'f32' : p.dtypeOut, vec), access: 'read_write' },
         ...(fused ? extra : []),
       ],
       workgroup: config.tier === 'scalar' ? [...config.workgroup, 1] : [tiledThreads(config), 1, 1],
       enable: [...(f16 ? ['f16'] : []), ...(subgroups ? ['subgroups'] : [])],
       functions: [
-        split ? '' : epilogueFunction(fused, vec ? 4 : 1), putFunction(plan, p.dtypeOut),
+        ...new Set([read.a.functions, read.b.functions]), split ? '' : epilogueFunction(fused, vec ? 4 : 1), putFunction(plan, p.dtypeOut),
         config.tier === 'tiled' ? tiledFunctions(plan, config) : '',
       ].join('\n'),
       main: config.tier === 'scalar' ? scalarMain(plan, config) : tiledMain(plan, config),

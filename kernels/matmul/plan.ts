@@ -1,4 +1,5 @@
 /** Matmul planner: (capabilities, problem) → normalised shape and configuration. Pure; the templates only print what it decides. */
+import { floatReader, type FloatReader, type FloatType } from '../halves.ts';
 import { ceilDiv, type Access, type Caps, type Epilogue } from '../kernel.ts';
 import { choose, combinations, near } from '../tuning.ts';
 
@@ -15,8 +16,8 @@ export interface MatmulProblem {
   K: number;
   transA: boolean;
   transB: boolean;
-  dtypeA: MatmulDType;
-  dtypeB: MatmulDType;
+  dtypeA: FloatType;
+  dtypeB: FloatType;
   dtypeOut: MatmulDType;
   access: readonly [Access, Access];
   /** b has no batch axis: one matrix for all. */
@@ -27,7 +28,7 @@ export interface MatmulProblem {
 /** One operand as the templates see it: its slot and how its storage lies. */
 export interface Operand {
   slot: number;
-  dtype: MatmulDType;
+  dtype: FloatType;
   access: Access;
   trans: boolean;
   /** Elements from one matrix of the batch to the next; 0 when shared. */
@@ -70,6 +71,8 @@ export interface Plan {
   config: MatmulConfig;
   /** Both operands and the output are read and written as vec4. */
   vec: boolean;
+  /** How the templates read each operand: vec4f, or f32 unless `vec`. */
+  read: { a: FloatReader; b: FloatReader };
   /** K ends inside a step of a vec4 kernel: loads past it must give zero. */
   ragged: boolean;
   tilesM: number;
@@ -147,9 +150,10 @@ export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
   const [enough, leastK] = config.tier === 'scalar' ? [4, 1024] : [ENOUGH_TILES, 128];
   const want = tiles >= enough ? 1 : Math.max(1, Math.min(ceilDiv(enough, tiles), Math.floor(K / leastK), 32));
   const chunk = ceilDiv(ceilDiv(K, want), step) * step;
+  const vec = (a.trans ? M : K) % 4 === 0 && (b.trans ? K : N) % 4 === 0 && N % 4 === 0;
   return {
-    shape, config,
-    vec: (a.trans ? M : K) % 4 === 0 && (b.trans ? K : N) % 4 === 0 && N % 4 === 0,
+    shape, config, vec,
+    read: { a: floatReader(caps, a.dtype, vec), b: floatReader(caps, b.dtype, vec) },
     ragged: K % 4 !== 0,
     tilesM: ceilDiv(M, rows), tilesN: ceilDiv(N, cols),
     splits: Math.max(1, ceilDiv(K, chunk)), chunk,

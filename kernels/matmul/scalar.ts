@@ -10,7 +10,7 @@ import { range, XYZW, type Plan, type ScalarConfig } from './plan.ts';
 
 /** Strides and indices count vec4 when `plan.vec`, else elements. */
 export function scalarMain(plan: Plan, config: ScalarConfig): string {
-  const { vec } = plan;
+  const { vec, read } = plan;
   const { a, b } = plan.shape;
   const { rows, cols, lanes, workgroup } = config;
   const guard = !vec || plan.ragged;
@@ -23,13 +23,13 @@ export function scalarMain(plan: Plan, config: ScalarConfig): string {
   const at = (k: string) => (guard ? `min(${k}, p.K - 1u)` : k);
   const keep = (k: string, v: string, zero: string) => (guard ? `select(${zero}, ${v}, ${k} < k1)` : v);
   /** Four values along the contiguous axis from `i`, where that axis is k. */
-  const alongK = (name: string, base: string) => vec
-    ? `vec4f(${name}[${base} + k / 4u])`
-    : `vec4f(${range(4).map((c) => keep(`k + ${c}u`, `f32(${name}[${base} + ${at(`k + ${c}u`)}])`, '0.0')).join(', ')})`;
+  const alongK = (name: 'a' | 'b', base: string) => vec
+    ? read[name].read(name, `${base} + k / 4u`)
+    : `vec4f(${range(4).map((c) => keep(`k + ${c}u`, read[name].read(name, `${base} + ${at(`k + ${c}u`)}`), '0.0')).join(', ')})`;
   /** Four values along rows of a or columns of b, of the k at hand. `i` is the first one's index, `end` their count. */
-  const across = (name: string, base: string, k: string, ld: string, i: string, end: string) => keep(k, vec
-    ? `vec4f(${name}[${base} + ${at(k)} * ${ld} + min(${i}, ${end} - 1u)])`
-    : `vec4f(${range(4).map((c) => `f32(${name}[${base} + ${at(k)} * ${ld} + min(${i} + ${c}u, ${end} - 1u)])`).join(', ')})`, 'vec4f()');
+  const across = (name: 'a' | 'b', base: string, k: string, ld: string, i: string, end: string) => keep(k, vec
+    ? read[name].read(name, `${base} + ${at(k)} * ${ld} + min(${i}, ${end} - 1u)`)
+    : `vec4f(${range(4).map((c) => read[name].read(name, `${base} + ${at(k)} * ${ld} + min(${i} + ${c}u, ${end} - 1u)`)).join(', ')})`, 'vec4f()');
 
   const text: string[] = [`
 let tile = wid.x + wid.y * nwg.x;

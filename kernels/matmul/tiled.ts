@@ -9,14 +9,14 @@ import { range, XYZW, type Operand, type Plan, type TiledConfig } from './plan.t
 export const tiledThreads = (c: TiledConfig) => (c.BM * c.BN) / (4 * c.TM);
 
 /** `fetchA(base, i, k, end)`: block row q of the 4 × 4 block at (i, k), as it lies in memory; zero outside. */
-function fetch(name: 'a' | 'b', o: Operand, extent: string, vec: boolean): string {
+function fetch(name: 'a' | 'b', o: Operand, extent: string, { vec, read }: Plan): string {
   const [r, c, rEnd, cEnd] = o.trans === (name === 'a') ? ['k + q', 'i', 'end', extent] : ['i + q', 'k', extent, 'end'];
   const ld = name === 'a' ? 'p.ldA' : 'p.ldB';
   const body = vec
-    ? `if (r >= ${rEnd} || c >= ${cEnd}) { return vec4f(); } return vec4f(${name}[base + r * ${ld} + c / 4u]);`
+    ? `if (r >= ${rEnd} || c >= ${cEnd}) { return vec4f(); } return ${read[name].read(name, `base + r * ${ld} + c / 4u`)};`
     : `if (r >= ${rEnd}) { return vec4f(); }
   let at = base + r * ${ld};
-  return vec4f(${range(4).map((j) => `select(0.0, f32(${name}[at + min(c + ${j}u, ${cEnd} - 1u)]), c + ${j}u < ${cEnd})`).join(', ')});`;
+  return vec4f(${range(4).map((j) => `select(0.0, ${read[name].read(name, `at + min(c + ${j}u, ${cEnd} - 1u)`)}, c + ${j}u < ${cEnd})`).join(', ')});`;
   return `fn fetch_${name}(base: u32, i: u32, k: u32, q: u32, end: u32) -> vec4f {\n  let r = ${r}; let c = ${c};\n  ${body}\n}`;
 }
 
@@ -24,7 +24,7 @@ export function tiledFunctions(plan: Plan, c: TiledConfig): string {
   return [
     `var<workgroup> tileA: array<vec4f, ${c.BK * (c.BM / 4 + 1)}>;`,
     `var<workgroup> tileB: array<vec4f, ${c.BK * (c.BN / 4 + 1)}>;`,
-    fetch('a', plan.shape.a, 'p.M', plan.vec), fetch('b', plan.shape.b, 'p.N', plan.vec),
+    fetch('a', plan.shape.a, 'p.M', plan), fetch('b', plan.shape.b, 'p.N', plan),
   ].join('\n');
 }
 

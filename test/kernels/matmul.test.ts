@@ -27,6 +27,13 @@ function half(x: Float32Array): { values: Float32Array; bits: Uint16Array } {
 }
 const unhalf = (b: number) => (b & 0x8000 ? -1 : 1) * (b & 0x7c00 ? 2 ** (((b >> 10) & 31) - 15) * (1 + (b & 1023) / 1024) : 2 ** -24 * (b & 1023));
 
+/** Round to nearest bf16, as a float and as bits. */
+function brain(x: Float32Array): { values: Float32Array; bits: Uint16Array } {
+  const rounded = Uint32Array.from(new Uint32Array(x.slice().buffer), (w) => (w + 0x7fff + ((w >>> 16) & 1)) & 0xffff0000);
+  return { values: new Float32Array(rounded.buffer), bits: Uint16Array.from(rounded, (w) => w >>> 16) };
+}
+const STORED = { f32: (x: Float32Array) => ({ values: x, bits: x }), f16: half, bf16: brain };
+
 const BASE = { batch: 1, transA: false, transB: false, dtypeA: 'f32', dtypeB: 'f32', dtypeOut: 'f32', access: ['read', 'read'] } as const;
 type Case = Partial<MatmulProblem> & { M: number; N: number; K: number };
 
@@ -35,10 +42,10 @@ async function check(on: Caps, c: Case, extra: Float32Array[] = [], after = (v: 
   const p: MatmulProblem = { ...BASE, ...c };
   const { batch, M, N, K } = p;
   const [a, b] = [random(batch * M * K, 7), random((p.sharedB ? 1 : batch) * K * N, 11)];
-  const [ha, hb] = [half(a), half(b)];
-  const [va, vb] = [p.dtypeA === 'f16' ? ha.values : a, p.dtypeB === 'f16' ? hb.values : b];
+  const [sa, sb] = [STORED[p.dtypeA](a), STORED[p.dtypeB](b)];
+  const [va, vb] = [sa.values, sb.values];
   const l = matmul(on, p);
-  const inputs = [p.dtypeA === 'f16' ? ha.bits : a, p.dtypeB === 'f16' ? hb.bits : b];
+  const inputs = [sa.bits, sb.bits];
   // The epilogue's buffers lie behind the output, which here stands among the inputs only for its slot.
   const bytes = batch * M * N * (p.dtypeOut === 'f16' ? 2 : 4);
   const moved = extra.length ? { ...l, dispatches: l.dispatches.map((d) => ({ ...d, bind: d.bind.map((s) => (s === 2 ? 2 + extra.length : s > 2 && s < 3 + extra.length ? s - 1 : s)) })) } : l;
@@ -98,6 +105,16 @@ test('f16 operands and output', async () => {
   }
 });
 
+test('weights in half precision, whether or not the adapter has a type for it', async () => {
+  for (const on of Object.values(TIERS)) for (const [f16, dtypeB] of [[false, 'f16'], [caps.f16, 'bf16']] as const) {
+    for (const transB of [true, false]) {
+      await check({ ...on, f16 }, { M: 20, N: 40, K: 12, dtypeB, transB });
+      await check({ ...on, f16 }, { M: 21, N: 41, K: 13, dtypeB, transB });
+    }
+    await check({ ...on, f16 }, { M: 40, N: 1, K: 12, dtypeB }); // laid as a row: b becomes the left operand
+  }
+});
+
 /** gelu(v + bias[column]), scaled: a buffer and a uniform word. */
 const biasGelu = (N: number, scale: number): Epilogue => ({
   buffers: [{ name: 'bias', type: 'f32', access: 'read' }],
@@ -126,8 +143,8 @@ test('all WGSL is valid under base limits', async () => {
   const base: Caps = { ...(await openNull()).caps, f16: true, maxInvocations: 256, maxWorkgroupBytes: 16384, maxStorageBuffers: 8 };
   for (const on of [{ tier: 'tiled' as const, subgroup: 32 }, ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup }))]) {
     for (const [transA, transB] of TRANSPOSES) for (const [M, N, K] of [[2048, 2048, 64], [64, 64, 4096], [3, 7, 5], [513, 511, 33], [100, 100, 30]] as const) {
-      for (const dtype of ['f32', 'f16'] as const) {
-        const l = matmul({ ...base, ...on }, { ...BASE, M, N, K, transA, transB, dtypeA: dtype, dtypeB: dtype, dtypeOut: dtype, epilogue: biasGelu(N, 1) });
+      for (const dtype of ['f32', 'f16', 'bf16'] as const) {
+        const l = matmul({ ...base, ...on }, { ...BASE, M, N, K, transA, transB, dtypeA: dtype, dtypeB: dtype, dtypeOut: dtype === 'bf16' ? 'f32' : dtype, epilogue: biasGelu(N, 1) });
         for (const d of l.dispatches) await validate(d.label, d.wgsl);
       }
     }

@@ -1,0 +1,45 @@
+/** Weights stored as f16 or bf16: what is computed with them is f32 arithmetic on the rounded weights. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { vjp } from '../../engine/autodiff.ts';
+import { Device, open } from '../../engine/device.ts';
+import { linear } from '../../engine/functional.ts';
+import type { Tensor } from '../../engine/tensor.ts';
+import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
+
+const whole = await open();
+/** The same adapter without half-precision arithmetic. */
+const without = Object.assign(Object.create(whole) as Device, { caps: { ...whole.caps, f16: false } });
+const wave = (n: number, step: number): Float32Array => Float32Array.from({ length: n }, (_, i) => Math.sin(i * step + 0.3));
+
+for (const [name, device, dtype] of [['f16', whole, 'f16'], ['f16 without arithmetic in it', without, 'f16'], ['bf16', whole, 'bf16'], ['bf16 without f16', without, 'bf16']] as const) {
+  test(`${name}: a linear layer, its gradient, reshaped, cast and combined`, async () => {
+    const [convert, back] = dtype === 'f16' ? [toF16, fromF16] : [toBF16, fromBF16];
+    for (const [rows, inputs, outputs] of [[5, 12, 20], [3, 7, 9]] as const) {
+      const x = device.tensor(wave(rows * inputs, 0.7), [rows, inputs]);
+      const bits = convert(wave(outputs * inputs, 0.37));
+      const run = device.compile((x: Tensor, w: Tensor) => {
+        const y = linear(x, w.reshape([outputs, inputs]));
+        const loss = y.square().mean();
+        return { y, dx: vjp(loss, loss.like(1), x), wide: w.cast('f32'), sum: w.reshape([outputs, inputs]).mul(x.slice(0, 0, 1)) };
+      });
+      const half = await run(x, device.tensor(bits, [outputs, 1, inputs], dtype));
+      const got = await Promise.all(Object.values(half).map((t) => t.read()));
+      const full = await run(x, device.tensor(back(bits), [outputs, 1, inputs]));
+      for (const [i, want] of (await Promise.all(Object.values(full).map((t) => t.read()))).entries()) {
+        if (i === 2) assert.equal(got[i], back(bits)); // exact: a cast
+        want.forEach((v, j) => assert.ok(Math.abs(v - got[i]![j]!) <= 1e-5 * (1 + Math.abs(v)), `${Object.keys(full)[i]} ${j}: ${got[i]![j]} for ${v}`));
+      }
+      await run.free();
+    }
+  });
+}
+
+test('what cannot be computed in bf16 is said', async () => {
+  const w = whole.tensor(new Uint16Array(4), [4], 'bf16');
+  const refuse = async (fn: (w: Tensor) => Tensor): Promise<string> => whole.compile(fn)(w).then(() => 'nothing', (e: Error) => e.message);
+  assert.match(await refuse((x) => x.exp()), /\[exp\] expected f32 or f16, got bf16/);
+  assert.match(await refuse((x) => x.cast('f32').cast('bf16')), /bf16 is for storage/);
+});
+
+test.run();
