@@ -1,6 +1,6 @@
 /** A preset's training steps on made-up data: what `plan` counts and `bench` times. */
 import type { Device } from '../engine/device.ts';
-import type { Plan } from '../engine/program.ts';
+import type { Plan } from '../engine/plan.ts';
 import { flatten, host, type HostTensor } from '../engine/tree.ts';
 import { numel } from '../kernels/kernel.ts';
 import { initHead } from '../model/heads.ts';

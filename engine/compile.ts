@@ -1,30 +1,19 @@
 /**
  * A function over tensors becomes a program: traced once per input signature, carried through every stage, then replayed.
  */
-import type { Access, DType } from '../kernels/kernel.ts';
+import type { DType } from '../kernels/kernel.ts';
 import type { Device } from './device.ts';
 import { EngineError } from './errors.ts';
 import { flags } from './flags.ts';
-import { fuse } from './fuse.ts';
-import { base, keyOf, bytesOf, Graph, printType, typeOf, type Node, type TensorType, type Value } from './graph.ts';
-import { lower } from './lowering.ts';
+import { printType, typeOf, type TensorType } from './graph.ts';
 import { NDArray } from './ndarray.ts';
-import { place, type Output } from './placement.ts';
-import { halveOperands } from './precision.ts';
-import { planProgram, Program, type Plan, type Span } from './program.ts';
-import { simplify } from './simplify.ts';
+import type { Plan } from './plan.ts';
+import { Program, type Span } from './program.ts';
+import { analyse, planStages, type CompileOptions, type Stages } from './stages.ts';
 import type { Tensor } from './tensor.ts';
-import { trace } from './trace.ts';
 import { flatten, type Flat, type HostTensor } from './tree.ts';
 
-export interface CompileOptions {
-  /** Arguments whose tensors may be overwritten: a result at the same path as a donated tensor takes its place. */
-  donate?: readonly number[];
-  /** Name in profiles and errors. */
-  name?: string;
-  /** Operands of matrix products: f16 halves their traffic, sums stay f32. Where the adapter has no f16 it is f32 all the same. */
-  operands?: 'f32' | 'f16';
-}
+export type { CompileOptions } from './stages.ts';
 
 type Leaf = NDArray | HostTensor | number;
 
@@ -67,7 +56,7 @@ class Compiled {
   private readonly fn: (...args: unknown[]) => unknown;
   private readonly donate: ReadonlySet<number>;
   private readonly name: string;
-  private readonly half: boolean;
+  private readonly options: CompileOptions;
   private readonly built = new Map<string, Promise<Built>>();
 
   constructor(device: Device, fn: (...args: unknown[]) => unknown, options: CompileOptions) {
@@ -75,7 +64,7 @@ class Compiled {
     this.fn = fn;
     this.donate = new Set(options.donate ?? []);
     this.name = options.name ?? (fn.name || 'program');
-    this.half = options.operands === 'f16' && device.caps.f16;
+    this.options = options;
   }
 
   async run(...args: unknown[]): Promise<unknown> {
@@ -94,11 +83,9 @@ class Compiled {
     return built.outTree.rebuild(results);
   }
 
-  /** Nothing is allocated: the stages up to the memory plan are pure. */
   async plan(...args: unknown[]): Promise<Plan> {
     const flat = args.map((a) => flatten<Leaf>(a));
-    const { lowered, placement, outputs, uploads } = this.analyse(flat, flat.flatMap((f) => f.leaves));
-    return planProgram(this.name, lowered, placement, outputs, uploads, this.device).plan;
+    return planStages(this.name, this.analyse(flat, flat.flatMap((f) => f.leaves)), this.device);
   }
 
   async free(): Promise<void> {
@@ -119,28 +106,9 @@ class Compiled {
     return found;
   }
 
-  /** Every stage up to launches. */
-  private analyse(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]) {
-    const { device } = this;
-    const inputs = leaves.map(leafType);
-    const args = flat.map((f) => f.rebuild(f.leaves.map(leafType)));
-    const traced = trace(this.fn, args);
-    const lean = simplify(traced.graph, traced.outputs);
-    const simple = this.half ? halveOperands(lean.graph, lean.outputs) : lean;
-    const outTree = traced.outTree;
-    const outputs = this.outputs(flat, inputs, outTree, simple.graph, simple.outputs);
-    if (flags.DEBUG >= 3) process.stderr.write(`${this.name}\n${simple.graph.toString()}\n`);
-    const groups = fuse(simple.graph, outputs.map((o) => o.value), device.caps.maxStorageBuffers, !flags.NO_FUSE);
-    const placement = place(groups, outputs);
-    const context = {
-      caps: device.caps, inPlace: placement.inPlace,
-      // What a program writes may share a buffer with what a kernel writes; what it only reads may not.
-      access: (v: Value): Access => (v.node.op === 'input' ? 'read' : 'read_write'),
-    };
-    const lowered = groups.map((g) => lower(g, context));
-    if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
-    const uploads = leaves.map((leaf, i) => (leaf instanceof NDArray ? undefined : Math.max(4, Math.ceil(bytesOf(inputs[i]!) / 4) * 4)));
-    return { inputs, outTree, groups, lowered, placement, outputs, uploads };
+  private analyse(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Stages {
+    const inputs = flat.map((f) => ({ ...f, leaves: f.leaves.map(leafType) }));
+    return analyse(this.name, this.fn, inputs, leaves.map((leaf) => !(leaf instanceof NDArray)), this.device.caps, this.options);
   }
 
   private async make(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Promise<Built> {
@@ -152,33 +120,6 @@ class Compiled {
       process.stderr.write(`${this.name}: ${groups.length} groups, ${plan.kernels} kernels, ${(plan.flops / 1e9).toFixed(2)} GFLOP, ${(plan.bytes / 2 ** 20).toFixed(1)} MiB\n`);
     }
     return { program, inputs, outTree, results: outputs.map((o) => ({ type: typeOf(o.value), into: o.into })), generation: 0 };
-  }
-
-  /** Matches results to donated inputs by path, and gives every result bytes of its own. */
-  private outputs(flat: readonly Flat<Leaf>[], inputs: readonly TensorType[], outTree: Flat, graph: Graph, values: readonly Value[]): Output[] {
-    const donated = new Map<string, number>();
-    let index = 0;
-    flat.forEach((f, a) => f.paths.forEach((path) => {
-      if (this.donate.has(a) && !donated.has(path)) donated.set(path, index);
-      index++;
-    }));
-    const seen = new Set<string>();
-    return values.map((v, i) => {
-      const into = donated.get(outTree.paths[i]!);
-      const type = typeOf(v);
-      if (into !== undefined && printType(inputs[into]!) !== printType(type)) {
-        throw new EngineError(this.name, `${outTree.paths[i]} was donated as ${printType(inputs[into]!)} and returned as ${printType(type)}`);
-      }
-      const source = base(v);
-      const isInput = source.node.op === 'input';
-      const unchanged = isInput && (source.node as Node<'input'>).attrs.index === into;
-      const repeated = seen.has(keyOf(source));
-      seen.add(keyOf(source));
-      if (unchanged || (!repeated && !isInput)) return { value: v, into };
-      // A result needs bytes of its own: casting to the same type is the copy (a negative segment keeps it from being merged).
-      const copy = graph.add('cast', [v], { dtype: type.dtype }, [type], '', -1_000_000 - i);
-      return { value: { node: copy as unknown as Node, out: 0 }, into };
-    });
   }
 
   private checkDonations(flat: readonly Flat<Leaf>[]): void {

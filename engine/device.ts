@@ -1,7 +1,7 @@
 /** A device: the adapter that was opened, its memory budget, its pipelines, and the way in and out for tensors. */
 import { BYTES, numel, type Caps, type DType } from '../kernels/kernel.ts';
 import { openAdapter, type AdapterInfo, type DeviceState } from './adapter.ts';
-import { EngineError } from './errors.ts';
+import { EngineError, mib } from './errors.ts';
 import { memory, waiting } from './host.ts';
 import { NDArray, type Typed } from './ndarray.ts';
 import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
@@ -37,6 +37,10 @@ export class Device {
     this.state = state;
     // WebGPU does not tell a GPU's memory; a software driver takes the host's and would be killed for too much.
     this.budget = info.kind === 'software' ? 0.8 * memory().total : Infinity;
+  }
+
+  get maxBufferBytes(): number {
+    return this.gpu.limits.maxBufferSize;
   }
 
   /** Compiles a function over trees of tensors; see `compile`. */
@@ -112,7 +116,7 @@ export class Device {
     return this.empty(shape, dtype);
   }
 
-  /** Uploads. f16 takes its bits in a Uint16Array; Float64Array is rounded to f32. */
+  /** Uploads. f16 and bf16 take their bits in a Uint16Array; Float64Array is rounded to f32. */
   tensor(data: Typed | Float64Array, shape: readonly number[], dtype: DType = 'f32'): NDArray {
     if (data.length !== numel(shape)) throw new EngineError('tensor', `${data.length} values do not fill [${shape.join()}]`);
     const out = this.empty(shape, dtype);
@@ -153,8 +157,6 @@ export class Device {
     this.gpu.destroy();
   }
 }
-
-export const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 ? 3 : 1)} MiB`;
 
 /** Data as writeBuffer takes it: 4-byte multiples, and never a view on shared memory, which segfaults Dawn. */
 function uploadable(data: Typed | Float64Array, dtype: DType): Uint32Array<ArrayBuffer> {

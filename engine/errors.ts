@@ -87,3 +87,5 @@ function firstOutside(stack: string): string {
   }
   return '';
 }
+
+export const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 ? 3 : 1)} MiB`;

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import type { Dispatch } from '../kernels/kernel.ts';
 import type { Device } from './device.ts';
-import { mib } from './device.ts';
+import { mib } from './errors.ts';
 import { flags } from './flags.ts';
 import { waiting } from './host.ts';
 

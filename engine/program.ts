@@ -3,31 +3,18 @@
  */
 import type { Dispatch } from '../kernels/kernel.ts';
 import type { Device } from './device.ts';
-import { mib } from './device.ts';
-import { EngineError } from './errors.ts';
 import { type Group } from './fuse.ts';
-import { keyOf, bytesOf, printType, typeOf, type Value } from './graph.ts';
+import { keyOf, bytesOf, typeOf, type Value } from './graph.ts';
 import { waiting } from './host.ts';
 import type { Lowered } from './lowering.ts';
-import { ALIGN, planMemory, type Block, type MemoryPlan } from './memory.ts';
 import type { Output, Place, Placement } from './placement.ts';
+import { checkFits, planProgram, uniformBytes, type Plan } from './plan.ts';
 import { profileRun } from './profile.ts';
 import { checkRun, type Checked } from './check.ts';
 import { flags } from './flags.ts';
 
 /** A tensor's bytes on the device. */
 export interface Span { buffer: GPUBuffer; offset: number; bytes: number }
-
-/** What a program will cost, known before it is built. */
-export interface Plan {
-  kernels: number;
-  flops: number;
-  /** Bytes that must cross memory once. */
-  traffic: number;
-  /** Arenas, results and per-call inputs. The caller's own tensors are not in it. */
-  bytes: number;
-  memory: MemoryPlan;
-}
 
 /** Sets of input buffers that bind groups are kept for. */
 const MAX_SETS = 8;
@@ -40,48 +27,6 @@ interface Step {
   dispatch: Dispatch;
   spans: (Span | { input: number })[];
   uniformOffset: number;
-}
-
-const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
-const uniformBytes = (d: Dispatch): number => Math.ceil((Math.max(d.params.length, 1) * 4) / ALIGN) * ALIGN;
-
-/** Plans memory for lowered groups. `uploads`: bytes of the inputs that come from the host at each call. */
-export function planProgram(name: string, lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[], device: Device): { plan: Plan; blockOf: Map<string, Block> } {
-  const blockOf = new Map<string, Block>();
-  lowered.forEach((l, at) => {
-    for (const v of l.slots) {
-      if (placement.places.get(keyOf(v))?.kind !== 'arena') continue;
-      const key = keyOf(v);
-      const block = blockOf.get(key);
-      if (block) block.last = at;
-      else blockOf.set(key, { name: `${v.node.op} ${printType(typeOf(v))} ${v.node.site}`, bytes: bytesOf(typeOf(v)), first: at, last: at });
-    }
-    l.launch.scratch.forEach((bytes, i) => blockOf.set(`scratch ${at}.${i}`, { name: `scratch of ${l.launch.dispatches[0]!.label}`, bytes, first: at, last: at }));
-  });
-  for (const { from } of placement.copies) {
-    const block = blockOf.get(keyOf(from));
-    if (block) block.last = lowered.length;
-  }
-  for (const block of blockOf.values()) {
-    if (block.bytes > device.caps.maxBindingBytes) {
-      throw new EngineError('memory', `${name}: ${block.name} takes ${mib(block.bytes)}, over this adapter's binding limit of ${mib(device.caps.maxBindingBytes)}; use a smaller batch or size`);
-    }
-  }
-  const memory = planMemory([...blockOf.values()], device.gpu.limits.maxBufferSize);
-  const results = outputs.reduce((s, o) => s + (o.into === undefined ? Math.max(4, bytesOf(typeOf(o.value))) : 0), 0);
-  const dispatches = lowered.flatMap((l) => l.launch.dispatches);
-  const uniforms = sum(dispatches.map(uniformBytes));
-  const bytes = sum(memory.arenas) + results + Math.max(16, uniforms) + sum(uploads.map((b) => b ?? 0));
-  const plan: Plan = {
-    kernels: dispatches.length, bytes, memory,
-    flops: sum(dispatches.map((d) => d.flops)), traffic: sum(dispatches.map((d) => d.bytes)),
-  };
-  if (device.allocated + bytes > device.budget) {
-    const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');
-    throw new EngineError('memory', `${name} needs ${mib(bytes)} beside the ${mib(device.allocated)} in use; the budget is ${mib(device.budget)}.\n`
-      + `Largest at the peak:\n${table}\nRemedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`);
-  }
-  return { plan, blockOf };
 }
 
 export class Program {
@@ -104,7 +49,8 @@ export class Program {
   private pending: Promise<unknown>[] = [];
 
   constructor(name: string, device: Device, groups: readonly Group[], lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[]) {
-    const { plan, blockOf } = planProgram(name, lowered, placement, outputs, uploads, device);
+    const { plan, blockOf } = planProgram(lowered, placement, outputs, uploads, device.maxBufferBytes);
+    checkFits(name, plan, device);
     this.name = name;
     this.device = device;
     this.plan = plan;

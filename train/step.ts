@@ -2,7 +2,7 @@
 import { compile, type Concrete, type Feed } from '../engine/compile.ts';
 import type { Device } from '../engine/device.ts';
 import { stack } from '../engine/functional.ts';
-import type { Plan } from '../engine/program.ts';
+import type { Plan } from '../engine/plan.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { Metrics } from './loop.ts';

@@ -1,0 +1,75 @@
+/** What a program will cost: its memory by lifetime, its kernels, arithmetic and traffic. Pure. */
+import type { Caps, Dispatch } from '../kernels/kernel.ts';
+import { EngineError, mib } from './errors.ts';
+import { bytesOf, keyOf, printType, typeOf } from './graph.ts';
+import type { Lowered } from './lowering.ts';
+import { ALIGN, planMemory, type Block, type MemoryPlan } from './memory.ts';
+import type { Output, Placement } from './placement.ts';
+
+/** What a program will cost, known before it is built. */
+export interface Plan {
+  kernels: number;
+  flops: number;
+  /** Bytes that must cross memory once. */
+  traffic: number;
+  /** Arenas, results and per-call inputs. The caller's own tensors are not in it. */
+  bytes: number;
+  memory: MemoryPlan;
+  /** The largest tensor of the arenas. */
+  largest: Block | undefined;
+  /** Arithmetic and traffic of each dispatch, in order. */
+  work: { flops: number; bytes: number }[];
+}
+
+/** What a plan is held against: a device, or the description of one. */
+export interface Room {
+  caps: Caps;
+  maxBufferBytes: number;
+  /** Bytes in use, and bytes there are. */
+  allocated: number;
+  budget: number;
+}
+
+const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
+export const uniformBytes = (d: Dispatch): number => Math.ceil((Math.max(d.params.length, 1) * 4) / ALIGN) * ALIGN;
+
+/** Plans memory for lowered groups. `uploads`: bytes of the inputs that come from the host at each call. */
+export function planProgram(lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[], maxBufferBytes: number): { plan: Plan; blockOf: Map<string, Block> } {
+  const blockOf = new Map<string, Block>();
+  lowered.forEach((l, at) => {
+    for (const v of l.slots) {
+      if (placement.places.get(keyOf(v))?.kind !== 'arena') continue;
+      const key = keyOf(v);
+      const block = blockOf.get(key);
+      if (block) block.last = at;
+      else blockOf.set(key, { name: `${v.node.op} ${printType(typeOf(v))} ${v.node.site}`, bytes: bytesOf(typeOf(v)), first: at, last: at });
+    }
+    l.launch.scratch.forEach((bytes, i) => blockOf.set(`scratch ${at}.${i}`, { name: `scratch of ${l.launch.dispatches[0]!.label}`, bytes, first: at, last: at }));
+  });
+  for (const { from } of placement.copies) {
+    const block = blockOf.get(keyOf(from));
+    if (block) block.last = lowered.length;
+  }
+  const memory = planMemory([...blockOf.values()], maxBufferBytes);
+  const results = sum(outputs.map((o) => (o.into === undefined ? Math.max(4, Math.ceil(bytesOf(typeOf(o.value)) / 4) * 4) : 0)));
+  const dispatches = lowered.flatMap((l) => l.launch.dispatches);
+  const uniforms = sum(dispatches.map(uniformBytes));
+  const bytes = sum(memory.arenas) + results + Math.max(16, uniforms) + sum(uploads.map((b) => b ?? 0));
+  const plan: Plan = {
+    kernels: dispatches.length, bytes, memory, largest: [...blockOf.values()].reduce<Block | undefined>((a, b) => (a && a.bytes >= b.bytes ? a : b), undefined),
+    flops: sum(dispatches.map((d) => d.flops)), traffic: sum(dispatches.map((d) => d.bytes)),
+    work: dispatches.map((d) => ({ flops: d.flops, bytes: d.bytes })),
+  };
+  return { plan, blockOf };
+}
+
+/** @throws when a tensor is over the binding limit, or all of it over the budget */
+export function checkFits(name: string, { memory, bytes, largest }: Plan, { caps, allocated, budget }: Room): void {
+  if (largest && largest.bytes > caps.maxBindingBytes) {
+    throw new EngineError('memory', `${name}: ${largest.name} takes ${mib(largest.bytes)}, over this adapter's binding limit of ${mib(caps.maxBindingBytes)}; use a smaller batch or size`);
+  }
+  if (allocated + bytes <= budget) return;
+  const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');
+  throw new EngineError('memory', `${name} needs ${mib(bytes)} beside the ${mib(allocated)} in use; the budget is ${mib(budget)}.\n`
+    + `Largest at the peak:\n${table}\nRemedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`);
+}

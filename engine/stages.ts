@@ -1,0 +1,108 @@
+/**
+ * Every stage from a function to launches, in order: pure, so that what a program costs is known without a device, without
+ * weights and in seconds.
+ */
+import type { Access, Caps } from '../kernels/kernel.ts';
+import { EngineError } from './errors.ts';
+import { flags } from './flags.ts';
+import { fuse, type Group } from './fuse.ts';
+import { base, bytesOf, Graph, keyOf, printType, typeOf, type Node, type TensorType, type Value } from './graph.ts';
+import { lower, type Lowered } from './lowering.ts';
+import { place, type Output, type Placement } from './placement.ts';
+import { halveOperands } from './precision.ts';
+import { checkFits, planProgram, type Plan, type Room } from './plan.ts';
+import { simplify } from './simplify.ts';
+import { trace } from './trace.ts';
+import { flatten, type Flat } from './tree.ts';
+
+export interface CompileOptions {
+  /** Arguments whose tensors may be overwritten: a result at the same path as a donated tensor takes its place. */
+  donate?: readonly number[];
+  /** Name in profiles and errors. */
+  name?: string;
+  /** Operands of matrix products: f16 halves their traffic, sums stay f32. Where the adapter has no f16 it is f32 all the same. */
+  operands?: 'f32' | 'f16';
+}
+
+
+export interface Stages {
+  inputs: TensorType[];
+  outTree: Flat;
+  groups: Group[];
+  lowered: Lowered[];
+  placement: Placement;
+  outputs: Output[];
+  /** Bytes of each input that comes from the host at each call. */
+  uploads: (number | undefined)[];
+}
+
+/**
+ * @param args one tree of tensor types an argument
+ * @param fromHost for each leaf of them: it is uploaded at each call
+ */
+export function analyse(name: string, fn: (...args: unknown[]) => unknown, args: readonly Flat<TensorType>[], fromHost: readonly boolean[], caps: Caps, options: CompileOptions): Stages {
+  const traced = trace(fn, args.map((f) => f.rebuild(f.leaves)));
+  const inputs = args.flatMap((f) => f.leaves);
+  const lean = simplify(traced.graph, traced.outputs);
+  const { graph, outputs: values } = options.operands === 'f16' && caps.f16 ? halveOperands(lean.graph, lean.outputs) : lean;
+  const { outTree } = traced;
+  const outputs = matchOutputs(name, new Set(options.donate ?? []), args, outTree, graph, values);
+  if (flags.DEBUG >= 3) process.stderr.write(`${name}\n${graph.toString()}\n`);
+  const groups = fuse(graph, outputs.map((o) => o.value), caps.maxStorageBuffers, !flags.NO_FUSE);
+  const placement = place(groups, outputs);
+  const context = {
+    caps, inPlace: placement.inPlace,
+    // What a program writes may share a buffer with what a kernel writes; what it only reads may not.
+    access: (v: Value): Access => (v.node.op === 'input' ? 'read' : 'read_write'),
+  };
+  const lowered = groups.map((g) => lower(g, context));
+  if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
+  const uploads = inputs.map((type, i) => (fromHost[i] ? Math.max(4, Math.ceil(bytesOf(type) / 4) * 4) : undefined));
+  return { inputs, outTree, groups, lowered, placement, outputs, uploads };
+}
+
+/** @throws when the plan does not fit in `room` */
+export function planStages(name: string, s: Stages, room: Room): Plan {
+  const { plan } = planProgram(s.lowered, s.placement, s.outputs, s.uploads, room.maxBufferBytes);
+  checkFits(name, plan, room);
+  return plan;
+}
+
+/**
+ * What a call of `fn` would cost on a device of these capabilities: nothing is opened or allocated.
+ * @param args trees of tensor types
+ * @param resident numbers of the arguments that lie in device memory already; the others are uploaded at each call
+ */
+export function planFunction(fn: (...args: never[]) => unknown, args: readonly unknown[], resident: ReadonlySet<number>, room: Pick<Room, 'caps' | 'maxBufferBytes'>, options: CompileOptions = {}): Plan {
+  const flat = args.map((a) => flatten<TensorType>(a));
+  const s = analyse(options.name ?? 'program', fn as (...args: unknown[]) => unknown, flat, flat.flatMap((f, a) => f.leaves.map(() => !resident.has(a))), room.caps, options);
+  return planProgram(s.lowered, s.placement, s.outputs, s.uploads, room.maxBufferBytes).plan;
+}
+
+/** Matches results to donated inputs by path, and gives every result bytes of its own. */
+function matchOutputs(name: string, donate: ReadonlySet<number>, args: readonly Flat<TensorType>[], outTree: Flat, graph: Graph, values: readonly Value[]): Output[] {
+  const donated = new Map<string, number>();
+  let index = 0;
+  const inputs = args.flatMap((f) => f.leaves);
+  args.forEach((f, a) => f.paths.forEach((path) => {
+    if (donate.has(a) && !donated.has(path)) donated.set(path, index);
+    index++;
+  }));
+  const seen = new Set<string>();
+  return values.map((v, i) => {
+    const into = donated.get(outTree.paths[i]!);
+    const type = typeOf(v);
+    if (into !== undefined && printType(inputs[into]!) !== printType(type)) {
+      throw new EngineError(name, `${outTree.paths[i]} was donated as ${printType(inputs[into]!)} and returned as ${printType(type)}`);
+    }
+    const source = base(v);
+    const isInput = source.node.op === 'input';
+    const unchanged = isInput && (source.node as Node<'input'>).attrs.index === into;
+    const repeated = seen.has(keyOf(source));
+    seen.add(keyOf(source));
+    if (unchanged || (!repeated && !isInput)) return { value: v, into };
+    // A result needs bytes of its own: casting to the same type is the copy (a negative segment keeps it from being merged).
+    const copy = graph.add('cast', [v], { dtype: type.dtype }, [type], '', -1_000_000 - i);
+    return { value: { node: copy as unknown as Node, out: 0 }, into };
+  });
+}
