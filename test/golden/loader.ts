@@ -3,8 +3,9 @@ import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipShapes } from '../../model/clip/clip.ts';
 import { clipConfig, type CLIPConfig } from '../../model/clip/config.ts';
-import { ditConfig, vaeConfig } from '../../model/config.ts';
+import { ditConfig, vaeConfig, WAN_VAE } from '../../model/config.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
+import { diffusersDiT, diffusersVAE, transformersUMT5 } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
 import type { StoredData } from '../../model/files/stored.ts';
 import type { Weights } from '../../model/files/weights.ts';
@@ -92,8 +93,16 @@ export async function* keyCases(folder: string): AsyncGenerator<[string, Verdict
   const names = await readdir(join(folder, 'wan-keys')).catch(() => []);
   for (const name of names.filter((n) => n.endsWith('.json')).sort()) {
     const table = JSON.parse(await readFile(join(folder, 'wan-keys', name), 'utf8')) as Attrs;
-    yield [`wan-keys/${name}`, keys(table)];
+    yield [`wan-keys/${name}`, table['mapping'] ? renames(table) : keys(table)];
   }
+}
+
+/** Name → name in another project, for a checkpoint's every tensor. */
+function renames({ model, mapping, tensor_count }: Attrs): Verdict {
+  const { theirs } = model === 'umt5-xxl-encoder' ? transformersUMT5 : model === 'wan2.1-vae' ? diffusersVAE(WAN_VAE) : diffusersDiT;
+  const wrong = Object.entries(mapping as Record<string, string>).filter(([own, other]) => String(theirs(own)) !== other);
+  if (wrong.length || Object.keys(mapping as object).length !== tensor_count) return fail(wrong.slice(0, 5).map(([own, other]) => `${own}: ours ${String(theirs(own))}, theirs ${other}`).join('\n    '));
+  return pass(`${tensor_count} names`);
 }
 
 /** The numbers of a whole CLIP → those of its visual tower. */
@@ -101,7 +110,6 @@ const visualTower = ({ embed_dim, image_size, patch_size, vision_dim, vision_mlp
   clipConfig({ image_size, patch_size, activation, dim: vision_dim, mlp_ratio: vision_mlp_ratio, out_dim: embed_dim, num_heads: vision_heads, num_layers: vision_layers });
 
 function keys({ config, tensors }: Attrs): Verdict {
-  if (!config || !tensors) return skip('names of other projects are not mapped');
   const shapes = config.model_type ? ditShapes(ditConfig(config)) : config.dim_mult ? vaeShapes(vaeConfig(config))
     : config.vocab ? umt5Shapes(umt5Config(config)) : clipShapes(visualTower(config));
   const wrong = [
