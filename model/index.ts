@@ -12,6 +12,7 @@ export { initLora, LORA_TARGETS, mergeLora, withLora } from './lora.ts';
 export { Scope, type HostParams, type Params } from './params.ts';
 export { schedule, shiftSigma, SOLVER_KINDS, solverStep, startState, TRAIN_TIMESTEPS, type Schedule, type SolverKind, type SolverState } from './schedulers/index.ts';
 export { embedCaptions, embeddingTable, tokenize, VOCABULARY } from './text.ts';
+export { cleanPrompt, loadTokenizer, Tokenizer } from './tokenizer.ts';
 export { UMT5_XXL, umt5Config, type UMT5Config } from './umt5/config.ts';
 export { initUMT5, relativeBuckets, umt5, umt5Shapes, type UMT5Context } from './umt5/umt5.ts';
 export { dit, ditShapes, initDiT, type DiTInput, type DiTOutput, type Samples } from './wan/dit.ts';

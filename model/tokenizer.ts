@@ -1,0 +1,90 @@
+/** Prompts to token ids by a checkpoint's own `tokenizer.json`, cleaned and cut as Wan2.1 does it (wan/modules/tokenizers.py). */
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as library from '@huggingface/tokenizers';
+
+/** Tokens that a text encoder of Wan2.1 takes, the closing one among them. */
+const TEXT_LEN = 512;
+
+const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: '\'', nbsp: '\u00a0' };
+
+function unescapeHTML(text: string): string {
+  return text.replace(/&(?:#(\d+)|#x([\da-f]+)|(\w+));/gi, (whole, decimal?: string, hex?: string, name?: string) => {
+    if (name) return ENTITIES[name] ?? whole;
+    const code = decimal ? Number(decimal) : parseInt(hex!, 16);
+    return code <= 0x10ffff ? String.fromCodePoint(code) : whole;
+  });
+}
+
+/**
+ * Wan's "whitespace" cleaning: what ftfy straightens, HTML unescaped twice, runs of white space as one blank.
+ * Of ftfy it leaves out the repair of text that was decoded wrongly, and of HTML's named characters it knows XML's and nbsp.
+ */
+export function cleanPrompt(text: string): string {
+  const straight = unescapeHTML(unescapeHTML(text))
+    // oxlint-disable-next-line no-control-regex
+    .replace(/\u001b\[[\d;]*[a-z]/gi, '') // terminal colours
+    .replace(/[\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\ufb00-\ufb06\u3000\uff01-\uffef]/g, (c) => c.normalize('NFKC')) // ligatures, full and half width
+    .replace(/[\u02bc\u2018-\u201b]/g, '\'').replace(/[\u201c-\u201f]/g, '"')
+    // oxlint-disable-next-line no-control-regex
+    .replace(/[\0-\u0008\u000b\u000e-\u001f\u007f\u206a-\u206f\ufeff\ufff9-\ufffc]/g, '')
+    .normalize('NFC');
+  return straight.replace(/\s+/g, ' ').trim();
+}
+
+/** What is used of the library; its own declarations do not resolve by Node's rules. */
+interface Library {
+  encode(text: string): { ids: number[]; tokens: string[] };
+  token_to_id(token: string): number | undefined;
+}
+
+/** What Hugging Face keeps in `tokenizer.json`, as far as it is read here. */
+interface TokenizerJSON { model?: { type?: string; byte_fallback?: boolean; unk_id?: number | null } }
+
+export class Tokenizer {
+  private readonly library: Library;
+  private readonly bytes: boolean;
+  private readonly unknown: number | undefined;
+
+  /** @param json `tokenizer.json`, parsed. @param config `tokenizer_config.json`, parsed */
+  constructor(json: object, config: object = {}) {
+    const { model } = json as TokenizerJSON;
+    if (!model?.type) throw new Error('it is no tokenizer.json of Hugging Face: "model.type" is missing');
+    this.library = new library.Tokenizer(json, config) as Library;
+    this.bytes = model.byte_fallback ?? false;
+    this.unknown = model.unk_id ?? undefined;
+  }
+
+  /** Token ids of a prompt with the closing token, at most `maxLength`: what is over is cut off before it. The empty prompt is that token alone. */
+  encode(prompt: string, maxLength = TEXT_LEN): number[] {
+    const { ids, tokens } = this.library.encode(cleanPrompt(prompt));
+    // The library leaves pieces outside the vocabulary as unknown; SentencePiece spells them in bytes.
+    const all = this.bytes ? ids.flatMap((id, i) => (id === this.unknown ? this.spell(tokens[i]!) : [id])) : ids;
+    return all.length > maxLength ? [...all.slice(0, maxLength - 1), all.at(-1)!] : all;
+  }
+
+  private spell(piece: string): number[] {
+    const ids = Array.from(new TextEncoder().encode(piece), (byte) => this.library.token_to_id(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`));
+    return ids.every((id) => id !== undefined) ? ids as number[] : [this.unknown!];
+  }
+}
+
+async function readJSON(path: string): Promise<object> {
+  const text = await readFile(path, 'utf8').catch((e: NodeJS.ErrnoException) => {
+    throw new Error(e.code === 'ENOENT' ? 'there is no such file; download the tokenizer beside the weights (google/umt5-xxl in Wan2.1\'s folders, tokenizer in Diffusers\')' : e.message, { cause: e });
+  });
+  return JSON.parse(text) as object;
+}
+
+/** @param path a folder with tokenizer.json and, if it likes, tokenizer_config.json; or the tokenizer.json */
+export async function loadTokenizer(path: string): Promise<Tokenizer> {
+  const folder = await stat(path).then((s) => s.isDirectory(), () => false);
+  const file = folder ? join(path, 'tokenizer.json') : path;
+  const beside = join(folder ? path : join(path, '..'), 'tokenizer_config.json');
+  try {
+    const config = await stat(beside).then(() => readJSON(beside), () => ({}));
+    return new Tokenizer(await readJSON(file), config);
+  } catch (error) {
+    throw new Error(`[tokenizer] ${file}: ${(error as Error).message}`, { cause: error });
+  }
+}
