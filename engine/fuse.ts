@@ -6,7 +6,7 @@
  * is read, views as index arithmetic, so no copy is made for a permute, slice, pad or concat. Reductions inline their input.
  */
 import { fuseEpilogues, type FusedEpilogue } from './epilogue.ts';
-import { base, keyOf, typeOf, sizeOf, type Graph, type Node, type OpName, type Value } from './graph.ts';
+import { base, INLINE, keyOf, REDUCTIONS, sizeOf, typeOf, VIEWS, type Graph, type Node, type OpName, type Value } from './graph.ts';
 
 export interface Group {
   kind: 'pointwise' | 'reduce' | 'anchor';
@@ -22,13 +22,6 @@ export interface Group {
   epilogue?: FusedEpilogue;
 }
 
-const INLINE = new Set<OpName>([
-  'neg', 'exp', 'log', 'sqrt', 'rsqrt', 'sin', 'cos', 'tanh', 'sigmoid', 'erf', 'abs', 'sign', 'floor', 'isFinite',
-  'add', 'sub', 'mul', 'div', 'max', 'min', 'pow', 'lt', 'le', 'eq', 'cast', 'where', 'detach',
-  'reshape', 'permute', 'expand', 'slice', 'pad', 'flip', 'concat', 'const', 'iota',
-]);
-const VIEWS = new Set<OpName>(['detach', 'reshape', 'permute', 'expand', 'slice', 'pad', 'flip', 'concat']);
-const REDUCES = new Set<OpName>(['sum', 'amax']);
 const TANGLED = new Set<OpName>(['permute', 'pad', 'flip', 'concat']);
 const DEAR = new Set<OpName>(['exp', 'log', 'pow', 'sin', 'cos', 'tanh', 'sigmoid', 'erf']);
 
@@ -60,7 +53,7 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
   const force = (v: Value): void => void materialised.add(keyOf(base(v)));
   for (const n of graph.nodes) {
     if (n.op === 'input' || !INLINE.has(n.op)) n.outs.forEach((_, out) => materialised.add(keyOf({ node: n, out })));
-    if (!INLINE.has(n.op) && n.op !== 'input' && !REDUCES.has(n.op)) n.inputs.forEach(force);
+    if (!INLINE.has(n.op) && n.op !== 'input' && !REDUCTIONS.has(n.op)) n.inputs.forEach(force);
     if (!fusing && !VIEWS.has(n.op) && n.op !== 'const') force({ node: n, out: 0 });
   }
   outputs.forEach(force);
@@ -81,7 +74,7 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
   };
 
   for (const n of graph.nodes) {
-    if (!INLINE.has(n.op) && !REDUCES.has(n.op)) continue;
+    if (!INLINE.has(n.op) && !REDUCTIONS.has(n.op)) continue;
     if (n.op === 'expand') {
       const source = base(n.inputs[0]!);
       const e = read(source);
@@ -102,13 +95,13 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
     const value = { node: n, out: 0 };
     const many = (users.get(keyOf(value))?.size ?? 0) > 1;
     const dear = e.leaves.size > REPEATABLE_LEAVES || e.nodes > 16 || e.tangled > 1;
-    if (n.op !== 'reshape' && n.op !== 'detach' && !REDUCES.has(n.op) && many && dear) materialised.add(keyOf(value));
+    if (n.op !== 'reshape' && n.op !== 'detach' && !REDUCTIONS.has(n.op) && many && dear) materialised.add(keyOf(value));
   }
 
   const groups: Group[] = [];
   for (const n of graph.nodes) {
     if (n.op === 'input') continue;
-    if (REDUCES.has(n.op)) {
+    if (REDUCTIONS.has(n.op)) {
       groups.push({ kind: 'reduce', node: n, roots: [{ node: n, out: 0 }], leaves: [...read(n.inputs[0]!).leaves.values()], flat: false });
     } else if (!INLINE.has(n.op)) {
       const leaves = new Map(n.inputs.map((v) => [keyOf(base(v)), base(v)]));

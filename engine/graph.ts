@@ -13,10 +13,13 @@ export interface TensorType {
 }
 
 type None = Record<string, never>;
-export type Unary =
-  | 'neg' | 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'sin' | 'cos' | 'tanh' | 'sigmoid' | 'erf' | 'abs' | 'sign' | 'floor' | 'isFinite';
+const UNARY = ['neg', 'exp', 'log', 'sqrt', 'rsqrt', 'sin', 'cos', 'tanh', 'sigmoid', 'erf', 'abs', 'sign', 'floor', 'isFinite'] as const;
 /** Comparisons give 1 or 0 in f32. */
-export type Binary = 'add' | 'sub' | 'mul' | 'div' | 'max' | 'min' | 'pow' | 'lt' | 'le' | 'eq';
+const BINARY = ['add', 'sub', 'mul', 'div', 'max', 'min', 'pow', 'lt', 'le', 'eq'] as const;
+const VIEW = ['detach', 'reshape', 'permute', 'expand', 'slice', 'pad', 'flip', 'concat'] as const;
+const REDUCTION = ['sum', 'amax'] as const;
+export type Unary = (typeof UNARY)[number];
+export type Binary = (typeof BINARY)[number];
 export type Triple = readonly [number, number, number];
 
 /** Convolution geometry, (time, height, width). Layouts: x [N,C,T,H,W], w [O,C,kt,kh,kw]. */
@@ -76,6 +79,16 @@ export type OpAttrs = { [K in Unary | Binary]: None } & {
   scatterAdd: { rows: number };
 };
 export type OpName = keyof OpAttrs;
+
+/** Ops that need no kernel of their own: code that is inlined where their value is read. */
+export type Inline = Unary | Binary | 'cast' | 'where' | (typeof VIEW)[number] | 'const' | 'iota';
+export type Reduction = (typeof REDUCTION)[number];
+/** Element i of the result is computed from element i of each operand. */
+export const POINTWISE: ReadonlySet<OpName> = new Set<OpName>([...UNARY, ...BINARY, 'cast', 'where']);
+/** Index arithmetic, no computing. */
+export const VIEWS: ReadonlySet<OpName> = new Set<OpName>(VIEW);
+export const REDUCTIONS: ReadonlySet<OpName> = new Set<OpName>(REDUCTION);
+export const INLINE: ReadonlySet<OpName> = new Set<OpName>([...POINTWISE, ...VIEWS, 'const', 'iota'] satisfies OpName[]);
 
 export interface Node<K extends OpName = OpName> {
   readonly id: number;

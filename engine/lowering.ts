@@ -17,7 +17,7 @@ import type { FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize } from './vectorize.ts';
 import { type Group } from './fuse.ts';
-import { base, keyOf, bytesOf, sizeOf, typeOf, type Node, type OpName, type Triple, type Value } from './graph.ts';
+import { base, keyOf, bytesOf, sizeOf, typeOf, type Inline, type Node, type OpName, type Reduction, type Triple, type Value } from './graph.ts';
 
 export interface Lowered {
   launch: Launch;
@@ -33,8 +33,6 @@ export interface LowerContext {
 }
 
 type Anchor<K extends OpName> = (caps: Caps, node: Node<K>, access: Access[], epilogue?: Epilogue) => Launch;
-/** Inlined where it is read (emit.ts), fused into a reduction, or nothing to run. */
-type Rule<K extends OpName> = 'inline' | 'reduce' | 'external' | Anchor<K>;
 
 const widest = (access: readonly Access[]): Access => (access.includes('read_write') ? 'read_write' : 'read');
 const shapeOf = (n: Node, i: number) => typeOf(n.inputs[i]!).shape;
@@ -70,14 +68,8 @@ function attentionOf<K extends 'attention' | 'attentionGrad'>(family: typeof att
   };
 }
 
-const LOWER: { [K in OpName]: Rule<K> } = {
-  input: 'external', const: 'inline', iota: 'inline', detach: 'inline',
-  neg: 'inline', exp: 'inline', log: 'inline', sqrt: 'inline', rsqrt: 'inline', sin: 'inline', cos: 'inline', tanh: 'inline', sigmoid: 'inline',
-  erf: 'inline', abs: 'inline', sign: 'inline', floor: 'inline', isFinite: 'inline',
-  add: 'inline', sub: 'inline', mul: 'inline', div: 'inline', max: 'inline', min: 'inline', pow: 'inline', lt: 'inline', le: 'inline', eq: 'inline',
-  cast: 'inline', where: 'inline',
-  reshape: 'inline', permute: 'inline', expand: 'inline', slice: 'inline', pad: 'inline', flip: 'inline', concat: 'inline',
-  sum: 'reduce', amax: 'reduce',
+/** Every op that is neither an input nor inlined nor a reduction. */
+const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> } = {
   random: (caps, n, [access]) => random(caps, { n: sizeOf(n.outs[0]!), dist: n.attrs.dist, stream: n.attrs.stream, access: access! }),
   matmul: (caps, n, access, epilogue) => {
     const { transA, transB } = n.attrs;
@@ -127,7 +119,7 @@ export function lower(group: Group, context: LowerContext): Lowered {
   if (group.kind === 'reduce') return lowerReduce(group, context);
   const { node } = group;
   const inputs = node.inputs.map(base);
-  const rule = LOWER[node.op] as Anchor<OpName>;
+  const rule = LOWER[node.op as keyof typeof LOWER] as Anchor<OpName>;
   // A family binds each operand by itself: the second mention of a tensor is a copy in scratch.
   const first = inputs.map((v) => inputs.findIndex((w) => keyOf(w) === keyOf(v)));
   const access = inputs.map((v, i) => (first[i] === i ? context.access(v) : 'read_write'));

@@ -2,8 +2,8 @@
 import type { DType } from '../kernels/kernel.ts';
 import { numel } from '../kernels/kernel.ts';
 import { withSite } from './errors.ts';
-import { Graph, typeOf } from './graph.ts';
-import type { Binary, Node, OpAttrs, OpName, TensorType, Unary, Value } from './graph.ts';
+import { Graph, POINTWISE, typeOf } from './graph.ts';
+import type { Node, OpAttrs, OpName, TensorType, Value } from './graph.ts';
 import { opOf } from './ops/index.ts';
 import { isFloat, sameShape } from './ops/op.ts';
 
@@ -21,18 +21,13 @@ function uniform(v: Value): number | null {
   return as(v, 'const')?.attrs.value ?? null;
 }
 
-const POINTWISE: readonly (Unary | Binary)[] = [
-  'neg', 'exp', 'log', 'sqrt', 'rsqrt', 'sin', 'cos', 'tanh', 'sigmoid', 'erf', 'abs', 'sign', 'floor', 'isFinite',
-  'add', 'sub', 'mul', 'div', 'max', 'min', 'pow', 'lt', 'le', 'eq',
-];
-
 /** Ops over uniform operands whose result is uniform too: computed here, where the result is finite. */
 function foldConstant(op: OpName, inputs: readonly Value[], attrs: OpAttrs[OpName], to: Rewriter, out: TensorType): Value | null {
   const numbers = inputs.map(uniform);
   if (!inputs.length || numbers.some((n) => n === null)) return null;
   const operands = numbers.map((n, i) => ({ shape: [], dtype: typeOf(inputs[i]!).dtype, data: Float64Array.of(n!) }));
   const scalarOut = [{ shape: [], dtype: out.dtype }];
-  if (op === 'where' || op === 'cast' || (POINTWISE as readonly string[]).includes(op)) {
+  if (POINTWISE.has(op)) {
     const value = opOf(op).oracle(operands, attrs, scalarOut)[0]![0]!;
     return Number.isFinite(value) ? to.fill(value, out) : null;
   }
