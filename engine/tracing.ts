@@ -12,8 +12,8 @@ export interface Tracing {
   segments: number;
   sweeps: number;
   streams: number;
-  /** Nodes whose values a checkpoint returns: they stay in memory. */
-  readonly returned: Set<number>;
+  /** Nodes of checkpoints whose values stay in memory. */
+  readonly kept: Set<number>;
 }
 
 let current: Tracing | null = null;
@@ -26,7 +26,7 @@ export function tracing(op: string): Tracing {
 /** Runs `body` with a fresh graph, which functions of tensors add to. */
 export function withTrace<T>(body: (trace: Tracing) => T): T {
   const before = current;
-  current = { graph: new Graph(), segment: 0, segments: 0, sweeps: 0, streams: 0, returned: new Set() };
+  current = { graph: new Graph(), segment: 0, segments: 0, sweeps: 0, streams: 0, kept: new Set() };
   try {
     return body(current);
   } finally {

@@ -22,8 +22,10 @@ export interface DiTConfig {
   eps: number;
   /** Width of the image tokens; i2v and flf2v only. */
   clip_dim: number;
-  /** Recompute each block in the backward pass instead of keeping its activations. */
-  checkpoint: boolean;
+  /** Recompute each block in the backward pass instead of keeping its activations: all but dear attention (true), or all (`lean`). */
+  checkpoint: boolean | 'lean';
+  /** Parts that the feed-forward takes the tokens in, one after the other: its hidden layer is the largest activation. */
+  ffn_parts: number;
 }
 
 export interface VAEConfig {
@@ -49,7 +51,8 @@ const ditSchema = z.object({
   num_heads: count, num_layers: count,
   eps: z.number().positive().default(1e-6),
   clip_dim: count.default(1280),
-  checkpoint: z.boolean().default(false),
+  checkpoint: z.union([z.boolean(), z.literal('lean')]).default(false),
+  ffn_parts: count.default(1),
   // Wan2.1 has one value of each of these; another would be another network.
   qk_norm: z.literal(true).default(true),
   cross_attn_norm: z.literal(true).default(true),

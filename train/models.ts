@@ -71,11 +71,11 @@ export function checkPair(vae: Model<VAEConfig>, net: Model<DiTConfig>): void {
   if (made !== vae.hash) throw new Error(`[model] ${net.path} was trained with another VAE than ${vae.path} (it names ${String(made)}, this one is ${vae.hash})`);
 }
 
-/** A model must have the numbers that the preset says; whether blocks are recomputed does not matter to its weights. */
+/** A model must have the numbers that the preset says; how blocks are computed does not matter to its weights. */
 export function checkFit(model: Model<DiTConfig> | Model<VAEConfig>, preset: Partial<DiTConfig> | Preset['vae']): void {
   const has = model.config as unknown as Record<string, unknown>;
   for (const [name, expected] of Object.entries(preset)) {
-    if (name === 'checkpoint' || canonical(has[name]) === canonical(expected)) continue;
+    if (name === 'checkpoint' || name === 'ffn_parts' || canonical(has[name]) === canonical(expected)) continue;
     throw new Error(`[model] ${model.path} has ${name} ${canonical(has[name])}, the preset says ${canonical(expected)}`);
   }
 }

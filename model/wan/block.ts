@@ -1,5 +1,5 @@
 /** One block of the Wan2.1 DiT: self attention, cross attention to text and image, and the feed-forward, modulated by time. */
-import { attention, gelu } from '../../engine/functional.ts';
+import { attention, concat, gelu } from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import type { DiTConfig } from '../config.ts';
 import { linearSpecs, normal, normSpecs, ones, Scope, under, type Specs } from '../params.ts';
@@ -52,6 +52,13 @@ function crossAttention(s: Scope, c: DiTConfig, x: Tensor, text: Tensor, picture
   return s.linear('o', join(pictures ? read.add(to(pictures, '_img')) : read));
 }
 
+/** Token by token, so that parts of them may go one after the other. */
+function feedForward(s: Scope, c: DiTConfig, x: Tensor): Tensor {
+  const part = Math.ceil(x.shape[1]! / c.ffn_parts);
+  const parts = Array.from({ length: Math.ceil(x.shape[1]! / part) }, (_, i) => x.slice(1, i * part, Math.min(x.shape[1]!, (i + 1) * part)));
+  return concat(parts.map((p) => s.linear('2', gelu(s.linear('0', p), 'tanh'))), 1);
+}
+
 /** x [B,N,dim] → [B,N,dim]. */
 export function block(s: Scope, c: DiTConfig, x: Tensor, { e0, text, pictures, tables }: BlockInput, probe: (name: string, value: Tensor) => void): Tensor {
   const [shift1, scale1, gate1, shift2, scale2, gate2] = s.get('modulation').add(e0).split(1, 6) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
@@ -65,7 +72,7 @@ export function block(s: Scope, c: DiTConfig, x: Tensor, { e0, text, pictures, t
   probe('cross_attn', read);
   h = h.add(read);
 
-  const thought = s.linear('ffn.2', gelu(s.linear('ffn.0', modulated(h, scale2, shift2)), 'tanh'));
+  const thought = feedForward(s.scope('ffn'), c, modulated(h, scale2, shift2));
   probe('ffn', thought);
   return h.add(thought.mul(gate2));
 }

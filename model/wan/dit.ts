@@ -138,7 +138,7 @@ export function dit(params: Params | Scope, config: DiTConfig, input: DiTInput, 
   const outputs: Tensor[] = [];
   for (let i = 0; i < config.num_layers; i++) {
     const run = (h: Tensor) => block(s.scope('blocks').scope(i), config, h, { e0, text, pictures, tables: input.tables }, (name, v) => probe(`block${i}.${name}`, v));
-    x = config.checkpoint ? checkpoint(run)(x) : run(x);
+    x = config.checkpoint ? checkpoint(run, config.checkpoint === 'lean' ? 'nothing' : 'attention')(x) : run(x);
     probe(`block${i}`, x);
     outputs.push(x);
   }

@@ -68,6 +68,17 @@ test('attention is not repeated, its operands are, right before they are needed'
   assert.ok(grads[0]!.id < norms[5]!.id);
 });
 
+test('attention is repeated where it is cheap, and where nothing is to be kept', () => {
+  const attend = (keys: number, keep?: 'nothing') => {
+    const t = trace((x: Tensor, y: Tensor) => {
+      const loss = checkpoint((q: Tensor, k: Tensor) => attention(q, k, k.exp()).exp(), keep)(x, y).sum();
+      return vjp(loss, constant(1), x);
+    }, [type(1, 3, 2, 4), type(1, keys, 2, 4)]);
+    return simplify(t.graph, t.outputs).graph.nodes.filter((n) => n.op === 'attention').length;
+  };
+  assert.equal([attend(4), attend(5), attend(5, 'nothing')], [2, 1, 2]); // dear above half of two heads of four
+});
+
 test('without gradients a checkpoint adds nothing', () => {
   const forward = (wrap: (fn: typeof block) => typeof block) => trace((x: Tensor, [p]: [Block]) => wrap(block)(x, p), [types[0], [blockTypes]]).graph.nodes.length;
   assert.is(forward((fn) => checkpoint(fn)), forward((fn) => fn));

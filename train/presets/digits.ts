@@ -21,7 +21,7 @@ const digits: Preset = {
   dit: {
     dim: 128, num_heads: 4, ffn_dim: 512, num_layers: 6, // METHOD §1.14 "small", as in the trial; heads of 32 split 12/10/10 for RoPE
     patch_size: [1, 2, 2], freq_dim: 64, // Wan's patch; Wan's 256 sinusoids cut with the width
-    checkpoint: false, //                   activations are small: speed over memory
+    checkpoint: false, ffn_parts: 1, //     activations are small: speed over memory
   },
   trainVae: {
     steps: 2000, batch: 4, warmup: 100, //  budget: 20 minutes on two cores

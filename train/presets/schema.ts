@@ -33,7 +33,9 @@ export const presetSchema = z.strictObject({
   dit: z.strictObject({
     dim: count, num_heads: count, ffn_dim: count, num_layers: count, patch_size: triple, freq_dim: count,
     /** Recompute blocks in the backward pass: slower, smaller. */
-    checkpoint: z.boolean(),
+    checkpoint: z.union([z.boolean(), z.literal('lean')]),
+    /** Parts of the tokens that the feed-forward takes one after the other: smaller. */
+    ffn_parts: count.default(1),
   }),
   trainVae: z.strictObject({
     steps: count, batch: count, warmup: whole, adam, kl: z.number().nonnegative(), l1: z.number().nonnegative(), mse: z.number().nonnegative(), statClips: count,
