@@ -7,7 +7,8 @@ import { initDiT } from '../model/wan/dit.ts';
 import { tokenGrid } from '../model/wan/tables.ts';
 import { freeTree, toDevice, type State } from '../train/checkpoint.ts';
 import { ditConfigOf, latentShape } from '../train/conditions.ts';
-import { equilibriumJob, primingJob, teacherJob, vaeJob, type OpenJob } from '../train/jobs.ts';
+import { teacherJob, vaeJob, type OpenJob } from '../train/jobs.ts';
+import { equilibriumJob, primingJob } from '../train/phases.ts';
 import type { Preset } from '../train/presets/index.ts';
 import { noise, noiseShards } from './steps.ts';
 

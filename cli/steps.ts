@@ -3,19 +3,17 @@ import type { Device } from '../engine/device.ts';
 import type { Plan } from '../engine/plan.ts';
 import { flatten, host, type HostTensor } from '../engine/tree.ts';
 import { numel } from '../kernels/kernel.ts';
-import { initHead } from '../model/heads.ts';
-import { initLora } from '../model/lora.ts';
 import type { HostParams } from '../model/params.ts';
-import { ditShapes, initDiT } from '../model/wan/dit.ts';
+import { initDiT } from '../model/wan/dit.ts';
 import { initVAE } from '../model/wan/vae.ts';
-import { conditioner, ditConfigOf, headConfigOf, latentShape, vaeConfigOf, videoShape } from '../train/conditions.ts';
+import { conditioner, ditConfigOf, equilibriumConfigOf, latentShape, primingConfigOf, vaeConfigOf, videoShape } from '../train/conditions.ts';
 import { DIRECTIONS, captionOf } from '../train/data/digits.ts';
 import type { Shards } from '../train/data/shards.ts';
-import { discriminatorStep, generatorStep, type EquilibriumConfig } from '../train/equilibrium.ts';
-import { timeAt } from '../train/networks.ts';
+import { discriminatorStep, generatorStep, initDiscriminator } from '../train/equilibrium.ts';
+import { ownFrom, timeAt } from '../train/networks.ts';
 import type { AdamConfig, Trained } from '../train/optim.ts';
 import type { Preset } from '../train/presets/index.ts';
-import { fakeStep, primingStep, type PrimingConfig } from '../train/priming.ts';
+import { fakeStep, primingStep } from '../train/priming.ts';
 import { key, Stream } from '../train/rng.ts';
 import { compileStep } from '../train/step.ts';
 import { teacherStep } from '../train/teacher.ts';
@@ -47,13 +45,13 @@ const bytesOf = (tree: unknown): number => flatten<HostTensor>(tree).leaves.redu
 /** Plans every training step of a preset; nothing is run. */
 export async function planSteps(device: Device, p: Preset): Promise<StepPlan[]> {
   const dit = ditConfigOf(p);
-  const { fake, guidance, wmin, generator } = p.phase1;
-  const priming: PrimingConfig = { dit, guidance, wmin, loraScale: fake.alpha / fake.rank };
-  const { head, taps, lambda, str1 } = p.phase2;
-  const equilibrium: EquilibriumConfig = { dit, head: headConfigOf(p), taps, lambda, guidance: p.phase2.guidance, str1 };
+  const { fake, generator } = p.phase1;
+  const { head } = p.phase2;
+  const [priming, equilibrium] = [primingConfigOf(p), equilibriumConfigOf(p)];
   const real = initDiT(dit, p.seed);
-  const lora = initLora(ditShapes(dit), fake.rank, p.seed);
-  const psi = initHead(headConfigOf(p), p.seed);
+  const student = ownFrom(p.student, dit, real, p.seed);
+  const follower = ownFrom(fake, dit, real, p.seed);
+  const psi = initDiscriminator(equilibrium, real, p.seed);
   const batch = (n: number) => conditioner(p).batch(noiseShards(p), 0, 0, n, 'plan');
   const state = (params: HostParams, adam: AdamConfig, ema = false): Trained<HostTensor> =>
     ({ params, v: params, ...(adam.beta1 > 0 && { m: params }), ...(ema && { ema: params }) });
@@ -77,9 +75,9 @@ export async function planSteps(device: Device, p: Preset): Promise<StepPlan[]> 
   await add('vae', trainVae.batch, vaeStep(vaeConfigOf(p), trainVae, trainVae.adam),
     state(initVAE(vaeConfigOf(p), p.seed), trainVae.adam), [], noise([trainVae.batch, ...videoShape(p)]));
   await add('teacher', teacher.batch, teacherStep(dit, teacher.adam), state(real, teacher.adam, true), []);
-  await add('fake model', phase1.batch, fakeStep(priming, fake.adam), state(lora, fake.adam), [real, real]);
-  await add('priming', phase1.batch, primingStep(priming, generator.adam), state(real, generator.adam, true), [real, lora]);
-  await add('discriminator', phase2.batch, discriminatorStep(equilibrium, head.adam), state(psi, head.adam), [real, real]);
-  await add('equilibrium', phase2.batch, generatorStep(equilibrium, phase2.generator.adam), state(real, phase2.generator.adam, true), [psi, real]);
+  await add('fake model', phase1.batch, fakeStep(priming, fake.adam), state(follower, fake.adam), [real, student]);
+  await add('priming', phase1.batch, primingStep(priming, generator.adam), state(student, generator.adam, true), [real, follower]);
+  await add('discriminator', phase2.batch, discriminatorStep(equilibrium, head.adam), state(psi, head.adam), [student, student, real]);
+  await add('equilibrium', phase2.batch, generatorStep(equilibrium, phase2.generator.adam), state(student, phase2.generator.adam, true), [psi, real]);
   return plans;
 }

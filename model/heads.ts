@@ -3,15 +3,18 @@
  *
  * `cross`: a learned query for each tap reads its tokens; the queries side by side give the logit.
  * `semantic`: before that, the queries attend to each other and to the condition's image and text tokens.
+ * `conv`: each tap's tokens go through a strided convolution over the video's grid (convhead.ts).
  */
 import { attention, concat, gelu } from '../engine/functional.ts';
 import { fail } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
+import type { Triple } from '../engine/graph.ts';
+import { convHead, convHeadSpecs } from './convhead.ts';
 import { linearSpecs, materialise, normal, normSpecs, ones, Scope, shapesOf, under, type HostParams, type Params, type Specs } from './params.ts';
 
 export interface HeadConfig {
-  kind: 'cross' | 'semantic';
+  kind: 'conv' | 'cross' | 'semantic';
   /** How many blocks are tapped. */
   taps: number;
   /** Width of the tapped tokens. */
@@ -20,15 +23,17 @@ export interface HeadConfig {
   dim: number;
   /** Of one attention head. */
   head_dim: number;
-  /** Width of the image and text tokens; `semantic` only. */
+  /** Width of the image tokens, 0 where there are none (text-to-video), and of the text tokens; `semantic` only. */
   clip_dim: number;
   text_dim: number;
+  /** How many tokens along (time, height, width); `conv` only. */
+  grid: Triple;
 }
 
 /** What a `semantic` head sees of the condition. */
 export interface Semantics<T = Tensor> {
-  /** [B, I, clip_dim]. */
-  imageTokens: T;
+  /** [B, I, clip_dim]; text-to-video has none. */
+  imageTokens?: T;
   /** [B, L, text_dim], zero past each caption's length. */
   context: T;
   /** `semanticLengths` u32 [B]. */
@@ -54,13 +59,14 @@ const ffnSpecs = (dim: number): Specs => ({
 });
 
 export function headSpecs(c: HeadConfig): Specs {
+  if (c.kind === 'conv') return convHeadSpecs(c);
   if (c.dim % c.head_dim) fail('head', `dim ${c.dim} must be a multiple of head_dim ${c.head_dim}`);
   const tap: Specs = {
     ...under('norm', normSpecs(c.input_dim)), ...under('proj', linearSpecs(c.input_dim, c.dim)),
     ...under('query_norm', normSpecs(c.dim)), ...under('cross_attn', attentionSpecs(c.dim)), ...under('ffn', ffnSpecs(c.dim)),
   };
   const semantic: Specs = {
-    ...under('image', linearSpecs(c.clip_dim, c.dim)), ...under('text', linearSpecs(c.text_dim, c.dim)),
+    ...(c.clip_dim > 0 && under('image', linearSpecs(c.clip_dim, c.dim))), ...under('text', linearSpecs(c.text_dim, c.dim)),
     ...under('norm', normSpecs(c.dim)), ...under('self_attn', attentionSpecs(c.dim)), ...under('ffn', ffnSpecs(c.dim)),
   };
   return {
@@ -87,7 +93,8 @@ const feedForward = (s: Scope, x: Tensor): Tensor => x.add(s.linear('2', gelu(s.
 
 /** The queries [B, taps, dim] after they have seen each other and the condition. */
 function understand(s: Scope, c: HeadConfig, queries: Tensor, { imageTokens, context, lengths }: Semantics): Tensor {
-  const all = concat([queries, s.linear('image', imageTokens), s.linear('text', context)], 1);
+  const pictures = imageTokens ? [s.linear('image', imageTokens)] : [];
+  const all = concat([queries, ...pictures, s.linear('text', context)], 1);
   const normed = s.layerNorm('norm', all, EPS);
   // Only the queries are kept, so only they ask.
   const seen = queries.add(attend(s.scope('self_attn'), c, normed.slice(1, 0, c.taps), normed, lengths));
@@ -97,12 +104,13 @@ function understand(s: Scope, c: HeadConfig, queries: Tensor, { imageTokens, con
 /**
  * Logits [B].
  * @param taps [B, N, input_dim] from each tapped block, as `dit` returns them
- * @param semantics the condition; `semantic` heads need it, `cross` heads ignore it
+ * @param semantics the condition; `semantic` heads need it, the others ignore it
  * @param lengths u32 [B]: tokens of each sample, when some have fewer than N (`ditTables().lengths`)
  */
 export function head(params: Params | Scope, config: HeadConfig, taps: readonly Tensor[], semantics?: Semantics, lengths?: Tensor): Tensor {
   const s = Scope.of(params);
   if (taps.length !== config.taps) fail('head', `expected tokens of ${config.taps} blocks, got ${taps.length}`);
+  if (config.kind === 'conv') return convHead(s, config, taps);
   const batch = taps[0]!.shape[0]!;
   let queries = s.get('queries').unsqueeze(0).expand([batch, config.taps, config.dim]);
   if (config.kind === 'semantic') {

@@ -1,5 +1,6 @@
 /** Low-rank adapters (LoRA, arXiv 2106.09685) over a model's linears, by the names of their weights. */
 import { fail } from '../engine/errors.ts';
+import type { Like } from '../engine/tensor.ts';
 import { host } from '../engine/tree.ts';
 import { kaiming, materialise, Scope, zeros, type HostParams, type Params, type Specs } from './params.ts';
 
@@ -31,7 +32,7 @@ export const initLora = (shapes: Readonly<Record<string, readonly number[]>>, ra
   materialise(loraSpecs(shapes, rank, targets), seed);
 
 /** The base with x Wᵀ + scale · (x Aᵀ) Bᵀ in each adapted linear; scale is alpha / rank. */
-export function withLora(base: Params | Scope, lora: Params, scale: number): Scope {
+export function withLora(base: Params | Scope, lora: Params, scale: Like): Scope {
   const s = Scope.of(base);
   return new Scope(s.params, s.prefix, [...s.adapters, { params: lora, scale }]);
 }

@@ -2,7 +2,7 @@
 import { fail } from '../engine/errors.ts';
 import { linear } from '../engine/functional.ts';
 import { randomElement, threefry2x32 } from '../engine/ops/random.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import type { Like, Tensor } from '../engine/tensor.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
 import { numel } from '../kernels/kernel.ts';
 
@@ -61,7 +61,7 @@ export const materialise = (specs: Specs, seed: number): HostParams =>
   Object.fromEntries(Object.entries(specs).map(([name, spec]) => [name, first(spec, seed, name)]));
 
 /** Low-rank additions to some of the linears: `name.lora_A.weight` [r, in], `name.lora_B.weight` [out, r], times `scale`. */
-export interface Adapter { readonly params: Params; readonly scale: number }
+export interface Adapter { readonly params: Params; readonly scale: Like }
 
 /** Parameters seen from one module, `scope.scope('blocks').scope(0).scope('self_attn')`. */
 export class Scope {

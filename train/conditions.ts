@@ -8,22 +8,36 @@ import { IMAGE_PATCH } from '../model/imagetokens.ts';
 import { embedCaptions, embeddingTable } from '../model/text.ts';
 import { ditTables, tokenGrid } from '../model/wan/tables.ts';
 import type { Shards } from './data/shards.ts';
+import type { EquilibriumConfig } from './equilibrium.ts';
 import type { ClipShape } from './metrics/frames.ts';
 import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
 import type { Preset } from './presets/index.ts';
+import type { PrimingConfig } from './priming.ts';
 
 /** The numbers of a preset as the models' configs. */
 export const vaeConfigOf = (p: Preset): VAEConfig =>
   ({ ...p.vae, latent_mean: Array<number>(p.vae.z_dim).fill(0), latent_std: Array<number>(p.vae.z_dim).fill(1) });
 
 export const ditConfigOf = (p: Preset): DiTConfig => ({
-  ...p.dit, ...p.text, model_type: 'i2v', eps: 1e-6,
-  in_dim: 2 * p.vae.z_dim + MASK_CHANNELS, out_dim: p.vae.z_dim, clip_dim: p.vae.channels * IMAGE_PATCH ** 2,
+  ...p.dit, ...p.text, eps: 1e-6,
+  in_dim: p.dit.model_type === 't2v' ? p.vae.z_dim : 2 * p.vae.z_dim + MASK_CHANNELS, out_dim: p.vae.z_dim, clip_dim: p.vae.channels * IMAGE_PATCH ** 2,
 });
 
 export const headConfigOf = (p: Preset): HeadConfig => {
   const { kind, dim, head_dim } = p.phase2.head;
-  return { kind, dim, head_dim, taps: p.phase2.taps.length, input_dim: p.dit.dim, clip_dim: ditConfigOf(p).clip_dim, text_dim: p.text.text_dim };
+  const dit = ditConfigOf(p);
+  return {
+    kind, dim, head_dim, taps: p.phase2.taps.length, input_dim: dit.dim, clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim, text_dim: dit.text_dim,
+    grid: tokenGrid(dit, latentShape(p)),
+  };
+};
+
+export const primingConfigOf = (p: Preset): PrimingConfig =>
+  ({ dit: ditConfigOf(p), student: p.student, fake: p.phase1.fake, guidance: p.phase1.guidance, wmin: p.phase1.wmin });
+
+export const equilibriumConfigOf = (p: Preset): EquilibriumConfig => {
+  const { taps, backbone, loss, sees, lambda, guidance, str1 } = p.phase2;
+  return { dit: ditConfigOf(p), student: p.student, head: headConfigOf(p), taps, backbone, loss, sees, lambda, guidance, str1 };
 };
 
 /** [channels, frames, height, width]. */
@@ -36,8 +50,8 @@ export function latentShape(p: Preset): ClipShape {
 }
 
 export interface Conditioner {
-  /** @param frame [B,channels,height,width]; @param latent [B,C,F,h,w] of (first frame, zero frames), normalised */
-  condition: (captions: readonly string[], frame: HostTensor, latent: HostTensor) => Condition<HostTensor>;
+  /** Text-to-video leaves frame and latent out. @param frame [B,channels,height,width]; @param latent [B,C,F,h,w] of (first frame, zero frames), normalised */
+  condition: (captions: readonly string[], frame?: HostTensor, latent?: HostTensor) => Condition<HostTensor>;
   batch: (shards: Shards, seed: number, step: number, size: number, role: string) => Batch<HostTensor>;
 }
 
@@ -46,10 +60,11 @@ export function conditioner(p: Preset): Conditioner {
   const dit = ditConfigOf(p);
   const table = embeddingTable(p.text.text_dim);
   const tables = ditTables(dit, [tokenGrid(dit, latentShape(p))]);
-  const imageTokens = (p.data.size / IMAGE_PATCH) ** 2;
+  const image = dit.model_type !== 't2v';
+  const imageTokens = image ? (p.data.size / IMAGE_PATCH) ** 2 : 0;
   const condition: Conditioner['condition'] = (captions, frame, latent) => {
     const { context, lengths } = embedCaptions(captions, table, p.text.text_len);
-    return { text: context, lengths: semanticLengths(headConfigOf(p), imageTokens, lengths), frame, latent, tables };
+    return { text: context, lengths: semanticLengths(headConfigOf(p), imageTokens, lengths), ...(image && { frame, latent }), tables };
   };
   return {
     condition,

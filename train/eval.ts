@@ -1,12 +1,11 @@
 /** Judges samplers on clips they never saw: held-out conditions for reports, spare training clips for choosing a checkpoint. */
-import type { NDArray } from '../engine/ndarray.ts';
 import { conditions, digits, type Clip } from './data/digits.ts';
 import type { ClassifierWeights } from './metrics/classifier.ts';
 import { evaluateClips, featuresOf, type Evaluation, type FeatureSet } from './metrics/evaluate.ts';
 import { frameOf } from './metrics/frames.ts';
 import { videoShape } from './conditions.ts';
 import type { Preset } from './presets/index.ts';
-import type { Request, Sampler, SamplerSettings, Samples } from './sample.ts';
+import type { Request, Sampler, SamplerSettings, Samples, Weights } from './sample.ts';
 
 type SampleOptions = Parameters<Sampler['sample']>[3];
 
@@ -45,7 +44,7 @@ export class Judge {
   }
 
   /** Samples every condition and judges the clips. */
-  async judge(sampler: Sampler, net: Record<string, NDArray>, settings: SamplerSettings, options?: SampleOptions): Promise<{ evaluation: Evaluation; samples: Samples }> {
+  async judge(sampler: Sampler, net: Weights, settings: SamplerSettings, options?: SampleOptions): Promise<{ evaluation: Evaluation; samples: Samples }> {
     const samples = await sampler.sample(net, this.requests(), settings, options);
     return { evaluation: this.evaluate(samples.videos), samples };
   }

@@ -3,9 +3,11 @@ import type { Tensor } from '../engine/tensor.ts';
 import { concat, iota } from '../engine/functional.ts';
 import type { HostTensor } from '../engine/tree.ts';
 import type { DiTConfig } from '../model/config.ts';
+import type { Semantics } from '../model/heads.ts';
 import { imageTokens } from '../model/imagetokens.ts';
-import type { Params, Scope } from '../model/params.ts';
-import { dit, type DiTInput } from '../model/wan/dit.ts';
+import { initLora, withLora } from '../model/lora.ts';
+import type { HostParams, Params, Scope } from '../model/params.ts';
+import { dit, ditShapes, type DiTInput } from '../model/wan/dit.ts';
 import { timeEmbedding, type DiTTables } from '../model/wan/tables.ts';
 import { T, toX0 } from './flow.ts';
 
@@ -14,6 +16,16 @@ export const MASK_CHANNELS = 4;
 
 /** Bare weights, or weights with adapters. */
 export type Net = Params | Scope;
+
+/** How a trained network is held: with all its own weights, or as low-rank adapters of the frozen teacher. */
+export interface Form { mode: 'full' | 'lora'; rank: number; alpha: number }
+
+/** The network whose trained part is `own`. */
+export const assemble = (form: Form, teacher: Params, own: Params): Net => (form.mode === 'lora' ? withLora(teacher, own, form.alpha / form.rank) : own);
+
+/** First values of the trained part: the network is the teacher. */
+export const ownFrom = (form: Form, config: DiTConfig, teacher: HostParams, seed: number): HostParams =>
+  (form.mode === 'lora' ? initLora(ditShapes(config), form.rank, seed) : teacher);
 
 /** Flow times of a batch. */
 export interface Time<X = Tensor> {
@@ -29,10 +41,10 @@ export interface Condition<X = Tensor> {
   text: X;
   /** u32 [B]: keys of a semantic head's self-attention that count (`semanticLengths`). */
   lengths: X;
-  /** First frame [B,channels,height,width] in [-1,1]. */
-  frame: X;
-  /** Normalised latent [B,C,F,H,W] of (first frame, zero frames). */
-  latent: X;
+  /** First frame [B,channels,height,width] in [-1,1]; text-to-video has none. */
+  frame?: X;
+  /** Normalised latent [B,C,F,H,W] of (first frame, zero frames); text-to-video has none. */
+  latent?: X;
   /** Where the tokens lie; the same for all samples. */
   tables: DiTTables<X>;
 }
@@ -58,8 +70,12 @@ export function pictures(frame: Tensor): Tensor {
   return tokens.add(concat([angle.cos(), angle.sin()], 1));
 }
 
-const inputs = (x: Tensor, t: Time, c: Condition): DiTInput =>
-  ({ x, tEmb: t.emb, context: c.text, imageTokens: pictures(c.frame), y: beside(c.latent), tables: c.tables });
+const inputs = (x: Tensor, t: Time, c: Condition): DiTInput => ({
+  x, tEmb: t.emb, context: c.text, ...(c.frame && { imageTokens: pictures(c.frame) }), ...(c.latent && { y: beside(c.latent) }), tables: c.tables,
+});
+
+/** What a discriminator's head sees of a condition. */
+export const semantics = (c: Condition): Semantics => ({ ...(c.frame && { imageTokens: pictures(c.frame) }), context: c.text, lengths: c.lengths });
 
 /** μ(x, t, c) → v [B,C,F,H,W]. */
 export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => dit(net, config, inputs(x, t, c)).v as Tensor;
@@ -74,8 +90,10 @@ export const features = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Con
 const stackBatches = (parts: readonly Tensor[]): Tensor => concat(parts, 0);
 export const stackTimes = (times: readonly Time[]): Time => ({ sigma: stackBatches(times.map((t) => t.sigma)), emb: stackBatches(times.map((t) => t.emb)) });
 export const stackConditions = (cs: readonly Condition[]): Condition => ({
-  text: stackBatches(cs.map((c) => c.text)), lengths: stackBatches(cs.map((c) => c.lengths)), frame: stackBatches(cs.map((c) => c.frame)),
-  latent: stackBatches(cs.map((c) => c.latent)), tables: cs[0]!.tables,
+  text: stackBatches(cs.map((c) => c.text)), lengths: stackBatches(cs.map((c) => c.lengths)),
+  ...(cs[0]!.frame && { frame: stackBatches(cs.map((c) => c.frame!)) }),
+  ...(cs[0]!.latent && { latent: stackBatches(cs.map((c) => c.latent!)) }),
+  tables: cs[0]!.tables,
 });
 
 /** u + g (c - u), both branches in one forward of 2B; g = 1 is one forward of B. The unguided branch loses the text only, as in Wan. */

@@ -9,6 +9,7 @@ import type { Device } from '../engine/device.ts';
 import { runtime } from '../engine/host.ts';
 import { host } from '../engine/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
+import { mergeLora } from '../model/lora.ts';
 import type { HostParams } from '../model/params.ts';
 import type { Alarm } from './alarms.ts';
 import { freeTree, toDevice, toHost, type State } from './checkpoint.ts';
@@ -16,11 +17,12 @@ import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './
 import { digits, conditions } from './data/digits.ts';
 import { precompute as makeShards, type Shards } from './data/shards.ts';
 import { Judge } from './eval.ts';
-import { equilibriumJob, primingJob, teacherJob, vaeJob, type OpenJob } from './jobs.ts';
+import { teacherJob, vaeJob, type OpenJob, type StudentJob } from './jobs.ts';
 import { drive, readBest, type LoopResult, type Progress } from './loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
 import { psnr } from './metrics/frames.ts';
 import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
+import { equilibriumJob, primingJob } from './phases.ts';
 import { reconstructions, samplePreviews, type Draw } from './previews.ts';
 import type { Preset } from './presets/index.ts';
 import type { Json } from './run.ts';
@@ -131,7 +133,7 @@ export async function trainTeacher(w: Work & { vae?: string }): Promise<Trained>
   const sampler = new Sampler(w.device, p, codec);
   const job = teacherJob(w.device, p, shards);
   const close = async () => { await Promise.all([job.close(), sampler.close(), codec.close()]); };
-  const samples = w.draw && samplePreviews(p, w.draw, sampler, 'teacher', [teacherSampler(p)]);
+  const samples = w.draw && samplePreviews(p, w.draw, sampler, (state) => state['teacher']!.ema!, [teacherSampler(p)]);
   const { state, step, done } = await run(w, { ...job, samples, close }, { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher });
   if (done) await saveModel(path, 'teacher', ditConfigOf(p), await toHost(state['teacher']!.ema!) as HostParams, { preset: p, steps: step, vae: vae.hash });
   freeTree(state);
@@ -161,16 +163,16 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
   const phases: { name: string; step: number; score: number }[] = [];
   try {
     const judge = Judge.validation(p, await loadClassifier(w.classifier));
-    const best = {
-      every: p.best.every, net: 'generator',
-      async score(state: State) {
-        const { evaluation } = await judge.judge(sampler, state['generator']!.ema!, studentSampler());
-        return { ...evaluation, score: judge.score(evaluation) };
-      },
-    };
-    const samples = w.draw && samplePreviews(p, w.draw, sampler, 'generator', PREVIEWED.map(studentSampler));
-    const phase = async (job: OpenJob, warmup: number, settings: Record<string, unknown>) => {
-      const { state, step, done, folder } = await run(w, { ...job, samples, best: { ...best, from: warmup } }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, best: p.best, ...settings });
+    const phase = async (job: StudentJob, warmup: number, settings: Record<string, unknown>) => {
+      const best = {
+        every: p.best.every, from: warmup, net: 'generator',
+        async score(state: State) {
+          const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(p.student.steps));
+          return { ...evaluation, score: judge.score(evaluation) };
+        },
+      };
+      const samples = w.draw && samplePreviews(p, w.draw, sampler, job.student, PREVIEWED.map(studentSampler));
+      const { state, step, done, folder } = await run(w, { ...job, samples, best }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, student: p.student, best: p.best, ...settings });
       freeTree(state);
       const chosen = done ? await readBest(folder) : undefined;
       if (chosen) phases.push({ name: job.name, step: chosen.step, score: chosen.score });
@@ -180,7 +182,9 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
     if (!first.chosen) return { done: false, step: first.step, path, phases };
     const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), p.phase2.head.warmup, { phase1: p.phase1, phase2: p.phase2 });
     if (!second.chosen) return { done: false, step: second.step, path, phases };
-    await saveModel(path, 'student', ditConfigOf(p), second.chosen.params, { preset: p, steps: second.step, vae: vae.hash, teacher: teacher.hash, phases });
+    const { mode, alpha, rank } = p.student;
+    const weights = mode === 'lora' ? mergeLora(teacher.params, second.chosen.params, alpha / rank) : second.chosen.params;
+    await saveModel(path, 'student', ditConfigOf(p), weights, { preset: p, steps: second.step, vae: vae.hash, teacher: teacher.hash, phases });
     return { done: true, step: second.step, path, phases };
   } finally {
     await sampler.close();

@@ -11,7 +11,7 @@ import { digits, type Clip } from './data/digits.ts';
 import type { Job } from './loop.ts';
 import { frameOf, type ClipShape } from './metrics/frames.ts';
 import type { Preset } from './presets/index.ts';
-import type { Sampler, SamplerSettings } from './sample.ts';
+import type { Sampler, SamplerSettings, Weights } from './sample.ts';
 
 /** Draws rows of clips [channels, frames, height, width] as an animated WebP. */
 export type Draw = (rows: readonly (readonly Float32Array[])[], shape: ClipShape) => Promise<Uint8Array>;
@@ -24,8 +24,8 @@ function shown(p: Preset): Clip[] {
   return Array.from({ length: CLIPS }, (_, i) => clip(p.data.trainClips + i));
 }
 
-/** One row a sampler setting, made by the average of `net`. */
-export function samplePreviews(p: Preset, draw: Draw, sampler: Sampler, net: string, settings: readonly SamplerSettings[]): Job['samples'] {
+/** One row a sampler setting. @param net what of the state samples */
+export function samplePreviews(p: Preset, draw: Draw, sampler: Sampler, net: (state: State) => Weights, settings: readonly SamplerSettings[]): Job['samples'] {
   const shape = videoShape(p);
   const clips = shown(p);
   const requests = clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, shape, 0), seed }));
@@ -33,7 +33,7 @@ export function samplePreviews(p: Preset, draw: Draw, sampler: Sampler, net: str
     every: p.run.sampleEvery,
     async draw(state: State) {
       const rows = [clips.map((c) => c.video)];
-      for (const s of settings) rows.push((await sampler.sample(state[net]!.ema!, requests, s)).videos);
+      for (const s of settings) rows.push((await sampler.sample(net(state), requests, s)).videos);
       return draw(rows, shape);
     },
   };

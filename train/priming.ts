@@ -1,21 +1,22 @@
 /** Phase I, stability priming: variational score distillation of the one-step generator (METHOD §1.5). */
 import type { Tensor } from '../engine/tensor.ts';
-import { constant, mse, normal, stopGradient, where, zeros } from '../engine/functional.ts';
+import { constant, ema, mse, normal, stopGradient, where, zeros } from '../engine/functional.ts';
 import { vjp } from '../engine/autodiff.ts';
 import { numel } from '../kernels/kernel.ts';
 import type { DiTConfig } from '../model/config.ts';
-import { withLora } from '../model/lora.ts';
 import type { Params } from '../model/params.ts';
 import { cosine, health } from './diagnostics.ts';
 import { noise, velocityOf } from './flow.ts';
-import { guidedX0, predictX0, velocity, type Batch, type Time } from './networks.ts';
+import { assemble, guidedX0, predictX0, velocity, type Batch, type Condition, type Form, type Time } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from './optim.ts';
 
 export interface PrimingInputs<X = Tensor> extends Rates<X> {
   /** u32[2] */
   key: X;
-  /** Time of the generator's input: σ in [0.9, 1], half exactly 1. */
+  /** Time of the generator's input: σ in [0.9, 1], half exactly 1, or the level of `input`. */
   t: Time<X>;
+  /** State of a few-step student's own sampling [B,C,F,H,W]; the noised training latent, unless given. */
+  input?: X;
   /** Time t' of the re-noised sample. */
   score: Time<X>;
 }
@@ -32,7 +33,12 @@ export function vsdGradient(x0: Tensor, real: Tensor, fake: Tensor, wmin: number
   return where(g.isFinite(), g, zeros(g.shape));
 }
 
-export interface PrimingConfig { dit: DiTConfig; guidance: number; wmin: number; loraScale: number }
+export interface PrimingConfig { dit: DiTConfig; student: Form; fake: Form; guidance: number; wmin: number }
+
+/** What the generator makes of the step's input: x̂0 = f_θ(x_t, t, c). */
+function sample(p: PrimingConfig, real: Params, generator: Params, { x0: x, c }: Batch, at: PrimingInputs): Tensor {
+  return predictX0(assemble(p.student, real, generator), p.dit, at.input ?? noise(x, normal(at.key, x.shape), at.t.sigma), at.t, c);
+}
 
 /**
  * One update of the generator `s` against the frozen teacher and the fake model.
@@ -40,15 +46,14 @@ export interface PrimingConfig { dit: DiTConfig; guidance: number; wmin: number;
  * generator's samples beside the teacher's: a fake model that keeps up has less, 1 is one that learned nothing of them.
  */
 export function primingStep(p: PrimingConfig, adam: AdamConfig) {
-  return (s: Trained, real: Params, lora: Params, batch: Batch, at: PrimingInputs) => {
+  return (s: Trained, real: Params, fake: Params, batch: Batch, at: PrimingInputs) => {
     const { x0: x, c } = batch;
-    const xin = noise(x, normal(at.key, x.shape), at.t.sigma);
-    const x0 = predictX0(s.params, p.dit, xin, at.t, c);
+    const x0 = sample(p, real, s.params, batch, at);
 
     const seen = stopGradient(x0);
     const xt = noise(seen, normal(at.key, x.shape), at.score.sigma);
     const xr = guidedX0(real, p.dit, xt, at.score, c, p.guidance);
-    const xf = predictX0(withLora(real, lora, p.loraScale), p.dit, xt, at.score, c);
+    const xf = predictX0(assemble(p.fake, real, fake), p.dit, xt, at.score, c);
     const G = vsdGradient(seen, xr, xf, p.wmin);
 
     const grads = vjp(x0, G.div(numel(x0.shape)), s.params);
@@ -64,16 +69,20 @@ export function primingStep(p: PrimingConfig, adam: AdamConfig) {
   };
 }
 
-/** One update of the fake model: flow matching of its adapter on what the generator makes. */
+/** Flow matching of the fake model on what the generator makes: mean (v_φ(x_t'') - (ε'' - sg(x̂0)))². */
+export function fakeLoss(p: PrimingConfig, real: Params, fake: Params, x0: Tensor, eps: Tensor, c: Condition, t: Time): Tensor {
+  return mse(velocity(assemble(p.fake, real, fake), p.dit, noise(x0, eps, t.sigma), t, c), velocityOf(x0, eps));
+}
+
+/** One update of the fake model `s`. */
 export function fakeStep(p: PrimingConfig, adam: AdamConfig) {
   return (s: Trained, real: Params, generator: Params, batch: Batch, at: PrimingInputs) => {
-    const { x0: x, c } = batch;
-    const xin = noise(x, normal(at.key, x.shape), at.t.sigma);
-    const x0 = stopGradient(predictX0(generator, p.dit, xin, at.t, c));
-    const eps = normal(at.key, x.shape);
-    const v = velocity(withLora(real, s.params, p.loraScale), p.dit, noise(x0, eps, at.score.sigma), at.score, c);
-    const loss = mse(v, velocityOf(x0, eps));
+    const x0 = stopGradient(sample(p, real, generator, batch, at));
+    const loss = fakeLoss(p, real, s.params, x0, normal(at.key, x0.shape), batch.c, at.score);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     return { ...state, metrics: { fakeLoss: loss, fakeNorm: norm, fakeSkipped: skipped } };
   };
 }
+
+/** IDA (SenseFlow): the fake model follows the generator's weights as well, fake ← decay · fake + (1 - decay) · generator. */
+export const alignStep = (decay: number) => (s: Trained, generator: Params) => ({ ...s, params: ema(s.params, generator as Record<string, Tensor>, decay), metrics: {} });

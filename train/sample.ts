@@ -6,27 +6,33 @@ import type { Tensor } from '../engine/tensor.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
 import { numel } from '../kernels/kernel.ts';
 import type { VAEConfig } from '../model/config.ts';
+import { withLora } from '../model/lora.ts';
 import type { HostParams, Params } from '../model/params.ts';
 import { schedule } from '../model/schedulers/index.ts';
 import { decode, denormalise, encode, latentStats, normalise, type LatentStats } from '../model/wan/vae.ts';
 import { freeTree, toDevice } from './checkpoint.ts';
 import { conditioner, ditConfigOf, latentShape, stackRows, videoShape } from './conditions.ts';
 import { noise } from './flow.ts';
-import { guidedVelocity, predictX0, timeAt, type Condition, type Time } from './networks.ts';
+import { guidedVelocity, predictX0, timeAt, type Condition, type Net, type Time } from './networks.ts';
 import type { Preset } from './presets/index.ts';
 import { Stream } from './rng.ts';
 
-type Weights = Record<string, NDArray>;
+/** Weights that sample: a network's own, or the teacher's with adapters. */
+export type Weights = Record<string, NDArray> | Adapted<NDArray, number>;
+interface Adapted<X = Tensor, S = X> { base: Readonly<Record<string, X>>; lora: Readonly<Record<string, X>>; scale: S }
+
+const isAdapted = (net: Params | Adapted): net is Adapted => 'lora' in net;
+const netOf = (net: Params | Adapted): Net => (isAdapted(net) ? withLora(net.base, net.lora, net.scale) : net);
 
 /** The VAE on a device: pixels in [-1, 1] ↔ normalised latents. */
 export class Codec {
-  private readonly params: Weights;
+  private readonly params: Record<string, NDArray>;
   private readonly stats: LatentStats<NDArray>;
   private readonly encoder: CompiledFunction<[Params, LatentStats<Tensor>, Tensor], Tensor>;
   private readonly decoder: CompiledFunction<[Params, LatentStats<Tensor>, Tensor], Tensor>;
 
   constructor(device: Device, config: VAEConfig, params: HostParams) {
-    this.params = toDevice(device, params) as Weights;
+    this.params = toDevice(device, params) as Record<string, NDArray>;
     this.stats = toDevice(device, latentStats(config));
     this.encoder = compile(device, (p: Params, s: LatentStats<Tensor>, video: Tensor) => normalise(encode(p, config, video).mean, s), { name: 'encode' });
     this.decoder = compile(device, (p: Params, s: LatentStats<Tensor>, z: Tensor) => decode(p, config, denormalise(z, s)), { name: 'decode' });
@@ -75,7 +81,7 @@ export const teacherSampler = (p: Preset): SamplerSettings => ({ kind: 'euler', 
 export const studentSampler = (steps = 1): SamplerSettings => ({ kind: 'renoise', steps, shift: 5, guidance: 1 });
 
 interface Move { x: Tensor }
-type Program = CompiledFunction<[Move, Params, Time, Condition, { next: Tensor; eps: Tensor }], Move>;
+type Program = CompiledFunction<[Move, Params | Adapted, Time, Condition, { next: Tensor; eps: Tensor }], Move>;
 
 /** Samples with any weights of a preset's network. */
 export class Sampler {
@@ -97,7 +103,8 @@ export class Sampler {
     const known = this.programs.get(name);
     if (known) return known;
     const dit = ditConfigOf(this.preset);
-    const made: Program = compile(this.device, ({ x }: Move, net: Params, t: Time, c: Condition, { next, eps }: { next: Tensor; eps: Tensor }) => {
+    const made: Program = compile(this.device, ({ x }: Move, weights: Params | Adapted, t: Time, c: Condition, { next, eps }: { next: Tensor; eps: Tensor }) => {
+      const net = netOf(weights);
       if (kind === 'renoise') return { x: noise(predictX0(net, dit, x, t, c), eps, next) };
       const step = next.sub(t.sigma).reshape([-1, 1, 1, 1, 1]);
       return { x: x.add(guidedVelocity(net, dit, x, t, c, guidance).mul(step)) };
@@ -150,6 +157,8 @@ export class Sampler {
   }
 
   private async condition(group: readonly Request[]): Promise<Condition<HostTensor>> {
+    const captions = group.map((r) => r.caption);
+    if (this.preset.dit.model_type === 't2v') return conditioner(this.preset).condition(captions);
     const [channels, frames, height, width] = videoShape(this.preset);
     const plane = height * width;
     const stills = group.map(({ frame }) => {
@@ -158,7 +167,7 @@ export class Sampler {
       return video;
     });
     const latent = await this.codec.encode(stackRows(stills, videoShape(this.preset)));
-    return conditioner(this.preset).condition(group.map((r) => r.caption), stackRows(group.map((r) => r.frame), [channels, height, width]), latent);
+    return conditioner(this.preset).condition(captions, stackRows(group.map((r) => r.frame), [channels, height, width]), latent);
   }
 
   /** Standard normals of each request's own. */

@@ -3,14 +3,14 @@ import type { Device } from '../../engine/device.ts';
 import type { HostParams } from '../../model/params.ts';
 import { freeTree, toDevice, toHost, type State } from '../../train/checkpoint.ts';
 import type { Judge } from '../../train/eval.ts';
-import type { OpenJob } from '../../train/jobs.ts';
+import type { StudentJob } from '../../train/jobs.ts';
 import { studentSampler, type Sampler } from '../../train/sample.ts';
 import { jobMeter } from '../progress.ts';
 import { stepsThatFit } from './budget.ts';
 
 export interface Phase {
   device: Device;
-  job: OpenJob;
+  job: StudentJob;
   /** Steps at the start in which the fake model or the head learns alone; cut short where they take over a quarter of the time. */
   alone: number;
   seconds: number;
@@ -37,10 +37,9 @@ export async function trainPhase({ device, job, alone, seconds, judge, sampler, 
   let state = toDevice(device, await job.initial()) as State;
   let best: { score: number; params: HostParams } | undefined;
   const score = async (): Promise<void> => {
-    const average = state['generator']!.ema!;
-    const { evaluation } = await judge.judge(sampler, average, studentSampler(), { batch: group, signal });
+    const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(), { batch: group, signal });
     const found = judge.score(evaluation);
-    if (!best || found > best.score) best = { score: found, params: await toHost(average) as HostParams };
+    if (!best || found > best.score) best = { score: found, params: await toHost(state['generator']!.ema!) as HostParams };
   };
   const most = job.steps - alone;
   /** Steps done alone and by both networks, and how many of the latter the time allows. */

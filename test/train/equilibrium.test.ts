@@ -1,48 +1,23 @@
-/** Phase II against closed forms: STR1, hinge, C-SDS, and the two gradients that meet at x0. */
+/** Phase II against closed forms: C-SDS, the two gradients that meet at x0, finite differences, and what each switch may and may not move. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/autodiff.ts';
 import { constant, mse, normal, stopGradient } from '../../engine/functional.ts';
-import { host } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
 import { head, initHead } from '../../model/heads.ts';
-import { headConfigOf } from '../../train/conditions.ts';
-import { csdsGradient, generatorGradients, hinge, perturbation, str1Loss, type EquilibriumConfig } from '../../train/equilibrium.ts';
+import type { HostParams } from '../../model/params.ts';
+import { equilibriumConfigOf } from '../../train/conditions.ts';
+import { csdsGradient, discriminatorStep, generatorGradients, generatorStep, initDiscriminator, type EquilibriumConfig } from '../../train/equilibrium.ts';
 import { noise, toX0 } from '../../train/flow.ts';
-import { features, guidedX0, pictures, predictX0, timeAt } from '../../train/networks.ts';
+import { features, guidedX0, ownFrom, predictX0, semantics, timeAt } from '../../train/networks.ts';
+import { loadPreset } from '../../train/presets/index.ts';
 import { key } from '../../train/rng.ts';
-import { batch, close, dit, draw, latent, onHost, preset, weights } from './onhost.ts';
+import { batch, close, directional, dit, draw, latent, onHost, weights } from './onhost.ts';
 
-/** E (w · e)² of the perturbation, as STR1 of the linear D(x) = w · x measures it over `samples` perturbations. */
-function str1OfLinear(spatial: number, temporal: number, samples = 6000): { measured: number; w: Float32Array; shape: number[] } {
-  const shape = [samples, 2, 2, 2, 3];
-  const w = draw([1, ...shape.slice(1)], 'linear');
-  const p = { weight: 1, spatial, temporal, on: 'both' as const };
-  const measured = onHost([w, key(1, 0, 'str1')], (weight, k) => {
-    const e = perturbation(k, shape, p);
-    const D = (x: typeof e) => x.mul(weight).sum([1, 2, 3, 4]);
-    return str1Loss(D(e), D(e.mul(0)), p);
-  });
-  return { measured: measured.data[0]!, w: w.data as Float32Array, shape };
-}
-
-test('STR1 of a linear D is |w|² when the perturbation is drawn for each element', () => {
-  const { measured, w } = str1OfLinear(0.01, 0);
-  const exact = w.reduce((s, x) => s + x * x, 0);
-  assert.ok(Math.abs(measured / exact - 1) < 0.05, `${measured} ${exact}`);
-});
-
-test('drawn for each frame, it is the sum over frames of (Σ w)²: whole-frame shifts add up', () => {
-  const { measured, w } = str1OfLinear(0, 0.1);
-  let exact = 0;
-  for (let frame = 0; frame < 4; frame++) exact += w.slice(frame * 6, frame * 6 + 6).reduce((a, b) => a + b, 0) ** 2;
-  assert.ok(Math.abs(measured / exact - 1) < 0.05, `${measured} ${exact}`);
-});
-
-test('hinge: zero past the margins, linear inside', () => {
-  const of = (real: number[], fake: number[]) => onHost([host(real, [real.length]), host(fake, [fake.length])], hinge).data[0];
-  assert.is(of([1, 2], [-1, -3]), 0);
-  assert.is(of([0, 3], [0, -2]), 1);
-});
+const time = (a: number, b: number) => timeAt(dit, host([a, b], [2]));
+const scalar = (x: number) => host([x], []);
+const at = { key: key(1, 0, 'g'), noiseKey: key(1, 0, 'pair'), end: time(1, 1), t: time(0.3, 0.6), score: time(0.8, 0.5), lr: scalar(1), count: scalar(1), decay: scalar(0.9) };
+const config = (sets: readonly string[] = []): EquilibriumConfig => equilibriumConfigOf(loadPreset('digits-test', sets));
 
 test('C-SDS: the gradient of λ mean (x0 - sg xr)² is 2 λ σ (v - (ε - x0)) / numel', () => {
   const got = onHost([draw(latent, 'x0'), draw(latent, 'eps'), draw(latent, 'v'), host([0.3, 0.7], [2])], (x0, eps, v, sigma) => {
@@ -55,22 +30,89 @@ test('C-SDS: the gradient of λ mean (x0 - sg xr)² is 2 λ σ (v - (ε - x0)) /
 });
 
 test('the split gradients are those of -mean D + λ C-SDS with a constant backbone', () => {
-  const p: EquilibriumConfig = { dit, head: headConfigOf(preset), taps: preset.phase2.taps, lambda: 10, guidance: 2, str1: preset.phase2.str1 };
-  const time = (a: number, b: number) => timeAt(dit, host([a, b], [2]));
-  const at = { key: key(1, 0, 'g'), noiseKey: key(1, 0, 'pair'), end: time(1, 1), t: time(0.3, 0.6), score: time(0.8, 0.5), lr: host([1], []), count: host([1], []) };
+  const p = config(['phase2.guidance=2']);
   const all = () => [weights(1), weights(2), weights(3), initHead(p.head, 4), batch(), at] as const;
   // Two traces, so that the same draws come from the same streams.
   const { grads, metrics } = onHost([...all()], (generator, ema, real, psi, b, inputs) => generatorGradients(p, generator, ema, psi, real, b, inputs));
   const joint = onHost([...all()], (generator, ema, real, psi, { x0: x, c }, inputs) => {
     const pair = normal(inputs.noiseKey, x.shape);
     const x0 = predictX0(generator, dit, normal(inputs.key, x.shape), inputs.end, c);
-    const taps = features(ema, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps);
-    const D = head(psi, p.head, taps, { imageTokens: pictures(c.frame), context: c.text, lengths: c.lengths });
+    const D = head(psi, p.head, features(ema, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps), semantics(c));
     const xr = guidedX0(real, dit, noise(x0, normal(inputs.key, x.shape), inputs.score.sigma), inputs.score, c, 2);
     return vjp(mse(x0, stopGradient(xr)).mul(10).sub(D.mean()), constant(1), generator);
   });
   for (const [name, g] of Object.entries(joint)) assert.ok(close(grads[name]!, g) < 1e-8, name);
-  assert.ok(metrics.gD.data[0]! > 0 && metrics.gS.data[0]! > 0);
+  assert.ok(metrics['gD']!.data[0]! > 0 && metrics['gS']!.data[0]! > 0);
 });
+
+test('without C-SDS the generator follows D: its gradient is the finite difference of -mean D along a direction', () => {
+  const p = config(['phase2.lambda=0']);
+  const [net, ema, psi] = [weights(1), weights(2), initHead(p.head, 4)];
+  const { grads, metrics } = onHost([net, ema, psi, weights(3), batch(), at], (...a) => generatorGradients(p, ...a));
+  assert.not.ok('gS' in metrics, 'nothing of C-SDS is computed');
+  const D = (moved: HostParams) => onHost([moved, ema, psi, batch(), at], (generator, average, head_, { x0: x, c }, inputs) => {
+    const pair = normal(inputs.noiseKey, x.shape);
+    const x0 = predictX0(generator, dit, normal(inputs.key, x.shape), inputs.end, c);
+    return head(head_, p.head, features(average, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps), semantics(c)).mean();
+  }).data[0]!;
+  const { slope, along } = directional(net, grads, (moved) => -D(moved));
+  assert.ok(Math.abs(slope / along - 1) < 1e-5, `${slope} ${along}`);
+});
+
+test('the backbone: a copy of its own learns with the head, any other is a constant, and the generator never moves it', () => {
+  const discriminator = (sets: string[]) => {
+    const p = config(sets);
+    const psi = initDiscriminator(p, weights(3), 4);
+    const zero = Object.fromEntries(Object.entries(psi).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]));
+    const adam = { lr: 1, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 };
+    const { v } = onHost([{ params: psi, v: zero }, weights(1), weights(2), weights(3), batch(), at], discriminatorStep(p, adam));
+    const moved = Object.entries(v).filter(([, t]) => t.data.some((x) => x > 0)).map(([name]) => name);
+    const { grads } = onHost([weights(1), weights(2), psi, weights(3), batch(), at], (...a) => generatorGradients(p, ...a));
+    return { moved, backbone: moved.filter((name) => name.startsWith('backbone.')).length, grads };
+  };
+  const own = discriminator(['phase2.backbone=full', 'phase2.lambda=0']);
+  assert.ok(own.backbone > 20 && own.moved.length > own.backbone);
+  const others = ['ema', 'live', 'frozen'].map((backbone) => discriminator([`phase2.backbone=${backbone}`, 'phase2.lambda=0']));
+  for (const { backbone, moved } of others) assert.ok(backbone === 0 && moved.length > 5);
+  const name = 'blocks.1.ffn.0.weight';
+  const [ema, live, frozen] = others.map((o) => o.grads[name]!) as [HostTensor, HostTensor, HostTensor];
+  assert.ok(close(ema, live) > 1e-3 && close(ema, frozen) > 1e-3);
+  // The full copy starts as the teacher, so that its first gradient is the frozen one's.
+  assert.is(close(own.grads[name]!, frozen), 0);
+});
+
+test('adapters: at zero the network is the teacher, and the gradient of B is scale · dW Aᵀ', () => {
+  const full = config();
+  const lora = config(['student.mode=lora', 'student.rank=2', 'student.alpha=3']);
+  const teacher = weights(3);
+  const own = ownFrom(lora.student, dit, teacher, 1);
+  const psi = initHead(full.head, 4);
+  const dW = onHost([teacher, teacher, psi, teacher, batch(), at], (...a) => generatorGradients(full, ...a)).grads;
+  const dAB = onHost([own, own, psi, teacher, batch(), at], (...a) => generatorGradients(lora, ...a)).grads;
+  assert.equal(Object.keys(dAB).sort(), Object.keys(own).sort());
+  const linear = 'blocks.0.cross_attn.q';
+  const expected = onHost([dW[`${linear}.weight`]!, own[`${linear}.lora_A.weight`]!], (g, A) => g.matmul(A, { transB: true }).mul(1.5));
+  assert.ok(close(dAB[`${linear}.lora_B.weight`]!, expected) < 1e-9);
+  assert.ok(dAB[`${linear}.lora_A.weight`]!.data.every((x) => x === 0));
+});
+
+for (const sets of [['phase2.loss=logistic', 'phase2.head.kind=cross', 'phase2.str1.weight=0'], ['phase2.loss=relativistic', 'phase2.head.kind=conv', 'phase2.str1.on=real'],
+  ['phase2.sees=clean', 'phase2.str1.drawn=element'], ['dit.model_type=t2v']]) {
+  test(`a step of both with ${sets.join(', ')} moves discriminator and generator`, () => {
+    const q = loadPreset('digits-test', sets);
+    const p = equilibriumConfigOf(q);
+    const net = (seed: number) => weights(seed, p.dit);
+    const psi = initDiscriminator(p, net(3), 4);
+    const state = (params: HostParams) => ({ params, v: params, ema: params });
+    const b = batch(q);
+    const D = onHost([state(psi), net(1), net(2), net(3), b, at], discriminatorStep(p, q.phase2.head.adam));
+    const G = onHost([state(net(1)), psi, net(3), b, at], generatorStep(p, q.phase2.generator.adam));
+    for (const [step, before] of [[D, psi], [G, net(1)]] as const) {
+      for (const [name, x] of Object.entries(step.metrics)) assert.ok(Number.isFinite(x.data[0]!), `${name} ${x.data[0]}`);
+      assert.ok(Object.entries(before).some(([name, t]) => close(step.params[name]!, t) > 0));
+    }
+    assert.is(D.metrics.str1.data[0]! > 0, p.str1.weight > 0);
+  });
+}
 
 test.run();

@@ -23,6 +23,17 @@ test('overrides change the copy, not the preset', () => {
   assert.is.not(loadPreset('digits').phase1.steps, 200);
 });
 
+test('a preset kept in a model file before a setting existed means what it did', () => {
+  const old = structuredClone(loadPreset('digits')) as Record<string, unknown>;
+  const part = (name: string) => old[name] as Record<string, Record<string, unknown>>;
+  for (const name of ['student', 'baselines']) delete old[name];
+  for (const name of ['backbone', 'loss', 'sees']) delete part('phase2')[name];
+  delete part('phase2')['str1']!['drawn'];
+  for (const name of ['mode', 'ida']) delete part('phase1')['fake']![name];
+  delete part('dit')['model_type'];
+  assert.equal(checkPreset(old), loadPreset('digits'));
+});
+
 test('what is wrong is one line that names it', () => {
   const said = (work: () => unknown): string => {
     try {
@@ -38,7 +49,7 @@ test('what is wrong is one line that names it', () => {
     [['phase1.steps=many'], /^\[preset\] phase1\.steps: /],
     [['phase1.steps=-1'], /^\[preset\] phase1\.steps: /],
     [['phase1'], /^\[preset\] an override reads path=value, got "phase1"$/],
-    [['phase2.head.kind=conv'], /^\[preset\] phase2\.head\.kind: /],
+    [['phase2.head.kind=dense'], /^\[preset\] phase2\.head\.kind: /],
     [['dit.num_heads=3'], /^\[preset\] dit\.dim 128 is not a multiple of dit\.num_heads 3$/],
     [['phase2.taps=[6]'], /^\[preset\] phase2\.taps names block 6 /],
     [['data.frames=10'], /^\[preset\] data\.frames must be 1 \+ a multiple of 4, got 10$/],

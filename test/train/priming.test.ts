@@ -2,15 +2,19 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/autodiff.ts';
-import { constant, stopGradient } from '../../engine/functional.ts';
-import { host } from '../../engine/tree.ts';
+import { constant, mse, normal, stopGradient } from '../../engine/functional.ts';
+import { host, mapTree, type HostTensor } from '../../engine/tree.ts';
 import { initLora, withLora } from '../../model/lora.ts';
+import type { HostParams, Params } from '../../model/params.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
+import { primingConfigOf } from '../../train/conditions.ts';
 import { cosine as angle, health } from '../../train/diagnostics.ts';
-import { guidedX0, predictX0, timeAt, velocity } from '../../train/networks.ts';
+import { noise } from '../../train/flow.ts';
+import { guidedX0, predictX0, timeAt, velocity, type Batch } from '../../train/networks.ts';
 import { cosine, emaDecay, update, warm } from '../../train/optim.ts';
-import { vsdGradient } from '../../train/priming.ts';
-import { batch, close, dit, draw, latent, onHost, weights } from './onhost.ts';
+import { primingStep, vsdGradient, type PrimingInputs } from '../../train/priming.ts';
+import { key } from '../../train/rng.ts';
+import { batch, close, directional, dit, draw, latent, onHost, preset, weights } from './onhost.ts';
 
 const t = timeAt(dit, host([0.4, 0.8], [2]));
 
@@ -67,6 +71,31 @@ test('only the adapter gets a gradient, and it is not zero', () => {
   assert.equal(Object.keys(grads).sort(), Object.keys(lora).sort());
   const ups = Object.entries(grads).filter(([name]) => name.endsWith('lora_B.weight'));
   assert.ok(ups.length > 0 && ups.every(([, g]) => g.data.some((x) => x !== 0)));
+});
+
+test('a generator step descends ½ mean (x0 - sg(x0 - G))²: finite differences along a direction, in float64', () => {
+  const p = primingConfigOf(preset);
+  const [net, real, lora] = [weights(1), weights(2), initLora(ditShapes(dit), 4, 3)];
+  const scalar = (x: number) => host([x], []);
+  const at = { key: key(1, 0, 'g'), t: timeAt(dit, host([0.95, 1], [2])), score: t, lr: scalar(1), count: scalar(1) };
+  const zero = mapTree((w: HostTensor) => host(new Float32Array(w.data.length), w.shape), net);
+  // lr 1, β 0 and a huge ε: the step is the gradient itself, up to that ε.
+  const eps = 1e8;
+  const step = onHost([{ params: net, v: zero }, real, lora, batch(), at], primingStep(p, { lr: 1, beta1: 0, beta2: 0.5, eps, weightDecay: 0, clip: 1e9 }));
+  const grads = mapTree((was: HostTensor, now: HostTensor) => host(Float64Array.from(was.data, (x, i) => (x - now.data[i]!) * eps), was.shape), net, step.params);
+  // The target x0 - G is a constant: it is made at the weights as they are.
+  const parts = (generator: Params, { x0: x, c }: Batch, inputs: PrimingInputs, teacher: Params, adapter: Params) => {
+    const xin = noise(x, normal(inputs.key, x.shape), inputs.t.sigma);
+    const x0 = predictX0(generator, dit, xin, inputs.t, c);
+    const xt = noise(x0, normal(inputs.key, x.shape), inputs.score.sigma);
+    const G = vsdGradient(x0, guidedX0(teacher, dit, xt, inputs.score, c, p.guidance), predictX0(withLora(teacher, adapter, 1), dit, xt, inputs.score, c), p.wmin);
+    return { x0, target: x0.sub(G) };
+  };
+  const { target } = onHost([net, batch(), at, real, lora], parts);
+  const loss = (moved: HostParams) => onHost([moved, batch(), at, real, lora, target], (generator, b, inputs, teacher, adapter, fixed) =>
+    mse(parts(generator, b, inputs, teacher, adapter).x0, fixed).mul(0.5)).data[0]!;
+  const { slope, along } = directional(net, grads, loss);
+  assert.ok(Math.abs(slope / along - 1) < 1e-4, `${slope} ${along}`);
 });
 
 const adam = { lr: 0.1, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 };

@@ -4,6 +4,7 @@
  * Sources: METHOD §x = a section of train/METHOD.md (the paper's value, or a small-scale one where the paper's is for 14 B parameters);
  * Wan = Wan2.1's code; trial = METHOD §1.17; budget = chosen so that training fits two CPU cores.
  */
+import { BASELINES } from './baselines.ts';
 import type { Preset } from './schema.ts';
 
 const digits: Preset = {
@@ -19,6 +20,7 @@ const digits: Preset = {
   vae: { channels: 1, dim: 8, z_dim: 8, dim_mult: [1, 2, 4], num_res_blocks: 1, temperal_downsample: [true, true] },
   text: { text_dim: 64, text_len: 8 }, //   METHOD §1.2: 8-16 tokens of 64..128; captions have four words
   dit: {
+    model_type: 'i2v',
     dim: 128, num_heads: 4, ffn_dim: 512, num_layers: 6, // METHOD §1.14 "small", as in the trial; heads of 32 split 12/10/10 for RoPE
     patch_size: [1, 2, 2], freq_dim: 64, // Wan's patch; Wan's 256 sinusoids cut with the width
     checkpoint: false, ffn_parts: 1, //     activations are small: speed over memory
@@ -37,6 +39,7 @@ const digits: Preset = {
     textDrop: 0.1, //                       METHOD §1.14
     sampler: { steps: 50, guidance: 2, shift: 1 }, // METHOD §1.14 and trial: Euler 50, g 2 = 100 evaluations
   },
+  student: { mode: 'full', rank: 16, alpha: 16, steps: 1 }, // paper: a full copy, one evaluation; METHOD §1.5's rank where it is adapters
   phase1: {
     steps: 450, batch: 16, warmup: 20, //   trial: 100-300 steps; here the score rose until 400
     generator: {
@@ -46,6 +49,7 @@ const digits: Preset = {
     },
     fake: {
       adam: { lr: 2e-4, beta1: 0, beta2: 0.999, eps: 1e-8, weightDecay: 0, clip: 10 }, // METHOD §1.5
+      mode: 'lora', ida: 1, //              paper: LoRA; METHOD §1.5: off
       rank: 16, alpha: 16, updates: 2, warmup: 50, // trial: r 16, 2 updates; METHOD §1.5: 50-100 fake-only steps first
     },
     scoreTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4; shift 1 as the teacher's
@@ -58,12 +62,14 @@ const digits: Preset = {
       adam: { lr: 1e-4, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // METHOD §1.6
       kind: 'semantic', dim: 128, head_dim: 32, warmup: 50, // METHOD §1.8 (paper's head; d_h 128 when tiny); §1.6: 20-100 D-only steps
     },
+    backbone: 'ema', loss: 'hinge', sees: 'noised', // paper
     taps: [2, 4, 5], //                     METHOD §1.6: round(L {0.5, 0.75, 1}) - 1 for L = 6
     discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4, tiny
     scoreTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4: as in phase I
     lambda: 10, guidance: 2, //             paper's λ; METHOD §1.9 leaves it open: 1 pulls towards the unguided teacher, which draws worse digits; the sampler's 2
-    str1: { weight: 1, spatial: 0.01, temporal: 0.1, on: 'both' }, // paper's weight and σ; METHOD §1.7: both sides when tiny
+    str1: { weight: 1, spatial: 0.01, temporal: 0.1, on: 'both', drawn: 'frame' }, // paper's weight and σ; METHOD §1.7: both sides when tiny
   },
+  baselines: BASELINES,
   best: { every: 25, clips: 256, minMotion: 0.8, frechetWeight: 0.01 }, // METHOD §1.14 early stop: keep the best EMA subject to motion
   run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50 },
 };
@@ -78,11 +84,13 @@ const test: Preset = {
   dit: { ...digits.dit, dim: 32, num_heads: 2, ffn_dim: 64, num_layers: 2, freq_dim: 16 },
   trainVae: { ...digits.trainVae, steps: 4, batch: 2, warmup: 1, statClips: 8 },
   teacher: { ...digits.teacher, steps: 6, batch: 2, warmup: 1, sampler: { ...digits.teacher.sampler, steps: 4 } },
+  student: { ...digits.student, rank: 4, alpha: 4 },
   phase1: { ...digits.phase1, steps: 3, batch: 2, warmup: 1, fake: { ...digits.phase1.fake, rank: 4, alpha: 4, warmup: 2 } },
   phase2: {
     ...digits.phase2, steps: 3, batch: 2, warmup: 1, taps: [0, 1],
     head: { ...digits.phase2.head, dim: 32, head_dim: 16, warmup: 2 },
   },
+  baselines: { ...BASELINES, consistency: { ...BASELINES.consistency, batch: 2, warmup: 1, grid: 8 } },
   best: { ...digits.best, every: 3, clips: 4 },
   run: { saveEvery: 2, maxSkipped: 3, sampleEvery: 2 },
 };

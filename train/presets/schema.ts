@@ -1,5 +1,6 @@
 /** The shape of a preset: every number of data, networks, training and sampling. Overrides are checked against it. */
 import { z } from 'zod';
+import { BASELINES } from './baselines.ts';
 
 const count = z.number().int().positive();
 const whole = z.number().int().nonnegative();
@@ -19,6 +20,15 @@ const timeLaw = z.discriminatedUnion('law', [
   z.strictObject({ law: z.literal('endpoint'), from: share, pure: share }),
 ]);
 
+/** How a trained network is held: all its weights, or adapters of the frozen teacher. */
+const form = { mode: z.enum(['full', 'lora']), rank: count, alpha: positive };
+const student = z.strictObject({
+  ...form,
+  /** Evaluations that it is trained for. */
+  steps: count.max(8),
+});
+
+// Presets are kept in model files: a setting that came later has the meaning of its absence as default.
 export const presetSchema = z.strictObject({
   name: z.string(),
   seed: whole,
@@ -31,6 +41,8 @@ export const presetSchema = z.strictObject({
   }),
   text: z.strictObject({ text_dim: count, text_len: count }),
   dit: z.strictObject({
+    /** From text and first frame, or from text alone. */
+    model_type: z.enum(['i2v', 't2v']).default('i2v'),
     dim: count, num_heads: count, ffn_dim: count, num_layers: count, patch_size: triple, freq_dim: count,
     /** Recompute blocks in the backward pass: slower, smaller. */
     checkpoint: z.union([z.boolean(), z.literal('lean')]),
@@ -44,10 +56,15 @@ export const presetSchema = z.strictObject({
     steps: count, batch: count, warmup: whole, adam, ema: share, times: timeLaw, textDrop: share,
     sampler: z.strictObject({ steps: count, guidance: positive, shift: positive }),
   }),
+  student: student.default({ mode: 'full', rank: 16, alpha: 16, steps: 1 }),
   phase1: z.strictObject({
     steps: count, batch: count, warmup: whole,
     generator: z.strictObject({ adam, times: timeLaw, ema: share }),
-    fake: z.strictObject({ adam, rank: count, alpha: positive, updates: count, warmup: whole }),
+    fake: z.strictObject({
+      adam, ...form, mode: form.mode.default('lora'), updates: count, warmup: whole,
+      /** After each generator step, fake ← ida · fake + (1 - ida) · generator; 1 is off. */
+      ida: share.default(1),
+    }),
     scoreTimes: timeLaw, guidance: positive,
     /** Floor of the per-sample normaliser. */
     wmin: positive,
@@ -55,14 +72,34 @@ export const presetSchema = z.strictObject({
   phase2: z.strictObject({
     steps: count, batch: count, warmup: whole,
     generator: z.strictObject({ adam, ema: share }),
-    head: z.strictObject({ adam, kind: z.enum(['cross', 'semantic']), dim: count, head_dim: count, warmup: whole }),
+    head: z.strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: count, head_dim: count, warmup: whole }),
+    /** Whose features the discriminator reads: the generator's average, the generator itself, the teacher, or a copy of its own that it trains. */
+    backbone: z.enum(['ema', 'live', 'frozen', 'full']).default('ema'),
+    loss: z.enum(['hinge', 'logistic', 'relativistic']).default('hinge'),
+    /** Whether it sees samples noised to its time, or clean ones. */
+    sees: z.enum(['noised', 'clean']).default('noised'),
     /** 0-based ids of the blocks whose tokens the discriminator sees. */
     taps: z.array(whole).min(1),
     discriminatorTimes: timeLaw, scoreTimes: timeLaw,
     /** Weight of C-SDS, and guidance inside it. */
     lambda: z.number().nonnegative(), guidance: positive,
-    str1: z.strictObject({ weight: z.number().nonnegative(), spatial: z.number().nonnegative(), temporal: z.number().nonnegative(), on: z.enum(['fake', 'real', 'both']) }),
-      }),
+    str1: z.strictObject({
+      /** 0: not computed. */
+      weight: z.number().nonnegative(),
+      spatial: z.number().nonnegative(), temporal: z.number().nonnegative(), on: z.enum(['fake', 'real', 'both']),
+      /** What the temporal perturbation is drawn for: whole frames, or every element. */
+      drawn: z.enum(['frame', 'element']).default('frame'),
+    }),
+  }),
+  baselines: z.strictObject({
+    consistency: z.strictObject({
+      batch: count, warmup: whole, adam, ema: share,
+      /** Levels of σ between which it is consistent, and guidance of the teacher's step from one to the next. */
+      grid: count, guidance: positive,
+    }),
+    /** Weights of the adversarial terms in the generator's and in the fake model's loss. */
+    dmd2: z.strictObject({ generator: z.number().nonnegative(), fake: z.number().nonnegative() }),
+  }).default(BASELINES),
   /** Which EMA of a phase is kept: see `score` in eval.ts. */
   best: z.strictObject({ every: count, clips: count, minMotion: share, frechetWeight: z.number().nonnegative() }),
   run: z.strictObject({

@@ -1,0 +1,125 @@
+/** The two phases of V-PAE as jobs: what each starts from, and what one step draws and updates. */
+import { compile } from '../engine/compile.ts';
+import type { Device } from '../engine/device.ts';
+import { ema } from '../engine/functional.ts';
+import type { NDArray } from '../engine/ndarray.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import type { HostTensor } from '../engine/tree.ts';
+import type { HostParams } from '../model/params.ts';
+import { freeTree, toDevice, type State } from './checkpoint.ts';
+import { conditioner, ditConfigOf, equilibriumConfigOf, primingConfigOf } from './conditions.ts';
+import type { Shards } from './data/shards.ts';
+import { discriminatorStep, generatorStep, initDiscriminator } from './equilibrium.ts';
+import { draws, start, type StudentJob } from './jobs.ts';
+import { ownFrom, type Batch, type Form } from './networks.ts';
+import { warm } from './optim.ts';
+import type { Preset } from './presets/index.ts';
+import { fakeStep, primingStep } from './priming.ts';
+import { Rollout } from './rollout.ts';
+import type { Weights } from './sample.ts';
+import { compileStep } from './step.ts';
+
+/** A generator's average as a network that samples. */
+export function studentOf(form: Form, teacher: Record<string, NDArray>, { generator }: State): Weights {
+  const average = generator!.ema!;
+  return form.mode === 'lora' ? { base: teacher, lora: average, scale: form.alpha / form.rank } : average;
+}
+
+/** Phase I. The first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the generator once. */
+export function primingJob(device: Device, p: Preset, shards: Shards, teacher: HostParams): StudentJob {
+  const { phase1: o, seed, student } = p;
+  const { generator, fake } = o;
+  const dit = ditConfigOf(p);
+  const { batch } = conditioner(p);
+  const draw = draws(p);
+  const real = toDevice(device, teacher);
+  const updateFake = compileStep(device, 'fake', fakeStep(primingConfigOf(p), fake.adam));
+  const updateGenerator = compileStep(device, 'priming', primingStep(primingConfigOf(p), generator.adam));
+  const align = compile(device, (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida), { donate: [0], name: 'ida' });
+  const rollout = student.steps > 1 ? new Rollout(device, p, o.batch) : undefined;
+  const inputs = async (state: State, { c }: Batch<HostTensor>, n: number, role: string) => ({
+    key: draw.key(n, role), score: draw.times(o.scoreTimes, o.batch, n, `${role}.score`),
+    ...(await rollout?.to(state['generator']!.params, real, c, n, role) ?? { t: draw.times(generator.times, o.batch, n, `${role}.input`) }),
+  });
+  return {
+    name: 'phase1',
+    steps: fake.warmup + o.steps,
+    initial: async () => ({
+      generator: start(ownFrom(student, dit, teacher, seed), { m: generator.adam.beta1 > 0, ema: true }),
+      fake: start(ownFrom(fake, dit, teacher, seed), { m: fake.adam.beta1 > 0 }),
+    }),
+    async advance(state, n, rate = 1) {
+      const turn = n - fake.warmup;
+      let current: State = state;
+      let metrics = {};
+      for (let r = 0; r < (turn < 0 ? 1 : fake.updates); r++) {
+        const done = turn < 0 ? n : fake.warmup + turn * fake.updates + r;
+        const b = batch(shards, seed, done, o.batch, 'fake');
+        const result = await updateFake(current['fake']!, real, current['generator']!.params, b, { ...await inputs(current, b, done, 'fake'), lr: rate * warm(fake.adam.lr, done, o.warmup), count: done + 1 });
+        current = { ...current, fake: result.state };
+        metrics = result.metrics;
+      }
+      if (turn < 0) return { state: current, metrics };
+      const b = batch(shards, seed, turn, o.batch, 'priming');
+      const result = await updateGenerator(current['generator']!, real, current['fake']!.params, b, {
+        ...await inputs(current, b, turn, 'priming'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
+      });
+      if (fake.ida < 1) current = { ...current, fake: { ...current['fake']!, params: await align(current['fake']!.params, result.state.params) } };
+      return { state: { ...current, generator: result.state }, metrics: { ...metrics, ...result.metrics } };
+    },
+    student: (state) => studentOf(student, real, state),
+    async close() {
+      await Promise.all([updateFake.free(), updateGenerator.free(), align.free(), rollout?.close()]);
+      freeTree(real);
+    },
+  };
+}
+
+/**
+ * Phase II, from what phase I trained (its averaged weights, or adapters). The first `head.warmup` steps update the discriminator alone.
+ */
+export function equilibriumJob(device: Device, p: Preset, shards: Shards, teacher: HostParams, primed: HostParams): StudentJob {
+  const { phase2: o, seed, student } = p;
+  const { generator, head } = o;
+  const config = equilibriumConfigOf(p);
+  const { batch } = conditioner(p);
+  const draw = draws(p);
+  const real = toDevice(device, teacher);
+  const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam));
+  const updateGenerator = compileStep(device, 'equilibrium', generatorStep(config, generator.adam));
+  const rollout = student.steps > 1 ? new Rollout(device, p, o.batch) : undefined;
+  /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
+  const inputs = async (state: State, { c }: Batch<HostTensor>, n: number, role: string) => {
+    const given = await rollout?.to(state['generator']!.params, real, c, n, role);
+    return { key: draw.key(n, role), ...(given ? { input: given.input, end: given.t } : { end: draw.at(1, o.batch) }) };
+  };
+  return {
+    name: 'phase2',
+    steps: head.warmup + o.steps,
+    initial: async () => ({
+      generator: start(primed, { m: generator.adam.beta1 > 0, ema: true }),
+      head: start(initDiscriminator(config, teacher, seed), { m: head.adam.beta1 > 0 }),
+    }),
+    async advance(state, n, rate = 1) {
+      const { params, ema: average } = state['generator']!;
+      const b = batch(shards, seed, n, o.batch, 'equilibrium');
+      const shared = {
+        noiseKey: draw.key(n, 'equilibrium.pair'),
+        t: draw.times(o.discriminatorTimes, o.batch, n, 'equilibrium.time'), score: draw.times(o.scoreTimes, o.batch, n, 'equilibrium.score'),
+      };
+      const D = await updateHead(state['head']!, params, average!, real, b, { ...shared, ...await inputs(state, b, n, 'discriminator'), lr: rate * warm(head.adam.lr, n, o.warmup), count: n + 1 });
+      const turn = n - head.warmup;
+      const next: State = { ...state, head: D.state };
+      if (turn < 0) return { state: next, metrics: D.metrics };
+      const G = await updateGenerator(state['generator']!, D.state.params, real, b, {
+        ...shared, ...await inputs(state, b, n, 'generator'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
+      });
+      return { state: { ...next, generator: G.state }, metrics: { ...D.metrics, ...G.metrics } };
+    },
+    student: (state) => studentOf(student, real, state),
+    async close() {
+      await Promise.all([updateHead.free(), updateGenerator.free(), rollout?.close()]);
+      freeTree(real);
+    },
+  };
+}
