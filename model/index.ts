@@ -3,6 +3,7 @@ export { clip, clipPixels, clipShapes, clipTables, clipTokens, initCLIP, type CL
 export { CLIP_VIT_H, clipConfig, type CLIPConfig } from './clip/config.ts';
 export { ditConfig, vaeConfig, vaeStride, WAN_VAE, type DiTConfig, type VAEConfig } from './config.ts';
 export { head, headShapes, initHead, semanticLengths, type HeadConfig, type Semantics } from './heads.ts';
+export { openCheckpoint, type Checkpoint, type Part } from './files/checkpoint.ts';
 export { loadParams } from './files/load.ts';
 export { openWeights } from './files/open.ts';
 export { saveTensors } from './files/safetensors.ts';

@@ -12,10 +12,14 @@ const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile)
   { name: 'safetensors', begins: [], read: readSafetensors },
 ];
 
-/** @param path a file, told by its content; a .index.json; or a folder that holds one checkpoint. @throws WeightsError */
-export async function openWeights(path: string): Promise<Weights> {
+/**
+ * @param path a file, told by its content; a .index.json; or a folder that holds one checkpoint
+ * @param stem of the files that count in a folder: how their names begin
+ * @throws WeightsError
+ */
+export async function openWeights(path: string, stem = ''): Promise<Weights> {
   const folder = await stat(path).then((s) => s.isDirectory(), () => false);
-  const source = folder ? await inFolder(path) : path;
+  const source = folder ? await inFolder(path, stem) : path;
   const shards = Array.isArray(source) ? source : source.endsWith('.json') ? await readIndex(source) : [{ path: source }];
   return openShards(Array.isArray(source) ? path : source, shards);
 }
@@ -87,8 +91,8 @@ function checkShards(path: string, shards: readonly Shard[], archives: readonly 
 const SHARD = /^(.*)-(\d{5})-of-(\d{5})\.(safetensors|bin|pth|pt)$/;
 
 /** The one checkpoint of a folder: an index, shards without one, or a file; safetensors before PyTorch's. */
-async function inFolder(folder: string): Promise<string | Shard[]> {
-  const names = (await readdir(folder)).sort();
+async function inFolder(folder: string, stem: string): Promise<string | Shard[]> {
+  const names = (await readdir(folder)).filter((n) => n.startsWith(stem)).sort();
   for (const extension of ['safetensors', '(bin|pth|pt)']) {
     const indexes = names.filter((n) => new RegExp(`\\.${extension}\\.index\\.json$`).test(n));
     const whole = names.filter((n) => new RegExp(`\\.${extension}$`).test(n) && !SHARD.test(n));
@@ -100,5 +104,5 @@ async function inFolder(folder: string): Promise<string | Shard[]> {
     if (parts.length !== total) throw new WeightsError('weights', folder, `holds ${parts.length} of ${total} shards`);
     return parts.map((n) => ({ path: join(folder, n) }));
   }
-  throw new WeightsError('weights', folder, 'holds no .safetensors, .bin, .pth or .pt file');
+  throw new WeightsError('weights', folder, `has no file ${stem}*.safetensors, .bin, .pth or .pt`);
 }
