@@ -24,7 +24,7 @@ export const largest = (a: HostTensor, b: HostTensor): number => [...a.data].red
 export function tinyTokenizer(): { model: { vocab: [string, number][]; [key: string]: unknown }; [key: string]: unknown } {
   const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`);
   const words = ['a', 'cat', 'dog', 'Two', 'runs', 'in', 'the', 'snow', 'red'].map((w): [string, number] => [`▁${w}`, -4]);
-  const letters = ['▁', ...'abcdefghijklmnopqrstuvwxyz.,!'].map((c): [string, number] => [c, -7]);
+  const letters = '▁abcdefghijklmnopqrstuvwxyz.,!'.split('').map((c): [string, number] => [c, -7]);
   const special = ['<pad>', '</s>', '<unk>'];
   return {
     version: '1.0',
