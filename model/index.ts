@@ -1,5 +1,7 @@
 /** Wan2.1 as functions over named parameters: the video DiT, the causal VAE, text and image encoders, samplers, adapters, heads, weights files. */
+export { BlockStack, residentBlocks, storedBlocks, type BlockSource, type BlockWeights, type RunOptions } from './blocks.ts';
 export { clip, clipPixels, clipShapes, clipTables, clipTokens, initCLIP, type CLIPTables } from './clip/clip.ts';
+export { encodeImage } from './clip/encode.ts';
 export { CLIP_VIT_H, clipConfig, type CLIPConfig } from './clip/config.ts';
 export { ditConfig, vaeConfig, vaeStride, WAN_VAE, type DiTConfig, type VAEConfig } from './config.ts';
 export { head, headShapes, initHead, semanticLengths, type HeadConfig, type Semantics } from './heads.ts';
@@ -14,6 +16,7 @@ export { Scope, type HostParams, type Params } from './params.ts';
 export { schedule, shiftSigma, SOLVER_KINDS, solverStep, startState, TRAIN_TIMESTEPS, type Schedule, type SolverKind, type SolverState } from './schedulers/index.ts';
 export { embedCaptions, embeddingTable, tokenize, VOCABULARY } from './text.ts';
 export { cleanPrompt, loadTokenizer, Tokenizer } from './tokenizer.ts';
+export { encodeText, type EncodedText, type EncodeTextOptions } from './umt5/encode.ts';
 export { UMT5_XXL, umt5Config, type UMT5Config } from './umt5/config.ts';
 export { initUMT5, relativeBuckets, umt5, umt5Shapes, type UMT5Context } from './umt5/umt5.ts';
 export { dit, ditShapes, initDiT, type DiTInput, type DiTOutput, type Samples } from './wan/dit.ts';

@@ -67,7 +67,7 @@ export function clipEmbed(s: Scope, c: CLIPConfig, pixels: Tensor): Tensor {
   const [b, n, p] = [pixels.shape[0]!, side(c), c.patch_size];
   const patches = pixels.reshape([b, 3, n, p, n, p]).permute([0, 2, 4, 1, 3, 5]).reshape([b, n * n, 3 * p * p]);
   const tokens = patches.matmul(s.get('patch_embedding.weight').reshape([c.dim, -1]), { transB: true });
-  const all = concat([s.get('cls_embedding').expand([b, 1, c.dim]), tokens], 1).add(s.get('pos_embedding'));
+  const all = concat([s.get('cls_embedding').cast('f32').expand([b, 1, c.dim]), tokens], 1).add(s.get('pos_embedding'));
   return s.layerNorm('pre_norm', all, c.eps);
 }
 

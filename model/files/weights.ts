@@ -54,16 +54,18 @@ export class Weights {
 
   /** The tensor as f32, or i32 for integers; i64 values must fit. */
   async tensor(name: string): Promise<HostTensor> {
-    const data = await this.read(name);
-    const { dtype, shape } = this.find(name);
-    if (dtype === 'F16') return host(fromF16(data as Uint16Array), shape);
-    if (dtype === 'BF16') return host(fromBF16(data as Uint16Array), shape);
-    if (data instanceof Float32Array) return host(data, shape);
-    if (data instanceof Float64Array) return host(Float32Array.from(data), shape);
-    if (data instanceof Uint32Array) return host(data, shape, 'u32');
-    const whole = Int32Array.from(data as ArrayLike<number | bigint>, Number);
-    if (data.some((v, i) => Number(v) !== whole[i])) throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)}: ${dtype} values do not fit i32`);
-    return host(whole, shape, 'i32');
+    return this.widened(name, await this.read(name), this.find(name).shape);
+  }
+
+  /** Rows of the first axis by their number, as `tensor` gives them: [ids, ...]. */
+  async rows(name: string, ids: readonly number[]): Promise<HostTensor> {
+    const { dtype, shape: [count = 0, ...rest] } = this.find(name);
+    const outside = ids.find((id) => !(id >= 0 && id < count));
+    if (outside !== undefined) throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)} has rows 0 to ${count - 1}, asked for ${outside}`);
+    const size = numel(rest);
+    const out = new ARRAYS[dtype](ids.length * size);
+    for (const [i, id] of ids.entries()) await this.fill(this.find(name), id * size, (id + 1) * size, out.subarray(i * size, (i + 1) * size));
+    return this.widened(name, out, [ids.length, ...rest]);
   }
 
   async close(): Promise<void> {
@@ -74,6 +76,18 @@ export class Weights {
     const found = this.tensors.get(name);
     if (!found) throw new WeightsError('weights', this.path, `no tensor ${JSON.stringify(name)}`);
     return found;
+  }
+
+  private widened(name: string, data: StoredData, shape: readonly number[]): HostTensor {
+    const { dtype } = this.find(name);
+    if (dtype === 'F16') return host(fromF16(data as Uint16Array), shape);
+    if (dtype === 'BF16') return host(fromBF16(data as Uint16Array), shape);
+    if (data instanceof Float32Array) return host(data, shape);
+    if (data instanceof Float64Array) return host(Float32Array.from(data), shape);
+    if (data instanceof Uint32Array) return host(data, shape, 'u32');
+    const whole = Int32Array.from(data as ArrayLike<number | bigint>, Number);
+    if (data.some((v, i) => Number(v) !== whole[i])) throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)}: ${dtype} values do not fit i32`);
+    return host(whole, shape, 'i32');
   }
 
   private async fill({ dtype, pieces }: StoredTensor, from: number, to: number, out: StoredData): Promise<void> {

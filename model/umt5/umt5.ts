@@ -83,7 +83,7 @@ function attend(s: Scope, c: UMT5Config, x: Tensor, bias: Tensor, lengths: Tenso
 
 /** x [B,L,dim] → [B,L,dim]. */
 export function umt5Block(s: Scope, c: UMT5Config, x: Tensor, { lengths, buckets }: UMT5Context, probe: (name: string, value: Tensor) => void = () => {}): Tensor {
-  const bias = gather(s.get('pos_embedding.embedding.weight'), buckets).permute([2, 0, 1]);
+  const bias = gather(s.get('pos_embedding.embedding.weight').cast('f32'), buckets).permute([2, 0, 1]);
   probe('pos_bias', bias);
   const h = x.add(attend(s.scope('attn'), c, s.rmsNorm('norm1', x, c.eps), bias, lengths));
   const ffn = s.scope('ffn');
