@@ -3,6 +3,7 @@ import { BYTES, numel, type Caps, type DType } from '../kernels/kernel.ts';
 import { openAdapter, type AdapterInfo, type DeviceState } from './adapter.ts';
 import { EngineError, mib } from './errors.ts';
 import { memory, waiting } from './host.ts';
+import { Scratch } from './scratch.ts';
 import { NDArray, type Typed } from './ndarray.ts';
 import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
 
@@ -27,6 +28,8 @@ export class Device {
   peak = 0;
   /** Bytes this device may hold; an impossible plan is refused against it. */
   budget: number;
+  readonly scratch = new Scratch((bytes) => this.buffer(bytes), (buffer) => this.release(buffer));
+  private turn: Promise<unknown> = Promise.resolve();
   private readonly state: DeviceState;
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
 
@@ -41,6 +44,13 @@ export class Device {
 
   get maxBufferBytes(): number {
     return this.gpu.limits.maxBufferSize;
+  }
+
+  /** Runs `body` after those that came before: a run that waits between its kernels must not meet another in the arenas. */
+  inTurn<T>(body: () => Promise<T>): Promise<T> {
+    const mine = this.turn.then(body);
+    this.turn = mine.catch(() => {});
+    return mine;
   }
 
   /** Compiles a function over trees of tensors; see `compile`. */

@@ -12,7 +12,7 @@ export interface Plan {
   flops: number;
   /** Bytes that must cross memory once. */
   traffic: number;
-  /** Arenas, results and per-call inputs. The caller's own tensors are not in it. */
+  /** Arenas, results and per-call inputs. The caller's own tensors are not in it; the arenas are shared with other programs. */
   bytes: number;
   memory: MemoryPlan;
   /** The largest tensor of the arenas. */
@@ -25,8 +25,9 @@ export interface Plan {
 export interface Room {
   caps: Caps;
   maxBufferBytes: number;
-  /** Bytes in use, and bytes there are. */
+  /** Bytes in use, those of the shared arenas among them, and bytes there are. */
   allocated: number;
+  scratch: { readonly sizes: readonly number[] };
   budget: number;
 }
 
@@ -64,11 +65,12 @@ export function planProgram(lowered: readonly Lowered[], placement: Placement, o
 }
 
 /** @throws when a tensor is over the binding limit, or all of it over the budget */
-export function checkFits(name: string, { memory, bytes, largest }: Plan, { caps, allocated, budget }: Room): void {
+export function checkFits(name: string, { memory, bytes, largest }: Plan, { caps, allocated, budget, scratch }: Room): void {
   if (largest && largest.bytes > caps.maxBindingBytes) {
     throw new EngineError('memory', `${name}: ${largest.name} takes ${mib(largest.bytes)}, over this adapter's binding limit of ${mib(caps.maxBindingBytes)}; use a smaller batch or size`);
   }
-  if (allocated + bytes <= budget) return;
+  const shared = sum(memory.arenas.map((arena, i) => Math.min(arena, scratch.sizes[i] ?? 0)));
+  if (allocated + bytes - shared <= budget) return;
   const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');
   throw new EngineError('memory', `${name} needs ${mib(bytes)} beside the ${mib(allocated)} in use; the budget is ${mib(budget)}.\n`
     + `Largest at the peak:\n${table}\nRemedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`);

@@ -16,6 +16,9 @@ import { flags } from './flags.ts';
 /** A tensor's bytes on the device. */
 export interface Span { buffer: GPUBuffer; offset: number; bytes: number }
 
+/** Where a tensor's bytes are: in the shared arenas, in an input, or in the program's own memory. */
+type Home = Span | { input: number } | { arena: number; offset: number; bytes: number };
+
 /** Sets of input buffers that bind groups are kept for. */
 const MAX_SETS = 8;
 /** Dispatches in one submit: short enough for watchdogs, long enough to hide its cost. */
@@ -25,7 +28,7 @@ interface Step {
   /** Number of its group. */
   group: number;
   dispatch: Dispatch;
-  spans: (Span | { input: number })[];
+  spans: Home[];
   uniformOffset: number;
 }
 
@@ -37,13 +40,14 @@ export class Program {
   private readonly name: string;
   private readonly device: Device;
   private readonly groups: readonly Group[];
-  private readonly spanOf: (v: Value) => Span | { input: number };
+  private readonly spanOf: (v: Value) => Home;
   private readonly steps: Step[] = [];
-  private readonly copies: { from: Span | { input: number }; to: Span | { input: number } }[];
-  private readonly arenas: GPUBuffer[];
+  private readonly copies: { from: Home; to: Home }[];
   private readonly uniform: GPUBuffer;
   private pipelines: GPUComputePipeline[] = [];
   private readonly bound = new Map<string, GPUBindGroup[]>();
+  /** Of the shared arenas, when `bound` was made. */
+  private generation = -1;
   private readonly ids = new WeakMap<GPUBuffer, number>();
   private nextId = 0;
   private pending: Promise<unknown>[] = [];
@@ -55,15 +59,15 @@ export class Program {
     this.device = device;
     this.plan = plan;
     this.groups = groups;
-    this.arenas = plan.memory.arenas.map((bytes) => device.buffer(bytes));
+    device.scratch.enter(this, plan.memory.arenas);
     this.uploads = uploads.map((bytes) => (bytes === undefined ? undefined : { buffer: device.buffer(bytes), offset: 0, bytes }));
     outputs.forEach((o, i) => {
       if (o.into === undefined) this.outputs[i] = { buffer: device.buffer(bytesOf(typeOf(o.value))), offset: 0, bytes: padded(bytesOf(typeOf(o.value))) };
     });
-    const arenaSpan = (key: string): Span => {
+    const arenaSpan = (key: string): Home => {
       const block = blockOf.get(key)!;
       const { arena, offset } = plan.memory.spots.get(block)!;
-      return { buffer: this.arenas[arena]!, offset, bytes: padded(block.bytes) };
+      return { arena, offset, bytes: padded(block.bytes) };
     };
     this.spanOf = (v) => {
       const where = placement.places.get(keyOf(v))!;
@@ -84,8 +88,13 @@ export class Program {
     this.copies = placement.copies.map(({ from, to }) => ({ from: this.spanOf(from), to: this.resolve(to) }));
   }
 
-  private resolve(where: Place): Span | { input: number } {
+  private resolve(where: Place): Home {
     return where.kind === 'input' ? { input: where.index } : this.outputs[(where as { index: number }).index]!;
+  }
+
+  private at(home: Home, inputs: readonly Span[]): Span {
+    if ('input' in home) return inputs[home.input]!;
+    return 'arena' in home ? { ...home, buffer: this.device.scratch.arena(home.arena) } : home;
   }
 
   /** Compiles every pipeline; drivers that compile at the first dispatch do so at the first run. */
@@ -99,14 +108,19 @@ export class Program {
   }
 
   /** Encodes and submits one run over these inputs. At most two runs are in flight. */
-  async run(inputs: readonly Span[]): Promise<void> {
+  run(inputs: readonly Span[]): Promise<void> {
+    const inPieces = flags.VALIDATE || flags.NANCHECK || flags.DEBUG >= 2 || flags.PROFILE;
+    return inPieces ? this.device.inTurn(() => this.execute(inputs)) : this.execute(inputs);
+  }
+
+  private async execute(inputs: readonly Span[]): Promise<void> {
     const { device } = this;
     device.check();
     const groups = this.bind(inputs);
     const queue = device.gpu.queue;
     if (flags.VALIDATE || flags.NANCHECK) {
       await checkRun(device, this.name, this.groups.map((group, g): Checked => ({
-        group, spanOf: (v) => at(this.spanOf(v), inputs),
+        group, spanOf: (v) => this.at(this.spanOf(v), inputs),
         label: this.steps.find((s) => s.group === g)?.dispatch.label ?? '',
         encode: (pass) => this.encode(pass, groups, this.steps.findIndex((s) => s.group === g), this.steps.findLastIndex((s) => s.group === g) + 1),
       })));
@@ -125,7 +139,7 @@ export class Program {
     if (this.copies.length) {
       const encoder = device.gpu.createCommandEncoder();
       for (const { from, to } of this.copies) {
-        const [a, b] = [at(from, inputs), at(to, inputs)];
+        const [a, b] = [this.at(from, inputs), this.at(to, inputs)];
         encoder.copyBufferToBuffer(a.buffer, a.offset, b.buffer, b.offset, a.bytes);
       }
       queue.submit([encoder.finish()]);
@@ -145,12 +159,14 @@ export class Program {
 
   /** Bind groups for these buffers: made once for each set of them, the last few sets kept. */
   private bind(inputs: readonly Span[]): GPUBindGroup[] {
+    if (this.generation !== this.device.scratch.generation) this.bound.clear();
+    this.generation = this.device.scratch.generation;
     const key = inputs.map((s) => `${this.idOf(s.buffer)}+${s.offset}`).join();
     const found = this.bound.get(key);
     if (found) return found;
     const groups = this.steps.map((s, i) => {
       const storage = s.spans.map((span, b) => {
-        const { buffer, offset, bytes } = at(span, inputs);
+        const { buffer, offset, bytes } = this.at(span, inputs);
         return { binding: b + 1, resource: { buffer, offset, size: bytes } };
       });
       const size = Math.ceil(Math.max(s.dispatch.params.length, 1) / 4) * 16;
@@ -172,9 +188,9 @@ export class Program {
 
   free(): void {
     const spans = [...this.outputs, ...this.uploads].filter((s) => s !== undefined);
-    for (const b of [...this.arenas, this.uniform, ...spans.map((s) => s.buffer)]) this.device.release(b);
+    this.device.scratch.leave(this);
+    for (const b of [this.uniform, ...spans.map((s) => s.buffer)]) this.device.release(b);
   }
 }
 
 const padded = (bytes: number): number => Math.max(4, Math.ceil(bytes / 4) * 4);
-const at = (span: Span | { input: number }, inputs: readonly Span[]): Span => ('input' in span ? inputs[span.input]! : span);

@@ -3,6 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/autodiff.ts';
 import { open } from '../../engine/device.ts';
+import { largestArenas, Scratch } from '../../engine/scratch.ts';
 import { adamW, attention, clipByGlobalNorm, constant, ema, gelu, linear, mse, where } from '../../engine/functional.ts';
 import { evaluate } from '../../engine/oracle.ts';
 import { Tensor } from '../../engine/tensor.ts';
@@ -114,15 +115,26 @@ test('the device path agrees with the oracle on a whole training step', async ()
   for (const [i, w] of want.entries()) assert.ok(difference(await out.leaves[i]!.read(), w.data) < 1e-4, traced.outTree.paths[i]);
 });
 
-test('the planned peak is what is allocated', async () => {
-  const before = device.allocated;
-  const f = device.compile((x: Tensor) => x.matmul(x.transpose()).softmax().matmul(x).sum([0]), { name: 'peak' });
-  const plan = await f.plan(cotangent([64, 64], 1));
-  assert.is(device.allocated, before, 'a plan allocates nothing');
-  await f(cotangent([64, 64], 1));
-  assert.is(device.allocated - before, plan.bytes);
-  await f.free();
-  assert.is(device.allocated, before);
+test('the planned peak is what is allocated, and programs share their arenas', async () => {
+  const fresh = Object.create(device) as typeof device; // counts for itself, without the programs of other tests
+  Object.assign(fresh, { scratch: new Scratch((n) => fresh.buffer(n), (b) => fresh.release(b)) });
+  const before = fresh.allocated;
+  const first = fresh.compile((x: Tensor) => x.matmul(x.transpose()).softmax().matmul(x).sum([0]), { name: 'first' });
+  const second = fresh.compile((x: Tensor) => x.exp().matmul(x).amax(), { name: 'second' });
+  const [small, large] = [cotangent([64, 64], 1), cotangent([96, 96], 2)];
+  const plans = [await first.plan(small), await second.plan(large)] as const;
+  assert.is(fresh.allocated, before, 'a plan allocates nothing');
+  const want = await (await first(small)).read();
+  assert.is(fresh.allocated - before, plans[0].bytes);
+  await second(large);
+  const own = plans.map((p) => p.bytes - p.memory.arenas.reduce((a, b) => a + b, 0));
+  const arenas = largestArenas(plans.map((p) => p.memory.arenas)).reduce((a, b) => a + b, 0);
+  assert.is(fresh.allocated - before, own[0]! + own[1]! + arenas);
+  assert.equal(await (await first(small)).read(), want, 'the arenas moved under it');
+  await second.free();
+  assert.is(fresh.allocated - before, plans[0].bytes);
+  await first.free();
+  assert.is(fresh.allocated, before);
 });
 
 test('an impossible plan is refused before anything is allocated, with remedies', async () => {
