@@ -1,110 +1,123 @@
-/** `vpae bench`: how fast this machine's adapter runs our kernels and training steps. */
+/** `vpae bench`: how fast this machine's adapter runs our kernels, models and training steps, beside what it can do at most. */
 import type { CommandModule } from 'yargs';
 import type { Device } from '../engine/device.ts';
-import { kernelCases, stepCases, type Case } from './benchcases.ts';
-import { matmulOfGpuJs } from './benchpeer.ts';
+import { writeWhole } from '../train/files.ts';
+import { against, readBaseline } from './bench/baseline.ts';
+import { judge, type Case, type Cost } from './bench/case.ts';
+import { clockOf, CORES, time } from './bench/clock.ts';
+import { coldStep } from './bench/cold.ts';
+import { kernelCases } from './bench/kernels.ts';
+import { modelCases, stepCases } from './bench/models.ts';
+import { heading, table, type Report, type Result, type Skipped } from './bench/report.ts';
+import { leastMs, roofline, type Roofline } from './bench/roofline.ts';
+import { SHAPES } from './bench/shapes.ts';
+import { didYouMean, UsageError } from './errors.ts';
+import { willWrite } from './files.ts';
 import { json, preset, presetOf, type Args } from './options.ts';
-import { roofline, type Roofline } from './roofline.ts';
 import { session } from './session.ts';
-import { draw } from './table.ts';
 
+const PARTS = ['kernels', 'models', 'steps', 'cold', 'all'] as const;
 const options = {
   ...preset, ...json,
-  vs: { choices: ['gpu.js'] as const, describe: 'run its matmul on the same numbers too' },
+  shapes: { type: 'string', describe: `sizes for kernels and models, separated by commas: ${Object.keys(SHAPES).join(', ')}; all unless given` },
+  budget: { type: 'number', default: 10, describe: 'seconds a case may take; what would take longer is named and left out' },
+  save: { type: 'string', describe: 'write the results to this file' },
+  against: { type: 'string', describe: 'a file of --save: show how much faster or slower each case has become' },
 } as const;
-type BenchArgs = Args<typeof options> & { what: 'kernels' | 'steps' | 'all' };
+type BenchArgs = Args<typeof options> & { what: typeof PARTS[number] };
 
-interface Result {
-  name: string;
-  shape: string;
-  /** The first call: tracing, compiling, running. */
-  firstMs: number;
-  /** Median of the samples, a call. */
-  ms: number;
-  /** Half the distance between the quartiles of the samples, as a share of the median. */
-  spread: number;
-  gflops: number;
-  gbs: number;
-  /** Of the time that the roofline allows. Absent for whole steps. */
-  share?: number;
+/** A share above this says that the ceiling was measured too low. */
+const IMPOSSIBLE = 1.05;
+
+function shapesOf(list: string | undefined) {
+  return (list?.split(',') ?? Object.keys(SHAPES)).map((name) => {
+    const shape = SHAPES[name];
+    if (!shape) throw new UsageError(`--shapes: there is no "${name}"${didYouMean(name, Object.keys(SHAPES))}`);
+    return shape();
+  });
 }
 
-const SAMPLES = 9;
-const FEW = 3; // samples where a call takes more than a second
-const SAMPLE_MS = 40; // a sample repeats short calls until it is this long
+type Counted = Result & { cost?: Cost | undefined };
 
-/** Times a call that may only have been queued: a sample ends when the device is idle. */
-async function time(device: Device, call: () => Promise<unknown>): Promise<Pick<Result, 'firstMs' | 'ms' | 'spread'>> {
-  const sample = async (calls: number): Promise<number> => {
-    const start = performance.now();
-    for (let i = 0; i < calls; i++) await call();
-    await device.idle();
-    return (performance.now() - start) / calls;
-  };
-  const firstMs = await sample(1);
-  const once = await sample(1);
-  const [samples, calls] = [once > 1000 ? FEW : SAMPLES, Math.max(1, Math.ceil(SAMPLE_MS / once))];
-  const times: number[] = [];
-  for (let i = 0; i < samples; i++) times.push(await sample(calls));
-  times.sort((a, b) => a - b);
-  const at = (share: number): number => times[Math.round(share * (samples - 1))]!;
-  return { firstMs, ms: at(0.5), spread: (at(0.75) - at(0.25)) / 2 / at(0.5) };
-}
-
-async function measure(device: Device, c: Case, roof?: Roofline): Promise<Result> {
-  const { flops, traffic, call, close } = await c.open();
+async function measure(device: Device, of: string, c: Case, cost: Cost | undefined): Promise<Counted> {
+  device.peak = device.allocated;
+  const { close, ...timed } = await c.open();
   try {
-    const times = await time(device, call);
-    const [gflops, gbs] = [flops / times.ms / 1e6, traffic / times.ms / 1e6];
-    const least = roof && Math.max(flops / roof.gflops, traffic / roof.gbs) / 1e6;
-    return { name: c.name, shape: c.shape, ...times, gflops, gbs, ...(least && { share: least / times.ms }) };
+    const times = await time(timed);
+    return { of, name: c.name, shape: c.shape, ...times, peak: device.peak, cost };
   } finally {
     await close();
   }
 }
 
-const number = (x: number): string => (x < 100 ? x.toPrecision(3) : x.toFixed(0));
+/** Rates and shares by the adapter's clock. */
+function rated({ cost, ...r }: Counted, device: Device, roof: Roofline): Result {
+  if (!cost) return r;
+  const ms = clockOf(device.info.kind).typical(r);
+  return { ...r, gflops: cost.flops / ms / 1e6, gbs: cost.traffic / ms / 1e6, share: leastMs(roof, cost) / ms };
+}
 
-function line(r: Result): string[] {
-  const rate = r.gflops >= 1 ? `${number(r.gflops)} GFLOP/s` : '–';
-  return [r.name, r.shape, `${number(r.ms)} ± ${(100 * r.spread).toFixed(0)} %`, rate, r.gbs ? `${number(r.gbs)} GB/s` : '–', r.share ? `${(100 * r.share).toFixed(0)} %` : '–', number(r.firstMs)];
+async function run(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Report> {
+  const wants = (part: typeof PARTS[number]) => args.what === part || args.what === 'all';
+  const p = presetOf(args);
+  const shapes = shapesOf(args.shapes);
+  let roof = await roofline(device);
+  const counted: Counted[] = [];
+  const skipped: Skipped[] = [];
+  const all: [of: string, cases: Case[]][] = [
+    ...shapes.map((s): [string, Case[]] => [s.name, [...(wants('kernels') ? kernelCases(device, s) : []), ...(wants('models') ? modelCases(device, s) : [])]]),
+    [p.name, wants('steps') ? stepCases(device, p) : []],
+  ];
+  for (const [of, cases] of all) {
+    for (const c of cases) {
+      signal.throwIfAborted();
+      const found = await judge(device, c, roof, args.budget);
+      if ('skipped' in found) {
+        skipped.push({ of, name: c.name, shape: c.shape, reason: found.skipped });
+        continue;
+      }
+      console.error(`${of}: ${c.name} ${c.shape} …`);
+      counted.push(await measure(device, of, c, found.cost));
+    }
+  }
+  if (wants('cold')) {
+    console.error('digits-test: a tiny training step where nothing is compiled yet …');
+    counted.push({ of: 'digits-test', name: 'training step, cold', shape: 'teacher, in a new process with empty driver caches', ...await coldStep() });
+  }
+  const tooFast = () => counted.filter((c) => (rated(c, device, roof).share ?? 0) > IMPOSSIBLE);
+  if (tooFast().length) {
+    console.error('some kernels were faster than the ceilings: measuring these again …');
+    roof = await roofline(device, roof);
+    for (const c of tooFast()) console.error(`${c.of}: ${c.name} ${c.shape} is still above its ceiling: its share is left out, the ceiling is wrong there`);
+  }
+  const results = counted.map((c) => {
+    const { share, ...r } = rated(c, device, roof);
+    return share !== undefined && share <= IMPOSSIBLE ? { ...r, share } : r;
+  });
+  const { info, caps } = device;
+  return { adapter: info.name, driver: info.driver, kind: info.kind, tier: caps.tier, clock: clockOf(info.kind).name, cores: CORES, roofline: roof, results, skipped };
 }
 
 async function bench(args: BenchArgs): Promise<void> {
-  const p = presetOf(args);
+  const baseline = args.against === undefined ? undefined : readBaseline(args.against);
+  if (args.save !== undefined) willWrite(args.save);
+  if (!(args.budget > 0)) throw new UsageError(`--budget must be more than 0 seconds, got ${args.budget}`);
   await session('stopped; nothing was written', async ({ device, signal }) => {
-    const software = device.info.kind === 'software' ? 'software adapter: these are numbers of a CPU' : undefined;
-    const roof = args.what === 'steps' ? undefined : await roofline(device);
-    const cases = [...(args.what === 'steps' ? [] : kernelCases(device, p)), ...(args.what === 'kernels' ? [] : stepCases(device, p))];
-    const results: Result[] = [];
-    for (const c of cases) {
-      signal.throwIfAborted();
-      console.error(`${c.name} ${c.shape} …`);
-      results.push(await measure(device, c, roof));
-    }
-    const peer = args.vs && await matmulOfGpuJs(device, 512);
-    if (args.json) {
-      console.log(JSON.stringify({ adapter: device.info.name, driver: device.info.driver, kind: device.info.kind, tier: device.caps.tier, roofline: roof, results, peer }));
-      return;
-    }
-    console.log(`${device.info.name}, ${device.info.driver}, tier ${device.caps.tier}${software ? `; ${software}` : ''}`);
-    if (roof) console.log(`roofline, measured now: ${number(roof.gflops)} GFLOP/s of multiply-add in registers, ${number(roof.gbs)} GB/s of copying`);
-    console.log(draw(['', 'shape', 'ms a call', 'arithmetic', 'memory', 'of roofline', 'first call, ms'], results.map(line)));
-    if (peer) {
-      console.log(`gpu.js ${peer.version} (mode ${peer.mode}), matmul ${peer.size}³: ${number(peer.ms)} ms against our ${number(peer.ourMs)} ms, `
-        + `ours is ${number(peer.ms / peer.ourMs)} times as fast; largest difference of the answers ${peer.difference.toExponential(1)}`);
-    }
+    const report = await run(device, args, signal);
+    if (args.save !== undefined) writeWhole(args.save, `${JSON.stringify(report, undefined, 1)}\n`);
+    if (args.json) console.log(JSON.stringify(report));
+    else console.log(`${heading(report)}\n${table(report, baseline && against(baseline, report))}`);
   });
 }
 
 const command: CommandModule<object, BenchArgs> = {
   command: 'bench [what]',
-  describe: 'speed of kernels and training steps on this machine, beside its measured roofline',
+  describe: 'speed of kernels, models and training steps on this machine, beside its measured ceilings',
   builder: (y) => y
-    .positional('what', { choices: ['kernels', 'steps', 'all'] as const, default: 'all' as const, describe: 'kernels one by one, or whole training steps of the preset' })
+    .positional('what', { choices: PARTS, default: 'all' as const, describe: 'kernels one by one, parts of the models, training steps of the preset, or the first step on a new machine' })
     .options(options)
-    .example('$0 bench kernels --vs gpu.js', 'the kernels, and gpu.js on the same matmul')
-    .example('$0 bench steps --json', 'for scripts'),
+    .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
+    .example('$0 bench --save before.json', 'then, after a change: --against before.json'),
   handler: bench,
 };
 export default command;

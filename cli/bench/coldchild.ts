@@ -1,0 +1,19 @@
+/** The child of cold.ts: one tiny training step in a fresh process. */
+import { open } from '../../engine/device.ts';
+import { toDevice, type State } from '../../train/checkpoint.ts';
+import { teacherJob } from '../../train/jobs.ts';
+import { loadPreset } from '../../train/presets/index.ts';
+import { serve } from '../child.ts';
+import { noiseShards } from '../steps.ts';
+import { time } from './clock.ts';
+
+serve(async () => {
+  const device = await open();
+  const p = loadPreset('digits-test');
+  const job = teacherJob(device, p, noiseShards(p));
+  let state: State = toDevice(device, await job.initial()) as State;
+  return await time({
+    call: async () => { ({ state } = await job.advance(state, 0)); },
+    settle: () => device.idle(),
+  });
+});

@@ -1,0 +1,70 @@
+/** Kernels of a named shape, one by one, as its DiT and its VAE use them: products, attention, convolutions, rows, pointwise chains. */
+import type { Device } from '../../engine/device.ts';
+import { adamW, attention, conv3d, gelu } from '../../engine/functional.ts';
+import { make, type Tensor } from '../../engine/tensor.ts';
+import { host } from '../../engine/tree.ts';
+import type { DType } from '../../kernels/kernel.ts';
+import { headDim } from '../../model/config.ts';
+import { programCase, wanted, type Case, type Wanted } from './case.ts';
+import { tokensOf, type Shape } from './shapes.ts';
+
+type Fn = (...x: Tensor[]) => unknown;
+type Kernel = (name: string, text: string, inputs: readonly Wanted[], fn: Fn) => Case;
+
+const CAUSAL = { stride: [1, 1, 1], padLo: [2, 1, 1], padHi: [0, 1, 1] } as const;
+
+function products(kernel: Kernel, f16: boolean, rows: number, dim: number, ffn: number): Case[] {
+  const linear = (name: string, k: number, n: number, dtype: DType) =>
+    kernel(`${name} ${dtype}`, `${rows}x${k} · (${n}x${k})ᵀ`, [wanted([rows, k], dtype), wanted([n, k], dtype)], (x, w) => x!.matmul(w!, { transB: true }));
+  return [
+    linear('projection', dim, dim, 'f32'),
+    linear('feed-forward', dim, ffn, 'f32'),
+    ...(f16 ? [linear('projection', dim, dim, 'f16'), linear('feed-forward', dim, ffn, 'f16')] : []),
+    kernel('input gradient', `${rows}x${ffn} · ${ffn}x${dim}`, [wanted([rows, ffn]), wanted([ffn, dim])], (g, w) => g!.matmul(w!)),
+    kernel('weight gradient', `(${rows}x${ffn})ᵀ · ${rows}x${dim}`, [wanted([rows, ffn]), wanted([rows, dim])], (g, x) => g!.matmul(x!, { transA: true })),
+  ];
+}
+
+function attentions(kernel: Kernel, batch: number, tokens: number, heads: number, size: number, textLen: number): Case[] {
+  const q = wanted([batch, tokens, heads, size]), text = wanted([batch, textLen, heads, size]);
+  const lse = wanted([batch, heads, tokens]);
+  const lengths = host(new Uint32Array(batch).fill(Math.ceil(textLen / 2)), [batch]);
+  const of = `${batch} of ${tokens} tokens, ${heads} heads of ${size}`;
+  return [
+    kernel('scores, batched', `${batch * heads} of ${tokens}x${size} · (${tokens}x${size})ᵀ`, [wanted([batch * heads, tokens, size]), wanted([batch * heads, tokens, size])], (a, b) => a!.matmul(b!, { transB: true })),
+    kernel('attention', of, [q, q, q], (a, b, c) => attention(a!, b!, c!)),
+    // Statistics of another forward pass: the gradient's work does not depend on what they say.
+    kernel('attention gradient', of, [q, q, q, q, lse, q], (...x) => make('attentionGrad', x, { scale: size ** -0.5 })),
+    kernel('cross-attention', `${of}, ${Math.ceil(textLen / 2)} of ${textLen} keys`, [q, text, text, lengths], (a, b, c, n) => attention(a!, b!, c!, { lengths: n })),
+  ];
+}
+
+function convolutions(kernel: Kernel, channels: number, clip: readonly [number, number, number]): Case[] {
+  const video = [1, channels, ...clip], weight = [channels, channels, 3, 3, 3];
+  const text = `[${video.join()}], ${channels} channels, 3³ causal`;
+  return [
+    kernel('conv3d', text, [wanted(video), wanted(weight)], (x, w) => conv3d(x!, w!, undefined, CAUSAL)),
+    kernel('conv3d, input gradient', text, [wanted(video), wanted(weight)], (dy, w) => make('conv3dInput', [dy!, w!], { ...CAUSAL, shape: video })),
+    kernel('conv3d, weight gradient', text, [wanted(video), wanted(video)], (x, dy) => make('conv3dWeight', [x!, dy!], { ...CAUSAL, shape: weight })),
+  ];
+}
+
+const ADAM = { lr: 1e-4, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.01, step: 10 } as const;
+
+export function kernelCases(device: Device, s: Shape): Case[] {
+  const kernel: Kernel = (name, text, inputs, fn) => programCase(device, name, text, inputs, fn);
+  const { dim, ffn_dim: ffn, num_heads: heads, text_len: textLen } = s.dit;
+  const tokens = tokensOf(s);
+  const rows = s.batch * tokens;
+  const x = wanted([rows, dim]);
+  return [
+    ...products(kernel, device.caps.f16, rows, dim, ffn),
+    ...attentions(kernel, s.batch, tokens, heads, headDim(s.dit), textLen),
+    ...convolutions(kernel, s.vae.dim, s.clip),
+    kernel('layer norm', `${rows}x${dim}`, [x], (a) => a!.layerNorm()),
+    kernel('RMS norm', `${rows}x${dim}`, [x], (a) => a!.rmsNorm()),
+    kernel('softmax', `${rows}x${dim}`, [x], (a) => a!.softmax()),
+    kernel('GELU of x + b', `${rows}x${ffn}`, [wanted([rows, ffn]), wanted([ffn])], (a, b) => gelu(a!.add(b!), 'tanh')),
+    kernel('AdamW', `${ffn}x${dim}`, [0, 0, 0, 0].map(() => wanted([ffn, dim])), (p, g, m, v) => adamW(p!, g!, { m, v: v!.square() }, ADAM)),
+  ];
+}

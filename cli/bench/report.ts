@@ -1,0 +1,71 @@
+/** What `bench` found, as a table for people and as plain data for scripts and later comparisons. */
+import type { AdapterInfo } from '../../engine/adapter.ts';
+import { draw } from '../table.ts';
+import type { Times } from './clock.ts';
+import type { Roofline } from './roofline.ts';
+
+export interface Result extends Times {
+  /** Named shape or preset. */
+  of: string;
+  name: string;
+  shape: string;
+  /** GFLOP/s and GB/s by the adapter's clock; absent for what no program counts. */
+  gflops?: number;
+  gbs?: number;
+  /** Of what the roofline allows. */
+  share?: number;
+  /** Bytes on the device at most. */
+  peak?: number;
+}
+
+export interface Skipped { of: string; name: string; shape: string; reason: string }
+
+/** The file that --save writes and --against reads; cli/bench/torch.py prints the same form. */
+export interface Report {
+  adapter: string;
+  driver: string;
+  kind: AdapterInfo['kind'];
+  tier: string;
+  /** What rates and shares are counted by. */
+  clock: 'wall' | 'processor';
+  cores: number;
+  roofline: Roofline;
+  results: Result[];
+  skipped: Skipped[];
+}
+
+export const number = (x: number): string => (x < 100 ? x.toPrecision(3) : x.toFixed(0));
+const percent = (x: number): string => `${(100 * x).toFixed(0)} %`;
+
+function line(r: Result, software: boolean, speedUp: ((r: Result) => number | undefined) | undefined): string[] {
+  const faster = speedUp?.(r);
+  return [
+    r.of, r.name, r.shape, `${number(r.ms)} ± ${percent(r.spread)}`, ...(software ? [number(r.cpuMs)] : []),
+    r.gflops && r.gflops >= 0.1 ? number(r.gflops) : '–', r.gbs ? number(r.gbs) : '–', r.share ? percent(r.share) : '–', number(r.firstMs), r.peak ? number(r.peak / 2 ** 20) : '–',
+    ...(speedUp ? [faster === undefined ? '–' : `${number(faster)} x`] : []),
+  ];
+}
+
+/** @param speedUp how many times as fast as in the baseline a case is */
+export function table(report: Report, speedUp?: (r: Result) => number | undefined): string {
+  const software = report.kind === 'software';
+  const columns = [
+    '', '', 'shape', 'ms a call', ...(software ? ['processor ms'] : []), 'GFLOP/s', 'GB/s', 'of roofline', 'first call, ms', 'peak, MiB', ...(speedUp ? ['speed-up'] : []),
+  ];
+  const rows = report.results.map((r, i) => {
+    const cells = line(r, software, speedUp);
+    return r.of === report.results[i - 1]?.of ? ['', ...cells.slice(1)] : cells;
+  });
+  const skipped = report.skipped.map((s) => `not run: ${s.of}, ${s.name} ${s.shape}: ${s.reason}`);
+  return [draw(columns, rows), ...skipped].join('\n');
+}
+
+/** What the numbers were measured on and by. */
+export function heading({ adapter, driver, kind, tier, cores, roofline: { gflops, f16gflops, copies } }: Report): string {
+  const what = kind === 'software'
+    ? `software adapter, no GPU: rates and shares are by processor time, all ${cores} cores counted as ours` : 'rates and shares are by wall time';
+  return [
+    `${adapter}, ${driver}, tier ${tier}; ${what}`,
+    `ceilings, measured in this run: ${number(gflops)} GFLOP/s of multiply-add${f16gflops === undefined ? '' : `, ${number(f16gflops)} in f16`}; copying ${copies.map((c) => `${number(c.gbs)} GB/s of ${c.bytes / 2 ** 20} MiB`).join(', ')}`,
+  ].join('\n');
+}
