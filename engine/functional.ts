@@ -48,7 +48,7 @@ export const silu = (x: Tensor): Tensor => x.mul(x.sigmoid());
 /** max(x, 0), with slope 0 at 0. */
 export const relu = (x: Tensor): Tensor => x.select(x.like(0).lt(x), 0);
 /** log(1 + eˣ), without overflow. */
-export const softplus = (x: Tensor): Tensor => x.add(x.abs()).mul(0.5).add(x.abs().neg().exp().add(1).log());
+export const softplus = (x: Tensor): Tensor => x.max(0).add(x.abs().neg().exp().add(1).log());
 export const lerp = (a: Tensor, b: Tensor, weight: Like): Tensor => a.add(b.sub(a).mul(weight));
 export const clamp = (x: Tensor, lo: Like, hi: Like): Tensor => x.max(lo).min(hi);
 

@@ -138,7 +138,8 @@ const RULES: { [K in OpName]?: Rule<K> } = {
   concat: (inputs) => (inputs.length === 1 ? inputs[0]! : null),
   sum: reduces('sum'),
   amax: reduces('amax'),
-  matmul([a, b], { transA, transB }, to) {
+  matmul([a, b], { transA, transB }, to, out) {
+    if (!numel(shapeOf(a!))) return to.fill(0, out); // sums of no products
     const [left, right] = [untranspose(a!), untranspose(b!)];
     if (!left.flipped && !right.flipped) return null;
     return to.make('matmul', [left.v, right.v], { transA: transA !== left.flipped, transB: transB !== right.flipped });

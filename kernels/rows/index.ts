@@ -33,7 +33,7 @@ const family = (op: RowOperation) => (caps: Caps, p: RowsProblem): Launch => {
   };
 };
 
-/** Robust for any finite row; a row of nothing but the mask value −3.4e38 gives equal weights. */
+/** Robust for any finite row; a row of nothing but the lowest number, which masks, gives equal weights. */
 export const softmax = family({
   name: 'softmax', inputs: ['x'], work: 6,
   passes: [

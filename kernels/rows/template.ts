@@ -18,7 +18,7 @@ export interface RowOperation {
   work: number;
 }
 
-const START = { sum: '0.0', max: '-3.4e38' };
+const START = { sum: '0.0', max: '-3.4028234e38' };
 const join = (kind: Pass['join'], a: string, b: string) => (kind === 'sum' ? `${a} + ${b}` : `max(${a}, ${b})`);
 
 /** `total_sum(u, v)`: both joined over the components and over the threads of the row. */

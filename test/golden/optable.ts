@@ -141,6 +141,7 @@ const SHAPES: Record<string, GoldenOp> = {
     let at = 0;
     return Object.fromEntries((sizes as number[]).map((n, i) => [`y${i}`, x!.slice(axis, at, (at += n))]));
   },
+  where_one: ({ c, x }) => F.where(c!.cast('f32'), 1, x!),
   where: ({ c, a, b }) => F.where(c!.cast('f32'), a!, b!),
   modulate: ({ x, scale, shift }) => x!.mul(scale!.add(1)).add(shift!),
 };
