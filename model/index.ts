@@ -9,6 +9,7 @@ export { openCheckpoint, type Checkpoint, type Part } from './files/checkpoint.t
 export { loadParams } from './files/load.ts';
 export { openWeights } from './files/open.ts';
 export { saveTensors } from './files/safetensors.ts';
+export { UPLOAD_HOST_BYTES, uploadWeights, type UploadAllOptions } from './files/upload.ts';
 export { Weights } from './files/weights.ts';
 export { IMAGE_PATCH, imageTokens } from './imagetokens.ts';
 export { initLora, LORA_TARGETS, mergeLora, withLora } from './lora.ts';

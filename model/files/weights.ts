@@ -40,13 +40,16 @@ export class Weights {
     return out;
   }
 
-  /** All elements in row-major order. A chunk holds until the next one is asked for: both are one buffer. */
-  async *chunks(name: string, bytes = CHUNK_BYTES): AsyncGenerator<StoredData> {
+  /**
+   * All elements in row-major order. A chunk holds until the next one is asked for: all lie in one buffer.
+   * @param memory the buffer; its size is that of a chunk
+   */
+  async *chunks(name: string, memory?: ArrayBuffer): AsyncGenerator<StoredData> {
     const t = this.find(name);
-    const count = numel(t.shape), step = Math.floor(bytes / bytesPer(t.dtype));
-    const buffer = new ARRAYS[t.dtype](Math.min(step, count));
+    const count = numel(t.shape), buffer = memory ?? new ArrayBuffer(Math.min(CHUNK_BYTES, count * bytesPer(t.dtype)));
+    const step = Math.floor(buffer.byteLength / bytesPer(t.dtype));
     for (let at = 0; at < count; at += step) {
-      const chunk = buffer.subarray(0, Math.min(step, count - at));
+      const chunk = new ARRAYS[t.dtype](buffer, 0, Math.min(step, count - at));
       await this.fill(t, at, at + chunk.length, chunk);
       yield chunk;
     }

@@ -55,7 +55,7 @@ for (const zip64 of [false, true]) {
     assert.equal([...weights.entries.get('w.T')!.shape], [4, 6]);
     assert.equal([...(await weights.read('w.T', 7, 10))], [5, 9, 13]);
     const parts: number[] = [];
-    for await (const chunk of weights.chunks('w.reversed axes', 20)) parts.push(...Array.from(chunk as Float32Array));
+    for await (const chunk of weights.chunks('w.reversed axes', new ArrayBuffer(20))) parts.push(...Array.from(chunk as Float32Array));
     assert.equal(parts, await values('w.reversed axes'));
     await weights.close();
   });
