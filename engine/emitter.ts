@@ -72,17 +72,15 @@ export class Emitter {
 
   private readonly caps: Caps;
   private readonly lanes: ReadonlyMap<string, Lanes> | undefined;
-  private readonly scalars: boolean;
 
   /**
    * `leaves`: value key → name of its storage binding. `prefix` keeps names apart when two pieces of code meet in a module.
    * With `lanes` (see vectorize) code is for four consecutive elements and f32 values are vec4f; leaves read so are bound as
-   * vec4f, unless `scalars`.
+   * vec4f.
    */
-  constructor(caps: Caps, leaves: ReadonlyMap<string, string>, prefix = '', lanes?: ReadonlyMap<string, Lanes>, scalars = false) {
+  constructor(caps: Caps, leaves: ReadonlyMap<string, string>, prefix = '', lanes?: ReadonlyMap<string, Lanes>) {
     this.caps = caps;
     this.leaves = leaves;
-    this.scalars = scalars;
     this.prefix = prefix;
     this.lanes = lanes;
   }
@@ -141,13 +139,12 @@ export class Emitter {
   private load(v: Value, index: Index): string {
     const { dtype } = typeOf(v);
     const at = sizeOf(typeOf(v)) === 1 ? '0u' : index.linear();
-    const text = `${this.leaves.get(keyOf(v))}[${at}]`;
-    const name4 = this.leaves.get(keyOf(v))!;
-    const four = this.scalars ? `vec4f(${[0, 1, 2, 3].map((c) => `${name4}[(${at} & ~3u) + ${c}u]`).join(', ')})` : `${name4}[${at} / 4u]`;
-    const vector = this.lanes?.get(keyOf(v)) !== 'consecutive' ? `vec4f(${text})` : index.swapped ? `${four}.yxwz` : four;
+    const buffer = this.leaves.get(keyOf(v))!;
+    const text = `${buffer}[${at}]`;
+    const vector = this.lanes?.get(keyOf(v)) !== 'consecutive' ? `vec4f(${text})` : `${buffer}[${at} / 4u]${index.swapped ? '.yxwz' : ''}`;
     const found = this.seen.get(text);
     if (found !== undefined) return found;
-    const scalar = isHalf(dtype) ? floatReader(this.caps, dtype, false).read(name4, at) : text;
+    const scalar = isHalf(dtype) ? floatReader(this.caps, dtype, false).read(buffer, at) : text;
     const name = this.let(this.type(dtype), this.lanes ? vector : scalar);
     this.seen.set(text, name);
     return name;

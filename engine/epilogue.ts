@@ -1,13 +1,13 @@
 /**
- * Part of stage `fuse`: a pointwise group that is the only reader of a product becomes the product's epilogue, so that bias,
- * activation, gate and residual cost no pass over memory.
+ * Part of stage `fuse`: the first pointwise group that reads a product becomes the product's epilogue, so that bias, activation,
+ * modulation, gate and residual cost no pass over memory. A product that others read too, as a gradient does, is written beside it.
  */
 import { type Group } from './fuse.ts';
 import { keyOf, sizeOf, typeOf, type OpName, type Value } from './graph.ts';
 import { vectorize } from './vectorize.ts';
 
 /** Families that call an epilogue before they store. */
-const HOSTS = new Set<OpName>(['matmul', 'conv3d', 'conv3dInput']);
+const HOSTS = new Set<OpName>(['matmul', 'conv3d', 'conv3dInput', 'softmax', 'layerNorm', 'layerNormGrad', 'rmsNorm', 'rmsNormGrad']);
 
 export interface FusedEpilogue {
   /** The product that the epilogue takes from a register. */
@@ -15,14 +15,16 @@ export interface FusedEpilogue {
   root: Value;
   /** What else it reads. */
   leaves: Value[];
+  /** Someone else reads the product, which is therefore written too: the host's second root. */
+  kept: boolean;
 }
 
 /** `pinned`: keys of values that must be written because they are results. */
 export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number): Group[] {
-  const readers = new Map<string, number>();
+  const readers = new Map<string, Group[]>();
   const maker = new Map<string, Group>();
   for (const g of groups) {
-    for (const v of g.leaves) readers.set(keyOf(v), (readers.get(keyOf(v)) ?? 0) + 1);
+    for (const v of g.leaves) (readers.get(keyOf(v)) ?? readers.set(keyOf(v), []).get(keyOf(v))!).push(g);
     for (const r of g.roots) maker.set(keyOf(r), g);
   }
   const taken = new Set<Group>();
@@ -31,16 +33,17 @@ export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<stri
     const root = g.roots[0]!;
     for (const product of g.leaves) {
       const host = maker.get(keyOf(product));
-      if (!host || taken.has(host) || !HOSTS.has(host.node.op) || pinned.has(keyOf(product)) || readers.get(keyOf(product)) !== 1) continue;
+      if (!host || taken.has(host) || !HOSTS.has(host.node.op) || readers.get(keyOf(product))![0] !== g) continue;
       if (sizeOf(typeOf(product)) !== sizeOf(typeOf(root)) || !elementwise(root, product, g.leaves)) continue;
       const leaves = g.leaves.filter((v) => v !== product);
       const operands = new Set(host.leaves.map(keyOf));
       const types = [root, ...g.leaves].map((v) => typeOf(v).dtype);
       if (leaves.some((v) => operands.has(keyOf(v))) || types.some((t) => t !== 'f32')) continue;
-      if (host.leaves.length + leaves.length + 2 > maxBuffers) continue; // operands, epilogue, output, and scratch of a split
+      if (host.leaves.length + leaves.length + 3 > maxBuffers) continue; // operands, epilogue, outputs, and scratch of a split
       if (typeOf(product).shape.at(-1)! % 4 === 0 && !vectorize([root], new Set(g.leaves.map(keyOf)))) continue;
       taken.add(host);
-      return { ...host, roots: [root], leaves: [...host.leaves, ...leaves], epilogue: { product, root, leaves } };
+      const kept = pinned.has(keyOf(product)) || readers.get(keyOf(product))!.length > 1;
+      return { ...host, roots: kept ? [root, product] : [root], leaves: [...host.leaves, ...leaves], epilogue: { product, root, leaves, kept } };
     }
     return g;
   });

@@ -12,7 +12,7 @@ import { matmul } from '../kernels/matmul/index.ts';
 import { pointwise } from '../kernels/pointwise/index.ts';
 import { random } from '../kernels/random/index.ts';
 import { reduce } from '../kernels/reduce/index.ts';
-import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax } from '../kernels/rows/index.ts';
+import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax, type RowsProblem } from '../kernels/rows/index.ts';
 import type { FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize } from './vectorize.ts';
@@ -38,12 +38,12 @@ const widest = (access: readonly Access[]): Access => (access.includes('read_wri
 const shapeOf = (n: Node, i: number) => typeOf(n.inputs[i]!).shape;
 const dtypeOf = (n: Node, i: number) => typeOf(n.inputs[i]!).dtype;
 
-function rows<K extends OpName>(family: (caps: Caps, p: { rows: number; cols: number; eps: number; access: Access[] }) => Launch): Anchor<K> {
-  return (caps, n, access) => {
+function rows<K extends OpName>(family: (caps: Caps, p: RowsProblem) => Launch): Anchor<K> {
+  return (caps, n, access, epilogue) => {
     const shape = shapeOf(n as unknown as Node, 0);
     const cols = shape.at(-1) ?? 1;
     const { eps = 0 } = n.attrs as { eps?: number };
-    return family(caps, { rows: sizeOf(typeOf(n.inputs[0]!)) / cols, cols, eps, access });
+    return family(caps, { rows: sizeOf(typeOf(n.inputs[0]!)) / cols, cols, eps, access, epilogue });
   };
 }
 
@@ -129,18 +129,21 @@ export function lower(group: Group, context: LowerContext): Lowered {
   return first.every((f, i) => f === i) ? { launch, slots } : withCopies(launch, slots, first, context);
 }
 
-function lowerEpilogue({ product, root, leaves }: FusedEpilogue, context: LowerContext): Epilogue {
+function lowerEpilogue({ product, root, leaves, kept }: FusedEpilogue, context: LowerContext): Epilogue {
   const names = new Map(leaves.map((v, i) => [keyOf(v), `e${i}`]));
+  const lanes = vectorize([root], new Set([...names.keys(), keyOf(product)]));
   const emit = (width: 1 | 4): { emitter: Emitter; body: string } => {
-    const lanes = width === 4 ? vectorize([root], new Set([...names.keys(), keyOf(product)])) : undefined;
-    const emitter = new Emitter(context.caps, names, 'x', lanes, true);
+    const emitter = new Emitter(context.caps, names, 'x', width === 4 ? lanes : undefined);
     emitter.know(product, 'v');
     const value = emitter.value(root, emitter.index(typeOf(root).shape, 'i'), true);
-    return { emitter, body: `${emitter.take()}\nreturn ${value};` };
+    return { emitter, body: `${kept ? `kept[i / ${width}u] = v;\n` : ''}${emitter.take()}\nreturn ${value};` };
   };
   const { emitter, body } = emit(1); // sizes and constants are asked for in the same order at both widths
   return {
-    buffers: leaves.map((v, i) => bindingOf(context.caps, `e${i}`, 'f32', context.access(v))),
+    buffers: [
+      ...(kept ? [{ ...bindingOf(context.caps, 'kept', 'f32', 'read_write'), wide: true }] : []),
+      ...leaves.map((v, i) => ({ ...bindingOf(context.caps, `e${i}`, 'f32', context.access(v)), wide: lanes?.get(keyOf(v)) === 'consecutive' })),
+    ],
     params: emitter.params, functions: library(body), body: (width) => emit(width).body,
   };
 }

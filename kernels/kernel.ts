@@ -67,7 +67,8 @@ export interface Binding {
  * Extra inputs take the slots after the family's own inputs and outputs, before scratch.
  */
 export interface Epilogue {
-  buffers: readonly Binding[];
+  /** `wide` ones are bound as vec4f where the body is of width 4. */
+  buffers: readonly (Binding & { wide?: boolean })[];
   /** Extra uniform words: names are unique against the family's. */
   params: readonly (readonly [string, number])[];
   /** Module-scope functions that the body calls. */
@@ -113,6 +114,9 @@ export function epilogueFunction(epilogue: Epilogue | undefined, width: 1 | 4): 
   const t = width === 1 ? 'f32' : 'vec4f';
   return `${epilogue?.functions ?? ''}\nfn epilogue(v: ${t}, i: u32) -> ${t} {\n${epilogue ? epilogue.body(width) : 'return v;'}\n}`;
 }
+
+export const epilogueBindings = (epilogue: Epilogue | undefined, width: 1 | 4): Binding[] =>
+  (epilogue?.buffers ?? []).map(({ name, type, access, wide }) => ({ name, type: wide && width === 4 ? 'vec4f' : type, access }));
 
 export const MAX_GROUPS = 65535;
 

@@ -2,7 +2,7 @@
  * Convolutions for CPU drivers. There a load is the cost (a few cycles a lane), arithmetic and broadcasts are nearly free:
  * each lane fetches distinct data once, and what all lanes need goes round by `subgroupBroadcast`.
  */
-import { ceilDiv, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
+import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
 import type { Conv3dProblem, Correlation, ScalarTile } from './plan.ts';
 
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
@@ -42,7 +42,7 @@ export function scalarCorrelation(name: string, c: Correlation, tile: ScalarTile
     params: params.map(([k]) => k),
     buffers: [
       { name: 'src', type: 'f32', access }, { name: 'weight', type: 'f32', access },
-      { name: 'dst', type: 'f32', access: 'read_write' }, ...(epilogue?.buffers ?? []),
+      { name: 'dst', type: 'f32', access: 'read_write' }, ...epilogueBindings(epilogue, 1),
     ],
     workgroup: [lanes, 1, 1],
     functions: epilogueFunction(epilogue, 1),
@@ -126,7 +126,7 @@ export function scalarWeight(q: Conv3dProblem, tile: ScalarTile, splits: number,
     params: params.map(([k]) => k),
     buffers: [
       { name: 'src', type: 'f32', access }, { name: 'dy', type: 'f32', access },
-      { name: 'dst', type: 'f32', access: 'read_write' }, ...(epilogue?.buffers ?? []),
+      { name: 'dst', type: 'f32', access: 'read_write' }, ...epilogueBindings(epilogue, 1),
     ],
     workgroup: [lanes, 1, 1],
     functions: epilogueFunction(epilogue, 1),

@@ -2,7 +2,7 @@
  * Convolutions for GPUs: implicit GEMM of channels x columns, 256 threads of 4 x 4 sums, panels of the inner axis in workgroup
  * memory. What an inner index means (channel and tap, or voxel) is worked out once a panel by `panel` threads, not by every load.
  */
-import { ceilDiv, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
+import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
 import type { Conv3dProblem, Correlation, WorkgroupTile } from './plan.ts';
 import { cost } from './scalar.ts';
 
@@ -111,7 +111,7 @@ function build(label: string, entries: [string, number][], tile: WorkgroupTile, 
       params: params.map(([k]) => k),
       buffers: [
         ...names.map((name) => ({ name, type: 'f32', access: fused.access })),
-        { name: 'dst', type: 'f32', access: 'read_write' }, ...(fused.epilogue?.buffers ?? []),
+        { name: 'dst', type: 'f32', access: 'read_write' }, ...epilogueBindings(fused.epilogue, 1),
       ],
       workgroup: [THREADS, 1, 1],
       functions: `${functions}\n${epilogueFunction(fused.epilogue, 1)}`,

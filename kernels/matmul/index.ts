@@ -1,6 +1,6 @@
 /** Batched matrix multiplication: plan, print the tier's template, and add the ordered reduction when K was split. */
 import {
-  ceilDiv, epilogueFunction, foldGrid, shader, type Caps, type Dispatch, type Launch,
+  ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Caps, type Dispatch, type Launch,
 } from '../kernel.ts';
 import { nativeHalf, type FloatType } from '../halves.ts';
 import { planMatmul, type MatmulDType, type MatmulProblem, type Plan } from './plan.ts';
@@ -35,7 +35,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const { shape, config, vec, splits, read } = plan;
   const { batch, M, N, K, a, b } = shape;
   const split = splits > 1;
-  const extra = p.epilogue?.buffers ?? [];
+  const extra = epilogueBindings(p.epilogue, vec ? 4 : 1);
   const extraParams = p.epilogue?.params ?? [];
   const extraSlots = extra.map((_, i) => 3 + i);
   const scratchSlot = 3 + extra.length;

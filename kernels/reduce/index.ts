@@ -1,6 +1,6 @@
 /** Sums and maxima over any axes: fused producers in front, fused consumers behind, the same bits every time. */
 import {
-  ceilDiv, epilogueFunction, foldGrid, shader,
+  ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader,
   type Access, type Binding, type Caps, type Dispatch, type Epilogue, type Launch,
 } from '../kernel.ts';
 import { planReduce, type Axis, type Dim, type ReducePlan } from './plan.ts';
@@ -102,7 +102,7 @@ function dispatch(op: ReduceProblem['op'], plan: ReducePlan, prologue: Prologue,
   if (li == 0u) { dst[g] = epilogue(parts[0], g); }`;
   const wgsl = shader({
     params: params.map(([name]) => name),
-    buffers: [...prologue.buffers, { name: 'dst', type: 'f32', access: 'read_write' }, ...(epilogue?.buffers ?? [])],
+    buffers: [...prologue.buffers, { name: 'dst', type: 'f32', access: 'read_write' }, ...epilogueBindings(epilogue, 1)],
     workgroup: [wg, 1, 1],
     functions: [
       prologue.functions, epilogueFunction(epilogue, 1), offset('keptOffset', 'k', kept), offset('reducedOffset', 'r', reduced),

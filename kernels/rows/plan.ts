@@ -1,5 +1,5 @@
 /** Row planner: how many threads share a row, and how they add up. Pure. */
-import type { Access, Caps } from '../kernel.ts';
+import type { Access, Caps, Epilogue } from '../kernel.ts';
 import { choose, near } from '../tuning.ts';
 
 /** A contiguous f32 [rows, cols]; every operation works along cols. */
@@ -10,6 +10,7 @@ export interface RowsProblem {
   eps?: number;
   /** One for each input slot. */
   access: readonly Access[];
+  epilogue?: Epilogue | undefined;
 }
 
 export interface RowsConfig {

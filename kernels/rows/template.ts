@@ -1,14 +1,18 @@
 /** One template for every row operation and tier: passes that reduce along the row, then one that writes. */
 import type { RowsFamily, RowsPlan } from './plan.ts';
 
-/** Walks the row once: `each` updates u and v (T: f32 or vec4f, both start at `start`) from x, dy; `after` reads their totals r.x, r.y. */
+/** Walks the row once: `terms` (up to four expressions of x, dy and what `from` declares) are joined; `after` reads the totals as r.x, r.y, …. */
 export interface Pass {
   join: 'sum' | 'max';
-  each: string;
+  from?: string;
+  terms: readonly string[];
   after: string;
 }
 
-/** `let` names made by a pass's `after` are at hand in later passes and in `result`, an expression of x, dy for the output. */
+/**
+ * `let` names made by a pass's `after` are at hand in later passes and in `result`, an expression of x, dy for the output;
+ * x0 is the row's first x.
+ */
 export interface RowOperation {
   name: RowsFamily;
   inputs: readonly ('x' | 'dy')[];
@@ -21,30 +25,36 @@ export interface RowOperation {
 const START = { sum: '0.0', max: '-3.4028234e38' };
 const join = (kind: Pass['join'], a: string, b: string) => (kind === 'sum' ? `${a} + ${b}` : `max(${a}, ${b})`);
 
-/** `total_sum(u, v)`: both joined over the components and over the threads of the row. */
-function totalFunction(plan: RowsPlan, kind: Pass['join']): string {
+const totals = (pass: Pass) => (pass.terms.length > 2 ? 4 : 2);
+
+/** `total_sum2(u0, u1)`: each joined over its components and over the threads of the row. */
+function totalFunction(plan: RowsPlan, kind: Pass['join'], n: 2 | 4): string {
   const t = plan.vec ? 'vec4f' : 'f32';
   const inside = (w: string) => (plan.vec ? join(kind, join(kind, `${w}.x`, `${w}.y`), join(kind, `${w}.z`, `${w}.w`)) : w);
   const subgroup = kind === 'sum' ? 'subgroupAdd' : 'subgroupMax';
   const across = {
     none: 'return r;',
-    subgroup: `return vec2f(${subgroup}(r.x), ${subgroup}(r.y));`,
+    subgroup: `return ${subgroup}(r);`,
     tree: `workgroupBarrier();
-  part[li] = r;
+  part[li] = ${n === 2 ? 'vec4f(r, 0.0, 0.0)' : 'r'};
   for (var s = ${plan.share / 2}u; s > 0u; s >>= 1u) {
     workgroupBarrier();
     if (li < s) { part[li] = ${join(kind, 'part[li]', 'part[li + s]')}; }
   }
   workgroupBarrier();
-  return part[0];`,
+  return ${n === 2 ? 'part[0].xy' : 'part[0]'};`,
   }[plan.reduce];
-  return `fn total_${kind}(u: ${t}, v: ${t}, li: u32) -> vec2f {\n  let r = vec2f(${inside('u')}, ${inside('v')});\n  ${across}\n}`;
+  const names = Array.from({ length: n }, (_, i) => `u${i}`);
+  return `fn total_${kind}${n}(${names.map((u) => `${u}: ${t}`).join(', ')}, li: u32) -> vec${n}f {
+  let r = vec${n}f(${names.map(inside).join(', ')});
+  ${across}
+}`;
 }
 
 export function rowFunctions(plan: RowsPlan, op: RowOperation): string {
   return [
-    plan.reduce === 'tree' ? `var<workgroup> part: array<vec2f, ${plan.share}>;` : '',
-    ...new Set(op.passes.map((pass) => totalFunction(plan, pass.join))),
+    plan.reduce === 'tree' ? `var<workgroup> part: array<vec4f, ${plan.share}>;` : '',
+    ...new Set(op.passes.map((pass) => totalFunction(plan, pass.join, totals(pass)))),
   ].join('\n');
 }
 
@@ -60,10 +70,14 @@ ${body} }`;
 let base = row * p.steps;
 let count = f32(p.cols);
 let eps = bitcast<f32>(p.eps);`,
-    ...op.passes.map((pass, i) => `var u${i} = ${t}(${START[pass.join]}); var v${i} = u${i};
-${walk(`var u = u${i}; var v = v${i}; ${pass.each} u${i} = u; v${i} = v;`)}
-let r${i} = total_${pass.join}(u${i}, v${i}, li);
-${pass.after.replaceAll('r.', `r${i}.`)}`),
-    walk(`ys[base + c] = ${op.result};`),
+    op.result.includes('x0') ? `let x0 = xs[base]${plan.vec ? '.x' : ''};` : '',
+    ...op.passes.map((pass, i) => {
+      const sums = Array.from({ length: totals(pass) }, (_, k) => `u${i}_${k}`);
+      return `${sums.map((u) => `var ${u} = ${t}(${START[pass.join]});`).join(' ')}
+${walk(`${pass.from ?? ''} ${pass.terms.map((term, k) => `${sums[k]} = ${join(pass.join, sums[k]!, term)};`).join(' ')}`)}
+let r${i} = total_${pass.join}${sums.length}(${sums.join(', ')}, li);
+${pass.after.replaceAll('r.', `r${i}.`)}`;
+    }),
+    walk(`ys[base + c] = epilogue(${op.result}, (base + c) * ${plan.vec ? 4 : 1}u);`),
   ].join('\n');
 }

@@ -31,8 +31,17 @@ test('bias, activation, gate and residual ride on the product', () => {
   assert.is(kinds((x, w, h, g) => h!.add(linear(x!, w!).mul(g!)), [t(6, 8), t(4, 8), t(6, 4), t(4)]), 'matmul+');
 });
 
-test('a product that someone else reads, or that the epilogue would read twice, is written', () => {
-  assert.is(kinds((x, w) => { const y = linear(x!, w!); return [y.exp(), y]; }, [t(6, 8), t(4, 8)]), 'matmul exp');
+test('a product that someone else reads is written beside its epilogue', () => {
+  const { groups } = groupsOf((x, w) => { const y = linear(x!, w!); return [y.exp(), y, y.sum()]; }, [t(6, 8), t(4, 8)]);
+  assert.equal(groups.map((g) => `${g.node.op} ${g.roots.map((r) => r.node.op).join()}`), ['matmul exp,matmul', 'sum sum']);
+});
+
+test('norms carry their gain and modulation, forward and backward', () => {
+  assert.is(kinds((x, scale, shift) => x!.layerNorm().mul(scale!.add(1)).add(shift!), [t(2, 6, 8), t(2, 1, 8), t(2, 1, 8)]), 'layerNorm+');
+  assert.is(kinds((x, g, w) => vjp(x!.rmsNorm().mul(w!), g!, x!).add(g!), [t(6, 8), t(6, 8), t(8)]), 'mul rmsNormGrad+');
+});
+
+test('an operand that the epilogue would read again, or in another order, keeps it apart', () => {
   assert.is(kinds((x, w) => x!.add(linear(x!, w!)), [t(6, 8), t(8, 8)]), 'matmul add');
   assert.is(kinds((x, w) => linear(x!, w!).transpose().exp(), [t(6, 8), t(4, 8)]), 'matmul exp');
 });
