@@ -4,7 +4,7 @@ import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { didYouMean, EXIT_DOC, report, UsageError } from './errors.ts';
 
-const FILES = ['demo', 'data', 'train', 'distill', 'sample', 'eval', 'plan', 'bench', 'export', 'doctor'];
+const FILES = ['demo', 'data', 'train', 'distill', 'watch', 'sample', 'eval', 'plan', 'bench', 'export', 'doctor'];
 
 /** Yargs' complaint in one line, with the nearest word it knows. */
 function complaint(message: string, options: readonly string[]): string {

@@ -114,8 +114,8 @@ async function lock(folder: string): Promise<void> {
       return;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      const owner = await readFile(path, 'utf8').then((t) => JSON.parse(t) as { pid: number; host: string }).catch(() => undefined);
-      if (owner && (owner.host !== hostname() || (owner.pid !== process.pid && isAlive(owner.pid)))) {
+      const owner = await ownerOf(folder);
+      if (owner && isThere(owner) && (owner.pid !== process.pid || owner.host !== hostname())) {
         throw new Error(`[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`, { cause: error });
       }
       await rm(path, { force: true });
@@ -123,6 +123,19 @@ async function lock(folder: string): Promise<void> {
   }
   throw new Error(`[run] ${folder}: another process keeps taking ${LOCK}`);
 }
+
+interface Owner { pid: number; host: string }
+
+const ownerOf = (folder: string): Promise<Owner | undefined> =>
+  readFile(join(folder, LOCK), 'utf8').then((t) => JSON.parse(t) as Owner).catch(() => undefined);
+
+/** Whether a process is writing to a run's folder: one on another host is taken at its word. */
+export async function isInUse(folder: string): Promise<boolean> {
+  const owner = await ownerOf(folder);
+  return owner !== undefined && isThere(owner);
+}
+
+const isThere = ({ pid, host }: Owner): boolean => host !== hostname() || isAlive(pid);
 
 function isAlive(pid: number): boolean {
   try {

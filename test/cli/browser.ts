@@ -1,0 +1,89 @@
+/** A real browser for tests: the headless Chromium of the optional package @sparticuz/chromium, driven over a pipe (DevTools protocol). */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+
+interface Reply { id?: number; method?: string; params?: { exceptionDetails?: { text: string; exception?: { description?: string } }; entry?: { level: string; text: string } }; result?: Record<string, unknown>; error?: { message: string } }
+
+export class Browser {
+  /** What the page's scripts threw and what the console calls an error. */
+  readonly errors: string[] = [];
+  private readonly process: ChildProcess;
+  private readonly waiting = new Map<number, { done: (result: Record<string, unknown>) => void; failed: (error: Error) => void }>();
+  private session: string | undefined;
+  private count = 0;
+
+  private constructor(process: ChildProcess) {
+    this.process = process;
+    let rest = '';
+    (process.stdio[4] as Readable).setEncoding('utf8').on('data', (text: string) => {
+      const messages = (rest + text).split('\0');
+      rest = messages.pop()!;
+      for (const m of messages) this.take(JSON.parse(m) as Reply);
+    });
+    process.on('exit', () => { for (const w of this.waiting.values()) w.failed(new Error('the browser has ended')); });
+  }
+
+  /** Opens a page, or undefined where the optional package is not installed. */
+  static async open(url: string, { width = 1280, height = 900 } = {}): Promise<Browser | undefined> {
+    const found = await import('@sparticuz/chromium').catch(() => undefined);
+    if (!found) return undefined;
+    const { default: chromium } = found;
+    const path = await chromium.executablePath();
+    const args = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--remote-debugging-pipe', `--user-data-dir=${mkdtempSync(join(tmpdir(), 'vpae-'))}`, `--window-size=${width},${height}`];
+    const env = { ...process.env, LANG: 'en_US.UTF-8', LC_ALL: 'en_US.UTF-8', FONTCONFIG_PATH: process.env['FONTCONFIG_PATH'] ?? join(tmpdir(), 'fonts') };
+    const browser = new Browser(spawn(path, args, { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'], env }));
+    const { targetId } = await browser.send('Target.createTarget', { url: 'about:blank' });
+    const { sessionId } = await browser.send('Target.attachToTarget', { targetId, flatten: true });
+    browser.session = sessionId as string;
+    for (const domain of ['Page', 'Runtime', 'Log']) await browser.send(`${domain}.enable`);
+    await browser.send('Page.navigate', { url });
+    return browser;
+  }
+
+  private take({ id, method, params, result, error }: Reply): void {
+    const asked = id === undefined ? undefined : this.waiting.get(id);
+    if (asked) {
+      this.waiting.delete(id!);
+      if (error) asked.failed(new Error(error.message));
+      else asked.done(result ?? {});
+    }
+    if (method === 'Runtime.exceptionThrown') this.errors.push(params!.exceptionDetails!.exception?.description ?? params!.exceptionDetails!.text);
+    if (method === 'Log.entryAdded' && params!.entry!.level === 'error') this.errors.push(params!.entry!.text);
+  }
+
+  send(method: string, params: Record<string, unknown> = {}): Promise<Record<string, unknown>> {
+    const id = ++this.count;
+    (this.process.stdio[3] as Writable).write(`${JSON.stringify({ id, method, params, sessionId: this.session })}\0`);
+    return new Promise((done, failed) => this.waiting.set(id, { done, failed }));
+  }
+
+  /** Value of an expression in the page. */
+  async evaluate<T>(expression: string): Promise<T> {
+    const { result } = await this.send('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true });
+    return (result as { value: T }).value;
+  }
+
+  /** Waits until an expression is true. @throws after `seconds` */
+  async until(expression: string, seconds = 20): Promise<void> {
+    for (const end = Date.now() + 1000 * seconds; Date.now() < end;) {
+      if (await this.evaluate<boolean>(`Boolean(${expression})`)) return;
+      await new Promise((r) => setTimeout(r, 100));
+    }
+    throw new Error(`the page did not come to ${expression}; its errors: ${this.errors.join('; ') || 'none'}`);
+  }
+
+  /** PNG of what is seen. */
+  async screenshot(): Promise<Buffer> {
+    const { data } = await this.send('Page.captureScreenshot', { format: 'png' });
+    return Buffer.from(data as string, 'base64');
+  }
+
+  async close(): Promise<void> {
+    const ended = new Promise((done) => this.process.once('exit', done));
+    this.process.kill('SIGKILL');
+    await ended;
+  }
+}
