@@ -11,6 +11,8 @@ export type Traced<T> = T extends HostTensor ? Tensor : T extends object ? { [K 
 
 export interface Executor {
   readonly name: string;
+  /** Of matrix products. */
+  readonly operands: 'f32' | 'f16';
   run<T>(fn: (inputs: Traced<T>) => Record<string, Tensor>, inputs: T): Promise<Record<string, HostTensor>>;
 }
 
@@ -22,6 +24,7 @@ const ORACLE_FLOPS = 3e9;
 
 export const oracle: Executor = {
   name: 'oracle (float64)',
+  operands: 'f32',
   run(fn, inputs) {
     const flat = flatten<HostTensor>(inputs);
     const types = flat.rebuild(flat.leaves.map(({ shape, dtype }) => ({ shape, dtype })));
@@ -32,15 +35,16 @@ export const oracle: Executor = {
   },
 };
 
-/** Opens the default device. */
-export async function deviceExecutor(): Promise<Executor> {
+/** Opens the default device. @throws if `operands` are f16 and the adapter has none */
+export async function deviceExecutor(operands: Executor['operands'] = 'f32'): Promise<Executor> {
   const { open } = await import('../../engine/device.ts');
   const { compile } = await import('../../engine/compile.ts');
   const device = await open();
+  if (operands === 'f16' && !device.caps.f16) throw new Error(`${device.info.name} has no f16`);
   return {
-    name: device.info.name,
+    name: operands === 'f32' ? device.info.name : `${device.info.name}, operands in ${operands}`, operands,
     async run(fn, inputs) {
-      const program = compile(device, fn as (inputs: unknown) => Record<string, Tensor>);
+      const program = compile(device, fn as (inputs: unknown) => Record<string, Tensor>, { operands });
       try {
         const out = await program(inputs as never);
         const read: Record<string, HostTensor> = {};

@@ -3,19 +3,20 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { deviceExecutor } from '../golden/executor.ts';
+import { deviceExecutor, type Executor } from '../golden/executor.ts';
 import { runFolder } from '../golden/index.ts';
 
 const folder = fileURLToPath(new URL('../../../shared/golden', import.meta.url));
 
-if (existsSync(folder)) {
-  test('every reference case', async () => {
-    const failures: string[] = [];
-    for await (const { name, status, note } of runFolder(folder, await deviceExecutor())) if (status === 'fail') failures.push(`${name}: ${note}`);
-    assert.is(failures.length, 0, failures.join('\n'));
-  });
-} else {
-  test.skip('every reference case', () => {});
+async function failures(executor: Executor): Promise<string> {
+  const failed: string[] = [];
+  for await (const { name, status, note } of runFolder(folder, executor)) if (status === 'fail') failed.push(`${name}: ${note}`);
+  return failed.join('\n');
 }
+
+const half = await deviceExecutor('f16').catch(() => undefined);
+const add = existsSync(folder) ? test : test.skip;
+add('every reference case', async () => assert.is(await failures(await deviceExecutor()), ''));
+(half ? add : test.skip)('every network with half-precision operands', async () => assert.is(await failures(half!), ''));
 
 test.run();
