@@ -6,7 +6,7 @@ import type { CompiledFunction, CompileOptions, Feed } from '../engine/compile.t
 import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { upload } from './files/upload.ts';
+import { uploadWeights } from './files/upload.ts';
 import type { Weights } from './files/weights.ts';
 import { Scope, type Params } from './params.ts';
 
@@ -18,13 +18,16 @@ export interface BlockSource {
   release(weights: BlockWeights): void;
 }
 
+/** What stands under a prefix, by the rest of its name. */
+const within = <T>(prefix: string, all: Iterable<readonly [string, T]>): Record<string, T> =>
+  Object.fromEntries([...all].filter(([name]) => name.startsWith(prefix)).map(([name, t]) => [name.slice(prefix.length), t]));
+
 /** Blocks `prefix.0`, `prefix.1`, … read from files when their turn comes and freed after it. */
 export const storedBlocks = (device: Device, weights: Weights, prefix: string): BlockSource => ({
   async fetch(i) {
     const own = `${prefix}.${i}.`;
-    const read: Record<string, NDArray> = {};
-    for (const name of weights.entries.keys()) if (name.startsWith(own)) read[name.slice(own.length)] = await upload(device, weights, name);
-    return read;
+    const names = [...weights.entries.keys()].filter((name) => name.startsWith(own));
+    return within(own, Object.entries(await uploadWeights(device, weights, { names })));
   },
   release(read) {
     for (const t of Object.values(read)) t.free();
@@ -33,10 +36,7 @@ export const storedBlocks = (device: Device, weights: Weights, prefix: string): 
 
 /** Blocks whose weights are on the device already, and stay there. */
 export const residentBlocks = (params: BlockWeights, prefix: string): BlockSource => ({
-  fetch(i) {
-    const own = `${prefix}.${i}.`;
-    return Promise.resolve(Object.fromEntries(Object.entries(params).filter(([name]) => name.startsWith(own)).map(([name, t]) => [name.slice(own.length), t])));
-  },
+  fetch: (i) => Promise.resolve(within(`${prefix}.${i}.`, Object.entries(params))),
   release() {},
 });
 
