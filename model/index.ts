@@ -7,6 +7,7 @@ export { ditConfig, vaeConfig, vaeStride, WAN_VAE, type DiTConfig, type VAEConfi
 export { head, headShapes, initHead, semanticLengths, type HeadConfig, type Semantics } from './heads.ts';
 export { openCheckpoint, type Checkpoint, type Part } from './files/checkpoint.ts';
 export { loadParams } from './files/load.ts';
+export { loadLora, mergeFiles, saveLora, type LoraFile, type LoraNaming } from './files/lora.ts';
 export { openWeights } from './files/open.ts';
 export { saveTensors } from './files/safetensors.ts';
 export { UPLOAD_HOST_BYTES, uploadWeights, type UploadAllOptions } from './files/upload.ts';

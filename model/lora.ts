@@ -1,7 +1,7 @@
 /** Low-rank adapters (LoRA, arXiv 2106.09685) over a model's linears, by the names of their weights. */
 import { fail } from '../engine/errors.ts';
 import type { Like } from '../engine/tensor.ts';
-import { host } from '../engine/tree.ts';
+import { host, type HostTensor } from '../engine/tree.ts';
 import { kaiming, materialise, Scope, zeros, type HostParams, type Params, type Specs } from './params.ts';
 
 /** The attention projections and the feed-forward of every DiT block; the image keys and values keep their weights. */
@@ -37,6 +37,20 @@ export function withLora(base: Params | Scope, lora: Params, scale: Like): Scope
   return new Scope(s.params, s.prefix, [...s.adapters, { params: lora, scale }]);
 }
 
+/** weight [out, in] += scale · B A, with A [rank, in] and B [out, rank]. */
+export function addLowRank(weight: Float32Array, { a, b }: { a: HostTensor; b: HostTensor }, scale: number): void {
+  const [rank, inputs] = a.shape as [number, number];
+  const row = new Float64Array(inputs);
+  for (let o = 0, at = 0; at < weight.length; o++, at += inputs) {
+    row.fill(0);
+    for (let r = 0; r < rank; r++) {
+      const factor = scale * b.data[o * rank + r]!;
+      for (let i = 0, k = r * inputs; i < inputs; i++, k++) row[i]! += factor * a.data[k]!;
+    }
+    for (let i = 0; i < inputs; i++) weight[at + i]! += row[i]!;
+  }
+}
+
 /** The base weights plus scale · B A, as weights of the base's own names. */
 export function mergeLora(base: HostParams, lora: HostParams, scale: number): HostParams {
   const merged = { ...base };
@@ -46,15 +60,8 @@ export function mergeLora(base: HostParams, lora: HostParams, scale: number): Ho
     const weight = base[`${linear}.weight`];
     const b = lora[linear + B];
     if (!weight || !b) fail('lora', `"${name}" has no ${weight ? `"${linear + B}"` : `"${linear}.weight" in the base`}`);
-    const [rank, inputs] = a.shape as [number, number];
     const sum = Float32Array.from(weight.data);
-    for (let o = 0; o < weight.shape[0]!; o++) {
-      for (let i = 0; i < inputs; i++) {
-        let delta = 0;
-        for (let r = 0; r < rank; r++) delta += b.data[o * rank + r]! * a.data[r * inputs + i]!;
-        sum[o * inputs + i]! += scale * delta;
-      }
-    }
+    addLowRank(sum, { a, b }, scale);
     merged[`${linear}.weight`] = host(sum, weight.shape);
   }
   return merged;
