@@ -9,6 +9,9 @@ import { vectorize } from './vectorize.ts';
 /** Families that call an epilogue before they store. */
 const HOSTS = new Set<OpName>(['matmul', 'conv3d', 'conv3dInput', 'softmax', 'layerNorm', 'layerNormGrad', 'rmsNorm', 'rmsNormGrad']);
 
+/** Less than the step from one group to the next, however often it is added. */
+const BEHIND = 1e-6;
+
 export interface FusedEpilogue {
   /** The product that the epilogue takes from a register. */
   product: Value;
@@ -23,31 +26,41 @@ export interface FusedEpilogue {
 export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number): Group[] {
   const readers = new Map<string, Group[]>();
   const maker = new Map<string, Group>();
-  for (const g of groups) {
+  /** Place in the schedule; a host that waits for its epilogue's operands stands right behind the last of them. */
+  const order = new Map<Group, number>();
+  groups.forEach((g, i) => {
+    order.set(g, i);
     for (const v of g.leaves) (readers.get(keyOf(v)) ?? readers.set(keyOf(v), []).get(keyOf(v))!).push(g);
     for (const r of g.roots) maker.set(keyOf(r), g);
-  }
-  const taken = new Set<Group>();
-  const out = groups.map((g) => {
-    if (g.kind !== 'pointwise') return g;
+  });
+  for (const g of groups) {
+    if (g.kind !== 'pointwise') continue;
     const root = g.roots[0]!;
     for (const product of g.leaves) {
       const host = maker.get(keyOf(product));
-      if (!host || taken.has(host) || !HOSTS.has(host.node.op) || readers.get(keyOf(product))![0] !== g) continue;
+      if (!host || host.epilogue || !HOSTS.has(host.node.op)) continue;
       if (sizeOf(typeOf(product)) !== sizeOf(typeOf(root)) || !elementwise(root, product, g.leaves)) continue;
       const leaves = g.leaves.filter((v) => v !== product);
+      const last = Math.max(...leaves.map((v) => order.get(maker.get(keyOf(v))!) ?? -1));
+      const others = readers.get(keyOf(product))!.filter((reader) => reader !== g);
+      if (others.some((reader) => order.get(reader)! <= last)) continue;
       const operands = new Set(host.leaves.map(keyOf));
       const types = [root, ...g.leaves].map((v) => typeOf(v).dtype);
       if (leaves.some((v) => operands.has(keyOf(v))) || types.some((t) => t !== 'f32')) continue;
       if (host.leaves.length + leaves.length + 3 > maxBuffers) continue; // operands, epilogue, outputs, and scratch of a split
       if (typeOf(product).shape.at(-1)! % 4 === 0 && !vectorize([root], new Set(g.leaves.map(keyOf)))) continue;
-      taken.add(host);
-      const kept = pinned.has(keyOf(product)) || readers.get(keyOf(product))!.length > 1;
-      return { ...host, roots: kept ? [root, product] : [root], leaves: [...host.leaves, ...leaves], epilogue: { product, root, leaves, kept } };
+      const kept = others.length > 0 || pinned.has(keyOf(product));
+      host.epilogue = { product, root, leaves, kept };
+      host.roots = kept ? [root, product] : [root];
+      host.leaves = [...host.leaves, ...leaves];
+      for (const v of leaves) readers.set(keyOf(v), [...readers.get(keyOf(v))!.filter((reader) => reader !== g), host]);
+      maker.set(keyOf(root), host);
+      if (last > order.get(host)!) order.set(host, last + BEHIND);
+      order.delete(g);
+      break;
     }
-    return g;
-  });
-  return out.filter((g) => !taken.has(g));
+  }
+  return [...order.keys()].sort((a, b) => order.get(a)! - order.get(b)!);
 }
 
 /** Element i of the root reads element i of the product and no other. */

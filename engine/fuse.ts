@@ -6,7 +6,7 @@
  * is read, views as index arithmetic, so no copy is made for a permute, slice, pad or concat. Reductions inline their input.
  */
 import { fuseEpilogues, type FusedEpilogue } from './epilogue.ts';
-import { base, INLINE, keyOf, REDUCTIONS, sizeOf, typeOf, VIEWS, type Graph, type Node, type OpName, type Value } from './graph.ts';
+import { base, INLINE, keyOf, POINTWISE, REDUCTIONS, sizeOf, typeOf, VIEWS, type Graph, type Node, type OpName, type Value } from './graph.ts';
 
 export interface Group {
   kind: 'pointwise' | 'reduce' | 'anchor';
@@ -23,6 +23,8 @@ export interface Group {
 }
 
 const TANGLED = new Set<OpName>(['permute', 'pad', 'flip', 'concat']);
+/** Nothing to compute. */
+const NAMES = new Set<OpName>(['const', 'reshape', 'detach']);
 const DEAR = new Set<OpName>(['exp', 'log', 'pow', 'sin', 'cos', 'tanh', 'sigmoid', 'erf']);
 
 /** Leaves and nodes at which an expression is cut (CPU drivers compile long shaders slowly), and the loads worth repeating. */
@@ -32,7 +34,8 @@ const REPEATABLE_LEAVES = 2;
 
 interface Expr {
   leaves: Map<string, Value>;
-  nodes: number;
+  /** Ids of the nodes it computes. */
+  nodes: Set<number>;
   /** It computes something dear. */
   dear: boolean;
   /** Views whose index arithmetic costs more than a load. */
@@ -57,16 +60,17 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
     if (!fusing && !VIEWS.has(n.op) && n.op !== 'const') force({ node: n, out: 0 });
   }
   outputs.forEach(force);
+  const ends = endsOf(graph, users, materialised);
 
   const exprs = new Map<number, Expr>();
   const read = (v: Value): Expr =>
-    materialised.has(keyOf(v)) ? { leaves: new Map([[keyOf(v), v]]), nodes: 0, dear: false, tangled: 0 } : exprs.get(v.node.id)!;
+    materialised.has(keyOf(v)) ? { leaves: new Map([[keyOf(v), v]]), nodes: new Set(), dear: false, tangled: 0 } : exprs.get(v.node.id)!;
   const own = (n: Node): Expr => {
-    const e: Expr = { leaves: new Map(), nodes: 1, dear: DEAR.has(n.op), tangled: TANGLED.has(n.op) ? 1 : 0 };
+    const e: Expr = { leaves: new Map(), nodes: new Set(NAMES.has(n.op) ? [] : [n.id]), dear: DEAR.has(n.op), tangled: TANGLED.has(n.op) ? 1 : 0 };
     for (const v of n.inputs) {
       const r = read(v);
       for (const [k, leaf] of r.leaves) e.leaves.set(k, leaf);
-      e.nodes += r.nodes;
+      for (const id of r.nodes) e.nodes.add(id);
       e.dear ||= r.dear;
       e.tangled += r.tangled;
     }
@@ -83,19 +87,19 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
       if ((factor >= 8 && computed) || (factor >= 2 && e.tangled > 1)) force(source);
     }
     let e = own(n);
-    while (e.leaves.size > maxLeaves || e.nodes > MAX_NODES) {
+    while (e.leaves.size > maxLeaves || e.nodes.size > MAX_NODES) {
       const widest = n.inputs
         .filter((v) => !materialised.has(keyOf(base(v))) && base(v).node.op !== 'const')
-        .sort((a, b) => read(base(b)).leaves.size - read(base(a)).leaves.size || read(base(b)).nodes - read(base(a)).nodes)[0];
+        .sort((a, b) => read(base(b)).leaves.size - read(base(a)).leaves.size || read(base(b)).nodes.size - read(base(a)).nodes.size)[0];
       if (!widest) break;
       force(widest);
       e = own(n);
     }
     exprs.set(n.id, e);
     const value = { node: n, out: 0 };
-    const many = (users.get(keyOf(value))?.size ?? 0) > 1;
-    const dear = e.leaves.size > REPEATABLE_LEAVES || e.nodes > 16 || e.tangled > 1;
-    if (n.op !== 'reshape' && n.op !== 'detach' && !REDUCTIONS.has(n.op) && many && dear) materialised.add(keyOf(value));
+    const many = (users.get(keyOf(value))?.size ?? 0) > 1 && ends.get(n.id)!.size > 1;
+    const dear = e.leaves.size > REPEATABLE_LEAVES || e.nodes.size > 16 || e.tangled > 1;
+    if (!NAMES.has(n.op) && !REDUCTIONS.has(n.op) && many && dear) materialised.add(keyOf(value));
   }
 
   const groups: Group[] = [];
@@ -113,7 +117,22 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
     }
   }
   if (!fusing) return groups;
-  return mergeFlat(fuseEpilogues(groups, new Set(outputs.map((v) => keyOf(base(v)))), maxBuffers), maxBuffers);
+  const pinned = new Set(outputs.map((v) => keyOf(base(v))));
+  return mergeFlat(fuseEpilogues(groups, pinned, maxBuffers), pinned, maxBuffers);
+}
+
+/**
+ * Which nodes make something of a value: those that write what is computed from it element by element, and views, which read other
+ * elements. What has one end is computed once, however many readers it has on the way.
+ */
+function endsOf(graph: Graph, users: ReadonlyMap<string, ReadonlySet<Node>>, materialised: ReadonlySet<string>): Map<number, Set<number>> {
+  const ends = new Map<number, Set<number>>();
+  for (const n of graph.nodes.toReversed()) {
+    const own = POINTWISE.has(n.op) && !materialised.has(keyOf({ node: n, out: 0 }));
+    const through = own ? [...users.get(keyOf({ node: n, out: 0 })) ?? []].flatMap((u) => [...ends.get(u.id)!]) : [n.id];
+    ends.set(n.id, new Set(through));
+  }
+  return ends;
 }
 
 function isFlat(root: Value, materialised: ReadonlySet<string>): boolean {
@@ -136,46 +155,56 @@ function isFlat(root: Value, materialised: ReadonlySet<string>): boolean {
 
 /**
  * Flat groups of one size that share an operand become one kernel with several outputs: an AdamW update with its EMA reads
- * each tensor once. A group may move up to an earlier one if everything else it reads is written before that.
+ * each tensor once. A group may move up to an earlier one if everything else it reads is written before that. What only its own
+ * kernel reads then stays in a register.
  */
-function mergeFlat(groups: readonly Group[], maxBuffers: number): Group[] {
+function mergeFlat(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number): Group[] {
+  const readers = new Map<string, Group[]>();
+  for (const g of groups) for (const v of g.leaves) (readers.get(keyOf(v)) ?? readers.set(keyOf(v), []).get(keyOf(v))!).push(g);
   const out: Group[] = [];
+  const members = new Map<Group, Set<Group>>();
   const writtenAt = new Map<string, number>();
   const latest = new Map<number, number[]>();
+  /** Values that a kernel must write when it takes the place of these groups. */
+  const seen = (roots: readonly Value[], inside: ReadonlySet<Group>) =>
+    roots.filter((r) => pinned.has(keyOf(r)) || readers.get(keyOf(r))?.some((reader) => !inside.has(reader)));
+
+  const findHost = (g: Group, candidates: readonly number[]): Group | undefined => {
+    const size = sizeOf(typeOf(g.roots[0]!));
+    const needed = Math.max(-1, ...g.leaves.map((v) => writtenAt.get(keyOf(v)) ?? -1));
+    for (const at of candidates.toReversed()) {
+      if (at < needed) return undefined;
+      const h = out[at]!;
+      const have = new Set([...h.leaves, ...h.roots].map(keyOf));
+      if (!g.leaves.some((v) => have.has(keyOf(v)) && sizeOf(typeOf(v)) === size)) continue;
+      const roots = seen([...h.roots, ...g.roots], new Set([...members.get(h)!, g]));
+      const leaves = new Set([...h.leaves, ...g.leaves].map(keyOf).filter((k) => !h.roots.some((r) => keyOf(r) === k)));
+      if (leaves.size + roots.length <= maxBuffers - 1) return h;
+    }
+    return undefined;
+  };
+
   for (const g of groups) {
     const size = sizeOf(typeOf(g.roots[0]!));
-    const host = g.flat && size > 1 ? findHost(g, latest.get(size) ?? [], out, writtenAt, maxBuffers) : undefined;
-    if (host === undefined) {
+    const mergeable = g.flat && size > 1;
+    const host = mergeable ? findHost(g, latest.get(size) ?? []) : undefined;
+    if (!host) {
       g.roots.forEach((r) => writtenAt.set(keyOf(r), out.length));
-      if (g.flat && size > 1) {
+      if (mergeable) {
         const row = latest.get(size) ?? latest.set(size, []).get(size)!;
         row.push(out.length);
         if (row.length > 8) row.shift();
       }
+      members.set(g, new Set([g]));
       out.push(g);
       continue;
     }
-    const h = out[host]!;
-    const written = new Set(h.roots.map(keyOf));
-    const known = new Set(h.leaves.map(keyOf));
-    h.leaves.push(...g.leaves.filter((v) => !written.has(keyOf(v)) && !known.has(keyOf(v))));
-    h.roots.push(...g.roots);
-    g.roots.forEach((r) => writtenAt.set(keyOf(r), host));
+    const known = new Set([...host.leaves, ...host.roots].map(keyOf));
+    host.leaves.push(...g.leaves.filter((v) => !known.has(keyOf(v))));
+    host.roots.push(...g.roots);
+    members.get(host)!.add(g);
+    g.roots.forEach((r) => writtenAt.set(keyOf(r), out.indexOf(host)));
   }
+  for (const g of out) if (g.roots.length > 1 && g.kind === 'pointwise') g.roots = seen(g.roots, members.get(g)!);
   return out;
-}
-
-function findHost(g: Group, candidates: readonly number[], out: readonly Group[], writtenAt: ReadonlyMap<string, number>, maxBuffers: number): number | undefined {
-  const needed = Math.max(-1, ...g.leaves.map((v) => writtenAt.get(keyOf(v)) ?? -1));
-  for (let c = candidates.length - 1; c >= 0; c--) {
-    const at = candidates[c]!;
-    if (at < needed) return undefined;
-    const h = out[at]!;
-    const have = new Set([...h.leaves, ...h.roots].map(keyOf));
-    const size = sizeOf(typeOf(g.roots[0]!));
-    const shares = g.leaves.some((v) => have.has(keyOf(v)) && sizeOf(typeOf(v)) === size);
-    const fresh = g.leaves.filter((v) => !have.has(keyOf(v))).length + g.roots.length;
-    if (shares && have.size + fresh <= maxBuffers - 1) return at;
-  }
-  return undefined;
 }

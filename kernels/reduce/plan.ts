@@ -25,9 +25,10 @@ export interface ReducePlan {
   chunk: number;
 }
 
-/** Threads that keep a device busy, and the shortest part worth a thread. */
-const THREADS = { scalar: 1024, tiled: 65536 };
+/** Threads that keep a device busy, and the shortest part worth a thread: a CPU driver reads a thousand numbers in the time of a dispatch. */
+const THREADS = { scalar: 128, tiled: 65536 };
 const SHORTEST = 64;
+const SHORTEST_PART = { scalar: 1024, tiled: 64 };
 /** Longest run summed by one thread: 1024 blocks of 64, which bounds the rounding of the blocked sum. */
 const LONGEST = 65536;
 
@@ -52,9 +53,10 @@ export function planReduce(caps: Caps, dims: readonly Dim[]): ReducePlan {
   const count = reduced.reduce((n, a) => n * a.size, 1);
 
   const rows = caps.tier === 'tiled' && innermostReduced && count >= SHORTEST;
-  const workgroup = rows && count >= 1024 ? Math.min(256, caps.maxInvocations) : SHORTEST;
-  const team = rows ? workgroup : 1;
+  const team = rows ? (count >= 1024 ? Math.min(256, caps.maxInvocations) : 64) : 1;
   const wanted = Math.max(ceilDiv(THREADS[caps.tier], outputs * team), ceilDiv(count, LONGEST * team));
-  const chunk = Math.max(ceilDiv(count, wanted), SHORTEST * (rows ? 16 : 1));
-  return { template: rows ? 'rows' : 'columns', workgroup, kept, reduced, outputs, count, splits: Math.max(1, ceilDiv(count, chunk)), chunk };
+  const chunk = Math.max(ceilDiv(count, wanted), SHORTEST_PART[caps.tier] * (rows ? 16 : 1));
+  const splits = Math.max(1, ceilDiv(count, chunk));
+  const columns = caps.tier === 'scalar' && outputs * splits < 1024 ? caps.subgroup || 16 : 64; // few threads: spread over the cores
+  return { template: rows ? 'rows' : 'columns', workgroup: rows ? team : columns, kept, reduced, outputs, count, splits, chunk };
 }
