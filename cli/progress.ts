@@ -98,18 +98,35 @@ export const jobName = (job: string): string => NAMES[job] ?? job;
 /** The number of a step that says most, by job. */
 const TOLD: Record<string, readonly string[]> = { vae: ['loss'], teacher: ['loss'], phase1: ['gap', 'fakeLoss'], phase2: ['D', 'csds'] };
 
-/** Shows the training loop's progress, a meter for each job. Call `end` when the work is over or has failed. */
-export function jobMeter(memory: () => number): { onProgress: (p: Progress) => void; onAlarm: (a: Alarm) => void; end: () => void } {
-  let open: { job: string; meter: Meter } | undefined;
+interface StageMeter {
+  at: (stage: string, unit: string, done: number, total: number, note?: string) => void;
+  say: (line: string) => void;
+  end: () => void;
+}
+
+/** Shows work that goes through named stages, a meter for each. Call `end` when the work is over or has failed. */
+export function stageMeter(memory: () => number): StageMeter {
+  let open: { stage: string; meter: Meter } | undefined;
   return {
-    onProgress({ job, step, steps, metrics }) {
-      if (open?.job !== job) {
+    at(stage, unit, done, total, note) {
+      if (open?.stage !== stage) {
         open?.meter.end();
-        open = { job, meter: meter(jobName(job), { unit: 'steps', total: steps, from: step - 1, memory }) };
+        open = { stage, meter: meter(stage, { unit, total, from: done - 1, memory }) };
       }
-      open.meter.at(step, (TOLD[job] ?? []).filter((m) => m in metrics).map((m) => `${m} ${metrics[m]!.toPrecision(3)}`).join(', '), steps);
+      open.meter.at(done, note, total);
     },
-    onAlarm: (alarm) => (open?.meter.say ?? console.error)(tell(alarm)),
+    say: (line) => (open?.meter.say ?? console.error)(line),
     end: () => open?.meter.end(),
+  };
+}
+
+/** Shows the training loop's progress, a stage for each job. */
+export function jobMeter(memory: () => number): { onProgress: (p: Progress) => void; onAlarm: (a: Alarm) => void; end: () => void } {
+  const shown = stageMeter(memory);
+  return {
+    onProgress: ({ job, step, steps, metrics }) =>
+      shown.at(jobName(job), 'steps', step, steps, (TOLD[job] ?? []).filter((m) => m in metrics).map((m) => `${m} ${metrics[m]!.toPrecision(3)}`).join(', ')),
+    onAlarm: (alarm) => shown.say(tell(alarm)),
+    end: () => shown.end(),
   };
 }

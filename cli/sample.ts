@@ -1,109 +1,125 @@
-/** `vpae sample`: a caption and a first frame become a video. */
-import sharp from 'sharp';
+/** `vpae sample`: prompts, and first frames where the model takes them, become videos. */
 import type { CommandModule } from 'yargs';
-import { tokenize, VOCABULARY } from '../model/text.ts';
-import { conditions } from '../train/data/digits.ts';
-import { writeWhole } from '../train/files.ts';
-import { sampleClips } from '../train/infer.ts';
-import { frameOf } from '../train/metrics/frames.ts';
-import { videoShape } from '../train/conditions.ts';
-import type { Preset } from '../train/presets/index.ts';
-import type { Request } from '../train/sample.ts';
-import { loadNet, modelFile, willWrite } from './files.ts';
-import { animate, writeVideo } from './media/animation.ts';
-import { contactSheet } from './media/sheet.ts';
-import type { Video } from './media/picture.ts';
+import { generate, type Job } from '../model/pipeline/generate.ts';
+import { checkClip, parseSize, type Size } from '../model/pipeline/size.ts';
+import type { Sampling } from '../model/pipeline/diffuse.ts';
+import { type SolverKind } from '../model/schedulers/index.ts';
+import { willWrite } from './files.ts';
+import { sinkFor } from './media/sink.ts';
 import { count, model, type Args } from './options.ts';
-import { meter } from './progress.ts';
+import { stageMeter } from './progress.ts';
+import { wantedClips } from './samplejobs.ts';
+import { openSource, type Source } from './samplemodel.ts';
 import { session } from './session.ts';
-import { didYouMean, UsageError } from './errors.ts';
+import { UsageError } from './errors.ts';
 
+/** Other names are those of Wan's generate script and of Diffusers' pipelines. */
 const options = {
-  prompt: { type: 'string', demandOption: true, describe: 'what happens, as "a 3 moving up-left"' },
-  image: { type: 'string', describe: 'a picture as the first frame; otherwise held-out handwriting that fits the prompt' },
+  prompt: { type: 'string', describe: 'what happens, as "a 3 moving up-left"' },
+  prompts: { type: 'string', describe: 'a file with a prompt a line, or JSON lines with prompt, negative_prompt, seed, image, out; clips that are there are skipped' },
+  'negative-prompt': { type: 'string', alias: 'negative_prompt', describe: 'what guidance leads away from; the model\'s own unless given' },
+  image: { type: 'string', describe: 'a picture as the first frame' },
   ...model,
-  steps: { type: 'number', describe: 'sampling steps: 1 for a student, 50 for a teacher unless given' },
-  'guidance-scale': { type: 'number', alias: 'guidance', describe: 'how strongly the prompt rules a teacher; the preset\'s unless given' },
-  frames: { type: 'number', describe: '1 + a multiple of 4; the number it was trained on unless given' },
-  seed: { type: 'number', default: 1, describe: 'decides the noise (and the handwriting)' },
-  count: { type: 'number', default: 1, describe: 'clips to make, each from its own noise' },
-  out: { type: 'string', default: 'out/sample.webp', describe: '.webp or .gif moves, .png shows the frames side by side' },
+  model: { ...model.model, alias: ['ckpt_dir', 'ckpt-dir'], describe: 'a run or the bundle, or a Wan2.1 folder as downloaded (Wan\'s layout or Diffusers\')' },
+  student: { ...model.student, describe: 'the student; of a Wan2.1 folder: weights distilled to few steps, sampled without guidance' },
+  size: { type: 'string', describe: 'WIDTHxHEIGHT; image-to-video keeps the area and takes the form from the picture [832x480 for Wan2.1]' },
+  frames: { type: 'number', alias: ['frame_num', 'num_frames'], describe: '1 + a multiple of 4 [81 for Wan2.1]' },
+  steps: { type: 'number', alias: ['sample_steps', 'num_inference_steps'], describe: 'sampling steps [1 for a student, 50 for a teacher, 40 for image-to-video]' },
+  sampler: { type: 'string', alias: 'sample_solver', choices: ['unipc', 'dpm++', 'euler'] as const, describe: 'a teacher\'s solver [unipc for Wan2.1, euler for the bundle]' },
+  shift: { type: 'number', alias: ['sample_shift', 'flow_shift'], describe: 'above 1 spends more steps near noise [5; 3 for image-to-video at 480p]' },
+  'guidance-scale': { type: 'number', alias: ['guidance', 'guidance_scale', 'sample_guide_scale'], describe: 'how strongly the prompt rules a teacher [5 for Wan2.1]' },
+  seed: { type: 'number', alias: 'base_seed', default: 1, describe: 'decides the noise (and the bundle\'s handwriting)' },
+  count: { type: 'number', default: 1, describe: 'clips to make, the seed counting up' },
+  fps: { type: 'number', describe: 'frames a second of the file [16 for Wan2.1]' },
+  tile: { type: 'number', describe: 'edge in pixels of the tiles that the VAE works in [whole frames where they fit]' },
+  out: { type: 'string', alias: 'save_file', default: 'out/sample.webp', describe: '.mp4, .webm, .webp, .gif, or .png with the frames side by side' },
 } as const;
 type SampleArgs = Args<typeof options>;
 
-const SCALE = 6; // screen pixels a pixel
+const solverOf = (sampler: NonNullable<SampleArgs['sampler']>): SolverKind => (sampler === 'dpm++' ? 'dpmpp' : sampler);
 
-/** Everything that can be wrong before a model is loaded. */
-function check(args: SampleArgs): 'webp' | 'gif' | 'png' {
-  const ending = /\.(webp|gif|png)$/i.exec(args.out)?.[1]?.toLowerCase();
-  if (!ending) throw new UsageError(`--out ${args.out}: the name must end in .webp, .gif or .png`);
-  if (args.teacher && args.student) throw new UsageError('--teacher and --student: one of them');
-  try {
-    tokenize(args.prompt);
-  } catch (error) {
-    const unknown = args.prompt.split(/\s+/).find((w) => w && !(VOCABULARY as readonly string[]).includes(w));
-    throw new Error((error as Error).message + didYouMean(unknown ?? '', VOCABULARY), { cause: error });
-  }
-  count('count', args.count, 1, 64);
-  count('seed', args.seed, 0, Number.MAX_SAFE_INTEGER - 64);
+/** Numbers that no model could make sense of. */
+function checkNumbers(args: SampleArgs): void {
+  count('count', args.count, 1, 10_000);
+  count('seed', args.seed, 0, Number.MAX_SAFE_INTEGER - 10_000);
   if (args.steps !== undefined) count('steps', args.steps, 1, 1000);
-  const scale = args['guidance-scale'];
-  if (scale !== undefined && !(scale > 0 && scale <= 20)) throw new UsageError(`--guidance-scale must be above 0 and at most 20, got ${scale}`);
-  return ending as 'webp' | 'gif' | 'png';
+  const above = (name: 'shift' | 'guidance-scale' | 'fps', most: number) => {
+    const value = args[name];
+    if (value !== undefined && !(value > 0 && value <= most)) throw new UsageError(`--${name} must be above 0 and at most ${most}, got ${value}`);
+  };
+  above('shift', 100);
+  above('guidance-scale', 100);
+  above('fps', 240);
 }
 
-/** A picture as a first frame [channels, height, width] in [-1, 1], cut to the middle square. */
-async function readImage(path: string, p: Preset): Promise<Float32Array> {
-  const [channels, , height, width] = videoShape(p);
-  const image = sharp(path).flatten().resize(width, height, { fit: 'cover' }).toColourspace(channels === 1 ? 'b-w' : 'srgb');
-  const pixels = await image.removeAlpha().raw().toBuffer().catch((error: Error) => { throw new Error(`[image] ${path}: ${error.message.split('\n')[0]}`, { cause: error }); });
-  const plane = height * width;
-  return Float32Array.from({ length: channels * plane }, (_, i) => (pixels[(i % plane) * (pixels.length / plane) + Math.floor(i / plane)]! / 255) * 2 - 1);
+/** The model's usual sampling with what was asked for. */
+function samplingOf(args: SampleArgs, source: Source, size: Size): Sampling {
+  const usual = source.sampling(size);
+  if (source.student && args.sampler) throw new UsageError('--sampler is a teacher\'s: a student goes from x̂0 to x̂0');
+  if (source.student && (args['guidance-scale'] ?? 1) !== 1) throw new UsageError('a student is never guided (guidance is distilled into it): leave --guidance-scale out');
+  return {
+    kind: args.sampler ? solverOf(args.sampler) : usual.kind, steps: args.steps ?? usual.steps,
+    shift: args.shift ?? usual.shift, guidance: args['guidance-scale'] ?? usual.guidance,
+  };
 }
 
-/** The first frame of held-out clips with this caption; other handwriting for each number. */
-function handwritten(prompt: string, p: Preset, total: number, first: number): Float32Array[] {
-  const caption = prompt.split(/\s+/).filter(Boolean).join(' ');
-  const clips = conditions(p.seed, 80 * 8, p.data).filter((c) => c.caption === caption); // every caption comes once in 80
-  if (!clips.length) throw new Error(`[sample] without --image the prompt names a digit and its way, as "a 3 moving up-left", got "${prompt}"`);
-  return Array.from({ length: total }, (_, i) => frameOf(clips[(first + i) % clips.length]!.video, videoShape(p), 0));
+function checkTile(tile: number | undefined, { model: { vae } }: Source): void {
+  const stride = 2 ** (vae.dim_mult.length - 1);
+  if (tile !== undefined && (tile % stride || tile < 4 * stride)) throw new UsageError(`--tile must be a multiple of ${stride} and at least ${4 * stride}, got ${tile}`);
 }
 
 async function sample(args: SampleArgs): Promise<void> {
-  const ending = check(args);
-  const kind = args.teacher ? 'teacher' : 'student';
-  const { path, about: { preset } } = await loadNet(args.model, kind);
-  const total = args.count;
-  willWrite(args.out);
-  const image = args.image === undefined ? undefined : await readImage(args.image, preset);
-  const frames = image ? Array.from({ length: total }, () => image) : handwritten(args.prompt, preset, total, args.seed);
-  const requests = frames.map((frame, i): Request => ({ caption: args.prompt, frame, seed: args.seed + i }));
-  await session('stopped; nothing was written', async ({ device, signal }) => {
-    const shown = meter('sampling', { unit: 'clips', total, memory: () => device.allocated });
-    const made = await sampleClips({
-      device, vae: modelFile(args.model, 'vae'), model: path, requests, steps: args.steps, guidance: args['guidance-scale'], frames: args.frames,
-      signal, onProgress: (done) => shown.at(Math.floor(done)),
-    }).finally(shown.end);
-    const clips = made.videos.map((data): Video => ({ data, shape: videoShape(made.preset) }));
-    await write(args.out, ending, args.prompt, clips);
-    console.log(`${args.out}: "${args.prompt}", ${kind}, ${made.evaluations} evaluation${made.evaluations > 1 ? 's' : ''}, ${(made.seconds / total).toPrecision(3)} s a clip`);
+  checkNumbers(args);
+  const { todo, skipped } = wantedClips({ ...args, negative: args['negative-prompt'] });
+  if (skipped) console.error(`${skipped} of ${skipped + todo.length} clips are there already`);
+  if (!todo.length) return;
+  const files = await Promise.all(todo.map((w) => sinkFor(w.out)));
+  const source = await openSource(args);
+  checkTile(args.tile, source);
+  const asked = args.size === undefined ? source.size : parseSize(args.size);
+  const frames = args.frames ?? source.frames;
+  const jobs: Job[] = [];
+  for (const wanted of todo) {
+    const { picture, size } = await source.first(wanted, asked);
+    checkClip(source.model.dit, source.model.vae, size, frames);
+    jobs.push({ prompt: wanted.prompt, negative: wanted.negative ?? source.negative, picture, size, frames, seed: wanted.seed });
+    willWrite(wanted.out);
+  }
+  const sampling = samplingOf(args, source, asked);
+  const kept = args.prompts === undefined ? 'clips that were finished are kept' : 'the same command goes on with the clips that are missing';
+  await session(`stopped; ${kept}`, async ({ device, signal }) => {
+    const shown = stageMeter(() => device.allocated);
+    const { seconds, evaluations } = await generate(device, source.model, jobs, {
+      sampling, tile: args.tile,
+      progress(stage, unit, done, total) {
+        shown.at(stage, unit, done, total);
+        signal.throwIfAborted();
+      },
+      async sink(i) {
+        const { out, prompt } = todo[i]!;
+        const file = await files[i]!({ ...jobs[i]!.size, frames, fps: args.fps ?? source.fps, scale: source.scale });
+        return {
+          ...file,
+          async end() {
+            await file.end();
+            shown.end();
+            console.log(`${out}: "${prompt}", seed ${todo[i]!.seed}`);
+          },
+        };
+      },
+    }).finally(() => shown.end());
+    console.log(`${source.name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / jobs.length).toPrecision(3)} s of diffusion a clip, compiling included`);
   });
-}
-
-async function write(path: string, ending: 'webp' | 'gif' | 'png', prompt: string, clips: readonly Video[]): Promise<void> {
-  if (clips.length === 1) return writeVideo(path, clips[0]!, SCALE);
-  const columns = Math.ceil(Math.sqrt(clips.length));
-  const rows = Array.from({ length: Math.ceil(clips.length / columns) }, (_, r) => clips.slice(r * columns, (r + 1) * columns));
-  writeWhole(path, ending === 'png' ? await contactSheet(clips.map(() => prompt), [{ title: prompt, clips }], 9) : await animate(rows, ending, { scale: SCALE }));
 }
 
 const command: CommandModule<object, SampleArgs> = {
   command: 'sample',
-  describe: 'make a video from a prompt and a first frame',
+  describe: 'make videos from prompts and first frames',
   builder: (y) => y
     .options(options)
     .example('$0 sample --prompt "a 3 moving up-left"', 'one evaluation of the bundled student')
-    .example('$0 sample --prompt "a 7 moving down" --image seven.png --teacher --steps 50 --out seven.gif', 'the teacher, from a picture'),
+    .example('$0 sample --prompt "a 7 moving down" --image seven.png --teacher --steps 50 --out seven.gif', 'the teacher, from a picture')
+    .example('$0 sample --model Wan2.1-T2V-1.3B --prompt "Two cats box on a stage" --size 832x480 --frames 81 --out cats.mp4', 'a downloaded Wan2.1'),
   handler: sample,
 };
 export default command;

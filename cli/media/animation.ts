@@ -1,4 +1,4 @@
-/** Clips as animated WebP or GIF: one, or a grid with titles that plays in step. */
+/** A grid of clips with titles as one animated WebP or GIF, playing in step. */
 import { writeWhole } from '../../train/files.ts';
 import { textPath, textWidth } from './letters.ts';
 import type { ClipShape } from '../../train/metrics/frames.ts';
@@ -43,25 +43,9 @@ export async function animate(rows: readonly (readonly Video[])[], format: 'webp
   return picture.encode(format, Array.from({ length: frames }, (_, t) => (t === frames - 1 ? HOLD_MS : FRAME_MS)));
 }
 
-/** All frames of a clip side by side. */
-export async function filmstrip(video: Video, scale: number): Promise<Buffer> {
-  const [, frames, height, width] = video.shape;
-  const cell = (width + GAP) * scale;
-  const picture = new Picture(frames * cell - GAP * scale, height * scale);
-  for (let t = 0; t < frames; t++) picture.frame(video, t, t * cell, 0, scale);
-  return picture.encode('png');
-}
-
 /** Rows of equal clips, small: what a run's folder keeps of its steps. */
 export const drawSamples = (rows: readonly (readonly Float32Array[])[], shape: ClipShape): Promise<Buffer> =>
   animate(rows.map((row) => row.map((data) => ({ data, shape }))), 'webp', { scale: 2 });
-
-/** Writes one clip; the ending decides: .webp or .gif move, .png shows all frames side by side. */
-export async function writeVideo(path: string, video: Video, scale = 6): Promise<void> {
-  const format = /\.(webp|gif|png)$/i.exec(path)?.[1]?.toLowerCase() as 'webp' | 'gif' | 'png' | undefined;
-  if (!format) throw new Error(`[video] ${path}: the name must end in .webp, .gif or .png`);
-  writeWhole(path, format === 'png' ? await filmstrip(video, scale) : await animate([[video]], format, { scale }));
-}
 
 /** Writes a grid of clips, rows of columns, as one animated WebP. */
 export async function writeGrid(path: string, rows: readonly (readonly Video[])[], style: GridStyle): Promise<void> {

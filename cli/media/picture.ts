@@ -2,6 +2,8 @@
 import sharp from 'sharp';
 import type { ClipShape } from '../../train/metrics/frames.ts';
 
+const LOSSY_QUALITY = 92; // of 100
+
 /** A clip [channels, frames, height, width] in [-1, 1]; one channel is grey, three are RGB. */
 export interface Video { readonly data: Float32Array; readonly shape: ClipShape }
 
@@ -52,14 +54,15 @@ export class Picture {
   /**
    * The file's bytes, without loss where the format can (GIF has 256 colours).
    * @param delays ms a page, for more than one
+   * @param lossless WebP only: false takes its lossy form, as photographs want it
    */
-  async encode(format: 'png' | 'webp' | 'gif', delays: number[] = []): Promise<Buffer> {
+  async encode(format: 'png' | 'webp' | 'gif', delays: number[] = [], lossless = true): Promise<Buffer> {
     const image = sharp(this.pixels, {
       raw: { width: this.width, height: this.height * this.pages, channels: 4, ...(this.pages > 1 && { pageHeight: this.height }) },
       limitInputPixels: false,
     });
     if (format === 'png') return image.png({ compressionLevel: 9 }).toBuffer();
     if (format === 'gif') return image.gif({ loop: 0, delay: delays }).toBuffer();
-    return image.webp({ lossless: true, loop: 0, delay: delays }).toBuffer();
+    return image.webp({ ...(lossless ? { lossless } : { quality: LOSSY_QUALITY }), loop: 0, delay: delays }).toBuffer();
   }
 }

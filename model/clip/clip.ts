@@ -42,6 +42,13 @@ export function clipSpecs(c: CLIPConfig): Specs {
 
 /** Name → shape of the checkpoint. */
 export const clipShapes = (config: CLIPConfig): Record<string, readonly number[]> => shapesOf(clipSpecs(config));
+
+/** Of them, those that image features come from: the tower's last block and what follows it are part of the files, or not. */
+export function usedClipShapes(config: CLIPConfig): Record<string, readonly number[]> {
+  const unused = ['visual.head', 'visual.post_norm.', `visual.transformer.${config.num_layers - 1}.`];
+  return Object.fromEntries(Object.entries(clipShapes(config)).filter(([name]) => !unused.some((u) => name.startsWith(u))));
+}
+
 export const initCLIP = (config: CLIPConfig, seed: number): HostParams => materialise(clipSpecs(config), seed);
 
 /** Tables that pictures of a size need. */

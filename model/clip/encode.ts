@@ -9,7 +9,7 @@ import { checkFit } from '../files/load.ts';
 import { upload } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';
 import { Scope, type Params } from '../params.ts';
-import { clipBlock, clipDepth, clipEmbed, clipPixels, clipShapes, clipTables, type CLIPTables } from './clip.ts';
+import { clipBlock, clipDepth, clipEmbed, clipPixels, clipTables, usedClipShapes, type CLIPTables } from './clip.ts';
 import { CLIP_VIT_H, type CLIPConfig } from './config.ts';
 
 const EMBEDDING = ['cls_embedding', 'pos_embedding', 'patch_embedding.weight', 'pre_norm.weight', 'pre_norm.bias'];
@@ -23,7 +23,8 @@ const EMBEDDING = ['cls_embedding', 'pos_embedding', 'patch_embedding.weight', '
 export async function encodeImage(device: Device, weights: Weights, images: HostTensor, { config = CLIP_VIT_H, ...options }: RunOptions & { config?: CLIPConfig } = {}): Promise<HostTensor> {
   const [, channels, height, width] = images.shape as [number, number, number, number];
   if (images.shape.length !== 4 || channels !== 3) fail('clip', `expected pictures [B,3,H,W], got ${printShapes(images.shape)}`);
-  checkFit(weights.with((own) => new Map([...own].filter(([name]) => name.startsWith('visual.')))), clipShapes(config));
+  const used = usedClipShapes(config);
+  checkFit(weights.with((own) => new Map([...own].filter(([name]) => Object.hasOwn(used, name)))), used);
   const embed = device.compile((params: Params, images: Tensor, tables: CLIPTables<Tensor>) => clipEmbed(new Scope(params), config, clipPixels(images, tables)), { name: 'clip embedding' });
   const stack = new BlockStack(device, (s, x) => clipBlock(s, config, x), { name: 'clip block' });
   const first: Record<string, NDArray> = {};

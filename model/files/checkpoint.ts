@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { clipShapes } from '../clip/clip.ts';
+import { clipShapes, usedClipShapes } from '../clip/clip.ts';
 import type { CLIPConfig } from '../clip/config.ts';
 import type { DiTConfig, VAEConfig } from '../config.ts';
 import type { UMT5Config } from '../umt5/config.ts';
@@ -45,12 +45,6 @@ export interface Checkpoint {
 
 /** ComfyUI keeps Wan's names behind a prefix. */
 export const DIT_NAMES: readonly Naming[] = [OWN, diffusersDiT, prefixed('model.diffusion_model.'), prefixed('diffusion_model.')];
-
-/** The tower's last block and what follows it are part of the files, or not; image features are taken before them. */
-function usedOfCLIP(config: CLIPConfig): Shapes {
-  const unused = ['visual.head', 'visual.post_norm.', `visual.transformer.${config.num_layers - 1}.`];
-  return Object.fromEntries(Object.entries(clipShapes(config)).filter(([name]) => !unused.some((u) => name.startsWith(u))));
-}
 
 function part<C>(path: string, stem: string, config: C, shapesOf: (config: C) => Shapes, namings: readonly Naming[], used = shapesOf): Part<C> {
   const shapes = used(config);
@@ -113,7 +107,7 @@ async function openOriginal(path: string): Promise<Checkpoint> {
     dit: part(path, WAN.dit, image ? { ...config, clip_dim: image.dim } : config, ditShapes, DIT_NAMES),
     vae: part(path, WAN.vae, await configOf(path, WAN.vae, vaeConfigOf), vaeShapes, [OWN]),
     text: part(path, WAN.text, await configOf(path, WAN.text, umt5ConfigOf), umt5Shapes, [OWN]),
-    ...(image && { image: part(path, WAN.image, image, clipShapes, [wanCLIP], usedOfCLIP) }),
+    ...(image && { image: part(path, WAN.image, image, clipShapes, [wanCLIP], usedClipShapes) }),
   };
 }
 
@@ -133,7 +127,7 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
     dit: part(inside('transformer'), '', dit, ditShapes, DIT_NAMES),
     vae: part(inside('vae'), '', vae, vaeShapes, [OWN, diffusersVAE(vae)]),
     text: part(inside('text_encoder'), '', await read('text_encoder', transformersUMT5Config), umt5Shapes, [transformersUMT5]),
-    ...(dit.model_type !== 't2v' && { image: part(inside('image_encoder'), '', await read('image_encoder', transformersCLIPConfig), clipShapes, [transformersCLIP], usedOfCLIP) }),
+    ...(dit.model_type !== 't2v' && { image: part(inside('image_encoder'), '', await read('image_encoder', transformersCLIPConfig), clipShapes, [transformersCLIP], usedClipShapes) }),
     ...(typeof shift === 'number' && { flowShift: shift }),
   };
 }

@@ -1,0 +1,75 @@
+/** What `vpae sample` is to make: one prompt, some seeds of it, or a file of prompts, and where each clip goes. */
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, isAbsolute, join } from 'node:path';
+import { UsageError } from './errors.ts';
+
+export interface Wanted {
+  prompt: string;
+  negative?: string | undefined;
+  seed: number;
+  image?: string | undefined;
+  out: string;
+}
+
+export interface Asked { prompt?: string | undefined; prompts?: string | undefined; negative?: string | undefined; image?: string | undefined; seed: number; count: number; out: string }
+
+/** What a line of a JSONL file may say, under the names of Diffusers' arguments. */
+const FIELDS: Record<string, 'string' | 'number'> = { prompt: 'string', negative_prompt: 'string', seed: 'number', image: 'string', out: 'string' };
+interface Line { prompt: string; negative_prompt?: string; seed?: number; image?: string; out?: string }
+
+/** `out/clip.mp4` and 7 → `out/clip-7.mp4`. */
+const numbered = (out: string, n: string | number): string => out.replace(/(\.\w+)$/, `-${n}$1`);
+
+function parseLine(text: string, where: string): Line {
+  if (!text.startsWith('{')) return { prompt: text };
+  const fail = (why: string) => new UsageError(`${where}: ${why}`);
+  let line: Record<string, unknown>;
+  try {
+    line = JSON.parse(text) as Record<string, unknown>;
+  } catch (error) {
+    throw fail(`is not JSON: ${(error as Error).message}`);
+  }
+  for (const [name, value] of Object.entries(line)) {
+    if (!FIELDS[name]) throw fail(`unknown field "${name}"; known are ${Object.keys(FIELDS).join(', ')}`);
+    if (typeof value !== FIELDS[name]) throw fail(`${name} must be a ${FIELDS[name]}, got ${JSON.stringify(value)}`);
+  }
+  if (!line['prompt']) throw fail('there is no prompt');
+  return line as unknown as Line;
+}
+
+/** One job a line of a file of prompts or of JSON objects; paths in it are seen from its folder. Clips without a name of their own are numbered after `out`. */
+export function readPrompts(path: string, { negative, image, seed, out }: Asked): Wanted[] {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(`--prompts ${path}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'there is no such file' : (error as Error).message}`);
+  }
+  const lines = text.split('\n').map((line, i) => ({ text: line.trim(), where: `${path}:${i + 1}` })).filter((l) => l.text);
+  if (!lines.length) throw new UsageError(`--prompts ${path}: it has no prompts`);
+  const digits = String(lines.length).length;
+  const from = (file: string) => (isAbsolute(file) ? file : join(dirname(path), file));
+  const jobs = lines.map((l, i): Wanted => {
+    const line = parseLine(l.text, l.where);
+    return {
+      prompt: line.prompt, negative: line.negative_prompt ?? negative, seed: line.seed ?? seed,
+      image: line.image === undefined ? image : from(line.image), out: line.out === undefined ? numbered(out, String(i + 1).padStart(digits, '0')) : from(line.out),
+    };
+  });
+  const twice = jobs.find((j, i) => jobs.findIndex((k) => k.out === j.out) < i);
+  if (twice) throw new UsageError(`--prompts ${path}: two lines write ${twice.out}`);
+  return jobs;
+}
+
+/** Every clip that is asked for, and how many of a file's are there already. */
+export function wantedClips(asked: Asked): { todo: Wanted[]; skipped: number } {
+  const { prompt, prompts, negative, image, seed, count, out } = asked;
+  if ((prompt === undefined) === (prompts === undefined)) throw new UsageError('say what to make: --prompt "…", or --prompts with a file of them');
+  if (prompts === undefined) {
+    return { todo: Array.from({ length: count }, (_, i) => ({ prompt: prompt!, negative, image, seed: seed + i, out: count > 1 ? numbered(out, seed + i) : out })), skipped: 0 };
+  }
+  if (count > 1) throw new UsageError('--count goes with --prompt: give a file\'s lines seeds of their own');
+  const all = readPrompts(prompts, asked);
+  const todo = all.filter((j) => !existsSync(j.out));
+  return { todo, skipped: all.length - todo.length };
+}

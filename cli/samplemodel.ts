@@ -1,0 +1,112 @@
+/** The model that `vpae sample` takes its clips from: a run or the bundle of this program, or a downloaded Wan2.1 folder. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import type { HostTensor } from '../engine/tree.ts';
+import { host } from '../engine/tree.ts';
+import { openCheckpoint } from '../model/files/checkpoint.ts';
+import type { Sampling } from '../model/pipeline/diffuse.ts';
+import type { VideoModel } from '../model/pipeline/generate.ts';
+import { sizeLike, type Size } from '../model/pipeline/size.ts';
+import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../model/pipeline/wan.ts';
+import { tokenize, VOCABULARY } from '../model/text.ts';
+import { videoShape } from '../train/conditions.ts';
+import { conditions } from '../train/data/digits.ts';
+import { frameOf } from '../train/metrics/frames.ts';
+import type { Preset } from '../train/presets/index.ts';
+import { studentSampler } from '../train/sample.ts';
+import { openTrained } from '../train/videomodel.ts';
+import { didYouMean, UsageError } from './errors.ts';
+import { modelFile } from './files.ts';
+import type { Wanted } from './samplejobs.ts';
+
+/** A model with what is usual for it. */
+export interface Source {
+  readonly model: VideoModel;
+  /** As one calls it: `student`. */
+  readonly name: string;
+  /** Whether guidance is distilled into it. */
+  readonly student: boolean;
+  readonly size: Size;
+  readonly frames: number;
+  readonly fps: number;
+  readonly negative: string;
+  /** Screen pixels a pixel. */
+  readonly scale: number;
+  sampling(size: Size): Sampling;
+  /** A clip's first frame, and its size where that follows from the frame. @throws one line before anything is loaded */
+  first(wanted: Wanted, size: Size): Promise<{ picture?: HostTensor; size: Size }>;
+}
+
+export interface Which { model: string; teacher: boolean; student: boolean }
+
+export async function openSource(which: Which): Promise<Source> {
+  if (which.teacher && which.student) throw new UsageError('--teacher and --student: one of them');
+  const foreign = ['model_index.json', 'config.json'].some((name) => existsSync(join(which.model, name)));
+  return foreign ? wanSource(which) : trainedSource(which);
+}
+
+/** The pixels of a picture [channels, height, width] in [-1, 1]; `square`: cut to the middle square of that edge. */
+async function readPicture(path: string, channels: number, square?: number): Promise<HostTensor> {
+  let image = sharp(path).rotate().flatten();
+  if (square) image = image.resize(square, square, { fit: 'cover' });
+  const { data, info } = await image.toColourspace(channels === 1 ? 'b-w' : 'srgb').removeAlpha().raw().toBuffer({ resolveWithObject: true })
+    .catch((error: Error) => { throw new Error(`[image] ${path}: ${error.message.split('\n')[0]}`, { cause: error }); });
+  const plane = info.height * info.width;
+  return host(Float32Array.from({ length: channels * plane }, (_, i) => (data[(i % plane) * info.channels + Math.floor(i / plane)]! / 255) * 2 - 1), [channels, info.height, info.width]);
+}
+
+async function wanSource({ model: path, student }: Which): Promise<Source> {
+  const checkpoint = await openCheckpoint(path);
+  const { model_type: type } = checkpoint.dit.config;
+  if (type === 'flf2v') throw new Error(`[sample] ${path} makes video between a first and a last frame, which this program does not sample yet`);
+  const image = type === 'i2v';
+  const model = wanModel(checkpoint);
+  return {
+    model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(image),
+    sampling: (size) => (student ? studentSampler() : wanSampling(checkpoint, size)),
+    async first({ image: file, prompt }, size) {
+      if (!image) {
+        if (file !== undefined) throw new UsageError(`--image: ${path} makes video from text alone`);
+        return { size };
+      }
+      if (file === undefined) throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
+      const picture = await readPicture(file, 3);
+      const [, height, width] = picture.shape as [number, number, number];
+      return { picture, size: sizeLike(model.dit, model.vae, { width, height }, size) };
+    },
+  };
+}
+
+async function trainedSource({ model: dir, teacher }: Which): Promise<Source> {
+  const asked = teacher ? 'teacher' : 'student';
+  const { model, kind, preset, sampling } = await openTrained(modelFile(dir, 'vae'), modelFile(dir, asked));
+  if (kind !== asked) throw new Error(`[model] ${modelFile(dir, asked)} is a ${kind}, expected a ${asked}`);
+  const [channels, frames, height, width] = videoShape(preset);
+  return {
+    model, name: kind, student: kind === 'student', size: { width, height }, frames, fps: 8, scale: 6, negative: '', sampling: () => sampling,
+    async first(wanted, size) {
+      checkWords(wanted.prompt);
+      if (!model.encodeImages) return { size };
+      return { picture: wanted.image === undefined ? handwritten(wanted, preset) : await readPicture(wanted.image, channels, height), size };
+    },
+  };
+}
+
+function checkWords(prompt: string): void {
+  try {
+    tokenize(prompt);
+  } catch (error) {
+    const unknown = prompt.split(/\s+/).find((w) => w && !(VOCABULARY as readonly string[]).includes(w));
+    throw new Error((error as Error).message + didYouMean(unknown ?? '', VOCABULARY), { cause: error });
+  }
+}
+
+/** The first frame of held-out clips with this caption; other handwriting for each seed. */
+function handwritten({ prompt, seed }: Wanted, p: Preset): HostTensor {
+  const caption = prompt.split(/\s+/).filter(Boolean).join(' ');
+  const clips = conditions(p.seed, 80 * 8, p.data).filter((c) => c.caption === caption); // every caption comes once in 80
+  if (!clips.length) throw new Error(`[sample] without --image the prompt names a digit and its way, as "a 3 moving up-left", got "${prompt}"`);
+  const [channels, , height, width] = videoShape(p);
+  return host(frameOf(clips[seed % clips.length]!.video, videoShape(p), 0), [channels, height, width]);
+}

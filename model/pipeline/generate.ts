@@ -1,0 +1,150 @@
+/**
+ * Prompts to clips: text, image, diffusion, decoding, one stage after another for all jobs. Every part of a model is read, used and
+ * freed before the next, so that the largest alone decides the memory.
+ */
+import type { Device } from '../../engine/device.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
+import type { NDArray } from '../../engine/ndarray.ts';
+import { vaeStride, type DiTConfig, type VAEConfig } from '../config.ts';
+import { resize, resizeTables, type ResizeTables } from '../clip/resize.ts';
+import { StreamingVAE } from '../wan/vaestream.ts';
+import type { Tensor } from '../../engine/tensor.ts';
+import { Diffusion, type Sampling } from './diffuse.ts';
+import { latentShape, type Size } from './size.ts';
+
+/** Told of what is under way and how far it is. What it throws ends the work. */
+export type Progress = (stage: 'text' | 'image' | 'loading' | 'diffusion' | 'decoding', unit: string, done: number, total: number) => void;
+
+export type DeviceWeights = Readonly<Record<string, NDArray>>;
+
+/** A model of any kind, as its folder gives it: its numbers, and each of its parts when it is asked for. */
+export interface VideoModel {
+  readonly dit: DiTConfig;
+  readonly vae: VAEConfig;
+  /** Texts → [text_len, text_dim] each, zero past the text. Whatever this loads is freed when it returns. */
+  encodeText(device: Device, texts: readonly string[], progress: Progress): Promise<HostTensor[]>;
+  /** Pictures [channels, H, W] in [-1, 1], of any size, → [I, clip_dim] each. Image-to-video only. */
+  encodeImages?(device: Device, pictures: readonly HostTensor[], progress: Progress): Promise<HostTensor[]>;
+  /** The VAE's half; its caller frees it. */
+  loadVAE(device: Device, half: 'encoder' | 'decoder', progress: Progress): Promise<DeviceWeights>;
+  /** The DiT, adapters merged; its caller frees it. */
+  loadDiT(device: Device, progress: Progress): Promise<DeviceWeights>;
+}
+
+const HALVES = { encoder: /^(encoder|conv1)\./, decoder: /^(decoder|conv2)\./ };
+/** Of a VAE's parameters those that one direction needs. */
+export const halfOf = <T>(params: Readonly<Record<string, T>>, half: keyof typeof HALVES): Record<string, T> =>
+  Object.fromEntries(Object.entries(params).filter(([name]) => HALVES[half].test(name)));
+
+/** One clip to make. */
+export interface Job {
+  prompt: string;
+  negative: string;
+  /** First frame [channels, H, W] in [-1, 1], of any size; brought to `size`. */
+  picture?: HostTensor | undefined;
+  size: Size;
+  /** 1 more than a multiple of the VAE's stride. */
+  frames: number;
+  seed: number;
+}
+
+/** Where a job's clip goes: chunks [channels, t, H, W] in [-1, 1], in order. */
+export interface ClipSink { add(chunk: HostTensor): Promise<void>; end(): Promise<void>; abort(): Promise<void> }
+
+export interface GenerateOptions {
+  sampling: Sampling;
+  /** Edge of the VAE's tiles in pixels; unless given, as few as fit. */
+  tile?: number | undefined;
+  progress: Progress;
+  /** Called when a job's first frames are about to come. */
+  sink: (job: number) => Promise<ClipSink>;
+}
+
+export interface Made { /** Of diffusion, seconds. */ seconds: number; /** Forwards of the DiT. */ evaluations: number }
+
+const freeAll = (weights: DeviceWeights): void => Object.values(weights).forEach((t) => t.free());
+
+/** Makes every job's clip, in order. @throws what a part or a sink throws; clips that were finished stay */
+export async function generate(device: Device, model: VideoModel, jobs: readonly Job[], { sampling, tile, progress, sink }: GenerateOptions): Promise<Made> {
+  const texts = await encodeTexts(device, model, jobs, sampling.guidance !== 1, progress);
+  const images = model.encodeImages && await encodeFirstFrames(device, model, jobs, tile, progress);
+  const net = await model.loadDiT(device, progress);
+  let decoder: DeviceWeights = {};
+  const diffusion = new Diffusion(device, model.dit, net);
+  const total = jobs.length * sampling.steps;
+  let seconds = 0;
+  try {
+    for (const [i, job] of jobs.entries()) {
+      const from = performance.now();
+      const latent = await diffusion.run({
+        shape: latentShape(model.vae, job.size, job.frames), seed: job.seed, text: texts.get(job.prompt)!, negative: texts.get(job.negative) ?? texts.get(job.prompt)!,
+        imageTokens: images?.tokens[i], beside: images?.beside[i],
+      }, sampling, (done) => progress('diffusion', 'steps', i * sampling.steps + done, total));
+      seconds += (performance.now() - from) / 1000;
+      await diffusion.close();
+      if (i === jobs.length - 1) freeAll(net);
+      if (i === 0) decoder = await model.loadVAE(device, 'decoder', progress);
+      await decodeTo(await sink(i), device, model.vae, decoder, latent, tile, progress);
+    }
+  } finally {
+    await diffusion.close();
+    freeAll(net);
+    freeAll(decoder);
+  }
+  return { seconds, evaluations: sampling.steps * (sampling.guidance === 1 ? 1 : 2) };
+}
+
+/** Every text that is asked for, once. */
+async function encodeTexts(device: Device, model: VideoModel, jobs: readonly Job[], guided: boolean, progress: Progress): Promise<Map<string, HostTensor>> {
+  const texts = [...new Set(jobs.flatMap((j) => (guided ? [j.prompt, j.negative] : [j.prompt])))];
+  const encoded = await model.encodeText(device, texts, progress);
+  return new Map(texts.map((text, i) => [text, encoded[i]!]));
+}
+
+interface FirstFrames { tokens: HostTensor[]; beside: HostTensor[] }
+
+/** What an image-to-video DiT is told of each job's first frame: its tokens; the mask and the latent of (first frame, zeros). */
+async function encodeFirstFrames(device: Device, model: VideoModel, jobs: readonly Job[], tile: number | undefined, progress: Progress): Promise<FirstFrames> {
+  const pictures = jobs.map((j) => j.picture!);
+  const tokens = await model.encodeImages!(device, pictures, progress);
+  const scale = device.compile((x: Tensor, tables: ResizeTables<Tensor>) => resize(x, tables), { name: 'resize' });
+  const encoder = await model.loadVAE(device, 'encoder', progress);
+  const vae = new StreamingVAE(device, model.vae, encoder);
+  try {
+    const beside: HostTensor[] = [];
+    for (const { picture, size: { width, height }, frames } of jobs) {
+      const [channels, h, w] = picture!.shape as [number, number, number];
+      const first = host(await (await scale(picture!, resizeTables([h, w], [height, width]))).read(), [channels, 1, height, width]);
+      const video = (at: number, count: number) => (at === 0 ? first : host(new Float32Array(channels * count * height * width), [channels, count, height, width]));
+      const latent = await vae.encode([frames, height, width], video, { tile, onProgress: (done, total) => progress('image', 'chunks', done, total) });
+      beside.push(withMask(latent, vaeStride(model.vae)[0]));
+    }
+    return { tokens, beside };
+  } finally {
+    vae.free();
+    freeAll(encoder);
+    await scale.free();
+  }
+}
+
+/** [C,F,h,w] → [stride + C,F,h,w]: one mask channel for each frame that a latent frame stands for, 1 on the latent frame that is given. */
+export function withMask(latent: HostTensor, stride: number): HostTensor {
+  const [c, f, h, w] = latent.shape as [number, number, number, number];
+  const data = new Float32Array((stride + c) * f * h * w);
+  for (let m = 0; m < stride; m++) data.fill(1, m * f * h * w, m * f * h * w + h * w);
+  data.set(latent.data, stride * f * h * w);
+  return host(data, [stride + c, f, h, w]);
+}
+
+async function decodeTo(clip: ClipSink, device: Device, config: VAEConfig, weights: DeviceWeights, latent: HostTensor, tile: number | undefined, progress: Progress): Promise<void> {
+  const vae = new StreamingVAE(device, config, weights);
+  try {
+    for await (const chunk of vae.decode(latent, { tile, onProgress: (done, total) => progress('decoding', 'chunks', done, total) })) await clip.add(chunk);
+    await clip.end();
+  } catch (error) {
+    await clip.abort();
+    throw error;
+  } finally {
+    vae.free();
+  }
+}

@@ -1,0 +1,132 @@
+/** The sampling pipeline on a device against the same composed by hand in the float64 oracle, and the rules of sizes. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { open } from '../../engine/device.ts';
+import { concat } from '../../engine/functional.ts';
+import type { Tensor } from '../../engine/tensor.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
+import { vaeConfig, type DiTConfig } from '../../model/config.ts';
+import type { HostParams } from '../../model/params.ts';
+import { latentNoise, type Sampling } from '../../model/pipeline/diffuse.ts';
+import { generate, halfOf, type Job, type VideoModel } from '../../model/pipeline/generate.ts';
+import { checkClip, latentShape, parseSize, sizeLike } from '../../model/pipeline/size.ts';
+import { schedule } from '../../model/schedulers/index.ts';
+import { dit } from '../../model/wan/dit.ts';
+import { ditTables, timeEmbedding, tokenGrid } from '../../model/wan/tables.ts';
+import { decode, denormalise, encode, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';
+import { oracle } from '../golden/executor.ts';
+import { largest, noise, scrambled, scrambledDiT, tinyDiT } from './tiny.ts';
+
+const device = await open();
+const vae = vaeConfig({ dim: 4, z_dim: 4, dim_mult: [1, 1, 1], num_res_blocks: 1, temperal_downsample: [true, true], latent_mean: [1, 0, 0, -1], latent_std: [1, 2, 1, 1] });
+const vaeParams = scrambled(vaeSpecs(vae), 0.4);
+const upload = (params: HostParams) => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]));
+
+/** A model whose texts and pictures are numbers drawn by name. */
+function modelOf(config: DiTConfig, params: HostParams): VideoModel {
+  return {
+    dit: config, vae,
+    encodeText: (_, texts) => Promise.resolve(texts.map((t) => noise(t, [config.text_len, config.text_dim]))),
+    ...(config.model_type === 'i2v' && { encodeImages: (_: unknown, pictures: readonly HostTensor[]) => Promise.resolve(pictures.map(() => noise('tokens', [3, config.clip_dim]))) }),
+    loadVAE: (_, half) => Promise.resolve(upload(halfOf(vaeParams, half))),
+    loadDiT: () => Promise.resolve(upload(params)),
+  };
+}
+
+async function made(model: VideoModel, jobs: readonly Job[], sampling: Sampling): Promise<HostTensor[][]> {
+  const clips: HostTensor[][] = jobs.map(() => []);
+  await generate(device, model, jobs, { sampling, progress: () => {}, sink: (i) => Promise.resolve({ add: (c) => Promise.resolve(void clips[i]!.push(c)), end: () => Promise.resolve(), abort: () => Promise.resolve() }) });
+  return clips;
+}
+
+/** The last pixel frame of what the same comes to, written out. */
+async function byHand(config: DiTConfig, params: HostParams, job: Job, { kind, steps, shift, guidance }: Sampling): Promise<HostTensor> {
+  const shape = latentShape(vae, job.size, job.frames);
+  const { sigmas } = schedule('euler', steps, shift);
+  const [, f, h, w] = shape;
+  const { video } = await oracle.run(({ p, v, stats, x, levels, text, negative, tokens, picture, tables, times, mask }) => {
+    const y = picture && concat([mask, normalise(encode(v, vae, picture).mean, stats)], 1);
+    let z = x;
+    for (let k = 0; k < steps; k++) {
+      const speed = (context: Tensor) => dit(p, config, { x: z, tEmb: times[k]!, context, ...(y && tokens && { y, imageTokens: tokens }), tables }).v as Tensor;
+      const uncond = speed(negative);
+      const velocity = uncond.add(speed(text).sub(uncond).mul(guidance));
+      const x0 = z.sub(velocity.mul(sigmas[k]!));
+      z = kind === 'euler' ? z.add(velocity.mul(sigmas[k + 1]! - sigmas[k]!)) : x0.mul(1 - sigmas[k + 1]!).add(levels[k]!.mul(sigmas[k + 1]!));
+    }
+    return { video: decode(v, vae, denormalise(z, stats)) };
+  }, {
+    p: params, v: vaeParams, stats: latentStats(vae), x: latentNoise(job.seed, 'start', [1, ...shape]),
+    levels: Array.from({ length: steps }, (_, k) => latentNoise(job.seed, `level ${k + 1}`, [1, ...shape])),
+    text: noise(job.prompt, [1, config.text_len, config.text_dim]), negative: noise(job.negative, [1, config.text_len, config.text_dim]),
+    tokens: config.model_type === 'i2v' ? noise('tokens', [1, 3, config.clip_dim]) : undefined,
+    picture: job.picture && withZeros(job.picture, job.frames), mask: host(Float32Array.from({ length: 4 * f * h * w }, (_, i) => (i % (f * h * w) < h * w ? 1 : 0)), [1, 4, f, h, w]),
+    tables: ditTables(config, [tokenGrid(config, shape)]), times: Array.from({ length: steps }, (_, k) => timeEmbedding([1000 * sigmas[k]!], config.freq_dim)),
+  });
+  return host(video!.data.map((value) => Math.min(1, Math.max(-1, value))), video!.shape);
+}
+
+/** [C,H,W] → [1,C,frames,H,W], the rest zero. */
+function withZeros(picture: HostTensor, frames: number): HostTensor {
+  const [c, h, w] = picture.shape as [number, number, number];
+  const data = new Float32Array(c * frames * h * w);
+  for (let i = 0; i < c; i++) data.set(picture.data.subarray(i * h * w, (i + 1) * h * w), i * frames * h * w);
+  return host(data, [1, c, frames, h, w]);
+}
+
+/** The pixels of chunk after chunk, beside those of the whole. */
+function difference(chunks: readonly HostTensor[], whole: HostTensor): number {
+  const [, c, t, h, w] = whole.shape as [number, number, number, number, number];
+  let first = 0;
+  return Math.max(...chunks.map((chunk) => {
+    const count = chunk.shape[1]!;
+    const part = Float64Array.from({ length: chunk.data.length }, (_, i) => {
+      const [channel, rest] = [Math.floor(i / (count * h * w)), i % (count * h * w)];
+      return whole.data[channel * t * h * w + first * h * w + rest]!;
+    });
+    first += count;
+    assert.equal(chunk.shape, [c, count, h, w]);
+    return largest(chunk, host(part, chunk.shape));
+  }));
+}
+
+const picture = noise('picture', [3, 16, 8]);
+const job = (seed: number): Job => ({ prompt: 'a cat', negative: 'blurred', picture, size: { width: 8, height: 16 }, frames: 5, seed });
+const i2v = tinyDiT({ in_dim: 12, num_layers: 2 });
+
+test('image-to-video, guided: two jobs are each what is composed by hand', async () => {
+  const params = scrambledDiT(i2v);
+  const sampling: Sampling = { kind: 'euler', steps: 2, shift: 3, guidance: 2 };
+  const held = device.allocated;
+  const clips = await made(modelOf(i2v, params), [job(1), job(2)], sampling);
+  assert.is(device.allocated, held, 'every part was freed');
+  for (const [i, clip] of clips.entries()) assert.ok(difference(clip, await byHand(i2v, params, job(i + 1), sampling)) < 2e-5, `job ${i}`);
+  assert.ok(largest(clips[0]![1]!, clips[1]![1]!) > 0.1, 'another seed is another clip');
+});
+
+test('both texts at once where the weights outweigh them; a student noises afresh and is not guided', async () => {
+  const heavy = tinyDiT({ model_type: 't2v', in_dim: 4, num_layers: 2, ffn_dim: 4000 });
+  const params = scrambledDiT(heavy);
+  const text = { ...job(3), picture: undefined };
+  for (const sampling of [{ kind: 'euler', steps: 2, shift: 3, guidance: 2 }, { kind: 'renoise', steps: 3, shift: 5, guidance: 1 }] as const) {
+    const [clip] = await made(modelOf(heavy, params), [text], sampling);
+    assert.ok(difference(clip!, await byHand(heavy, params, text, sampling)) < 2e-5, sampling.kind);
+  }
+});
+
+test('sizes: what the model takes, and a picture\'s form at the same area', () => {
+  const wan = { ...i2v, patch_size: [1, 2, 2] as const };
+  const eight = { ...vae, dim_mult: [1, 2, 4, 4], temperal_downsample: [false, true, true] };
+  assert.equal(parseSize('832*480'), { width: 832, height: 480 });
+  assert.throws(() => parseSize('480p'), /must be WIDTHxHEIGHT, as 832x480, got "480p"/);
+  assert.throws(() => checkClip(wan, eight, { width: 830, height: 480 }, 81), /830x480: width must be a multiple of 16 .* nearest is 832x480/);
+  assert.throws(() => checkClip(wan, eight, { width: 832, height: 480 }, 80), /1 more than a multiple of 4, as 77 or 81, got 80/);
+  checkClip(wan, eight, { width: 832, height: 480 }, 81);
+  assert.equal(latentShape(eight, { width: 832, height: 480 }, 81), [4, 21, 60, 104]);
+  // Wan's own rule for a square and for a portrait picture, by hand: √399360 = 631.9; √(399360 · 3/2) = 773.9, √(399360 · 2/3) = 515.9.
+  assert.equal(sizeLike(wan, eight, { width: 500, height: 500 }, { width: 832, height: 480 }), { width: 624, height: 624 });
+  assert.equal(sizeLike(wan, eight, { width: 1000, height: 1500 }, { width: 832, height: 480 }), { width: 512, height: 768 });
+});
+
+test.after(() => device.close());
+test.run();

@@ -1,0 +1,47 @@
+/** The networks of a run or of the bundle as the sampling pipeline takes them: words for a text encoder, patches for an image encoder. */
+import { host, type HostTensor } from '../engine/tree.ts';
+import { embedCaptions, embeddingTable } from '../model/text.ts';
+import { halfOf, type VideoModel } from '../model/pipeline/generate.ts';
+import type { Sampling } from '../model/pipeline/diffuse.ts';
+import { toDevice } from './checkpoint.ts';
+import { checkPair, loadDiT, loadVAE, type Kind } from './models.ts';
+import { pictures } from './networks.ts';
+import type { Preset } from './presets/index.ts';
+import { studentSampler, teacherSampler } from './sample.ts';
+
+export interface TrainedModel {
+  model: VideoModel;
+  kind: Kind;
+  preset: Preset;
+  /** How it is meant to be sampled. */
+  sampling: Sampling;
+}
+
+/** @throws one line: the files are not what they should be, or not made for each other */
+export async function openTrained(vaePath: string, netPath: string): Promise<TrainedModel> {
+  const net = await loadDiT(netPath);
+  const vae = await loadVAE(vaePath);
+  checkPair(vae, net);
+  const { preset } = net.about;
+  const { text_dim: textDim, text_len: textLen, model_type: type } = net.config;
+  const table = embeddingTable(textDim);
+  const model: VideoModel = {
+    dit: net.config, vae: vae.config,
+    encodeText: (_device, texts) => Promise.resolve(texts.map((text) => host(embedCaptions([text], table, textLen).context.data, [textLen, textDim]))),
+    loadDiT: (device) => Promise.resolve(toDevice(device, net.params)),
+    loadVAE: (device, half) => Promise.resolve(toDevice(device, halfOf(vae.params, half))),
+    ...(type !== 't2v' && {
+      async encodeImages(device, images) {
+        const tokens = device.compile(pictures, { name: 'picture tokens' });
+        const all: HostTensor[] = [];
+        for (const image of images) {
+          const t = await tokens({ ...image, shape: [1, ...image.shape] });
+          all.push(host(await t.read(), t.shape.slice(1)));
+        }
+        await tokens.free();
+        return all;
+      },
+    } satisfies Partial<VideoModel>),
+  };
+  return { model, kind: net.kind, preset, sampling: net.kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps) };
+}
