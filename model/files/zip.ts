@@ -50,7 +50,7 @@ async function findDirectory(file: DataFile): Promise<Directory> {
   return directory;
 }
 
-interface Listed { name: string; header: number; length: number }
+interface Listed { name: string; nameBytes: Uint8Array; header: number; length: number }
 
 /** Zip64 keeps those of size, compressed size and header place that do not fit, in this order. */
 function wide(extra: DataView, fields: readonly [size: number, compressed: number, header: number]): readonly number[] {
@@ -76,18 +76,19 @@ function parseDirectory(bytes: Uint8Array, count: number): Listed[] {
   for (let i = 0; i < count; i++) {
     if (at + ENTRY.bytes > bytes.length || data.getUint32(at, true) !== ENTRY.signature) throw new Error(`its directory has ${i} members, ${count} are announced`);
     const [flags, method] = [data.getUint16(at + 8, true), data.getUint16(at + 10, true)];
-    const [nameBytes, extraBytes, commentBytes] = [28, 30, 32].map((o) => data.getUint16(at + o, true)) as [number, number, number];
+    const [nameLength, extraLength, commentLength] = [28, 30, 32].map((o) => data.getUint16(at + o, true)) as [number, number, number];
     const rest = at + ENTRY.bytes;
-    at = rest + nameBytes + extraBytes + commentBytes;
+    at = rest + nameLength + extraLength + commentLength;
     if (at > bytes.length) throw new Error('its directory ends inside a member\'s entry');
-    const name = decodeUtf8(bytes.subarray(rest, rest + nameBytes));
+    const nameBytes = bytes.subarray(rest, rest + nameLength);
+    const name = decodeUtf8(nameBytes);
     if (flags & 1) throw new Error(`member ${JSON.stringify(name)} is encrypted`);
     if (method) throw new Error(`member ${JSON.stringify(name)} is compressed (method ${method}); PyTorch stores its members as they are`);
-    const head = at - nameBytes - extraBytes - commentBytes - ENTRY.bytes;
-    const extra = view(bytes.subarray(rest + nameBytes, rest + nameBytes + extraBytes));
+    const head = rest - ENTRY.bytes;
+    const extra = view(bytes.subarray(rest + nameLength, rest + nameLength + extraLength));
     const [size, compressed, header] = wide(extra, [data.getUint32(head + 24, true), data.getUint32(head + 20, true), data.getUint32(head + 42, true)]) as [number, number, number];
     if (size !== compressed) throw new Error(`member ${JSON.stringify(name)} is stored, but says two sizes, ${compressed} and ${size}`);
-    members.push({ name, header, length: size });
+    members.push({ name, nameBytes, header, length: size });
   }
   if (at !== bytes.length) throw new Error(`${bytes.length - at} bytes stand behind the last entry of its directory`);
   return members;
@@ -98,14 +99,15 @@ export async function zipMembers(file: DataFile): Promise<Map<string, Member>> {
   const { start, length, count } = await findDirectory(file);
   const members = new Map<string, Member>();
   let before = { name: '', end: 0 };
-  for (const { name, header, length: size } of parseDirectory(await file.read(start, length), count).sort((a, b) => a.header - b.header)) {
+  for (const { name, nameBytes, header, length: size } of parseDirectory(await file.read(start, length), count).sort((a, b) => a.header - b.header)) {
     if (members.has(name)) throw new Error(`member ${JSON.stringify(name)} stands twice`);
     if (header < before.end) throw new Error(`member ${JSON.stringify(name)} begins inside ${JSON.stringify(before.name)}`);
-    if (header + LOCAL.bytes > start) throw new Error(`member ${JSON.stringify(name)} begins at byte ${header}, the members end at ${start}`);
-    const local = view(await file.read(header, LOCAL.bytes));
-    const nameBytes = local.getUint16(26, true);
-    const begin = header + LOCAL.bytes + nameBytes + local.getUint16(28, true);
-    if (local.getUint32(0, true) !== LOCAL.signature || decodeUtf8(await file.read(header + LOCAL.bytes, nameBytes)) !== name) throw new Error(`member ${JSON.stringify(name)} is not at byte ${header}, where the directory has it`);
+    if (header + LOCAL.bytes + nameBytes.length > start) throw new Error(`member ${JSON.stringify(name)} begins at byte ${header}, the members end at ${start}`);
+    const local = await file.read(header, LOCAL.bytes + nameBytes.length);
+    const fields = view(local);
+    const begin = header + LOCAL.bytes + nameBytes.length + fields.getUint16(28, true);
+    const same = fields.getUint32(0, true) === LOCAL.signature && fields.getUint16(26, true) === nameBytes.length && nameBytes.every((byte, i) => local[LOCAL.bytes + i] === byte);
+    if (!same) throw new Error(`member ${JSON.stringify(name)} is not at byte ${header}, where the directory has it`);
     if (begin + size > start) throw new Error(`member ${JSON.stringify(name)} ends at byte ${begin + size}, the members end at ${start}`);
     members.set(name, { start: begin, length: size });
     before = { name, end: begin + size };
