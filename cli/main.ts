@@ -6,6 +6,9 @@ import { didYouMean, EXIT_DOC, report, UsageError } from './errors.ts';
 
 const FILES = ['demo', 'data', 'train', 'distill', 'watch', 'sample', 'eval', 'plan', 'bench', 'export', 'doctor'];
 
+/** Options that may be given again. */
+const REPEATABLE = ['set', 'lora'];
+
 /** Yargs' complaint in one line, with the nearest word it knows. */
 function complaint(message: string, options: readonly string[]): string {
   const unknown = /^Unknown (?:argument|command)s?: ([^,]*)/.exec(message)?.[1];
@@ -24,7 +27,7 @@ function complaint(message: string, options: readonly string[]): string {
 /** What yargs lets pass: an option without its value, a text for a number, one option twice. */
 function checkValues(args: Record<string, unknown>): true {
   for (const [name, value] of Object.entries(args)) {
-    if (name.startsWith('$') || name === '_' || name === 'set') continue;
+    if (name.startsWith('$') || name === '_' || REPEATABLE.includes(name)) continue;
     if (value === undefined && process.argv.includes(`--${name}`)) throw new UsageError(`--${name} needs a value`);
     if (Number.isNaN(value)) throw new UsageError(`--${name} must be a number`);
     if (Array.isArray(value)) throw new UsageError(`--${name} was given more than once`);

@@ -5,10 +5,13 @@ import sharp from 'sharp';
 import type { HostTensor } from '../engine/tree.ts';
 import { host } from '../engine/tree.ts';
 import { openCheckpoint } from '../model/files/checkpoint.ts';
+import type { Shapes } from '../model/files/load.ts';
+import { loadLora } from '../model/files/lora.ts';
+import type { WeightType } from '../model/files/upload.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
 import type { VideoModel } from '../model/pipeline/generate.ts';
 import { sizeLike, type Size } from '../model/pipeline/size.ts';
-import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../model/pipeline/wan.ts';
+import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling, type Lora } from '../model/pipeline/wan.ts';
 import { tokenize, VOCABULARY } from '../model/text.ts';
 import { videoShape } from '../train/conditions.ts';
 import { conditions } from '../train/data/digits.ts';
@@ -38,7 +41,7 @@ export interface Source {
   first(wanted: Wanted, size: Size): Promise<{ picture?: HostTensor; size: Size }>;
 }
 
-export interface Which { model: string; teacher: boolean; student: boolean }
+export interface Which { model: string; teacher: boolean; student: boolean; lora: readonly string[]; dtype?: WeightType | undefined }
 
 export async function openSource(which: Which): Promise<Source> {
   if (which.teacher && which.student) throw new UsageError('--teacher and --student: one of them');
@@ -56,12 +59,26 @@ async function readPicture(path: string, channels: number, square?: number): Pro
   return host(Float32Array.from({ length: channels * plane }, (_, i) => (data[(i % plane) * info.channels + Math.floor(i / plane)]! / 255) * 2 - 1), [channels, info.height, info.width]);
 }
 
-async function wanSource({ model: path, student }: Which): Promise<Source> {
+/** `file.safetensors` or `file.safetensors:0.8`. */
+async function readLora(asked: string, shapes: Shapes): Promise<Lora> {
+  const [, path, scale] = /^(.*?)(?::(-?\d*\.?\d+))?$/.exec(asked)!;
+  return { file: await loadLora(path!, shapes), scale: scale === undefined ? 1 : Number(scale) };
+}
+
+/** What our own exports say of themselves. */
+const saysStudent = (metadata: Readonly<Record<string, string>>): boolean => metadata['kind'] === 'student';
+
+async function wanSource({ model: path, student: asked, lora, dtype }: Which): Promise<Source> {
   const checkpoint = await openCheckpoint(path);
+  const loras: Lora[] = [];
+  for (const file of lora) loras.push(await readLora(file, checkpoint.dit.shapes));
+  const weights = await checkpoint.dit.open();
+  await weights.close();
+  const student = asked || saysStudent(weights.metadata) || loras.some(({ file }) => saysStudent(file.metadata));
   const { model_type: type } = checkpoint.dit.config;
   if (type === 'flf2v') throw new Error(`[sample] ${path} makes video between a first and a last frame, which this program does not sample yet`);
   const image = type === 'i2v';
-  const model = wanModel(checkpoint);
+  const model = wanModel(checkpoint, { loras, dtype });
   return {
     model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(image),
     sampling: (size) => (student ? studentSampler() : wanSampling(checkpoint, size)),
@@ -78,7 +95,8 @@ async function wanSource({ model: path, student }: Which): Promise<Source> {
   };
 }
 
-async function trainedSource({ model: dir, teacher }: Which): Promise<Source> {
+async function trainedSource({ model: dir, teacher, lora, dtype }: Which): Promise<Source> {
+  if (lora.length || dtype) throw new UsageError(`--${dtype ? 'dtype' : 'lora'} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`);
   const asked = teacher ? 'teacher' : 'student';
   const { model, kind, preset, sampling } = await openTrained(modelFile(dir, 'vae'), modelFile(dir, asked));
   if (kind !== asked) throw new Error(`[model] ${modelFile(dir, asked)} is a ${kind}, expected a ${asked}`);

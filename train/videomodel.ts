@@ -28,7 +28,7 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
   const model: VideoModel = {
     dit: net.config, vae: vae.config,
     encodeText: (_device, texts) => Promise.resolve(texts.map((text) => host(embedCaptions([text], table, textLen).context.data, [textLen, textDim]))),
-    loadDiT: (device) => Promise.resolve(toDevice(device, net.params)),
+    loadDiT: (device) => Promise.resolve({ base: toDevice(device, net.params), adapters: [] }),
     loadVAE: (device, half) => Promise.resolve(toDevice(device, halfOf(vae.params, half))),
     ...(type !== 't2v' && {
       async encodeImages(device, images) {

@@ -22,6 +22,7 @@ export interface LoraFile {
   readonly adapters: HostParams;
   /** Whole differences of some weights, mostly biases and gains, under the weights' names. */
   readonly differences: HostParams;
+  readonly metadata: Readonly<Record<string, string>>;
 }
 
 /** Ends of a name, and what stands there. */
@@ -108,7 +109,7 @@ export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> 
       adapters[`${module}.lora_B.weight`] = scale === 1 ? b : scaled(b, scale);
     }
     if (wrong.length) throw new WeightsError('lora', path, `does not fit the model: ${few('modules of other shapes', wrong)}`);
-    return { adapters, differences };
+    return { adapters, differences, metadata: weights.metadata };
   } finally {
     await weights.close();
   }
@@ -117,7 +118,7 @@ export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> 
 const scaled = (t: HostTensor, scale: number): HostTensor => host(Float32Array.from(t.data, (x) => scale * x), t.shape);
 
 /** The weight `name` with the files' additions, each in its strength; the same tensor where they have none. */
-export function mergeFiles(name: string, weight: HostTensor, files: readonly { file: LoraFile; scale: number }[]): HostTensor {
+export function mergeFiles(name: string, weight: HostTensor, files: readonly { file: Pick<LoraFile, 'adapters' | 'differences'>; scale: number }[]): HostTensor {
   const module = name.replace(/\.weight$/, '');
   const own = files.map(({ file: { adapters, differences }, scale }) =>
     ({ scale, a: adapters[`${module}.lora_A.weight`], b: adapters[`${module}.lora_B.weight`], difference: differences[name] }));

@@ -8,7 +8,7 @@ import type { Tensor } from '../../engine/tensor.ts';
 import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { DiTConfig } from '../config.ts';
-import { draw, type Params } from '../params.ts';
+import { draw, Scope } from '../params.ts';
 import { schedule, solverStep, startState, type SolverKind, type SolverState } from '../schedulers/index.ts';
 import { dit, type DiTInput } from '../wan/dit.ts';
 import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../wan/tables.ts';
@@ -34,10 +34,16 @@ export interface DiffusionInput {
   beside?: HostTensor | undefined;
 }
 
-type Weights = Readonly<Record<string, NDArray>>;
+/** A DiT's weights, and what LoRAs add to its linears. */
+export interface Network<T = NDArray> {
+  readonly base: Readonly<Record<string, T>>;
+  readonly adapters: readonly { readonly params: Readonly<Record<string, T>>; readonly scale: T extends Tensor ? Tensor : number }[];
+}
+const scopeOf = ({ base, adapters }: Network<Tensor>): Scope => new Scope(base, '', adapters);
+
 /** What of the network's input stays the same over all steps, and over both texts. */
 type Fixed<T> = { tables: DiTTables<T>; y?: T; imageTokens?: T; text: T; negative: T };
-type Velocity = CompiledFunction<[Params, Tensor, Tensor, Tensor, Fixed<Tensor>], Tensor>;
+type Velocity = CompiledFunction<[Network<Tensor>, Tensor, Tensor, Tensor, Fixed<Tensor>], Tensor>;
 
 /** Standard normals of a seed: the same on every device, whatever else is made beside them. */
 export const latentNoise = (seed: number, role: string, shape: readonly number[]): HostTensor => host(draw('normal', seed, `latent ${role}`, numel(shape)), shape);
@@ -46,21 +52,21 @@ export const latentNoise = (seed: number, role: string, shape: readonly number[]
 export class Diffusion {
   private readonly device: Device;
   private readonly config: DiTConfig;
-  private readonly weights: Weights;
-  private readonly single: CompiledFunction<[Params, DiTInput], Tensor>;
+  private readonly network: Network;
+  private readonly single: CompiledFunction<[Network<Tensor>, DiTInput], Tensor>;
   private readonly both: Velocity;
   private readonly mix: CompiledFunction<[Tensor, Tensor, Tensor], Tensor>;
   private readonly solve: CompiledFunction<[SolverState, Tensor, Tensor], SolverState>;
   private readonly renoise: CompiledFunction<[{ x: Tensor }, Tensor, Tensor, Tensor, Tensor], { x: Tensor }>;
 
-  /** @param weights stay the caller's */
-  constructor(device: Device, config: DiTConfig, weights: Weights) {
-    [this.device, this.config, this.weights] = [device, config, weights];
-    this.single = device.compile((net: Params, input: DiTInput) => dit(net, config, input).v as Tensor, { name: 'velocity' });
-    this.both = device.compile((net: Params, x: Tensor, t: Tensor, g: Tensor, { tables, text, negative, ...rest }: Fixed<Tensor>) => {
+  /** @param network stays the caller's */
+  constructor(device: Device, config: DiTConfig, network: Network) {
+    [this.device, this.config, this.network] = [device, config, network];
+    this.single = device.compile((net: Network<Tensor>, input: DiTInput) => dit(scopeOf(net), config, input).v as Tensor, { name: 'velocity' });
+    this.both = device.compile((net: Network<Tensor>, x: Tensor, t: Tensor, g: Tensor, { tables, text, negative, ...rest }: Fixed<Tensor>) => {
       const twice = (a: Tensor) => concat([a, a], 0);
       const given = mapTree(twice, rest);
-      const { v } = dit(net, config, { x: twice(x), tEmb: twice(t), context: concat([text, negative], 0), ...given, tables });
+      const { v } = dit(scopeOf(net), config, { x: twice(x), tEmb: twice(t), context: concat([text, negative], 0), ...given, tables });
       const [cond, uncond] = (v as Tensor).split(0, 2) as [Tensor, Tensor];
       return guide(cond, uncond, g);
     }, { name: 'guided velocity' });
@@ -109,13 +115,13 @@ export class Diffusion {
 
   /** v at x and t: under the text alone, or led away from the negative one. */
   private async velocity(x: NDArray, t: number, guidance: number, { text, negative, ...rest }: Fixed<NDArray>, together: boolean): Promise<NDArray> {
-    const { weights, config } = this;
+    const { network, config } = this;
     const tEmb = timeEmbedding([t], config.freq_dim);
-    if (together) return this.both(weights, x, tEmb, guidance, { text, negative, ...rest });
-    const cond = await this.single(weights, { x, tEmb, context: text, ...rest });
+    if (together) return this.both(network, x, tEmb, guidance, { text, negative, ...rest });
+    const cond = await this.single(network, { x, tEmb, context: text, ...rest });
     if (guidance === 1) return cond;
     const kept = cond.keep();
-    const v = await this.mix(kept, await this.single(weights, { x, tEmb, context: negative, ...rest }), guidance);
+    const v = await this.mix(kept, await this.single(network, { x, tEmb, context: negative, ...rest }), guidance);
     kept.free();
     return v;
   }
@@ -123,8 +129,8 @@ export class Diffusion {
   /** Whether both texts go through the network at once: where its activations for two are less than its weights. */
   private async fitsTogether(x: NDArray, fixed: Fixed<NDArray>): Promise<boolean> {
     try {
-      const { bytes } = await this.both.plan(this.weights, x, timeEmbedding([0], this.config.freq_dim), 1, fixed);
-      return bytes < Object.values(this.weights).reduce((sum, w) => sum + w.bytes, 0);
+      const { bytes } = await this.both.plan(this.network, x, timeEmbedding([0], this.config.freq_dim), 1, fixed);
+      return bytes < Object.values(this.network.base).reduce((sum, w) => sum + w.bytes, 0);
     } catch (error) {
       if (error instanceof EngineError && (error.op === 'memory' || error.op === 'tensor')) return false;
       throw error;

@@ -1,17 +1,16 @@
 /** A Wan2.1 checkpoint folder as the pipeline takes it: umT5 and CLIP run block by block from their files, the DiT and the VAE are uploaded. */
 import type { Device } from '../../engine/device.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
 import { host } from '../../engine/tree.ts';
-import { numel } from '../../kernels/kernel.ts';
 import { encodeImage } from '../clip/encode.ts';
 import type { Checkpoint } from '../files/checkpoint.ts';
-import { bytesPer } from '../files/stored.ts';
-import { upload } from '../files/upload.ts';
+import { mergeFiles, type LoraFile } from '../files/lora.ts';
+import { uploadWeights, type WeightType } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';
+import type { HostParams } from '../params.ts';
 import { loadTokenizer } from '../tokenizer.ts';
 import { encodeText } from '../umt5/encode.ts';
-import { halfOf, type DeviceWeights, type Progress, type VideoModel } from './generate.ts';
-import type { Sampling } from './diffuse.ts';
+import type { Network, Sampling } from './diffuse.ts';
+import { halfOf, type Progress, type VideoModel } from './generate.ts';
 import type { Size } from './size.ts';
 
 /** Frames a second that Wan2.1 was trained on. */
@@ -31,32 +30,35 @@ export function wanSampling({ dit, flowShift }: Checkpoint, { width, height }: S
   return { kind: 'unipc', steps: image ? 40 : 50, shift: flowShift ?? (image && small ? 3 : 5), guidance: 5 };
 }
 
-/** Uploads some of a checkpoint's tensors in the types they are stored in. */
-async function uploadAll(device: Device, weights: Weights, names: readonly string[], progress: Progress): Promise<DeviceWeights> {
-  const bytesOf = (name: string) => numel(weights.entries.get(name)!.shape) * bytesPer(weights.entries.get(name)!.dtype);
-  const total = names.reduce((sum, name) => sum + bytesOf(name), 0);
-  const all: Record<string, NDArray> = {};
-  let done = 0;
-  try {
-    for (const name of names) {
-      all[name] = await upload(device, weights, name);
-      done += bytesOf(name);
-      progress('loading', 'MB', Math.ceil(done / 1e6), Math.ceil(total / 1e6));
-    }
-    return all;
-  } catch (error) {
-    for (const t of Object.values(all)) t.free();
-    throw error;
-  }
-}
-
 /** Opens a part's weights for as long as `body` runs. */
 async function using<R>(open: () => Promise<Weights>, body: (weights: Weights) => Promise<R>): Promise<R> {
   const weights = await open();
   return body(weights).finally(() => weights.close());
 }
 
-export function wanModel(checkpoint: Checkpoint): VideoModel {
+/** In megabytes. */
+const loading = (progress: Progress) => (done: number, total: number): void => progress('loading', 'MB', Math.ceil(done / 1e6), Math.ceil(total / 1e6));
+
+export interface Lora { file: LoraFile; scale: number }
+
+/**
+ * The DiT on a device. Adapters stay beside the weights; what a LoRA file adds to whole weights becomes part of them.
+ * @param dtype of matrices: as they are stored unless given, but f32 becomes bf16, in which Wan runs
+ */
+async function loadNetwork(device: Device, weights: Weights, names: readonly string[], loras: readonly Lora[], dtype: WeightType | undefined, progress: Progress): Promise<Network> {
+  const wide = weights.entries.get('patch_embedding.weight')?.dtype === 'F32';
+  const base = await uploadWeights(device, weights, { names, dtype: dtype ?? (wide ? 'bf16' : undefined), onProgress: loading(progress) });
+  const whole = loras.map(({ file: { differences }, scale }) => ({ file: { adapters: {}, differences }, scale }));
+  for (const name of new Set(loras.flatMap((l) => Object.keys(l.file.differences)))) {
+    const merged = mergeFiles(name, await weights.tensor(name), whole);
+    base[name]!.free();
+    base[name] = device.tensor(merged.data, merged.shape);
+  }
+  const uploaded = (params: HostParams) => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data, t.shape)]));
+  return { base, adapters: loras.map(({ file, scale }) => ({ params: uploaded(file.adapters), scale })) };
+}
+
+export function wanModel(checkpoint: Checkpoint, { loras = [], dtype }: { loras?: readonly Lora[]; dtype?: WeightType | undefined } = {}): VideoModel {
   const { dit, vae, text, image } = checkpoint;
   return {
     dit: dit.config, vae: vae.config,
@@ -79,7 +81,7 @@ export function wanModel(checkpoint: Checkpoint): VideoModel {
         return tokens;
       }),
     } satisfies Partial<VideoModel>),
-    loadDiT: (device, progress) => using(dit.open, (weights) => uploadAll(device, weights, Object.keys(dit.shapes), progress)),
-    loadVAE: (device, half, progress) => using(vae.open, (weights) => uploadAll(device, weights, Object.keys(halfOf(vae.shapes, half)), progress)),
+    loadDiT: (device, progress) => using(dit.open, (weights) => loadNetwork(device, weights, Object.keys(dit.shapes), loras, dtype, progress)),
+    loadVAE: (device, half, progress) => using(vae.open, (weights) => uploadWeights(device, weights, { names: Object.keys(halfOf(vae.shapes, half)), dtype: 'f32', onProgress: loading(progress) })),
   };
 }

@@ -5,13 +5,18 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { saveLora } from '../../model/files/lora.ts';
+import { loraSpecs } from '../../model/lora.ts';
+import { ditShapes } from '../../model/wan/dit.ts';
 import { writeFolder } from '../model/folders.ts';
+import { scrambled } from '../model/tiny.ts';
 import { vpae } from './run.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'vpae-sample-'));
 const at = (name: string): string => join(dir, name);
 await writeFolder(at('t2v'), 'original', 't2v');
-await writeFolder(at('i2v'), 'diffusers', 'i2v');
+const { dit: { config } } = await writeFolder(at('i2v'), 'diffusers', 'i2v');
+await saveLora(at('student.safetensors'), scrambled(loraSpecs(ditShapes(config), 2)), { naming: 'comfyui', metadata: { kind: 'student' } });
 await sharp({ create: { width: 30, height: 60, channels: 3, background: '#a04020' } }).png().toFile(at('first.png'));
 const SMALL = ['--size', '32x32', '--frames', '5', '--steps', '2'];
 
@@ -35,9 +40,9 @@ test('a file of prompts: every line is a clip, and what is there is skipped', as
   assert.is(statSync(at('clip-3.webp')).mtimeMs, before);
 });
 
-test('a picture gives the video its form; a student needs one evaluation; Wan\'s own names of options hold', async () => {
+test('a picture gives the video its form; a LoRA that says it is a student needs one evaluation; Wan\'s own names of options hold', async () => {
   const { code, stdout, stderr } = await vpae([
-    'sample', '--ckpt_dir', at('i2v'), '--student', '--prompt', 'Two dogs', '--image', at('first.png'), '--size', '32*32', '--frame_num', '5', '--base_seed', '2', '--save_file', at('clip.png'),
+    'sample', '--ckpt_dir', at('i2v'), '--lora', `${at('student.safetensors')}:0.5`, '--prompt', 'Two dogs', '--image', at('first.png'), '--size', '32*32', '--frame_num', '5', '--base_seed', '2', '--save_file', at('clip.png'),
   ]);
   assert.is(code, 0, stderr);
   assert.match(stdout, /Wan2\.1 i2v student, 1 evaluation a clip/);

@@ -6,12 +6,13 @@ import { concat } from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { vaeConfig, type DiTConfig } from '../../model/config.ts';
+import { loraSpecs, mergeLora } from '../../model/lora.ts';
 import type { HostParams } from '../../model/params.ts';
 import { latentNoise, type Sampling } from '../../model/pipeline/diffuse.ts';
 import { generate, halfOf, type Job, type VideoModel } from '../../model/pipeline/generate.ts';
 import { checkClip, latentShape, parseSize, sizeLike } from '../../model/pipeline/size.ts';
 import { schedule } from '../../model/schedulers/index.ts';
-import { dit } from '../../model/wan/dit.ts';
+import { dit, ditShapes } from '../../model/wan/dit.ts';
 import { ditTables, timeEmbedding, tokenGrid } from '../../model/wan/tables.ts';
 import { decode, denormalise, encode, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';
 import { oracle } from '../golden/executor.ts';
@@ -23,13 +24,13 @@ const vaeParams = scrambled(vaeSpecs(vae), 0.4);
 const upload = (params: HostParams) => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]));
 
 /** A model whose texts and pictures are numbers drawn by name. */
-function modelOf(config: DiTConfig, params: HostParams): VideoModel {
+function modelOf(config: DiTConfig, params: HostParams, adapters: { params: HostParams; scale: number }[] = []): VideoModel {
   return {
     dit: config, vae,
     encodeText: (_, texts) => Promise.resolve(texts.map((t) => noise(t, [config.text_len, config.text_dim]))),
     ...(config.model_type === 'i2v' && { encodeImages: (_: unknown, pictures: readonly HostTensor[]) => Promise.resolve(pictures.map(() => noise('tokens', [3, config.clip_dim]))) }),
     loadVAE: (_, half) => Promise.resolve(upload(halfOf(vaeParams, half))),
-    loadDiT: () => Promise.resolve(upload(params)),
+    loadDiT: () => Promise.resolve({ base: upload(params), adapters: adapters.map((a) => ({ params: upload(a.params), scale: a.scale })) }),
   };
 }
 
@@ -112,6 +113,15 @@ test('both texts at once where the weights outweigh them; a student noises afres
     const [clip] = await made(modelOf(heavy, params), [text], sampling);
     assert.ok(difference(clip!, await byHand(heavy, params, text, sampling)) < 2e-5, sampling.kind);
   }
+});
+
+test('adapters beside the weights are adapters merged into them', async () => {
+  const params = scrambledDiT(i2v);
+  const lora = scrambled(loraSpecs(ditShapes(i2v), 2));
+  const sampling: Sampling = { kind: 'euler', steps: 1, shift: 3, guidance: 1 };
+  const [clip] = await made(modelOf(i2v, params, [{ params: lora, scale: 0.5 }]), [job(1)], sampling);
+  assert.ok(difference(clip!, await byHand(i2v, mergeLora(params, lora, 0.5), job(1), sampling)) < 2e-5);
+  assert.ok(difference(clip!, await byHand(i2v, params, job(1), sampling)) > 0.01);
 });
 
 test('sizes: what the model takes, and a picture\'s form at the same area', () => {
