@@ -23,7 +23,12 @@ import { vaeStep } from './vae.ts';
 /** A job holds compiled programs and frozen networks until `close`. */
 export type OpenJob = Job & { close(): Promise<void> };
 /** A job that makes a student. */
-export type StudentJob = OpenJob & { /** What samples: the generator's average. */ student: (state: State) => Weights };
+export type StudentJob = OpenJob & {
+  /** Steps at the start that leave the generator as it is. */
+  alone: number;
+  /** What samples: the generator's average. */
+  student: (state: State) => Weights;
+};
 
 const zeros = (p: HostParams): HostParams => mapTree((t: HostTensor) => host(new Float32Array(numel(t.shape)), t.shape), p);
 /** Weights with zeroed moments; `ema` begins at them. */

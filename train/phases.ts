@@ -25,16 +25,33 @@ export function studentOf(form: Form, teacher: Record<string, NDArray>, { genera
   return form.mode === 'lora' ? { base: teacher, lora: average, scale: form.alpha / form.rank } : average;
 }
 
-/** Phase I. The first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the generator once. */
-export function primingJob(device: Device, p: Preset, shards: Shards, teacher: HostParams): StudentJob {
+/** A generator and a fake model that follows it, and how each is updated. */
+export interface Pair {
+  name: string;
+  /** First weights of the fake model. */
+  fake: HostParams;
+  fakeStep: ReturnType<typeof fakeStep>;
+  generatorStep: ReturnType<typeof primingStep>;
+}
+
+/** Phase I. */
+export const primingJob = (device: Device, p: Preset, shards: Shards, teacher: HostParams): StudentJob => pairJob(device, p, shards, teacher, {
+  name: 'phase1', fake: ownFrom(p.phase1.fake, ditConfigOf(p), teacher, p.seed),
+  fakeStep: fakeStep(primingConfigOf(p), p.phase1.fake.adam), generatorStep: primingStep(primingConfigOf(p), p.phase1.generator.adam),
+});
+
+/**
+ * By phase I's numbers: the first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the
+ * generator once.
+ */
+export function pairJob(device: Device, p: Preset, shards: Shards, teacher: HostParams, pair: Pair): StudentJob {
   const { phase1: o, seed, student } = p;
   const { generator, fake } = o;
-  const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
   const draw = draws(p);
   const real = toDevice(device, teacher);
-  const updateFake = compileStep(device, 'fake', fakeStep(primingConfigOf(p), fake.adam));
-  const updateGenerator = compileStep(device, 'priming', primingStep(primingConfigOf(p), generator.adam));
+  const updateFake = compileStep(device, 'fake', pair.fakeStep);
+  const updateGenerator = compileStep(device, pair.name, pair.generatorStep);
   const align = compile(device, (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida), { donate: [0], name: 'ida' });
   const rollout = student.steps > 1 ? new Rollout(device, p, o.batch) : undefined;
   const inputs = async (state: State, { c }: Batch<HostTensor>, n: number, role: string) => ({
@@ -42,11 +59,12 @@ export function primingJob(device: Device, p: Preset, shards: Shards, teacher: H
     ...(await rollout?.to(state['generator']!.params, real, c, n, role) ?? { t: draw.times(generator.times, o.batch, n, `${role}.input`) }),
   });
   return {
-    name: 'phase1',
+    name: pair.name,
     steps: fake.warmup + o.steps,
+    alone: fake.warmup,
     initial: async () => ({
-      generator: start(ownFrom(student, dit, teacher, seed), { m: generator.adam.beta1 > 0, ema: true }),
-      fake: start(ownFrom(fake, dit, teacher, seed), { m: fake.adam.beta1 > 0 }),
+      generator: start(ownFrom(student, ditConfigOf(p), teacher, seed), { m: generator.adam.beta1 > 0, ema: true }),
+      fake: start(pair.fake, { m: fake.adam.beta1 > 0 }),
     }),
     async advance(state, n, rate = 1) {
       const turn = n - fake.warmup;
@@ -96,6 +114,7 @@ export function equilibriumJob(device: Device, p: Preset, shards: Shards, teache
   return {
     name: 'phase2',
     steps: head.warmup + o.steps,
+    alone: head.warmup,
     initial: async () => ({
       generator: start(primed, { m: generator.adam.beta1 > 0, ema: true }),
       head: start(initDiscriminator(config, teacher, seed), { m: head.adam.beta1 > 0 }),

@@ -163,9 +163,9 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
   const phases: { name: string; step: number; score: number }[] = [];
   try {
     const judge = Judge.validation(p, await loadClassifier(w.classifier));
-    const phase = async (job: StudentJob, warmup: number, settings: Record<string, unknown>) => {
+    const phase = async (job: StudentJob, settings: Record<string, unknown>) => {
       const best = {
-        every: p.best.every, from: warmup, net: 'generator',
+        every: p.best.every, from: job.alone, net: 'generator',
         async score(state: State) {
           const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(p.student.steps));
           return { ...evaluation, score: judge.score(evaluation) };
@@ -178,9 +178,9 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
       if (chosen) phases.push({ name: job.name, step: chosen.step, score: chosen.score });
       return { step, chosen };
     };
-    const first = await phase(primingJob(device, p, shards, teacher.params), p.phase1.fake.warmup, { phase1: p.phase1 });
+    const first = await phase(primingJob(device, p, shards, teacher.params), { phase1: p.phase1 });
     if (!first.chosen) return { done: false, step: first.step, path, phases };
-    const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), p.phase2.head.warmup, { phase1: p.phase1, phase2: p.phase2 });
+    const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), { phase1: p.phase1, phase2: p.phase2 });
     if (!second.chosen) return { done: false, step: second.step, path, phases };
     const { mode, alpha, rank } = p.student;
     const weights = mode === 'lora' ? mergeLora(teacher.params, second.chosen.params, alpha / rank) : second.chosen.params;

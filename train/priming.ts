@@ -1,6 +1,6 @@
 /** Phase I, stability priming: variational score distillation of the one-step generator (METHOD §1.5). */
 import type { Tensor } from '../engine/tensor.ts';
-import { constant, ema, mse, normal, stopGradient, where, zeros } from '../engine/functional.ts';
+import { constant, mse, normal, stopGradient, where, zeros } from '../engine/functional.ts';
 import { vjp } from '../engine/autodiff.ts';
 import { numel } from '../kernels/kernel.ts';
 import type { DiTConfig } from '../model/config.ts';
@@ -36,36 +36,37 @@ export function vsdGradient(x0: Tensor, real: Tensor, fake: Tensor, wmin: number
 export interface PrimingConfig { dit: DiTConfig; student: Form; fake: Form; guidance: number; wmin: number }
 
 /** What the generator makes of the step's input: x̂0 = f_θ(x_t, t, c). */
-function sample(p: PrimingConfig, real: Params, generator: Params, { x0: x, c }: Batch, at: PrimingInputs): Tensor {
+export function generate(p: PrimingConfig, real: Params, generator: Params, { x0: x, c }: Batch, at: PrimingInputs): Tensor {
   return predictX0(assemble(p.student, real, generator), p.dit, at.input ?? noise(x, normal(at.key, x.shape), at.t.sigma), at.t, c);
 }
 
 /**
- * One update of the generator `s` against the frozen teacher and the fake model.
- * Of the metrics, `floor` is the share of samples whose normaliser is at its floor; `lag` is the fake model's squared error on the
- * generator's samples beside the teacher's: a fake model that keeps up has less, 1 is one that learned nothing of them.
+ * Score distillation at a sample `seen`: both denoise it, noised again.
+ * @returns G, and metrics of which `floor` is the share of samples whose normaliser is at its floor, and `lag` the fake model's squared
+ * error on the sample beside the teacher's: a fake model that keeps up has less, 1 is one that learned nothing of the samples
  */
+export function distil(p: PrimingConfig, real: Params, fake: Params, seen: Tensor, { x0: x, c }: Batch, at: PrimingInputs): { G: Tensor; metrics: Record<string, Tensor> } {
+  const xt = noise(seen, normal(at.key, x.shape), at.score.sigma);
+  const xr = guidedX0(real, p.dit, xt, at.score, c, p.guidance);
+  const xf = predictX0(assemble(p.fake, real, fake), p.dit, xt, at.score, c);
+  const G = vsdGradient(seen, xr, xf, p.wmin);
+  const gap = seen.sub(xr);
+  return {
+    G,
+    metrics: {
+      G: G.square().mean().sqrt(), gap: gap.abs().mean(), cos: cosine(gap, G), floor: overSample(gap.abs()).lt(p.wmin).mean(),
+      lag: mse(seen, xf).div(mse(seen, xr)), ...health(seen, x),
+    },
+  };
+}
+
+/** One update of the generator `s` against the frozen teacher and the fake model. */
 export function primingStep(p: PrimingConfig, adam: AdamConfig) {
   return (s: Trained, real: Params, fake: Params, batch: Batch, at: PrimingInputs) => {
-    const { x0: x, c } = batch;
-    const x0 = sample(p, real, s.params, batch, at);
-
-    const seen = stopGradient(x0);
-    const xt = noise(seen, normal(at.key, x.shape), at.score.sigma);
-    const xr = guidedX0(real, p.dit, xt, at.score, c, p.guidance);
-    const xf = predictX0(assemble(p.fake, real, fake), p.dit, xt, at.score, c);
-    const G = vsdGradient(seen, xr, xf, p.wmin);
-
-    const grads = vjp(x0, G.div(numel(x0.shape)), s.params);
-    const { state, norm, skipped } = update(s, grads, adam, at);
-    const gap = seen.sub(xr);
-    return {
-      ...state,
-      metrics: {
-        G: G.square().mean().sqrt(), gap: gap.abs().mean(), cos: cosine(gap, G), floor: overSample(gap.abs()).lt(p.wmin).mean(),
-        lag: mse(seen, xf).div(mse(seen, xr)), ...health(seen, x), norm, skipped,
-      },
-    };
+    const x0 = generate(p, real, s.params, batch, at);
+    const { G, metrics } = distil(p, real, fake, stopGradient(x0), batch, at);
+    const { state, norm, skipped } = update(s, vjp(x0, G.div(numel(x0.shape)), s.params), adam, at);
+    return { ...state, metrics: { ...metrics, norm, skipped } };
   };
 }
 
@@ -76,13 +77,10 @@ export function fakeLoss(p: PrimingConfig, real: Params, fake: Params, x0: Tenso
 
 /** One update of the fake model `s`. */
 export function fakeStep(p: PrimingConfig, adam: AdamConfig) {
-  return (s: Trained, real: Params, generator: Params, batch: Batch, at: PrimingInputs) => {
-    const x0 = stopGradient(sample(p, real, generator, batch, at));
+  return (s: Trained, real: Params, generator: Params, batch: Batch, at: PrimingInputs): Trained & { metrics: Record<string, Tensor> } => {
+    const x0 = stopGradient(generate(p, real, generator, batch, at));
     const loss = fakeLoss(p, real, s.params, x0, normal(at.key, x0.shape), batch.c, at.score);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     return { ...state, metrics: { fakeLoss: loss, fakeNorm: norm, fakeSkipped: skipped } };
   };
 }
-
-/** IDA (SenseFlow): the fake model follows the generator's weights as well, fake ← decay · fake + (1 - decay) · generator. */
-export const alignStep = (decay: number) => (s: Trained, generator: Params) => ({ ...s, params: ema(s.params, generator as Record<string, Tensor>, decay), metrics: {} });

@@ -1,0 +1,22 @@
+/**
+ * APT (Lin et al., "Diffusion adversarial post-training for one-step video generation", 2025) as settings of phase II (METHOD §1.12): after
+ * consistency distillation, a discriminator that is a whole copy of the teacher with cross-attention heads learns on clean samples at random
+ * times; the loss is logistic without saturation, the regulariser aR1 on real samples, and there is no teacher term.
+ */
+import type { Preset } from '../presets/index.ts';
+
+/** RMSProp 0.9 is Adam with β (0, 0.9); a clip far above any norm is none. */
+const rmsProp = { beta1: 0, beta2: 0.9, clip: 1e6 };
+
+export const apt = (p: Preset): Preset => ({
+  ...p,
+  phase2: {
+    ...p.phase2,
+    backbone: 'full', sees: 'clean', loss: 'logistic', lambda: 0,
+    // λ 100 at σ 0.1 is weight 1: STR1 divides by σ².
+    str1: { weight: 1, spatial: 0.1, temporal: 0, on: 'real', drawn: 'element' },
+    generator: { ...p.phase2.generator, adam: { ...p.phase2.generator.adam, ...rmsProp } },
+    // The discriminator is a whole network: APT trains it at the generator's rate.
+    head: { ...p.phase2.head, kind: 'cross', adam: { ...p.phase2.head.adam, ...rmsProp, lr: p.phase2.generator.adam.lr } },
+  },
+});
