@@ -62,6 +62,11 @@ export async function saveCheckpoint(folder: string, state: State<HostTensor>, m
 /** Removes a checkpoint that leads nowhere, so that the one before it is the newest. */
 export const dropCheckpoint = (folder: string, step: number): Promise<void> => rm(join(folder, fileName(step)), { force: true });
 
+/** Removes every checkpoint of a run that is over. */
+export async function dropCheckpoints(folder: string): Promise<void> {
+  for (const old of await checkpoints(folder)) await rm(join(folder, old));
+}
+
 /** @throws one line when the file is damaged or no checkpoint of ours. */
 export async function loadCheckpoint(path: string): Promise<{ state: State<HostTensor>; meta: CheckpointMeta }> {
   const weights = await openWeights(path).catch((error: Error) => {

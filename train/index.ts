@@ -1,4 +1,10 @@
 /** The training floor as a library: presets, the data set, the commands' functions, and the losses under them. */
+export * from './ablate.ts';
+export { PAPER, ROWS, STAGES, type Order, type Row, type Stage } from './ablations.ts';
+export * from './ablationtable.ts';
+export { apt } from './baselines/apt.ts';
+export { consistencyJob } from './baselines/consistency.ts';
+export { dmd2Job } from './baselines/dmd2.ts';
 export * from './checkpoint.ts';
 export * from './conditions.ts';
 export { digits, conditions, type Clip } from './data/digits.ts';
@@ -9,9 +15,11 @@ export * as flow from './flow.ts';
 export * from './infer.ts';
 export * from './jobs.ts';
 export * from './loop.ts';
+export * as losses from './losses.ts';
 export * from './models.ts';
 export * from './networks.ts';
 export { cosine, emaDecay, update, warm, type AdamConfig, type Rates } from './optim.ts';
+export * from './phases.ts';
 export * from './pipeline.ts';
 export * from './presets/index.ts';
 export * as priming from './priming.ts';

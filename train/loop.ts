@@ -58,6 +58,9 @@ export interface LoopOptions {
   onAlarm?: ((a: Alarm) => void) | undefined;
 }
 
+/** Rolling back with smaller and smaller learning rates did not help. */
+export class Diverged extends Error {}
+
 const ROLL_BACKS = 3; // each halves the learning rates
 
 export interface LoopResult { state: State; step: number; done: boolean }
@@ -178,7 +181,7 @@ class Loop {
   private async rollBack(): Promise<void> {
     const { job, o, step: failed, rate } = this;
     if (rate <= 0.5 ** ROLL_BACKS) {
-      throw new Error(`[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`);
+      throw new Diverged(`[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`);
     }
     freeTree(this.state);
     if (this.rolledTo === this.onDisk) await dropCheckpoint(o.folder, this.onDisk);
@@ -200,9 +203,9 @@ const samplesFile = (folder: string, step: number): string => join(folder, 'samp
 
 const bestFile = (folder: string): string => join(folder, 'best.safetensors');
 
-/** The best EMA of a run, after how many steps it was taken, and its score. @throws when there is none */
-export async function readBest(folder: string): Promise<{ params: HostParams; step: number; score: number }> {
-  const weights = await openWeights(bestFile(folder));
+/** Averaged weights of a run, after how many steps they were taken, and their score, if they have one. @throws when there are none */
+export async function readAverage(path: string): Promise<{ params: HostParams; step: number; score: number }> {
+  const weights = await openWeights(path);
   try {
     const params: HostParams = {};
     for (const name of weights.entries.keys()) params[name] = await weights.tensor(name);
@@ -211,6 +214,9 @@ export async function readBest(folder: string): Promise<{ params: HostParams; st
     await weights.close();
   }
 }
+
+/** The best of a run. */
+export const readBest = (folder: string): ReturnType<typeof readAverage> => readAverage(bestFile(folder));
 
 async function bestScore(folder: string): Promise<number> {
   return existsSync(bestFile(folder)) ? (await readBest(folder)).score : -Infinity;

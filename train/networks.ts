@@ -5,7 +5,7 @@ import type { HostTensor } from '../engine/tree.ts';
 import type { DiTConfig } from '../model/config.ts';
 import type { Semantics } from '../model/heads.ts';
 import { imageTokens } from '../model/imagetokens.ts';
-import { initLora, withLora } from '../model/lora.ts';
+import { initLora, mergeLora, withLora } from '../model/lora.ts';
 import type { HostParams, Params, Scope } from '../model/params.ts';
 import { dit, ditShapes, type DiTInput } from '../model/wan/dit.ts';
 import { timeEmbedding, type DiTTables } from '../model/wan/tables.ts';
@@ -26,6 +26,10 @@ export const assemble = (form: Form, teacher: Params, own: Params): Net => (form
 /** First values of the trained part: the network is the teacher. */
 export const ownFrom = (form: Form, config: DiTConfig, teacher: HostParams, seed: number): HostParams =>
   (form.mode === 'lora' ? initLora(ditShapes(config), form.rank, seed) : teacher);
+
+/** A trained part as weights under the network's own names. */
+export const wholeOf = (form: Form, teacher: HostParams, own: HostParams): HostParams =>
+  (form.mode === 'lora' ? mergeLora(teacher, own, form.alpha / form.rank) : own);
 
 /** Flow times of a batch. */
 export interface Time<X = Tensor> {

@@ -9,7 +9,6 @@ import type { Device } from '../engine/device.ts';
 import { runtime } from '../engine/host.ts';
 import { host } from '../engine/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
-import { mergeLora } from '../model/lora.ts';
 import type { HostParams } from '../model/params.ts';
 import type { Alarm } from './alarms.ts';
 import { freeTree, toDevice, toHost, type State } from './checkpoint.ts';
@@ -22,6 +21,7 @@ import { drive, readBest, type LoopResult, type Progress } from './loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
 import { psnr } from './metrics/frames.ts';
 import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
+import { wholeOf } from './networks.ts';
 import { equilibriumJob, primingJob } from './phases.ts';
 import { reconstructions, samplePreviews, type Draw } from './previews.ts';
 import type { Preset } from './presets/index.ts';
@@ -46,7 +46,8 @@ export interface Trained { done: boolean; step: number; path: string }
 
 const environment = (device: Device): Record<string, Json> => ({ runtime, platform: process.platform, arch: process.arch, adapter: JSON.parse(JSON.stringify(device.info)) as Json });
 
-async function run(w: Work, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
+/** Drives a job in `out/NAME` to its end or to the signal, and closes it. The caller frees the state. */
+export async function run(w: Work, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
   const folder = join(w.out, job.name);
   try {
     const result = await drive(job, {
@@ -149,6 +150,18 @@ export interface Distill extends Work {
 
 const PREVIEWED = [1, 4]; // evaluations
 
+/** The job with what chooses its best average: the judge's score of what the student samples. */
+export const judged = (job: StudentJob, p: Preset, judge: Judge, sampler: Sampler): StudentJob => ({
+  ...job,
+  best: {
+    every: p.best.every, from: job.alone, net: 'generator',
+    async score(state: State) {
+      const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(p.student.steps));
+      return { ...evaluation, score: judge.score(evaluation) };
+    },
+  },
+});
+
 /** Distils the teacher through both phases. Each phase's model is its EMA with the best score (`Judge.score`). */
 export async function distill(w: Distill): Promise<Trained & { phases: { name: string; step: number; score: number }[] }> {
   const { preset: p, device } = w;
@@ -164,15 +177,8 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
   try {
     const judge = Judge.validation(p, await loadClassifier(w.classifier));
     const phase = async (job: StudentJob, settings: Record<string, unknown>) => {
-      const best = {
-        every: p.best.every, from: job.alone, net: 'generator',
-        async score(state: State) {
-          const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(p.student.steps));
-          return { ...evaluation, score: judge.score(evaluation) };
-        },
-      };
       const samples = w.draw && samplePreviews(p, w.draw, sampler, job.student, PREVIEWED.map(studentSampler));
-      const { state, step, done, folder } = await run(w, { ...job, samples, best }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, student: p.student, best: p.best, ...settings });
+      const { state, step, done, folder } = await run(w, { ...judged(job, p, judge, sampler), samples }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, student: p.student, best: p.best, ...settings });
       freeTree(state);
       const chosen = done ? await readBest(folder) : undefined;
       if (chosen) phases.push({ name: job.name, step: chosen.step, score: chosen.score });
@@ -182,9 +188,7 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
     if (!first.chosen) return { done: false, step: first.step, path, phases };
     const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), { phase1: p.phase1, phase2: p.phase2 });
     if (!second.chosen) return { done: false, step: second.step, path, phases };
-    const { mode, alpha, rank } = p.student;
-    const weights = mode === 'lora' ? mergeLora(teacher.params, second.chosen.params, alpha / rank) : second.chosen.params;
-    await saveModel(path, 'student', ditConfigOf(p), weights, { preset: p, steps: second.step, vae: vae.hash, teacher: teacher.hash, phases });
+    await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, second.chosen.params), { preset: p, steps: second.step, vae: vae.hash, teacher: teacher.hash, phases });
     return { done: true, step: second.step, path, phases };
   } finally {
     await sampler.close();

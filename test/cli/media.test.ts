@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { animate, writeGrid } from '../../cli/media/animation.ts';
+import { dotPlot, ticks } from '../../cli/media/dotplot.ts';
 import { textPath, textWidth } from '../../cli/media/letters.ts';
 import type { Video } from '../../cli/media/picture.ts';
 import { sinkFor } from '../../cli/media/sink.ts';
@@ -65,6 +66,17 @@ test('text is drawn by strokes of the width it reports', () => {
   assert.is(textWidth('ab', 20), 2 * textWidth('ab', 10));
   const svg = textPath('<a§', 0, 10, { height: 7, color: '#000' });
   assert.is(svg.match(/<path/g)?.length, 3); // unknown characters are boxes
+});
+
+test('a dot plot has a dot a value, means where they belong, and round ticks', async () => {
+  assert.equal(ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1]);
+  assert.equal(ticks(-15.6, -15.1), [-15.6, -15.5, -15.4, -15.3, -15.2, -15.1]);
+  const svg = dotPlot('title', 'axis', [{ title: 'a < b', values: [0, 1] }, { title: 'c', values: [0.5, 0.5] }], 'c');
+  assert.is(svg.match(/<circle/g)?.length, 4);
+  assert.ok(svg.includes('a &lt; b'));
+  const means = [...svg.matchAll(/class="mean" x1="([\d.]+)"/g)].map((m) => m[1]);
+  assert.is(means[0], means[1]);
+  assert.ok((await sharp(Buffer.from(svg)).metadata()).width > 0);
 });
 
 test('the report is one file that holds everything and escapes what it is given', async () => {
