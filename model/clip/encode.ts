@@ -5,26 +5,22 @@ import { fail, printShapes } from '../../engine/errors.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { BlockStack, storedBlocks, type RunOptions } from '../blocks.ts';
-import { checkFit } from '../files/load.ts';
 import { upload } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';
 import { Scope, type Params } from '../params.ts';
-import { clipBlock, clipDepth, clipEmbed, clipPixels, clipTables, usedClipShapes, type CLIPTables } from './clip.ts';
+import { clipBlock, clipDepth, clipEmbed, clipPixels, clipTables, type CLIPTables } from './clip.ts';
 import { CLIP_VIT_H, type CLIPConfig } from './config.ts';
 
 const EMBEDDING = ['cls_embedding', 'pos_embedding', 'patch_embedding.weight', 'pre_norm.weight', 'pre_norm.bias'];
 
 /**
- * @param weights CLIP under Wan's names, its text tower left aside; they stay open
+ * @param weights of `config`, under Wan's names, as a checkpoint opens them; they stay open
  * @param images [B,3,H,W] in [-1, 1]
  * @returns [B, 257, 1280] for ViT-H/14
- * @throws if the weights are not those of `config`
  */
 export async function encodeImage(device: Device, weights: Weights, images: HostTensor, { config = CLIP_VIT_H, ...options }: RunOptions & { config?: CLIPConfig } = {}): Promise<HostTensor> {
   const [, channels, height, width] = images.shape as [number, number, number, number];
   if (images.shape.length !== 4 || channels !== 3) fail('clip', `expected pictures [B,3,H,W], got ${printShapes(images.shape)}`);
-  const used = usedClipShapes(config);
-  checkFit(weights.with((own) => new Map([...own].filter(([name]) => Object.hasOwn(used, name)))), used);
   const embed = device.compile((params: Params, images: Tensor, tables: CLIPTables<Tensor>) => clipEmbed(new Scope(params), config, clipPixels(images, tables)), { name: 'clip embedding' });
   const stack = new BlockStack(device, (s, x) => clipBlock(s, config, x), { name: 'clip block' });
   const first: Record<string, NDArray> = {};

@@ -2,7 +2,7 @@
  * DPM-Solver++(2M) for flow matching (arXiv 2211.01095, algorithm 2), as Wan's generate uses it: midpoint, order 2, the
  * first and last step of order 1.
  */
-import { exactStep, logSNR, sigmaLevels, timestepsOf, UNCORRECTED, type StepWeights } from './flow.ts';
+import { exactStep, logSNR, UNCORRECTED, type StepWeights } from './flow.ts';
 
 /** Multistep order of step k of `steps`: the first has no history, and the last, to σ = 0, must not extrapolate. */
 export const orderOf = (k: number, steps: number): number => Math.min(2, k + 1, steps - k);
@@ -18,9 +18,5 @@ export function predictor(sigmas: readonly number[], k: number): StepWeights['pr
   return [ratio, gain * (1 + slope), -gain * slope];
 }
 
-/** Levels from 1; timesteps are whole, rounded down. */
-export function dpmpp(steps: number, shift: number): { sigmas: number[]; timesteps: number[]; weights: StepWeights[] } {
-  const sigmas = sigmaLevels(1, steps, shift);
-  const timesteps = timestepsOf(sigmas).map(Math.floor);
-  return { sigmas, timesteps, weights: timesteps.map((_, k) => ({ sigma: sigmas[k]!, correct: UNCORRECTED, predict: predictor(sigmas, k) })) };
-}
+export const dpmpp = (sigmas: readonly number[]): StepWeights[] =>
+  sigmas.slice(0, -1).map((sigma, k) => ({ sigma, correct: UNCORRECTED, predict: predictor(sigmas, k) }));

@@ -1,13 +1,8 @@
 /** The Euler sampler of flow matching: x along v from one level to the next. */
-import { sigmaLevels, timestepsOf, UNCORRECTED, type StepWeights } from './flow.ts';
+import { UNCORRECTED, type StepWeights } from './flow.ts';
 
 /** x + (σ' - σ) v, said through x̂0 = x - σ v. */
-const weights = (sigma: number, next: number): StepWeights =>
-  ({ sigma, correct: UNCORRECTED, predict: [next / sigma, 1 - next / sigma, 0] });
-
-/** Levels from 1; timesteps are not rounded. */
-export function euler(steps: number, shift: number): { sigmas: number[]; timesteps: number[]; weights: StepWeights[] } {
-  const sigmas = sigmaLevels(1, steps, shift);
-  const timesteps = timestepsOf(sigmas);
-  return { sigmas, timesteps, weights: timesteps.map((_, k) => weights(sigmas[k]!, sigmas[k + 1]!)) };
-}
+export const euler = (sigmas: readonly number[]): StepWeights[] => sigmas.slice(0, -1).map((sigma, k) => {
+  const ratio = sigmas[k + 1]! / sigma;
+  return { sigma, correct: UNCORRECTED, predict: [ratio, 1 - ratio, 0] };
+});

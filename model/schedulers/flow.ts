@@ -1,19 +1,5 @@
-/** Noise levels of flow-matching samplers, and what one step of any of them is made of. */
+/** What one step of any flow-matching sampler is made of. */
 import { host, type HostTensor } from '../../engine/tree.ts';
-
-export const TRAIN_TIMESTEPS = 1000;
-
-/** s σ / (1 + (s - 1) σ): with s > 1 more of the schedule lies near pure noise. */
-export const shiftSigma = (sigma: number, shift: number): number => (shift * sigma) / (1 + (shift - 1) * sigma);
-
-/** `steps` levels from `first` towards 0, evenly spaced and then shifted, and 0 behind them. */
-export function sigmaLevels(first: number, steps: number, shift: number): number[] {
-  const stride = -first / steps; // numpy's linspace, to the bit: truncated timesteps depend on it
-  return [...Array.from({ length: steps }, (_, k) => shiftSigma(first + k * stride, shift)), 0];
-}
-
-/** Timesteps 1000 σ of all levels but the last. */
-export const timestepsOf = (sigmas: readonly number[]): number[] => sigmas.slice(0, -1).map((s) => TRAIN_TIMESTEPS * s);
 
 /** One step from level k to k + 1. With x̂0 = x - σ v: corrected = Σ correct · (x, last, x̂0, m1, m2), next = Σ predict · (corrected, x̂0, m1). */
 export interface StepWeights {

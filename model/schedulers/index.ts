@@ -8,29 +8,29 @@ import { host, type HostTensor } from '../../engine/tree.ts';
 import { dpmpp } from './dpmpp.ts';
 import { euler } from './euler.ts';
 import { packWeights } from './flow.ts';
+import { DIFFUSERS, WAN, type Levels } from './levels.ts';
 import { unipc } from './unipc.ts';
 
-export { shiftSigma, TRAIN_TIMESTEPS } from './flow.ts';
+export { shiftSigma, TRAIN_TIMESTEPS } from './levels.ts';
 
 const SOLVERS = { unipc, dpmpp, euler };
 export type SolverKind = keyof typeof SOLVERS;
 export const SOLVER_KINDS = Object.keys(SOLVERS) as SolverKind[];
 
-export interface Schedule {
-  /** steps + 1 noise levels, the last 0. */
-  sigmas: number[];
-  /** What the network is told at each step. */
-  timesteps: number[];
+export interface Schedule extends Levels {
   /** The input of `solverStep` at each step, f32[9]. */
   weights: HostTensor[];
 }
 
-/** @param shift above 1 spends more steps near pure noise: 5 for Wan's text-to-video, 3 for its image-to-video at 480p */
-export function schedule(kind: SolverKind, steps: number, shift: number): Schedule {
+/**
+ * @param shift above 1 spends more steps near pure noise: 5 for Wan's text-to-video, 3 for its image-to-video at 480p
+ * @param layout whose noise levels: those of the code that a checkpoint folder of this layout is made for
+ */
+export function schedule(kind: SolverKind, steps: number, shift: number, layout: 'original' | 'diffusers' = 'original'): Schedule {
   if (!Number.isInteger(steps) || steps < 1) fail('schedule', `steps must be a whole number of 1 or more, got ${steps}`);
   if (!(shift > 0)) fail('schedule', `shift must be above 0, got ${shift}`);
-  const { sigmas, timesteps, weights } = SOLVERS[kind](steps, shift);
-  return { sigmas, timesteps, weights: weights.map(packWeights) };
+  const levels = (layout === 'original' ? WAN : DIFFUSERS)[kind](steps, shift);
+  return { ...levels, weights: SOLVERS[kind](levels.sigmas).map(packWeights) };
 }
 
 /** What goes from step to step; all shaped as the sample. */

@@ -3,10 +3,7 @@
  * prediction. Its predictor is that of DPM-Solver++(2M); the corrector redoes a step once the network has seen its end.
  */
 import { orderOf, predictor } from './dpmpp.ts';
-import { exactStep, logSNR, sigmaLevels, timestepsOf, UNCORRECTED, type StepWeights } from './flow.ts';
-
-/** Highest σ before the shift: that of training step 999 of 1000, kept in f32 by the reference. */
-const FIRST = Math.fround(0.999);
+import { exactStep, logSNR, UNCORRECTED, type StepWeights } from './flow.ts';
 
 /**
  * The step k - 1 → k again, of its own order: last is the corrected sample at k - 1, m1 and m2 the x̂0 at k - 1 and k - 2, and
@@ -28,9 +25,5 @@ function corrector(sigmas: readonly number[], k: number): StepWeights['correct']
   return [0, ratio, gain * rho, gain * (1 - before / r - rho), (gain * before) / r];
 }
 
-/** Timesteps are whole, rounded down. */
-export function unipc(steps: number, shift: number): { sigmas: number[]; timesteps: number[]; weights: StepWeights[] } {
-  const sigmas = sigmaLevels(FIRST, steps, shift);
-  const timesteps = timestepsOf(sigmas).map(Math.floor);
-  return { sigmas, timesteps, weights: timesteps.map((_, k) => ({ sigma: sigmas[k]!, correct: corrector(sigmas, k), predict: predictor(sigmas, k) })) };
-}
+export const unipc = (sigmas: readonly number[]): StepWeights[] =>
+  sigmas.slice(0, -1).map((sigma, k) => ({ sigma, correct: corrector(sigmas, k), predict: predictor(sigmas, k) }));

@@ -7,7 +7,7 @@ import { halfCases, keyCases, loaderCases } from './loader.ts';
 import { longCase } from './long.ts';
 import { nonfiniteCase } from './nonfinite.ts';
 import { opCase } from './ops.ts';
-import { flowCase, schedulerCase } from './schedulers.ts';
+import { diffusersTables, flowCase, schedulerCase } from './schedulers.ts';
 import { bucketCase, umt5Case } from './umt5.ts';
 import { vaeCase } from './vae.ts';
 
@@ -18,6 +18,7 @@ const RUNNERS: Record<string, (fixture: Fixture, c: Case, executor: Executor) =>
 /** Expected tensors outside the cases of their file: where they stand, and one of them. */
 const TABLES: { name: string; tensor: string; run: (fixture: Fixture, executor: Executor) => Promise<Verdict> }[] = [
   { name: 'train', tensor: 'train/x_t', run: flowCase },
+  { name: 'diffusers', tensor: 'diffusers_unipc/shift3/steps4/sigmas', run: diffusersTables },
   { name: 'buckets', tensor: 'buckets/bucket', run: bucketCase },
 ];
 

@@ -32,6 +32,17 @@ export async function schedulerCase(fixture: Fixture, c: Case, executor: Executo
   return judge(fixture, c.name, { ...got, sigmas: host(sigmas, [sigmas.length]), timesteps: host(timesteps, [timesteps.length]) });
 }
 
+/** `diffusers_*`: tables of levels and timesteps. */
+export async function diffusersTables(fixture: Fixture): Promise<Verdict> {
+  const tables = Object.keys(fixture.entry.tensors).map((name) => /^(diffusers_(?:unipc|flow_euler)\/shift([\d.]+)\/steps(\d+))\/sigmas$/.exec(name)).filter((m) => m !== null);
+  for (const [, name, shift, steps] of tables) {
+    const { sigmas, timesteps } = schedule(name!.includes('unipc') ? 'unipc' : 'euler', Number(steps), Number(shift), 'diffusers');
+    const verdict = judge(fixture, name!, { sigmas: host(sigmas, [sigmas.length]), timesteps: host(timesteps, [timesteps.length]) });
+    if (verdict.status !== 'pass') return { ...verdict, note: `${name}: ${verdict.note}` };
+  }
+  return { status: 'pass', note: `${2 * tables.length} tables` };
+}
+
 /** `train/*`: the noised sample and what the network is taught. */
 export async function flowCase(fixture: Fixture, executor: Executor): Promise<Verdict> {
   const got = await executor.run(

@@ -114,15 +114,12 @@ test('a stopped encoder gives its memory back', async () => {
   assert.is(device.allocated, before);
 });
 
-test('numbers and weights that do not fit are refused', async () => {
+test('numbers that do not fit are refused', () => {
   assert.throws(() => umt5Config({ ...textConfig, num_heads: 5, num_buckets: 6 }), /num_buckets: .*multiple of 4/);
   assert.throws(() => umt5Config({ ...textConfig, num_heads: 5 }), /dim_attn: must be a multiple of num_heads 5, got 24/);
   assert.throws(() => umt5Config({ ...textConfig, shared_pos: true }), /shared_pos/);
   assert.throws(() => clipConfig({ ...imageConfig, patch_size: 3, num_layers: 1 }), /num_layers: needs two blocks/);
   assert.throws(() => clipConfig({ ...imageConfig, activation: 'quick_gelu' }), /activation/);
-  const device = await open();
-  const message = await stored(textParams, 'F32', (weights) => encodeText(device, weights, tokenizer, ['a'], { config: { ...textConfig, num_layers: 2 } }).then(() => '', (e: Error) => e.message));
-  assert.match(message, /10 unexpected: blocks\.2\./);
 });
 
 test.run();
