@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { clipShapes, usedClipShapes } from '../clip/clip.ts';
 import type { CLIPConfig } from '../clip/config.ts';
 import type { DiTConfig, VAEConfig } from '../config.ts';
+import type { Layout } from '../schedulers/index.ts';
 import type { UMT5Config } from '../umt5/config.ts';
 import { umt5Shapes } from '../umt5/umt5.ts';
 import { ditShapes } from '../wan/dit.ts';
@@ -30,7 +31,7 @@ export interface Part<C> {
 
 export interface Checkpoint {
   readonly path: string;
-  readonly layout: 'original' | 'diffusers';
+  readonly layout: Layout;
   /** `dit.config.model_type` says whether it makes video of text, of a first, or of a first and a last frame. */
   readonly dit: Part<DiTConfig>;
   readonly vae: Part<VAEConfig>;

@@ -9,7 +9,7 @@ import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { DiTConfig } from '../config.ts';
 import { draw, Scope } from '../params.ts';
-import { schedule, solverStep, startState, type SolverKind, type SolverState } from '../schedulers/index.ts';
+import { schedule, solverStep, startState, type Layout, type SolverKind, type SolverState } from '../schedulers/index.ts';
 import { dit, type DiTInput } from '../wan/dit.ts';
 import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../wan/tables.ts';
 
@@ -17,7 +17,7 @@ import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../wan/tabl
  * - a solver: a teacher's, guided; two evaluations a step unless guidance is 1;
  * - `renoise`: x̂0 at each level, noised afresh to the next: a student's; one step is x̂0 = ε - v.
  */
-export interface Sampling { kind: SolverKind | 'renoise'; steps: number; shift: number; guidance: number }
+export interface Sampling { kind: SolverKind | 'renoise'; steps: number; shift: number; guidance: number; /** Whose noise levels; Wan's own unless given. */ layout?: Layout }
 
 export interface DiffusionInput {
   /** Of the latent, [C, F, h, w]. */
@@ -84,9 +84,9 @@ export class Diffusion {
    */
   async run(input: DiffusionInput, sampling: Sampling, onStep: (done: number, steps: number) => void = () => {}): Promise<HostTensor> {
     const { device, config } = this;
-    const { kind, steps, shift, guidance } = sampling;
+    const { kind, steps, shift, guidance, layout } = sampling;
     const shape = [1, ...input.shape];
-    const { sigmas, timesteps, weights } = schedule(kind === 'renoise' ? 'euler' : kind, steps, shift);
+    const { sigmas, timesteps, weights } = schedule(kind === 'renoise' ? 'euler' : kind, steps, shift, layout);
     const upload = (t: HostTensor): NDArray => device.tensor(t.data, t.shape, t.dtype);
     const one = (t: HostTensor): NDArray => upload({ ...t, shape: [1, ...t.shape] });
     const fixed: Fixed<NDArray> = {

@@ -24,10 +24,10 @@ const NEGATIVE = '色调艳丽，过曝，静态，细节模糊不清，字幕�
 export const wanNegative = (image: boolean): string => (image ? `镜头晃动，${NEGATIVE}` : NEGATIVE);
 
 /** As Wan's generate script samples: image-to-video takes 40 steps, and at 480p a smaller shift, unless the folder names one. */
-export function wanSampling({ dit, flowShift }: Checkpoint, { width, height }: Size): Sampling {
+export function wanSampling({ dit, flowShift, layout }: Checkpoint, { width, height }: Size): Sampling {
   const image = dit.config.model_type !== 't2v';
   const small = width * height <= WAN_SIZE.width * WAN_SIZE.height;
-  return { kind: 'unipc', steps: image ? 40 : 50, shift: flowShift ?? (image && small ? 3 : 5), guidance: 5 };
+  return { kind: 'unipc', steps: image ? 40 : 50, shift: flowShift ?? (image && small ? 3 : 5), guidance: 5, layout };
 }
 
 /** Opens a part's weights for as long as `body` runs. */

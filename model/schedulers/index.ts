@@ -17,6 +17,9 @@ const SOLVERS = { unipc, dpmpp, euler };
 export type SolverKind = keyof typeof SOLVERS;
 export const SOLVER_KINDS = Object.keys(SOLVERS) as SolverKind[];
 
+/** Of a checkpoint folder: Wan's own, or Diffusers'. */
+export type Layout = 'original' | 'diffusers';
+
 export interface Schedule extends Levels {
   /** The input of `solverStep` at each step, f32[9]. */
   weights: HostTensor[];
@@ -26,7 +29,7 @@ export interface Schedule extends Levels {
  * @param shift above 1 spends more steps near pure noise: 5 for Wan's text-to-video, 3 for its image-to-video at 480p
  * @param layout whose noise levels: those of the code that a checkpoint folder of this layout is made for
  */
-export function schedule(kind: SolverKind, steps: number, shift: number, layout: 'original' | 'diffusers' = 'original'): Schedule {
+export function schedule(kind: SolverKind, steps: number, shift: number, layout: Layout = 'original'): Schedule {
   if (!Number.isInteger(steps) || steps < 1) fail('schedule', `steps must be a whole number of 1 or more, got ${steps}`);
   if (!(shift > 0)) fail('schedule', `shift must be above 0, got ${shift}`);
   const levels = (layout === 'original' ? WAN : DIFFUSERS)[kind](steps, shift);
