@@ -1,37 +1,129 @@
-/** `vpae export`: a model file in another precision, for other programs or a smaller download. */
+/** `vpae export`: a model for other programs: its weights in another precision or under other names, LoRAs merged, or its change from a base as a LoRA. */
+import { statSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { statSync } from 'node:fs';
+import { ditConfig, vaeConfig, type DiTConfig, type VAEConfig } from '../model/config.ts';
+import { DIT_NAMES, openCheckpoint } from '../model/files/checkpoint.ts';
+import { changeOf, exportWeights, type ExportType } from '../model/files/export.ts';
+import { checkFit, type Shapes } from '../model/files/load.ts';
+import { saveLora, type LoraNaming } from '../model/files/lora.ts';
+import { diffusersDiT, diffusersVAE, inOwnNames, OWN, prefixed, type Naming } from '../model/files/names.ts';
 import { openWeights } from '../model/files/open.ts';
-import { loadDiT, loadVAE, saveModel } from '../train/models.ts';
+import type { Weights } from '../model/files/weights.ts';
+import { ditShapes } from '../model/wan/dit.ts';
+import { vaeShapes } from '../model/wan/vae.ts';
+import { writeError } from '../train/files.ts';
+import { UsageError } from './errors.ts';
 import { willWrite } from './files.ts';
-import { bytes } from './progress.ts';
+import { readLora } from './lora.ts';
+import { count } from './options.ts';
+import { bytes, meter } from './progress.ts';
 
-interface ExportArgs { model: string; out: string; dtype: 'f16' | 'f32' }
+const NAMES = ['wan', 'comfyui', 'diffusers', 'kohya'] as const;
+interface ExportArgs { model: string; out: string; dtype: 'f16' | 'bf16' | 'f32'; names: typeof NAMES[number]; lora: string[]; base: string | undefined; rank: number }
 
-async function exportModel({ model: path, out, dtype }: ExportArgs): Promise<void> {
-  willWrite(out);
-  const model = await kindOf(path) === 'vae' ? await loadVAE(path) : await loadDiT(path);
-  await saveModel(out, model.kind, model.config, model.params, { ...model.about, exportedFrom: basename(path) }, dtype.toUpperCase() as 'F16' | 'F32');
-  console.log(`${out}: ${Object.keys(model.params).length} tensors in ${dtype}, ${bytes(statSync(out).size)}`);
+type Source = { weights: Weights; shapes: Shapes } & ({ kind: 'vae'; config: VAEConfig } | { kind: 'dit'; config: DiTConfig });
+
+/** A model file of this program, or the transformer of a Wan2.1 folder. */
+async function openModel(path: string): Promise<Source> {
+  if (await stat(path).then((s) => s.isDirectory(), () => false)) {
+    const { dit } = await openCheckpoint(path);
+    return { kind: 'dit', config: dit.config, shapes: dit.shapes, weights: await dit.open() };
+  }
+  const weights = await openWeights(path);
+  try {
+    const { kind, config } = weights.metadata;
+    if (config === undefined) throw new Error(`[export] ${path} has no config in its metadata: it was not written by this program; of a downloaded model, name the folder`);
+    if (kind === 'vae') {
+      const vae = vaeConfig(JSON.parse(config));
+      return checked({ kind, config: vae, shapes: vaeShapes(vae), weights: inOwnNames(weights, vaeShapes(vae), [OWN, diffusersVAE(vae)]) });
+    }
+    const dit = ditConfig(JSON.parse(config));
+    return checked({ kind: 'dit', config: dit, shapes: ditShapes(dit), weights: inOwnNames(weights, ditShapes(dit), DIT_NAMES) });
+  } catch (error) {
+    await weights.close();
+    throw error;
+  }
 }
 
-async function kindOf(path: string): Promise<string | undefined> {
-  const weights = await openWeights(path).catch(() => undefined); // the loader says what is wrong
-  await weights?.close();
-  return weights?.metadata['kind'];
+function checked(source: Source): Source {
+  checkFit(source.weights, source.shapes);
+  return source;
+}
+
+function namingOf(source: Source, names: ExportArgs['names']): Naming {
+  if (names === 'kohya') throw new UsageError('--names kohya is for LoRAs: add --base');
+  if (names === 'diffusers') return source.kind === 'vae' ? diffusersVAE(source.config) : diffusersDiT;
+  return names === 'comfyui' && source.kind === 'dit' ? prefixed('model.diffusion_model.') : OWN;
+}
+
+/** What the file is and how it was made, for people and for the way back. */
+const card = (source: Source, { model, names, lora, base }: ExportArgs): Record<string, string> => ({
+  ...source.weights.metadata, format: 'pt', config: JSON.stringify(source.config), names, exportedFrom: basename(model),
+  ...(lora.length && { merged: lora.map((l) => basename(l)).join(', ') }), ...(base !== undefined && { changeFrom: basename(base) }),
+});
+
+async function exportFull(source: Source, args: ExportArgs, dtype: ExportType): Promise<string> {
+  const naming = namingOf(source, args.names);
+  if (args.lora.length && source.kind === 'vae') throw new UsageError('--lora adds to a transformer, this is a VAE');
+  const loras = await Promise.all(args.lora.map((l) => readLora(l, source.shapes)));
+  const progress = meter('export', { unit: 'tensors', total: source.weights.entries.size });
+  try {
+    await exportWeights(args.out, source.weights, { naming, dtype, loras, metadata: card(source, args), onTensor: (done) => progress.at(done) });
+  } finally {
+    progress.end();
+  }
+  return `${source.weights.entries.size} tensors in ${args.dtype}`;
+}
+
+async function exportChange(source: Source, args: ExportArgs, dtype: ExportType): Promise<string> {
+  if (args.lora.length) throw new UsageError('--lora cannot be joined with --base');
+  const base = await openModel(args.base!);
+  try {
+    if (source.kind === 'vae' || base.kind === 'vae') throw new UsageError('a LoRA is of a transformer, one of these is a VAE');
+    checkFit(base.weights, source.shapes);
+    const naming: LoraNaming = args.names === 'wan' ? 'comfyui' : args.names;
+    const progress = meter('export', { unit: 'tensors', total: source.weights.entries.size });
+    const { adapters, differences, kept } = await changeOf(source.weights, base.weights, count('rank', args.rank, 1, 1024), (done) => progress.at(done)).finally(progress.end);
+    const others = Object.keys(differences).length;
+    await saveLora(args.out, adapters, { naming, dtype, metadata: card(source, args), ...(naming === 'comfyui' && { differences }) });
+    const rest = others && naming !== 'comfyui' ? `; ${others} other weights have changed, of which only ComfyUI's names can tell` : '';
+    return `${Object.keys(adapters).length / 2} linears, rank ${args.rank} keeps ${(100 * kept).toFixed(1)} % of their squared change${rest}`;
+  } finally {
+    await base.weights.close();
+  }
+}
+
+async function exportModel(args: ExportArgs): Promise<void> {
+  willWrite(args.out);
+  const source = await openModel(args.model);
+  try {
+    const dtype = args.dtype.toUpperCase() as ExportType;
+    const what = await (args.base === undefined ? exportFull : exportChange)(source, args, dtype).catch((error: NodeJS.ErrnoException) => {
+      throw error.syscall ? writeError('export', args.out, error) : error;
+    });
+    console.log(`${args.out}: ${what}, ${bytes(statSync(args.out).size)}`);
+  } finally {
+    await source.weights.close();
+  }
 }
 
 const command: CommandModule<object, ExportArgs> = {
   command: 'export <model>',
-  describe: 'write a model\'s weights under Wan\'s names as safetensors of f16 or f32',
+  describe: 'write a model\'s weights as safetensors for other programs, or its change from a base as a LoRA',
   builder: (y) => y
-    .positional('model', { type: 'string', demandOption: true, describe: 'a model file, as runs/digits/student.safetensors' })
+    .positional('model', { type: 'string', demandOption: true, describe: 'a model file, as runs/digits/student.safetensors, or the folder of a Wan2.1' })
     .options({
       out: { type: 'string', demandOption: true, describe: 'the file to write' },
-      dtype: { choices: ['f16', 'f32'] as const, default: 'f16' as const, describe: 'of every tensor' },
+      dtype: { choices: ['f16', 'bf16', 'f32'] as const, default: 'f16' as const, describe: 'of every tensor' },
+      names: { choices: NAMES, default: 'wan' as const, describe: 'whose names the tensors have; kohya\'s are for LoRAs' },
+      lora: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'merge a LoRA, as style.safetensors or style.safetensors:0.8; may be given again' },
+      base: { type: 'string', describe: 'write a LoRA: what makes this model of that one, as runs/digits/teacher.safetensors' },
+      rank: { type: 'number', default: 32, describe: 'of that LoRA' },
     })
-    .example('$0 export runs/digits/student.safetensors --out student-f16.safetensors', 'half the size'),
+    .example('$0 export runs/digits/student.safetensors --out student-f16.safetensors', 'half the size')
+    .example('$0 export runs/digits/student.safetensors --base bundle/digits/teacher.safetensors --rank 16 --names comfyui --out student-lora.safetensors', 'a LoRA that makes the teacher a student'),
   handler: exportModel,
 };
 export default command;

@@ -5,13 +5,12 @@ import sharp from 'sharp';
 import type { HostTensor } from '../engine/tree.ts';
 import { host } from '../engine/tree.ts';
 import { openCheckpoint } from '../model/files/checkpoint.ts';
-import type { Shapes } from '../model/files/load.ts';
-import { loadLora } from '../model/files/lora.ts';
+import type { Lora } from '../model/files/lora.ts';
 import type { WeightType } from '../model/files/upload.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
 import type { VideoModel } from '../model/pipeline/generate.ts';
 import { sizeLike, type Size } from '../model/pipeline/size.ts';
-import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling, type Lora } from '../model/pipeline/wan.ts';
+import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../model/pipeline/wan.ts';
 import { tokenize, VOCABULARY } from '../model/text.ts';
 import { videoShape } from '../train/conditions.ts';
 import { conditions } from '../train/data/digits.ts';
@@ -21,6 +20,7 @@ import { studentSampler } from '../train/sample.ts';
 import { openTrained } from '../train/videomodel.ts';
 import { didYouMean, UsageError } from './errors.ts';
 import { modelFile } from './files.ts';
+import { readLora } from './lora.ts';
 import type { Wanted } from './samplejobs.ts';
 
 /** A model with what is usual for it. */
@@ -57,12 +57,6 @@ async function readPicture(path: string, channels: number, square?: number): Pro
     .catch((error: Error) => { throw new Error(`[image] ${path}: ${error.message.split('\n')[0]}`, { cause: error }); });
   const plane = info.height * info.width;
   return host(Float32Array.from({ length: channels * plane }, (_, i) => (data[(i % plane) * info.channels + Math.floor(i / plane)]! / 255) * 2 - 1), [channels, info.height, info.width]);
-}
-
-/** `file.safetensors` or `file.safetensors:0.8`. */
-async function readLora(asked: string, shapes: Shapes): Promise<Lora> {
-  const [, path, scale] = /^(.*?)(?::(-?\d*\.?\d+))?$/.exec(asked)!;
-  return { file: await loadLora(path!, shapes), scale: scale === undefined ? 1 : Number(scale) };
 }
 
 /** What our own exports say of themselves. */

@@ -6,6 +6,7 @@ export { CLIP_VIT_H, clipConfig, type CLIPConfig } from './clip/config.ts';
 export { ditConfig, vaeConfig, vaeStride, WAN_VAE, type DiTConfig, type VAEConfig } from './config.ts';
 export { head, headShapes, initHead, semanticLengths, type HeadConfig, type Semantics } from './heads.ts';
 export { openCheckpoint, type Checkpoint, type Part } from './files/checkpoint.ts';
+export { changeOf, exportWeights, type ExportOptions } from './files/export.ts';
 export { loadParams } from './files/load.ts';
 export { loadLora, mergeFiles, saveLora, type LoraFile, type LoraNaming } from './files/lora.ts';
 export { openWeights } from './files/open.ts';

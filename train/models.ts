@@ -5,7 +5,9 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ditConfig, vaeConfig, type DiTConfig, type VAEConfig } from '../model/config.ts';
 import type { HostParams } from '../model/params.ts';
-import { loadParams } from '../model/files/load.ts';
+import { DIT_NAMES } from '../model/files/checkpoint.ts';
+import { loadParams, type Shapes } from '../model/files/load.ts';
+import { diffusersVAE, OWN, type Naming } from '../model/files/names.ts';
 import { openWeights } from '../model/files/open.ts';
 import { saveTensors } from '../model/files/safetensors.ts';
 import { ditShapes } from '../model/wan/dit.ts';
@@ -45,7 +47,7 @@ export async function saveModel(path: string, kind: Kind, config: DiTConfig | VA
   }
 }
 
-async function load<C>(path: string, kinds: readonly Kind[], parse: (json: unknown) => C, shapes: (config: C) => Record<string, readonly number[]>): Promise<Model<C>> {
+async function load<C>(path: string, kinds: readonly Kind[], parse: (json: unknown) => C, shapes: (config: C) => Shapes, namings: (config: C) => readonly Naming[]): Promise<Model<C>> {
   if (!existsSync(path)) throw new Error(`[model] there is no file ${path}: train it, or name another`);
   const weights = await openWeights(path);
   const { kind, config: text, about } = weights.metadata;
@@ -56,14 +58,14 @@ async function load<C>(path: string, kinds: readonly Kind[], parse: (json: unkno
   const made = JSON.parse(about) as About;
   return {
     kind: kind as Kind, path, config,
-    params: await loadParams(path, shapes(config)),
+    params: await loadParams(path, shapes(config), namings(config)),
     about: { ...made, preset: checkPreset(made.preset) },
     hash: createHash('sha256').update(await readFile(path)).digest('hex').slice(0, 16),
   };
 }
 
-export const loadVAE = (path: string): Promise<Model<VAEConfig>> => load(path, ['vae'], vaeConfig, vaeShapes);
-export const loadDiT = (path: string): Promise<Model<DiTConfig>> => load(path, ['teacher', 'student'], ditConfig, ditShapes);
+export const loadVAE = (path: string): Promise<Model<VAEConfig>> => load(path, ['vae'], vaeConfig, vaeShapes, (config) => [OWN, diffusersVAE(config)]);
+export const loadDiT = (path: string): Promise<Model<DiTConfig>> => load(path, ['teacher', 'student'], ditConfig, ditShapes, () => DIT_NAMES);
 
 /** A network must have been trained on the latents of the VAE that decodes them. */
 export function checkPair(vae: Model<VAEConfig>, net: Model<DiTConfig>): void {

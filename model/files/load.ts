@@ -1,6 +1,7 @@
 /** Whether weights fit a model, and all of them into host memory. */
 import { printShapes } from '../../engine/errors.ts';
 import type { HostParams } from '../params.ts';
+import { inOwnNames, OWN, type Naming } from './names.ts';
 import { openWeights } from './open.ts';
 import { few, WeightsError } from './stored.ts';
 import type { Weights } from './weights.ts';
@@ -21,9 +22,9 @@ export function checkFit(weights: Weights, expected: Shapes): void {
   if (wrong.length) throw new WeightsError('weights', weights.path, `does not fit the model of ${names.length} tensors:\n  ${wrong.map(([what, all]) => few(what, all)).join('\n  ')}`);
 }
 
-/** Reads the tensors `expected` names, as f32. Any difference in names or shapes is an error that lists all of them. */
-export async function loadParams(path: string, expected: Shapes): Promise<HostParams> {
-  const weights = await openWeights(path);
+/** Reads the tensors `expected` names, as f32, from a file in any of the `namings`. Any difference in names or shapes is an error that lists all of them. */
+export async function loadParams(path: string, expected: Shapes, namings: readonly Naming[] = [OWN]): Promise<HostParams> {
+  const weights = inOwnNames(await openWeights(path), expected, namings);
   try {
     checkFit(weights, expected);
     const params: HostParams = {};

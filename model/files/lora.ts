@@ -16,7 +16,7 @@ import { saveTensors } from './safetensors.ts';
 import { few, isObject, parseJson, WeightsError } from './stored.ts';
 import type { Weights } from './weights.ts';
 
-/** What a file adds to a model; `scale` of `withLora` is its strength, 1 as its maker meant it. */
+/** What a file adds to a model. */
 export interface LoraFile {
   /** `module.lora_A.weight` [rank, in] and `module.lora_B.weight` [out, rank]; alpha / rank is part of B. */
   readonly adapters: HostParams;
@@ -24,6 +24,9 @@ export interface LoraFile {
   readonly differences: HostParams;
   readonly metadata: Readonly<Record<string, string>>;
 }
+
+/** A file and its strength, 1 as its maker meant it. */
+export interface Lora { readonly file: LoraFile; readonly scale: number }
 
 /** Ends of a name, and what stands there. */
 const PARTS: readonly (readonly [end: RegExp, part: Part])[] = [
@@ -42,9 +45,9 @@ const FLAT_PREFIXES = ['lora_unet_', 'lora_transformer_'];
 const inDiffusers = (module: string): string => diffusersDiT.theirs(`${module}.weight`)[0]!.slice(0, -'.weight'.length);
 const flat = (module: string): string => module.replaceAll('.', '_');
 
-/** Every name a module may have in a file → the module. */
+/** Every name a module, or a tensor that is none's weight or bias, may have in a file → its own. */
 function aliases(shapes: Shapes): Map<string, string> {
-  const modules = Object.keys(shapes).filter((name) => name.endsWith('.weight')).map((name) => name.slice(0, -'.weight'.length));
+  const modules = Object.keys(shapes).filter((name) => !name.endsWith('.bias')).map((name) => name.replace(/\.weight$/, ''));
   return new Map(modules.flatMap((own) => [own, inDiffusers(own)].flatMap((name) =>
     [...PREFIXES.map((p) => p + name), ...FLAT_PREFIXES.map((p) => p + flat(name))].map((alias): [string, string] => [alias, own]))));
 }
@@ -92,8 +95,9 @@ export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> 
     const wrong: string[] = [];
     const all = commonAlpha(weights);
     for (const [module, { a, b, alpha, weight, bias }] of await readModules(weights, shapes)) {
-      const shape = shapes[`${module}.weight`]!;
-      for (const [name, given] of [[`${module}.weight`, weight], [`${module}.bias`, bias]] as const) {
+      const whole = module in shapes ? module : `${module}.weight`;
+      const shape = shapes[whole]!;
+      for (const [name, given] of [[whole, weight], [`${module}.bias`, bias]] as const) {
         if (given && String(given.shape) !== String(shapes[name])) wrong.push(`${name} ${printShapes(given.shape)}, expected ${printShapes(shapes[name] ?? [])}`);
         if (given) differences[name] = given;
       }
@@ -117,10 +121,10 @@ export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> 
 
 const scaled = (t: HostTensor, scale: number): HostTensor => host(Float32Array.from(t.data, (x) => scale * x), t.shape);
 
-/** The weight `name` with the files' additions, each in its strength; the same tensor where they have none. */
-export function mergeFiles(name: string, weight: HostTensor, files: readonly { file: Pick<LoraFile, 'adapters' | 'differences'>; scale: number }[]): HostTensor {
+/** The weight `name` with the LoRAs' additions, each in its strength; the same tensor where they have none. */
+export function mergeFiles(name: string, weight: HostTensor, loras: readonly Lora[]): HostTensor {
   const module = name.replace(/\.weight$/, '');
-  const own = files.map(({ file: { adapters, differences }, scale }) =>
+  const own = loras.map(({ file: { adapters, differences }, scale }) =>
     ({ scale, a: adapters[`${module}.lora_A.weight`], b: adapters[`${module}.lora_B.weight`], difference: differences[name] }));
   if (own.every(({ a, difference }) => !a && !difference)) return weight;
   const sum = Float32Array.from(weight.data);
@@ -139,17 +143,29 @@ const WRITTEN: Record<LoraNaming, { module: (own: string) => string; a: string; 
   kohya: { module: (own) => `lora_unet_${flat(own)}`, a: 'lora_down', b: 'lora_up', alpha: true },
 };
 
+export interface SaveLoraOptions {
+  naming: LoraNaming;
+  /** Of the adapters; becomes part of B, so that every reader's scale is 1. */
+  scale?: number;
+  dtype?: 'F32' | 'F16' | 'BF16';
+  /** Of whole weights, in ComfyUI's naming only: no other has names for them. */
+  differences?: HostParams;
+  metadata?: Readonly<Record<string, string>>;
+}
+
 /**
  * Writes adapters, all or nothing.
  * @param adapters `module.lora_A.weight` and `module.lora_B.weight`
- * @param scale of the adapters; becomes part of B, so that every reader's scale is 1
  */
-export async function saveLora(path: string, adapters: HostParams, { naming, scale = 1, dtype = 'F32', metadata = {} }: { naming: LoraNaming; scale?: number; dtype?: 'F32' | 'F16' | 'BF16'; metadata?: Record<string, string> }): Promise<void> {
+export async function saveLora(path: string, adapters: HostParams, { naming, scale = 1, dtype = 'F32', differences = {}, metadata = {} }: SaveLoraOptions): Promise<void> {
   const { module, a, b, alpha } = WRITTEN[naming];
+  if (naming !== 'comfyui' && Object.keys(differences).length) throw new Error(`[lora] ${naming} has no names for whole differences`);
   const tensors = Object.entries(adapters).flatMap(([name, t]): [string, HostTensor][] => {
     const [, own, half] = /^(.*)\.lora_([AB])\.weight$/.exec(name)!;
     if (half === 'B') return [[`${module(own!)}.${b}.weight`, scaled(t, scale)]];
     return [[`${module(own!)}.${a}.weight`, t], ...(alpha ? [[`${module(own!)}.alpha`, host([t.shape[0]!], [])] as [string, HostTensor]] : [])];
   });
-  await saveTensors(path, Object.fromEntries(tensors), { dtype, metadata });
+  const whole = Object.entries(differences).map(([name, t]): [string, HostTensor] =>
+    [`${module(name.replace(/\.(weight|bias)$/, ''))}.${name.endsWith('.bias') ? 'diff_b' : 'diff'}`, scaled(t, scale)]);
+  await saveTensors(path, Object.fromEntries([...tensors, ...whole]), { dtype, metadata });
 }

@@ -127,7 +127,7 @@ const ENCODERS = { F32: (x: Float32Array) => x, F16: toF16, BF16: toBF16 } as co
  * Tensors in memory as a file; see `writeTensors`.
  * @param dtype of all tensors in the file; u32 and i32 tensors are stored as such
  */
-export async function saveTensors(path: string, tensors: Readonly<Record<string, HostTensor>>, { dtype = 'F32', metadata = {} }: { dtype?: keyof typeof ENCODERS; metadata?: Record<string, string> } = {}): Promise<void> {
+export async function saveTensors(path: string, tensors: Readonly<Record<string, HostTensor>>, { dtype = 'F32', metadata = {} }: { dtype?: keyof typeof ENCODERS; metadata?: Readonly<Record<string, string>> } = {}): Promise<void> {
   const output = (t: HostTensor): Output => {
     const whole = t.dtype === 'i32' ? 'I32' : t.dtype === 'u32' ? 'U32' : undefined;
     return { dtype: whole ?? dtype, shape: t.shape, values: () => [whole ? t.data : ENCODERS[dtype](Float32Array.from(t.data))] };

@@ -3,7 +3,7 @@ import type { Device } from '../../engine/device.ts';
 import { host } from '../../engine/tree.ts';
 import { encodeImage } from '../clip/encode.ts';
 import type { Checkpoint } from '../files/checkpoint.ts';
-import { mergeFiles, type LoraFile } from '../files/lora.ts';
+import { mergeFiles, type Lora } from '../files/lora.ts';
 import { uploadWeights, type WeightType } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';
 import type { HostParams } from '../params.ts';
@@ -39,8 +39,6 @@ async function using<R>(open: () => Promise<Weights>, body: (weights: Weights) =
 /** In megabytes. */
 const loading = (progress: Progress) => (done: number, total: number): void => progress('loading', 'MB', Math.ceil(done / 1e6), Math.ceil(total / 1e6));
 
-export interface Lora { file: LoraFile; scale: number }
-
 /**
  * The DiT on a device. Adapters stay beside the weights; what a LoRA file adds to whole weights becomes part of them.
  * @param dtype of matrices: as they are stored unless given, but f32 becomes bf16, in which Wan runs
@@ -48,7 +46,7 @@ export interface Lora { file: LoraFile; scale: number }
 async function loadNetwork(device: Device, weights: Weights, names: readonly string[], loras: readonly Lora[], dtype: WeightType | undefined, progress: Progress): Promise<Network> {
   const wide = weights.entries.get('patch_embedding.weight')?.dtype === 'F32';
   const base = await uploadWeights(device, weights, { names, dtype: dtype ?? (wide ? 'bf16' : undefined), onProgress: loading(progress) });
-  const whole = loras.map(({ file: { differences }, scale }) => ({ file: { adapters: {}, differences }, scale }));
+  const whole = loras.map(({ file, scale }) => ({ file: { ...file, adapters: {} }, scale }));
   for (const name of new Set(loras.flatMap((l) => Object.keys(l.file.differences)))) {
     const merged = mergeFiles(name, await weights.tensor(name), whole);
     base[name]!.free();
