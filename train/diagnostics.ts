@@ -17,13 +17,13 @@ export function deviation(x: Tensor): Tensor {
 const motion = (x: Tensor): Tensor => x.slice(2, 1).sub(x.slice(2, 0, -1)).abs().mean();
 
 /**
- * Generated latents beside the real ones of the same conditions, both [B,C,F,H,W]:
+ * Generated latents beside the real ones of the same conditions, both [B,C,F,H,W], and the first frame's, if it is given:
  * - `deviation`: their ratio; above 1.15 it is saturation;
  * - `motion`: its ratio; below 0.7 the video is static. Stills have none;
- * - `first`: squared distance in the first latent frame, which image-to-video is given; when it grows, the condition collapses.
+ * - `first`: squared distance in the first latent frame; when it grows, the condition collapses. Text-to-video is not given one.
  */
-export const health = (made: Tensor, real: Tensor): Record<string, Tensor> => ({
+export const health = (made: Tensor, real: Tensor, given: Tensor | undefined): Record<string, Tensor> => ({
   deviation: deviation(made).div(deviation(real)),
   ...(made.shape[2]! > 1 && { motion: motion(made).div(motion(real)) }),
-  first: mse(made.slice(2, 0, 1), real.slice(2, 0, 1)),
+  ...(given && { first: mse(made.slice(2, 0, 1), real.slice(2, 0, 1)) }),
 });

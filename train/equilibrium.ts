@@ -114,7 +114,7 @@ export function generatorGradients(p: EquilibriumConfig, generator: Params, ema:
   const D = (sample: Tensor) => logits(p, backbone, psi, seenAt(p, sample, eps, at.t), at.t, c);
   const loss = ADVERSARIAL[p.loss].generator(D(seen), () => D(x));
   const gD = vjp(loss, constant(1), seen);
-  const metrics: Record<string, Tensor> = { G: loss, gD: length(gD), ...health(seen, x) };
+  const metrics: Record<string, Tensor> = { G: loss, gD: length(gD), ...health(seen, x, c.latent) };
   if (p.lambda === 0) return { grads: vjp(x0, gD, generator), metrics };
 
   const xr = guidedX0(teacher, p.dit, noise(seen, normal(at.key, x.shape), at.score.sigma), at.score, c, p.guidance);

@@ -2,6 +2,7 @@
  * The training commands: each function does one part of the work in `out` and resumes what is there.
  *
  *   out/vae.safetensors, teacher.safetensors, student.safetensors    the models
+ *   out/student.lora.safetensors                                     beside it, where it is adapters of the teacher
  *   out/{vae,data,teacher,phase1,phase2}/                            the runs and the precomputed latents
  */
 import { join } from 'node:path';
@@ -9,6 +10,7 @@ import type { Device } from '../engine/device.ts';
 import { runtime } from '../engine/host.ts';
 import { host } from '../engine/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
+import { saveLora } from '../model/files/lora.ts';
 import type { HostParams } from '../model/params.ts';
 import type { Alarm } from './alarms.ts';
 import { freeTree, toDevice, toHost, type State } from './checkpoint.ts';
@@ -188,6 +190,8 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
     if (!first.chosen) return { done: false, step: first.step, path, phases };
     const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), { phase1: p.phase1, phase2: p.phase2 });
     if (!second.chosen) return { done: false, step: second.step, path, phases };
+    const { mode, alpha, rank } = p.student;
+    if (mode === 'lora') await saveLora(join(w.out, 'student.lora.safetensors'), second.chosen.params, { naming: 'comfyui', scale: alpha / rank, metadata: { base: teacher.hash } });
     await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, second.chosen.params), { preset: p, steps: second.step, vae: vae.hash, teacher: teacher.hash, phases });
     return { done: true, step: second.step, path, phases };
   } finally {

@@ -55,7 +55,7 @@ export function distil(p: PrimingConfig, real: Params, fake: Params, seen: Tenso
     G,
     metrics: {
       G: G.square().mean().sqrt(), gap: gap.abs().mean(), cos: cosine(gap, G), floor: overSample(gap.abs()).lt(p.wmin).mean(),
-      lag: mse(seen, xf).div(mse(seen, xr)), ...health(seen, x),
+      lag: mse(seen, xf).div(mse(seen, xr)), ...health(seen, x, c.latent),
     },
   };
 }

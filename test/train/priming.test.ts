@@ -128,11 +128,13 @@ test('schedules: warm-up, cosine to zero, averages that forget the start; the an
 test('health: contrast, motion and first frame beside the real ones', () => {
   const still = [[1, -1], [1, -1], [3, -3]]; // three frames of two cells
   const video = (frames: number[][]) => host(frames.flat(), [1, 1, frames.length, 1, 2]);
-  const got = onHost([video(still.map((f) => f.map((v) => 2 * v))), video(still)], health);
+  const judge = (made: number[][], real: number[][]) => onHost([video(made), video(real)], (m, r) => health(m, r, r));
+  const got = judge(still.map((f) => f.map((v) => 2 * v)), still);
   assert.equal([got['deviation']!, got['motion']!].map((t) => Number(t.data[0]!.toFixed(12))), [2, 2]);
   assert.is(got['first']!.data[0], 1);
-  assert.is(onHost([video(still.map(() => [1, -1])), video(still)], health)['motion']!.data[0], 0);
-  assert.not.ok('motion' in onHost([video([[1, 2]]), video([[3, 4]])], health), 'a still does not move');
+  assert.is(judge(still.map(() => [1, -1]), still)['motion']!.data[0], 0);
+  assert.not.ok('motion' in judge([[1, 2]], [[3, 4]]), 'a still does not move');
+  assert.not.ok('first' in onHost([video(still), video(still)], (m, r) => health(m, r, undefined)), 'text alone gives no frame');
 });
 
 test.run();

@@ -1,0 +1,92 @@
+/** On a device: a student as adapters, of several steps, from text alone, with IDA; its rollout is its own sampling. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { open } from '../../engine/device.ts';
+import { normal } from '../../engine/functional.ts';
+import { host } from '../../engine/tree.ts';
+import { freeTree, toDevice, toHost, type State } from '../../train/checkpoint.ts';
+import { conditioner, ditConfigOf, latentShape } from '../../train/conditions.ts';
+import type { Shards } from '../../train/data/shards.ts';
+import { noise } from '../../train/flow.ts';
+import type { StudentJob } from '../../train/jobs.ts';
+import { predictX0, timeAt } from '../../train/networks.ts';
+import { equilibriumJob, primingJob } from '../../train/phases.ts';
+import { loadPreset } from '../../train/presets/index.ts';
+import { key } from '../../train/rng.ts';
+import { Rollout } from '../../train/rollout.ts';
+import { close, draw, onHost, weights } from './onhost.ts';
+
+const device = await open();
+const preset = loadPreset('digits-test', [
+  'dit.model_type=t2v', 'dit.num_layers=1', 'phase2.taps=[0]', 'student.mode=lora', 'student.steps=2', 'phase1.fake.ida=0.5',
+  'phase1.fake.warmup=1', 'phase1.fake.updates=1', 'phase2.head.warmup=0',
+]);
+const dit = ditConfigOf(preset);
+const teacher = weights(3, dit);
+
+const records: Shards['records'] = (numbers) => {
+  const made = (role: string, shape: readonly number[]) => draw([numbers.length, ...shape], role);
+  return {
+    latent: made('latent', latentShape(preset)), imageLatent: made('image', latentShape(preset)), firstFrame: made('frame', [1, preset.data.size, preset.data.size]),
+    captions: Array.from(numbers, (i) => `a ${i % 10} moving up`), meta: [],
+  };
+};
+const shards: Shards = { count: 8, made: 'noise', records, batch: (_seed, step, size) => records(Array.from({ length: size }, (_, i) => step + i)) };
+
+async function steps(job: StudentJob, count: number): Promise<State> {
+  let state = toDevice(device, await job.initial()) as State;
+  for (let n = 0; n < count; n++) {
+    const { state: next, metrics } = await job.advance(state, n);
+    state = next;
+    for (const [name, x] of Object.entries(metrics)) assert.ok(Number.isFinite(x) && !(name.endsWith('kipped') && x), `${name} ${x}`);
+    assert.not.ok('first' in metrics, 'text alone gives no first frame');
+  }
+  return state;
+}
+
+test('both phases train adapters alone, and IDA draws the fake model towards the generator', async () => {
+  const job = primingJob(device, preset, shards, teacher);
+  const state = await steps(job, 2);
+  const { generator, fake } = await toHost(state);
+  const names = Object.keys(generator!.params);
+  for (const net of [generator!.params, generator!.ema!, generator!.v, fake!.params]) assert.equal(Object.keys(net), names);
+  assert.ok(names.every((name) => /\.lora_[AB]\.weight$/.test(name)));
+  const B = 'blocks.0.ffn.2.lora_B.weight';
+  assert.ok([generator!, fake!].every((net) => net.params[B]!.data.some((x) => x !== 0)));
+  const net = job.student(state);
+  assert.ok('lora' in net && 'base' in net);
+  freeTree(state);
+  await job.close();
+
+  const second = equilibriumJob(device, preset, shards, teacher, generator!.ema!);
+  const after = await steps(second, 1);
+  assert.equal(Object.keys((await toHost(after))['generator']!.params), names);
+  freeTree(after);
+  await second.close();
+});
+
+test('a rollout is what the student samples down to the level: pure noise, or x0 noised again', async () => {
+  const full = { ...preset, student: { ...preset.student, mode: 'full' as const } };
+  const rollout = new Rollout(device, full, 2);
+  const net = toDevice(device, teacher) as never;
+  const { c } = conditioner(preset).batch(shards, 1, 0, 2, 'rollout');
+  const seen = new Set<number>();
+  for (let step = 0; seen.size < 2; step++) {
+    const { input, t } = await rollout.to(net, net, c, step, 'test');
+    const level = t.sigma.data[0]!;
+    if (seen.has(level)) continue;
+    seen.add(level);
+    const shape = [2, ...latentShape(preset)];
+    const [start, again] = [key(full.seed, step, 'test.start'), key(full.seed, step, 'test.level 1')];
+    const pure = onHost([start], (k) => normal(k, shape));
+    const one = timeAt(dit, host([1, 1], [2]));
+    const expected = level === 1 ? pure : onHost([teacher, pure, one, c, t.sigma, again], (w, x, end, condition, next, k) => noise(predictX0(w, dit, x, end, condition), normal(k, shape), next));
+    const got = host(await input.read(), shape);
+    assert.ok(close(got, expected) < 1e-4, `${close(got, expected)} at ${level}`);
+  }
+  freeTree(net);
+  await rollout.close();
+  assert.ok(device.allocated < 2 ** 20, `${device.allocated} bytes`);
+});
+
+test.run();
