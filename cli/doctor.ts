@@ -85,7 +85,8 @@ export async function doctor(): Promise<void> {
   candidates(info.tried);
   line('tier', `${caps.tier}: ${info.tierReason}`);
   line('features', [...device.features].join(', '));
-  line('used', `f16 ${caps.f16 ? 'yes' : 'no'}, subgroups of ${caps.subgroup || 'no fixed size: not used'}`);
+  line('used', `f16 ${caps.f16 ? 'yes' : 'no'}, subgroups of ${caps.subgroup || 'no fixed size: not used'}, `
+    + `matrix units ${caps.matrix ? `${caps.matrix.M}x${caps.matrix.N}x${caps.matrix.K}${caps.matrix.emulated ? ', emulated' : ''}` : 'none'}`);
   const { limits } = device;
   line('limits', `${caps.maxInvocations} invocations and ${binary(caps.maxWorkgroupBytes)} a workgroup, ${caps.maxStorageBuffers} storage buffers, `
     + `${binary(caps.maxBindingBytes)} a binding, ${binary(limits.maxBufferSize)} a buffer, offsets of ${limits.minStorageBufferOffsetAlignment} B`);

@@ -3,6 +3,7 @@
  * system's, else lavapipe from the user's cache (fetched once), else the embedded SwiftShader, else the runtime's own WebGPU.
  */
 import type { Caps, Tier } from '../kernels/kernel.ts';
+import type { MatrixUnit } from '../kernels/mma.ts';
 import { flags, type Flags } from './flags.ts';
 import { createDawn, dawnUrl, DLOPEN_KEEP, env, nativeGpu, platform, preload, runScript, runtime, withEnv } from './host.ts';
 import { lavapipe, mesaVersion, MIN_MESA, swiftshader, systemVulkan, type AdapterFacts, type Driver, type Log, type Trial } from './software.ts';
@@ -88,18 +89,36 @@ export async function firstThatWorks<T>(order: readonly Source[], attempt: (sour
   throw new NoAdapterError(tried);
 }
 
+/** A shape that the adapter's matrix units compute, as `adapter.info.subgroupMatrixConfigs` lists them. */
+export interface SubgroupMatrix { componentType: string; resultComponentType: string; M: number; N: number; K: number }
+
+/** Shows the tiles of `TIER=matrix` where there are no matrix units: right, and slow. */
+const EMULATED: MatrixUnit = { M: 8, N: 8, K: 8, lanes: 32, emulated: true };
+
+/** The largest unit of f16 operands and f32 sums; its threads must be known when a kernel is written, so subgroups of one size only. */
+function matrixUnit(features: ReadonlySet<string>, lanes: number, shapes: readonly SubgroupMatrix[]): MatrixUnit | undefined {
+  if (!features.has('chromium-experimental-subgroup-matrix') || !features.has('shader-f16') || !lanes) return undefined;
+  const [best] = shapes.filter((s) => s.componentType === 'f16' && s.resultComponentType === 'f32').sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K);
+  return best && { M: best.M, N: best.N, K: best.K, lanes, emulated: false };
+}
+
 /** What planners may use. A CPU driver wants loops and no workgroup memory, everything else tiles. */
 export function capsOf(
   limits: Pick<GPUSupportedLimits, 'maxComputeInvocationsPerWorkgroup' | 'maxComputeWorkgroupStorageSize' | 'maxStorageBuffersPerShaderStage' | 'maxStorageBufferBindingSize'>,
-  features: ReadonlySet<string>, subgroup: { min?: number; max?: number }, software: boolean, wanted: { NO_F16: boolean; TIER?: Tier },
+  features: ReadonlySet<string>, subgroup: { min?: number; max?: number; matrices?: readonly SubgroupMatrix[] }, software: boolean,
+  wanted: { NO_F16: boolean; NO_MATRIX: boolean; TIER?: Tier | 'matrix' },
 ): { caps: Caps; tierReason: string } {
-  const tier = wanted.TIER ?? (software ? 'scalar' : 'tiled');
+  const tier = wanted.TIER === 'matrix' ? 'tiled' : wanted.TIER ?? (software ? 'scalar' : 'tiled');
+  // Deno's WebGPU reports sizes without having the feature: only the feature counts.
+  const lanes = features.has('subgroups') && subgroup.min === subgroup.max ? subgroup.min ?? 0 : 0;
+  const units = wanted.NO_MATRIX || wanted.NO_F16 || wanted.TIER === 'tiled' ? undefined : matrixUnit(features, lanes, subgroup.matrices ?? []);
+  const matrix = units ?? (wanted.TIER === 'matrix' ? EMULATED : undefined);
   return {
     caps: {
       tier,
       f16: features.has('shader-f16') && !wanted.NO_F16,
-      // Deno's WebGPU reports sizes without having the feature: only the feature counts.
-      subgroup: features.has('subgroups') && subgroup.min === subgroup.max ? subgroup.min ?? 0 : 0,
+      subgroup: lanes,
+      ...(matrix && { matrix }),
       maxInvocations: limits.maxComputeInvocationsPerWorkgroup,
       maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
@@ -243,7 +262,10 @@ export async function openAdapter(options: { adapter?: Choice; log?: Log } = {})
   });
   void device.lost.then((lost) => { state.lost = lost; });
   const software = source !== 'null' && (isSoftware(facts) || source === 'lavapipe' || source === 'swiftshader');
-  const { caps, tierReason } = capsOf(device.limits, device.features, { min: adapter.info.subgroupMinSize, max: adapter.info.subgroupMaxSize }, software, flags);
+  const { caps, tierReason } = capsOf(device.limits, device.features, {
+    min: adapter.info.subgroupMinSize, max: adapter.info.subgroupMaxSize,
+    matrices: (adapter.info as { subgroupMatrixConfigs?: readonly SubgroupMatrix[] }).subgroupMatrixConfigs ?? [],
+  }, software, flags);
   const info: AdapterInfo = {
     name: facts.device || facts.description || source, vendor: facts.vendor, driver: facts.description.trim(),
     kind: software || source === 'null' ? 'software' : 'gpu', source, reason: tried.at(-1)!.reason, tried, tierReason,

@@ -37,7 +37,8 @@ const TABLE = {
   NANCHECK: on('stop at the first kernel that writes a non-finite value (slow)'),
   NO_FUSE: on('one kernel per operation'),
   NO_F16: on('pretend that the device has no shader-f16'),
-  TIER: choice('kernel tier, instead of the one that suits the device', 'scalar', 'tiled'),
+  NO_MATRIX: on('no subgroup matrix units'),
+  TIER: choice('kernel tier, instead of the one that suits the device; matrix is emulated where there are no units', 'scalar', 'tiled', 'matrix'),
   VPAE_ADAPTER: choice('where to run, instead of the best that works', 'auto', 'gpu', 'system', 'lavapipe', 'swiftshader', 'native', 'null'),
   NO_FETCH: on('never download the lavapipe software driver'),
 };

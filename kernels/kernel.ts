@@ -6,6 +6,7 @@
  * in the text, so that one configuration compiles once however many shapes use it.
  */
 
+import type { MatrixUnit } from './mma.ts';
 import type { Tuning } from './tuning.ts';
 
 /** bf16 is for storage: kernels read it as f32, none writes it. */
@@ -24,6 +25,8 @@ export interface Caps {
   f16: boolean;
   /** Subgroup size when the device has subgroups of one fixed size (8 on lavapipe, 32 on NVIDIA), else 0. */
   subgroup: number;
+  /** Matrix units for f16 operands and f32 sums; only the `tiled` tier uses them. */
+  matrix?: MatrixUnit;
   maxInvocations: number;
   maxWorkgroupBytes: number;
   maxStorageBuffers: number;
@@ -82,6 +85,8 @@ export interface ShaderSpec {
   buffers: readonly Binding[];
   workgroup: readonly [number, number, number];
   enable?: readonly string[];
+  /** `off, some.rule`. */
+  diagnostics?: readonly string[];
   /** Module-scope functions and variables. */
   functions?: string;
   /** Body of main. `wid`, `lid` (vec3u), `li` (local index), `nwg`, and with subgroups `lane` and `sgs` are at hand. */
@@ -90,7 +95,7 @@ export interface ShaderSpec {
 
 /** Writes the module: uniform struct P at binding 0 (as `p`), storage from binding 1, and the entry point `main`. */
 export function shader(spec: ShaderSpec): string {
-  const lines = (spec.enable ?? []).map((e) => `enable ${e};`);
+  const lines = [...(spec.enable ?? []).map((e) => `enable ${e};`), ...(spec.diagnostics ?? []).map((d) => `diagnostic(${d});`)];
   const fields = spec.params.length ? spec.params : ['unused'];
   lines.push(`struct P { ${fields.map((f) => `${f}: u32`).join(', ')} }`);
   lines.push('@group(0) @binding(0) var<uniform> p: P;');

@@ -1,15 +1,18 @@
 /** Batched matrix multiplication: plan, print the tier's template, and add the ordered reduction when K was split. */
 import {
-  ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Caps, type Dispatch, type Launch,
+  ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader,
+  type Caps, type Dispatch, type Launch, type ShaderSpec,
 } from '../kernel.ts';
 import { nativeHalf, type FloatType } from '../halves.ts';
+import { mma } from '../mma.ts';
+import { matrixFunctions, matrixMain, matrixThreads } from './matrix.ts';
 import { planMatmul, type MatmulDType, type MatmulProblem, type Plan } from './plan.ts';
 import { scalarMain } from './scalar.ts';
 import { tiledFunctions, tiledMain, tiledThreads } from './tiled.ts';
 
 export type { MatmulProblem } from './plan.ts';
 
-const PARAMS = ['M', 'N', 'K', 'tiles', 'tilesM', 'tilesN', 'splits', 'chunk', 'strideA', 'strideB', 'ldA', 'ldB', 'panel'] as const;
+const PARAMS = ['M', 'N', 'K', 'tiles', 'tilesM', 'tilesN', 'splits', 'chunk', 'strideA', 'strideB', 'ldA', 'ldB', 'panel', 'unitK'] as const;
 const element = (dtype: MatmulDType, vec: boolean) => (vec ? `vec4<${dtype}>` : dtype);
 const size = (dtype: FloatType) => (dtype === 'f32' ? 4 : 2);
 
@@ -24,6 +27,30 @@ function putFunction(plan: Plan, dtypeOut: MatmulDType): string {
   ${plan.vec ? `let i = first; y[i / 4u] = ${value('v')};` : `var w = v;
   for (var j = 0u; j < min(4u, p.N - col); j++) { let i = first + j; y[i] = ${value('w[j]')}; }`}
 }`;
+}
+
+type Template = Pick<ShaderSpec, 'workgroup' | 'enable' | 'diagnostics' | 'functions' | 'main'> & { how: string };
+
+function print(plan: Plan, { matrix }: Caps): Template {
+  const { config: c } = plan;
+  if (c.tier === 'scalar') {
+    const subgroups = c.lanes > 1;
+    return {
+      how: `scalar ${c.rows}x${4 * c.cols} ${subgroups ? `sg${c.lanes}` : 'registers'}`, workgroup: [...c.workgroup, 1],
+      enable: subgroups ? ['subgroups'] : [], main: scalarMain(plan, c),
+    };
+  }
+  if (c.tier === 'tiled') {
+    return {
+      how: `tiled ${c.BM}x${c.BN}x${c.BK} ${c.TM}x4`, workgroup: [tiledThreads(c), 1, 1], functions: tiledFunctions(plan, c), main: tiledMain(plan, c),
+    };
+  }
+  const unit = matrix!;
+  const { enable, diagnostics } = mma(unit);
+  return {
+    how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${c.BM}x${c.BN}x${c.BK}/${c.rows}x${c.cols}`,
+    workgroup: [matrixThreads(c, unit), 1, 1], enable, diagnostics, functions: matrixFunctions(plan, c, unit), main: matrixMain(plan, c, unit),
+  };
 }
 
 /**
@@ -41,23 +68,20 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const scratchSlot = 3 + extra.length;
   const count = batch * M * N;
   const tiles = batch * splits * plan.tilesM * plan.tilesN;
-  const unit = vec ? 4 : 1;
+  const width = vec ? 4 : 1;
   const f16 = [p.dtypeA, p.dtypeB, split ? 'f32' : p.dtypeOut].some((d) => nativeHalf(caps, d));
   const halves = [a.dtype, b.dtype].filter((d) => d !== 'f32').join(' ');
-  const subgroups = config.tier === 'scalar' && config.lanes > 1;
   const fused = split ? undefined : p.epilogue;
   const outBytes = count * size(p.dtypeOut);
   const values: Record<(typeof PARAMS)[number], number> = {
     M, N, K, tiles, tilesM: plan.tilesM, tilesN: plan.tilesN, splits, chunk: plan.chunk,
-    strideA: a.stride / unit, strideB: b.stride / unit, ldA: a.ld / unit, ldB: b.ld / unit,
-    panel: config.tier === 'tiled' ? config.BK / 4 : 0,
+    strideA: a.stride / width, strideB: b.stride / width, ldA: a.ld / width, ldB: b.ld / width,
+    panel: config.tier === 'tiled' ? config.BK / 4 : config.tier === 'matrix' ? config.BK : 0, unitK: caps.matrix?.K ?? 0,
   };
-  const how = config.tier === 'scalar'
-    ? `scalar ${config.rows}x${4 * config.cols} ${subgroups ? `sg${config.lanes}` : 'registers'}`
-    : `tiled ${config.BM}x${config.BN}x${config.BK} ${config.TM}x4`;
+  const template = print(plan, caps);
   const flags = [a.trans && 'ta', b.trans && 'tb', vec ? 'vec' : 'plain', vec && plan.ragged && 'ragged', halves, split && `split${splits}`];
   const product: Dispatch = {
-    label: `matmul ${how} ${flags.filter(Boolean).join(' ')} ${batch}x${M}x${N}x${K}`,
+    label: `matmul ${template.how} ${flags.filter(Boolean).join(' ')} ${batch}x${M}x${N}x${K}`,
     wgsl: shader({
       params: [...PARAMS, ...(fused ? extraParams.map(([n]) => n) : [])],
       buffers: [
@@ -66,13 +90,13 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
         { name: 'y', type: element(split ? 'f32' : p.dtypeOut, vec), access: 'read_write' },
         ...(fused ? extra : []),
       ],
-      workgroup: config.tier === 'scalar' ? [...config.workgroup, 1] : [tiledThreads(config), 1, 1],
-      enable: [...(f16 ? ['f16'] : []), ...(subgroups ? ['subgroups'] : [])],
+      workgroup: template.workgroup,
+      enable: [...new Set([...(f16 ? ['f16'] : []), ...(template.enable ?? [])])],
+      diagnostics: template.diagnostics ?? [],
       functions: [
-        ...new Set([read.a.functions, read.b.functions]), split ? '' : epilogueFunction(fused, vec ? 4 : 1), putFunction(plan, p.dtypeOut),
-        config.tier === 'tiled' ? tiledFunctions(plan, config) : '',
+        ...new Set([read.a.functions, read.b.functions]), split ? '' : epilogueFunction(fused, vec ? 4 : 1), putFunction(plan, p.dtypeOut), template.functions ?? '',
       ].join('\n'),
-      main: config.tier === 'scalar' ? scalarMain(plan, config) : tiledMain(plan, config),
+      main: template.main,
     }),
     grid: foldGrid(tiles),
     params: [...PARAMS.map((n) => values[n]), ...(fused ? extraParams.map(([, v]) => v) : [])],
@@ -82,7 +106,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   };
   if (!split) return { dispatches: [product], scratch: [] };
 
-  const groups = ceilDiv(count / unit, 64);
+  const groups = ceilDiv(count / width, 64);
   const reduce: Dispatch = {
     label: `matmul reduce ${vec ? 'vec' : 'plain'} ${splits}x${batch}x${M}x${N}`,
     wgsl: shader({
@@ -100,10 +124,10 @@ let at = (wid.x + wid.y * nwg.x) * 64u + li;
 if (at >= p.count) { return; }
 var sum = parts[at];
 for (var s = 1u; s < p.splits; s++) { sum += parts[s * p.count + at]; }
-y[at] = ${element(p.dtypeOut, vec)}(epilogue(sum, at * ${unit}u));`,
+y[at] = ${element(p.dtypeOut, vec)}(epilogue(sum, at * ${width}u));`,
     }),
     grid: foldGrid(groups),
-    params: [count / unit, splits, ...extraParams.map(([, v]) => v)],
+    params: [count / width, splits, ...extraParams.map(([, v]) => v)],
     bind: [scratchSlot, 2, ...extraSlots],
     flops: splits * count,
     bytes: splits * count * 4 + outBytes,

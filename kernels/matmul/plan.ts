@@ -1,7 +1,9 @@
 /** Matmul planner: (capabilities, problem) → normalised shape and configuration. Pure; the templates only print what it decides. */
 import { floatReader, type FloatReader, type FloatType } from '../halves.ts';
 import { ceilDiv, type Access, type Caps, type Epilogue } from '../kernel.ts';
+import type { MatrixUnit } from '../mma.ts';
 import { choose, combinations, near } from '../tuning.ts';
+import { matrixBytes, matrixThreads } from './matrix.ts';
 
 export type MatmulDType = 'f32' | 'f16';
 
@@ -64,7 +66,17 @@ export interface TiledConfig {
   TM: number;
 }
 
-export type MatmulConfig = ScalarConfig | TiledConfig;
+/** `matrix`: a workgroup of rows × cols subgroups makes BM × BN of the output by matrix units, from panels of BK in workgroup memory. */
+export interface MatrixConfig {
+  tier: 'matrix';
+  BM: number;
+  BN: number;
+  BK: number;
+  rows: number;
+  cols: number;
+}
+
+export type MatmulConfig = ScalarConfig | TiledConfig | MatrixConfig;
 
 export interface Plan {
   shape: Shape;
@@ -117,16 +129,37 @@ function tiledConfig(caps: Caps, s: Shape): TiledConfig {
   return fits.find((t) => t.BM < 2 * s.M && tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ?? fits.at(-1)!;
 }
 
+/** Largest first: 1024 sums a subgroup, more would spill (measured on an A100 by others). */
+const MATRIX_TILES: readonly MatrixConfig[] = [
+  { tier: 'matrix', BM: 64, BN: 128, BK: 16, rows: 2, cols: 4 },
+  { tier: 'matrix', BM: 64, BN: 64, BK: 32, rows: 2, cols: 2 },
+  { tier: 'matrix', BM: 32, BN: 32, BK: 16, rows: 2, cols: 2 },
+];
+
+const fitsUnit = (caps: Caps, unit: MatrixUnit) => (c: MatrixConfig): boolean =>
+  (c.BM / c.rows) % unit.M === 0 && (c.BN / c.cols) % unit.N === 0 && c.BK % unit.K === 0
+  && matrixThreads(c, unit) <= caps.maxInvocations && matrixBytes(c, unit) <= caps.maxWorkgroupBytes;
+
+/** Units round their operands to f16: they serve where both are no finer. Flat products read too little to gain from them. */
+function matrixConfig(caps: Caps, s: Shape): MatrixConfig | undefined {
+  const unit = caps.matrix;
+  if (!unit || s.a.dtype !== 'f16' || s.b.dtype !== 'f16' || s.M <= FLAT_TILE.BM) return undefined;
+  const fits = MATRIX_TILES.filter(fitsUnit(caps, unit));
+  return fits.find((t) => tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ?? fits.at(-1);
+}
+
 /** The configurations that the templates can print for this device. */
-function configs(caps: Caps): MatmulConfig[] {
+function configs(caps: Caps, shape: Shape): MatmulConfig[] {
   if (caps.tier === 'tiled') {
-    return combinations<Omit<TiledConfig, 'tier'>>({ BM: [16, 32, 64, 128], BN: [32, 64, 128], BK: [8, 16, 32], TM: [4, 8] })
+    const units = matrixConfig(caps, shape) ? MATRIX_TILES.filter(fitsUnit(caps, caps.matrix!)) : [];
+    const tiles = combinations<Omit<TiledConfig, 'tier'>>({ BM: [16, 32, 64, 128], BN: [32, 64, 128], BK: [8, 16, 32], TM: [4, 8] })
       .map((c) => ({ tier: 'tiled' as const, ...c }))
       .filter(({ BM, BN, BK, TM }) => {
         const threads = (BM * BN) / (4 * TM);
         return BM % TM === 0 && threads >= 32 && threads <= caps.maxInvocations && ((BM + BN) * BK) / 16 <= threads
           && 4 * BK * (BM + BN + 8) <= caps.maxWorkgroupBytes;
       });
+    return [...units, ...tiles];
   }
   const lanes = caps.subgroup || 1;
   const [rows, workgroups] = lanes > 1 ? [[4, 8, 16, 32], [[lanes, 1]]] : [[4, 8], [[8, 4], [32, 1], [16, 2]]];
@@ -141,8 +174,8 @@ const classOf = ({ batch, M, N, K, a, b }: Shape): string =>
 export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
   const shape = normalise(p);
   const { M, N, K, a, b } = shape;
-  const rule = caps.tier === 'scalar' ? scalarConfig(caps, shape) : tiledConfig(caps, shape);
-  const config = choose(caps, { family: 'matmul', shape: classOf(shape), problem: p, rule, options: () => configs(caps) });
+  const rule = caps.tier === 'scalar' ? scalarConfig(caps, shape) : matrixConfig(caps, shape) ?? tiledConfig(caps, shape);
+  const config = choose(caps, { family: 'matmul', shape: classOf(shape), problem: p, rule, options: () => configs(caps, shape) });
   const [rows, cols, step] = config.tier === 'scalar'
     ? [config.rows * config.workgroup[1], 4 * config.cols * config.workgroup[0], 4]
     : [config.BM, config.BN, config.BK];
@@ -159,6 +192,27 @@ export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
     splits: Math.max(1, ceilDiv(K, chunk)), chunk,
   };
 }
+
+/** Tiles of this many rows are made one column after another, so that workgroups that run at one time read the same panels. */
+const BAND = 8;
+
+/** Which tile a workgroup makes: `row0`, `col0`, its part of K and its matrix of the batch. */
+export const order = (rows: number, cols: number): string => `
+let tile = wid.x + wid.y * nwg.x;
+if (tile >= p.tiles) { return; }
+let slice = tile / (p.tilesM * p.tilesN);
+let part = slice % p.splits;
+let batch = slice / p.splits;
+let inSlice = tile % (p.tilesM * p.tilesN);
+let band = inSlice / (${BAND}u * p.tilesN) * ${BAND}u;
+let height = min(${BAND}u, p.tilesM - band);
+let inBand = inSlice % (${BAND}u * p.tilesN);
+let row0 = (band + inBand % height) * ${rows}u;
+let col0 = inBand / height * ${cols}u;
+let k0 = part * p.chunk;
+let k1 = min(p.K, k0 + p.chunk);
+let baseA = batch * p.strideA;
+let baseB = batch * p.strideB;`;
 
 export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 export const XYZW = ['x', 'y', 'z', 'w'] as const;

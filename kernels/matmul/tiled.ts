@@ -4,12 +4,12 @@
  * one 4 × 4 block of a or b, transposed in registers where k is the contiguous axis, and loads the next panel's block
  * before it computes on this one, which hides the loads.
  */
-import { range, XYZW, type Operand, type Plan, type TiledConfig } from './plan.ts';
+import { order, range, XYZW, type Operand, type Plan, type TiledConfig } from './plan.ts';
 
 export const tiledThreads = (c: TiledConfig) => (c.BM * c.BN) / (4 * c.TM);
 
 /** `fetchA(base, i, k, end)`: block row q of the 4 × 4 block at (i, k), as it lies in memory; zero outside. */
-function fetch(name: 'a' | 'b', o: Operand, extent: string, { vec, read }: Plan): string {
+export function fetch(name: 'a' | 'b', o: Operand, extent: string, { vec, read }: Plan): string {
   const [r, c, rEnd, cEnd] = o.trans === (name === 'a') ? ['k + q', 'i', 'end', extent] : ['i + q', 'k', extent, 'end'];
   const ld = name === 'a' ? 'p.ldA' : 'p.ldB';
   const body = vec
@@ -39,18 +39,7 @@ export function tiledMain(plan: Plan, c: TiledConfig): string {
     const value = transpose ? `vec4f(${range(4).map((j) => `r${j}.${XYZW[q]}`).join(', ')})` : `r${q}`;
     return `${tile}[(4u * bk + ${q}u) * ${ld}u + bi] = ${value};`;
   }).join('\n');
-  const text = [`
-let tile = wid.x + wid.y * nwg.x;
-if (tile >= p.tiles) { return; }
-let slice = tile / (p.tilesM * p.tilesN);
-let part = slice % p.splits;
-let batch = slice / p.splits;
-let row0 = ((tile / p.tilesN) % p.tilesM) * ${c.BM}u;
-let col0 = (tile % p.tilesN) * ${c.BN}u;
-let k0 = part * p.chunk;
-let k1 = min(p.K, k0 + p.chunk);
-let baseA = batch * p.strideA;
-let baseB = batch * p.strideB;
+  const text = [`${order(c.BM, c.BN)}
 let tx = li % ${c.BN / 4}u;
 let ty = li / ${c.BN / 4}u;
 let forA = li < ${blocksA}u;

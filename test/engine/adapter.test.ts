@@ -70,13 +70,26 @@ test('Mesa versions of adapters and packages', () => {
 test('capabilities', () => {
   const limits = { maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 32768, maxStorageBuffersPerShaderStage: 10, maxStorageBufferBindingSize: 2 ** 27 };
   const all = new Set(['shader-f16', 'subgroups']);
-  const gpu = capsOf(limits, all, { min: 32, max: 32 }, false, { NO_F16: false }).caps;
+  const wanted = { NO_F16: false, NO_MATRIX: false };
+  const gpu = capsOf(limits, all, { min: 32, max: 32 }, false, wanted).caps;
   assert.equal(gpu, { tier: 'tiled', f16: true, subgroup: 32, maxInvocations: 256, maxWorkgroupBytes: 32768, maxStorageBuffers: 10, maxBindingBytes: 2 ** 27 });
-  assert.is(capsOf(limits, all, { min: 8, max: 32 }, false, { NO_F16: false }).caps.subgroup, 0);
-  assert.is(capsOf(limits, new Set(), { min: 8, max: 8 }, true, { NO_F16: false }).caps.subgroup, 0);
-  assert.is(capsOf(limits, all, {}, true, { NO_F16: true }).caps.f16, false);
-  assert.is(capsOf(limits, all, {}, true, { NO_F16: false }).caps.tier, 'scalar');
-  assert.is(capsOf(limits, all, {}, true, { NO_F16: false, TIER: 'tiled' }).caps.tier, 'tiled');
+  assert.is(capsOf(limits, all, { min: 8, max: 32 }, false, wanted).caps.subgroup, 0);
+  assert.is(capsOf(limits, new Set(), { min: 8, max: 8 }, true, wanted).caps.subgroup, 0);
+  assert.is(capsOf(limits, all, {}, true, { ...wanted, NO_F16: true }).caps.f16, false);
+  assert.is(capsOf(limits, all, {}, true, wanted).caps.tier, 'scalar');
+  assert.is(capsOf(limits, all, {}, true, { ...wanted, TIER: 'tiled' }).caps.tier, 'tiled');
+});
+
+test('matrix units: the largest of f16 operands and f32 sums, for subgroups of one size', () => {
+  const limits = { maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 32768, maxStorageBuffersPerShaderStage: 10, maxStorageBufferBindingSize: 2 ** 27 };
+  const all = new Set(['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix']);
+  const shape = (n: number, resultComponentType = 'f32') => ({ componentType: 'f16', resultComponentType, M: n, N: n, K: n });
+  const unit = (size: { min: number; max: number }, wanted: object) =>
+    capsOf(limits, all, { ...size, matrices: [shape(8), shape(16), shape(32, 'f16')] }, false, { NO_F16: false, NO_MATRIX: false, ...wanted }).caps.matrix;
+  assert.equal(unit({ min: 32, max: 32 }, {}), { M: 16, N: 16, K: 16, lanes: 32, emulated: false });
+  assert.is(unit({ min: 16, max: 32 }, {}), undefined);
+  for (const off of [{ NO_MATRIX: true }, { NO_F16: true }, { TIER: 'tiled' }]) assert.is(unit({ min: 32, max: 32 }, off), undefined);
+  assert.is(unit({ min: 16, max: 32 }, { TIER: 'matrix' })?.emulated, true);
 });
 
 test('flags', () => {

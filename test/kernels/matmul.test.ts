@@ -3,6 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { f32bits, type Caps, type Epilogue } from '../../kernels/kernel.ts';
 import { matmul, type MatmulProblem } from '../../kernels/matmul/index.ts';
+import type { MatrixUnit } from '../../kernels/mma.ts';
 import { launch, openNull, openTest, validate } from './harness.ts';
 
 const { caps } = await openTest();
@@ -115,6 +116,35 @@ test('weights in half precision, whether or not the adapter has a type for it', 
   }
 });
 
+test('matrix units, emulated: operands in f16, sums in f32', async () => {
+  const f16 = { dtypeA: 'f16', dtypeB: 'f16' } as const;
+  const unit: MatrixUnit = { M: 8, N: 8, K: 8, lanes: 32, emulated: true };
+  const on: Caps = { ...caps, tier: 'tiled', matrix: unit };
+  for (const [transA, transB] of TRANSPOSES) {
+    const l = await check(on, { M: 40, N: 68, K: 24, transA, transB, ...f16 });
+    assert.match(l.dispatches[0]!.label, 'matrix 8x8x8 emulated 32x32x16/2x2');
+    await check(on, { M: 37, N: 71, K: 23, transA, transB, ...f16 });
+  }
+  await check(on, { batch: 2, M: 20, N: 36, K: 700, ...f16 }); // split
+  const large = await check({ ...on, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: true } }, { batch: 130, M: 33, N: 65, K: 20, ...f16 });
+  assert.match(large.dispatches[0]!.label, '64x128x16/2x4');
+  for (const [M, N, K] of [[36, 68, 24], [37, 71, 23]] as const) {
+    const bias = random(N, 5);
+    await check(on, { M, N, K, ...f16, epilogue: biasGelu(N, 1.5) }, [bias], (v, col) => {
+      const x = v + bias[col]!;
+      return 1.5 * 0.5 * x * (1 + Math.tanh(0.7978845608 * (x + 0.044715 * x ** 3)));
+    });
+  }
+});
+
+test('matrix units serve half operands only, and rows enough for a tile', () => {
+  const on: Caps = { ...caps, tier: 'tiled', matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false } };
+  const tier = (c: Partial<MatmulProblem>) => matmul(on, { ...BASE, M: 512, N: 512, K: 512, ...c }).dispatches[0]!.label.split(' ')[1];
+  assert.is(tier({ dtypeA: 'f16', dtypeB: 'f16' }), 'matrix');
+  assert.is(tier({ dtypeA: 'f32', dtypeB: 'f16' }), 'tiled');
+  assert.is(tier({ dtypeA: 'f16', dtypeB: 'f16', M: 8 }), 'tiled');
+});
+
 /** gelu(v + bias[column]), scaled: a buffer and a uniform word. */
 const biasGelu = (N: number, scale: number): Epilogue => ({
   buffers: [{ name: 'bias', type: 'f32', access: 'read' }],
@@ -141,7 +171,9 @@ test('an epilogue of bias and gelu, whole and after a split', async () => {
 
 test('all WGSL is valid under base limits', async () => {
   const base: Caps = { ...(await openNull()).caps, f16: true, maxInvocations: 256, maxWorkgroupBytes: 16384, maxStorageBuffers: 8 };
-  for (const on of [{ tier: 'tiled' as const, subgroup: 32 }, ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup }))]) {
+  const units = [[16, 16, 16], [8, 8, 8], [8, 16, 16]].map(([M, N, K]): MatrixUnit => ({ M: M!, N: N!, K: K!, lanes: 32, emulated: false }));
+  const tiled = { tier: 'tiled' as const, subgroup: 32 };
+  for (const on of [tiled, ...units.map((matrix) => ({ ...tiled, matrix })), ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup }))]) {
     for (const [transA, transB] of TRANSPOSES) for (const [M, N, K] of [[2048, 2048, 64], [64, 64, 4096], [3, 7, 5], [513, 511, 33], [100, 100, 30]] as const) {
       for (const dtype of ['f32', 'f16', 'bf16'] as const) {
         const l = matmul({ ...base, ...on }, { ...BASE, M, N, K, transA, transB, dtypeA: dtype, dtypeB: dtype, dtypeOut: dtype === 'bf16' ? 'f32' : dtype, epilogue: biasGelu(N, 1) });

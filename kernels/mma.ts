@@ -1,0 +1,71 @@
+/**
+ * Subgroup matrices: the one place that prints WGSL of `chromium_experimental_subgroup_matrix`, and the same tiles in plain WGSL
+ * for devices that lack them, so that a kernel's numerics (operands rounded to f16, sums in f32) are tested without a GPU.
+ */
+
+/** result[M, N] += left[M, K] · right[K, N], one at a time by the `lanes` threads of a subgroup. */
+export interface MatrixUnit {
+  M: number;
+  N: number;
+  K: number;
+  lanes: number;
+  /** Printed as loops over workgroup memory. */
+  emulated: boolean;
+}
+
+export interface Mma {
+  enable: readonly string[];
+  diagnostics: readonly string[];
+  /** Element type of operand tiles in workgroup memory, and a vec4f rounded for them: four expressions. */
+  element: 'f16' | 'f32';
+  round(v: string): string;
+  /** Declares a result of zeros. */
+  zeros(name: string): string;
+  /** Takes an operand from an array in workgroup memory: element (r, c) lies at `at` + r·ld + c, or + c·ld + r if `across`. */
+  load(side: 'left' | 'right', name: string, tile: string, at: string, ld: number, across: boolean): string;
+  /** `acc` += left · right; no barrier may stand between the loads and this. */
+  multiply(acc: string, left: string, right: string): string;
+  /** Row by row into an array<f32> in workgroup memory. */
+  store(acc: string, tile: string, at: string, ld: number): string;
+}
+
+export const mma = (unit: MatrixUnit): Mma => (unit.emulated ? emulation(unit) : native(unit));
+
+function native({ M, N, K }: MatrixUnit): Mma {
+  const type = { left: `subgroup_matrix_left<f16, ${K}, ${M}>`, right: `subgroup_matrix_right<f16, ${N}, ${K}>` }; // columns, rows
+  const result = `subgroup_matrix_result<f32, ${N}, ${M}>`;
+  return {
+    enable: ['f16', 'chromium_experimental_subgroup_matrix'],
+    diagnostics: ['off, chromium.subgroup_matrix_uniformity'], // places depend on the subgroup, which Tint can't see to be uniform in it
+    element: 'f16',
+    round: (v) => `vec4h(${v})`,
+    zeros: (name) => `var ${name}: ${result};`,
+    load: (side, name, tile, at, ld, across) =>
+      `let ${name} = subgroupMatrixLoad<${type[side]}, ${across ? 'col_major' : 'row_major'}>(&${tile}, ${at}, ${ld}u);`,
+    multiply: (acc, left, right) => `${acc} = subgroupMatrixMultiplyAccumulate(${left}, ${right}, ${acc});`,
+    store: (acc, tile, at, ld) => `subgroupMatrixStore<row_major>(&${tile}, ${at}, ${acc}, ${ld}u);`,
+  };
+}
+
+/** Lane l holds the elements l, l + lanes, … of a result; an operand is the place where it lies. Loops run to `p.unitK`, so that no driver unrolls them. */
+function emulation({ M, N, lanes }: MatrixUnit): Mma {
+  const held = (M * N) / lanes;
+  const operands = new Map<string, { tile: string; ld: number; across: boolean }>();
+  const element = (name: string, r: string, c: string): string => {
+    const { tile, ld, across } = operands.get(name)!;
+    return `${tile}[${name} + ${across ? c : r} * ${ld}u + ${across ? r : c}]`;
+  };
+  const each = (body: string) => `for (var j = 0u; j < ${held}u; j++) { let r = (j * ${lanes}u + li % ${lanes}u) / ${N}u; let c = (j * ${lanes}u + li % ${lanes}u) % ${N}u; ${body} }`;
+  return {
+    enable: [], diagnostics: [], element: 'f32',
+    round: (v) => `quantizeToF16(${v})`,
+    zeros: (name) => `var ${name}: array<f32, ${held}>;`,
+    load(_side, name, tile, at, ld, across) {
+      operands.set(name, { tile, ld, across });
+      return `let ${name} = ${at};`;
+    },
+    multiply: (acc, left, right) =>
+      each(`for (var k = 0u; k < p.unitK; k++) { ${acc}[j] = fma(${element(left, 'r', 'k')}, ${element(right, 'k', 'c')}, ${acc}[j]); }`),
+    store: (acc, tile, at, ld) => each(`${tile}[${at} + r * ${ld}u + c] = ${acc}[j];`),
+  };
+}
