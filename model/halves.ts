@@ -1,4 +1,4 @@
-/** f16 and bf16 as bit patterns: conversion to and from f32, round to nearest, ties to even. */
+/** f16 and bf16 as bit patterns: conversion to and from f32, round to nearest, ties to even; and from eight bits. */
 
 const word = new Uint32Array(1);
 const float = new Float32Array(word.buffer);
@@ -66,4 +66,14 @@ export function toBF16(values: Float32Array): Uint16Array<ArrayBuffer> {
     out[i] = nan ? (bits >>> 16) | 0x40 : (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
   }
   return out;
+}
+
+/** Sign, four bits of exponent, three of mantissa: no infinities, NaN where all seven bits are set ("fn"). */
+export function fromF8E4M3(bits: Uint8Array): Float32Array<ArrayBuffer> {
+  const table = Float32Array.from({ length: 256 }, (_, b) => {
+    const exponent = (b >> 3) & 15, mantissa = b & 7;
+    const magnitude = (b & 127) === 127 ? NaN : exponent ? (8 + mantissa) * 2 ** (exponent - 10) : mantissa * 2 ** -9;
+    return b & 128 ? -magnitude : magnitude;
+  });
+  return Float32Array.from(bits, (b) => table[b]!);
 }

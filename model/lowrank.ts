@@ -18,14 +18,15 @@ const ITERATIONS = 3;
  * (Halko, Martinsson and Tropp, arXiv 0909.4061, algorithm 4.4).
  */
 export function lowRank(d: Float32Array, outputs: number, inputs: number, rank: number): LowRank {
+  const shape = [outputs, inputs] as const;
   const k = Math.min(rank, outputs, inputs);
   let z = Float64Array.from(draw('normal', 0, 'subspace', inputs * k)); // [in, k]
-  let q = orthonormal(times(d, z, outputs, inputs, k), k);
+  let q = orthonormal(times(d, z, shape, k), k);
   for (let i = 0; i < ITERATIONS; i++) {
-    z = orthonormal(timesTransposed(d, q, outputs, inputs, k), k);
-    q = orthonormal(times(d, z, outputs, inputs, k), k);
+    z = orthonormal(times(d, q, shape, k, true), k);
+    q = orthonormal(times(d, z, shape, k), k);
   }
-  const coefficients = timesTransposed(d, q, outputs, inputs, k); // dᵀ Q = Aᵀ
+  const coefficients = times(d, q, shape, k, true); // dᵀ Q = Aᵀ
   const a = new Float32Array(k * inputs);
   for (let i = 0; i < inputs; i++) for (let c = 0; c < k; c++) a[c * inputs + i] = coefficients[i * k + c]!;
   const norm = squares(d);
@@ -38,25 +39,13 @@ const squares = (x: Float32Array | Float64Array): number => {
   return sum;
 };
 
-/** d [m, n] · z [n, k]. */
-function times(d: Float32Array, z: Float64Array, m: number, n: number, k: number): Float64Array<ArrayBuffer> {
-  const y = new Float64Array(m * k);
+/** d [m, n] · z [n, k], or dᵀ · z [m, k]. */
+function times(d: Float32Array, z: Float64Array, [m, n]: readonly [number, number], k: number, transposed = false): Float64Array<ArrayBuffer> {
+  const y = new Float64Array((transposed ? n : m) * k);
   for (let i = 0; i < m; i++) {
     for (let j = 0; j < n; j++) {
       const x = d[i * n + j]!;
-      for (let c = 0, to = i * k, from = j * k; c < k; c++) y[to + c]! += x * z[from + c]!;
-    }
-  }
-  return y;
-}
-
-/** dᵀ [n, m] · q [m, k]. */
-function timesTransposed(d: Float32Array, q: Float64Array, m: number, n: number, k: number): Float64Array<ArrayBuffer> {
-  const y = new Float64Array(n * k);
-  for (let i = 0; i < m; i++) {
-    for (let j = 0; j < n; j++) {
-      const x = d[i * n + j]!;
-      for (let c = 0, to = j * k, from = i * k; c < k; c++) y[to + c]! += x * q[from + c]!;
+      for (let c = 0, to = (transposed ? j : i) * k, from = (transposed ? i : j) * k; c < k; c++) y[to + c]! += x * z[from + c]!;
     }
   }
   return y;

@@ -12,6 +12,8 @@ export interface Naming {
   readonly theirs: (own: string) => readonly string[];
   /** Of theirs, those that no model of ours has. */
   readonly extra?: RegExp;
+  /** Of ours, those that lack axes of size 1 there. */
+  readonly flat?: RegExp;
 }
 
 type Rules = readonly (readonly [RegExp, string])[];
@@ -109,6 +111,7 @@ export const transformersCLIP: Naming = {
     return /\.attn\.to_qkv\./.test(own) ? ['q', 'k', 'v'].map((x) => names[0]!.replace('.attn.to_qkv.', `.self_attn.${x}_proj.`)) : names;
   },
   extra: /\.position_ids$|^visual_projection\./,
+  flat: /_embedding$/,
 };
 
 /** Wan's file holds the text tower too. */
@@ -116,12 +119,12 @@ export const wanCLIP: Naming = { ...OWN, extra: /^textual\.|^log_scale$/ };
 
 const sameButOnes = (a: readonly number[], b: readonly number[]): boolean => String(a.filter((n) => n !== 1)) === String(b.filter((n) => n !== 1));
 
-/** Tensors one after the other along the first axis. */
-function join(path: string, own: string, shape: readonly number[], parts: readonly StoredTensor[]): StoredTensor {
+/** Tensors one after the other along the first axis, as `shape` if it differs in axes of size 1. */
+function join(path: string, own: string, shape: readonly number[] | undefined, parts: readonly StoredTensor[]): StoredTensor {
   const [{ dtype, shape: [, ...inner] }] = parts as [StoredTensor];
   if (parts.some((t) => t.dtype !== dtype)) throw new WeightsError('weights', path, few(`dtypes where ${own} needs one`, parts.map((t) => t.dtype)));
   const joined = parts.length > 1 ? [parts.reduce((n, t) => n + t.shape[0]!, 0), ...inner] : parts[0]!.shape;
-  return { dtype, shape: sameButOnes(joined, shape) ? shape : joined, pieces: parts.flatMap((t) => t.pieces) };
+  return { dtype, shape: shape && sameButOnes(joined, shape) ? shape : joined, pieces: parts.flatMap((t) => t.pieces) };
 }
 
 /**
@@ -138,7 +141,7 @@ export function inOwnNames(weights: Weights, expected: Shapes, namings: readonly
     for (const name of names) {
       const parts = naming.theirs(name).map((n) => tensors.get(n));
       if (!parts.every((p) => p !== undefined)) continue;
-      own.set(name, join(weights.path, name, expected[name]!, parts));
+      own.set(name, join(weights.path, name, naming.flat?.test(name) ? expected[name] : undefined, parts));
       for (const n of naming.theirs(name)) rest.delete(n);
     }
     return new Map([...own, ...rest]);

@@ -1,14 +1,22 @@
 /** Tensors as they lie in files: their types, where their values stand, and the one kind of error that a bad file gives. */
 import { open, type FileHandle } from 'node:fs/promises';
 import { numel } from '../../kernels/kernel.ts';
+import { fromBF16, fromF16, fromF8E4M3 } from '../halves.ts';
 
-/** f16 and bf16 are held as their bits. */
+/** f16, bf16 and the eight-bit floats are held as their bits. */
 export const ARRAYS = {
-  F64: Float64Array, F32: Float32Array, F16: Uint16Array, BF16: Uint16Array,
+  F64: Float64Array, F32: Float32Array, F16: Uint16Array, BF16: Uint16Array, F8_E4M3: Uint8Array, F8_E5M2: Uint8Array,
   I64: BigInt64Array, U64: BigUint64Array, I32: Int32Array, U32: Uint32Array, I16: Int16Array, U16: Uint16Array, I8: Int8Array, U8: Uint8Array, BOOL: Uint8Array,
 } as const;
 export type StoredType = keyof typeof ARRAYS;
 export type StoredData = InstanceType<(typeof ARRAYS)[StoredType]>;
+
+/** Stored floats as f32; absent for whole numbers. */
+export const FLOATS: Partial<Record<StoredType, (x: StoredData) => Float32Array>> = {
+  F64: (x) => Float32Array.from(x as Float64Array), F32: (x) => x as Float32Array,
+  F16: (x) => fromF16(x as Uint16Array), BF16: (x) => fromBF16(x as Uint16Array),
+  F8_E4M3: (x) => fromF8E4M3(x as Uint8Array), F8_E5M2: (x) => fromF16(Uint16Array.from(x as Uint8Array, (bits) => bits << 8)), // f16 without its low byte
+};
 
 export const bytesPer = (dtype: StoredType): number => ARRAYS[dtype].BYTES_PER_ELEMENT;
 

@@ -2,8 +2,8 @@
 import type { Device } from '../../engine/device.ts';
 import type { NDArray } from '../../engine/ndarray.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
-import { fromBF16, fromF16, toBF16, toF16 } from '../halves.ts';
-import { bytesPer, WeightsError, type StoredData, type StoredType } from './stored.ts';
+import { toBF16, toF16 } from '../halves.ts';
+import { bytesPer, FLOATS, WeightsError, type StoredType } from './stored.ts';
 import { CHUNK_BYTES, type Weights } from './weights.ts';
 
 /** How weights lie on a device. */
@@ -15,9 +15,6 @@ const QUEUED_BYTES = 2 ** 25;
 /** Host memory that uploads take at most, beside what the driver needs: a chunk, its conversion by way of f32, and the queue. */
 export const UPLOAD_HOST_BYTES = 3 * CHUNK_BYTES + QUEUED_BYTES;
 
-const FLOAT: Partial<Record<StoredType, (x: StoredData) => Float32Array>> = {
-  F64: (x) => Float32Array.from(x as Float64Array), F32: (x) => x as Float32Array, F16: (x) => fromF16(x as Uint16Array), BF16: (x) => fromBF16(x as Uint16Array),
-};
 const HALF = { f32: (x: Float32Array) => x, f16: toF16, bf16: toBF16 } as const;
 const KEPT: Partial<Record<StoredType, WeightType>> = { F16: 'f16', BF16: 'bf16' };
 
@@ -43,7 +40,7 @@ export interface UploadOptions {
 /** One tensor; f64 becomes f32, whole numbers i32. */
 export async function upload(device: Device, weights: Weights, name: string, { dtype, onRead = () => {}, memory }: UploadOptions = {}): Promise<NDArray> {
   const entry = weights.entries.get(name);
-  const float = entry && FLOAT[entry.dtype];
+  const float = entry && FLOATS[entry.dtype];
   if (!float) {
     const whole = await weights.tensor(name);
     return device.tensor(whole.data, whole.shape, whole.dtype);

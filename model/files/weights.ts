@@ -1,8 +1,7 @@
 /** Weights in one file or many, open for reading; tensors are read one by one or in chunks, so large files need little memory. */
 import { numel } from '../../kernels/kernel.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
-import { fromBF16, fromF16 } from '../halves.ts';
-import { ARRAYS, bytesPer, readPiece, WeightsError, type DataFile, type Entry, type StoredData, type StoredTensor } from './stored.ts';
+import { ARRAYS, bytesPer, FLOATS, readPiece, WeightsError, type DataFile, type Entry, type StoredData, type StoredTensor } from './stored.ts';
 
 /** Host memory that reading a tensor in chunks takes. */
 export const CHUNK_BYTES = 2 ** 24;
@@ -83,10 +82,8 @@ export class Weights {
 
   private widened(name: string, data: StoredData, shape: readonly number[]): HostTensor {
     const { dtype } = this.find(name);
-    if (dtype === 'F16') return host(fromF16(data as Uint16Array), shape);
-    if (dtype === 'BF16') return host(fromBF16(data as Uint16Array), shape);
-    if (data instanceof Float32Array) return host(data, shape);
-    if (data instanceof Float64Array) return host(Float32Array.from(data), shape);
+    const float = FLOATS[dtype];
+    if (float) return host(float(data), shape);
     if (data instanceof Uint32Array) return host(data, shape, 'u32');
     const whole = Int32Array.from(data as ArrayLike<number | bigint>, Number);
     if (data.some((v, i) => Number(v) !== whole[i])) throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)}: ${dtype} values do not fit i32`);

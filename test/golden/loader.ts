@@ -7,7 +7,7 @@ import { ditConfig, vaeConfig, WAN_VAE } from '../../model/config.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 import { diffusersDiT, diffusersVAE, transformersUMT5 } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
-import type { StoredData } from '../../model/files/stored.ts';
+import { WeightsError, type StoredData } from '../../model/files/stored.ts';
 import type { Weights } from '../../model/files/weights.ts';
 import { umt5Config } from '../../model/umt5/config.ts';
 import { umt5Shapes } from '../../model/umt5/umt5.ts';
@@ -50,7 +50,7 @@ async function accepted(path: string, entry: Attrs): Promise<Verdict> {
 
 const refused = (path: string): Promise<Verdict> =>
   withWeights(path, async () => fail('it was read')).catch((error: Error) =>
-    (error.message.startsWith('[safetensors]') ? pass(error.message.slice(error.message.indexOf(path) + path.length + 2)) : fail(error.message)));
+    (error instanceof WeightsError ? pass(error.message.slice(error.message.indexOf(path) + path.length + 2)) : fail(error.message)));
 
 /** Shards hold the f32 weights of another file of the folder, rounded to bf16. */
 async function sharded(folder: string, path: string, manifest: Manifest): Promise<Verdict> {

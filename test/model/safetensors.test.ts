@@ -61,6 +61,16 @@ test('f16 and bf16 files hold rounded values', async () => {
   assert.equal([...(await all(bf16))['x']!.data], [...fromBF16(toBF16(Float32Array.from(values)))]);
 });
 
+test('eight-bit floats are read', async () => {
+  const bits = Buffer.from([0x00, 0x01, 0x38, 0x3c, 0xb8, 0x7e, 0x7f, 0x08, 0x00, 0x01, 0x3c, 0x3e, 0xbc, 0x7b, 0x7c, 0x04]);
+  const header = `{"a":${entry('[8]', 0, 8, 'F8_E4M3')},"b":${entry('[8]', 8, 16, 'F8_E5M2')}}`;
+  const path = await craft('f8.safetensors', header, 0);
+  await writeFile(path, Buffer.concat([await readFile(path), bits]));
+  const { a, b } = await all(path);
+  assert.equal([...a!.data], [0, 2 ** -9, 1, 1.5, -1, 448, NaN, 2 ** -6]);
+  assert.equal([...b!.data], [0, 2 ** -16, 1, 1.5, -1, 57344, Infinity, 2 ** -14]);
+});
+
 test('halves round to nearest, ties to even', () => {
   const f16 = (x: number) => fromF16(toF16(Float32Array.of(x)))[0];
   assert.is(f16(1 + 2 ** -11), 1);
