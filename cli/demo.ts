@@ -115,7 +115,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   };
   await see('teacher', 'teacher.webp', net, teacherSampler(made));
   await see('student trained here', 'student-here.webp', onDevice(trained.params), studentSampler());
-  if (student) await see('bundled student', 'student-bundled.webp', onDevice(student.params), studentSampler());
+  if (student) await see('bundled student', 'student-bundled.webp', onDevice(student.params), studentSampler(student.about.preset.student.steps));
   await Promise.all([sampler.close(), codec.close()]);
 
   const outcome: Outcome = { device, preset, primed, trained, trainClips, teacher, student, conditions: judge.clips, rows, shown };

@@ -14,7 +14,7 @@ export interface Infer {
   /** Model files. */
   vae: string;
   model: string;
-  /** Sampling steps; by default 1 for a student, the preset's for a teacher. */
+  /** Sampling steps; by default those a student was trained for, the preset's for a teacher. */
   steps?: number | undefined;
   /** Guidance of a teacher. */
   guidance?: number | undefined;
@@ -33,7 +33,7 @@ async function withModel<R>(w: Infer, frames: number | undefined, body: (ready: 
   checkPair(vae, model);
   const made = model.about.preset;
   const preset = frames === undefined ? made : checkPreset({ ...made, data: { ...made.data, frames } });
-  const usual = model.kind === 'teacher' ? teacherSampler(preset) : studentSampler();
+  const usual = model.kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps);
   const settings = { ...usual, steps: w.steps ?? usual.steps, guidance: w.guidance ?? usual.guidance };
   if (model.kind === 'student' && settings.guidance !== 1) throw new Error('[sample] a student is never guided (guidance is distilled into it): leave the guidance scale out');
   const codec = new Codec(w.device, vae.config, vae.params);
