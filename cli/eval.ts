@@ -1,57 +1,41 @@
-/** `vpae eval`: what the models of a folder are worth on held-out conditions, beside the real clips. */
-import { existsSync } from 'node:fs';
+/** `vpae eval`: what models are worth on held-out conditions, or what any folder of videos is. */
 import type { CommandModule } from 'yargs';
-import { evaluate, type Report } from '../train/infer.ts';
-import { CLASSIFIER, loadNet, modelFile } from './files.ts';
+import { evaluateFolder } from './eval/folder.ts';
+import { evaluateModels } from './eval/models.ts';
 import { count, json, model, type Args } from './options.ts';
-import { meter } from './progress.ts';
-import { session } from './session.ts';
-import { cells, COLUMNS, draw, NOTE, type Row } from './table.ts';
 
 const options = {
   ...model, ...json,
-  count: { type: 'number', default: 256, describe: 'held-out conditions; a report needs 256' },
+  count: { type: 'number', default: 256, describe: 'models: held-out conditions; a report needs 256' },
+  vbench: { type: 'boolean', default: false, describe: 'models: VBench\'s formulas on proxies of its networks, too' },
+  images: { type: 'string', describe: 'folder: pictures that the videos were made from, NAME.png for NAME.mp4 or NAME-0.mp4' },
+  reference: { type: 'string', describe: 'folder: real videos to compare with' },
+  dino: { type: 'string', describe: 'folder: weights of DINO ViT-B/16 (.pth or .safetensors), VBench\'s for subjects' },
+  clip: { type: 'string', describe: 'folder: weights of CLIP ViT-B/32 as transformers keeps it, VBench\'s for backgrounds' },
+  'clip-large': { type: 'string', describe: 'folder: weights of CLIP ViT-L/14, for aesthetics with --laion' },
+  laion: { type: 'string', describe: 'folder: LAION\'s linear head on it, sa_0_4_vit_l_14_linear.pth' },
 } as const;
+type EvalArgs = Args<typeof options> & { folder?: string | undefined };
 
-/** The kinds to judge: those asked for, else those that are there. */
-function kinds({ model: dir, teacher, student }: Args<typeof options>): ('teacher' | 'student')[] {
-  const both = ['teacher', 'student'] as const;
-  if (teacher || student) return both.filter((k) => (k === 'teacher' ? teacher : student));
-  const there = both.filter((k) => existsSync(modelFile(dir, k)));
-  if (!there.length) throw new Error(`[eval] ${dir} holds neither teacher.safetensors nor student.safetensors`);
-  return there;
-}
-
-const row = (name: string, { evaluation, samples }: Report): Row =>
-  ({ name, evaluations: samples.evaluations, secondsPerClip: samples.seconds / samples.videos.length, evaluation });
-
-async function evaluateModels(args: Args<typeof options>): Promise<void> {
-  const asked = kinds(args);
+async function evaluate(args: EvalArgs): Promise<void> {
   count('count', args.count, 2, 10_000);
-  for (const kind of asked) await loadNet(args.model, kind);
-  await session('stopped; nothing was written', async ({ device, signal }) => {
-    const rows: Row[] = [];
-    for (const kind of asked) {
-      const shown = meter(kind, { unit: 'clips', total: args.count, memory: () => device.allocated });
-      const report = await evaluate({
-        device, vae: modelFile(args.model, 'vae'), model: modelFile(args.model, kind), classifier: CLASSIFIER, count: args.count,
-        signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
-      }).finally(shown.end);
-      if (!rows.length) rows.push({ name: 'real clips', evaluation: report.real });
-      rows.push(row(kind, report));
-    }
-    if (args.json) console.log(JSON.stringify({ conditions: args.count, adapter: device.info.name, rows }));
-    else console.log(`${draw(COLUMNS, cells(rows))}\n${args.count} held-out conditions, ${device.info.name}. ${NOTE}`);
-  });
+  if ((args['clip-large'] === undefined) !== (args.laion === undefined)) throw new Error('[eval] --clip-large and --laion are used together: give both or neither');
+  const { folder, dino, clip, laion, images, reference, json: asJson } = args;
+  if (folder !== undefined) return evaluateFolder({ folder, images, reference, json: asJson, dino, clip, clipLarge: args['clip-large'], laion });
+  const stray = Object.entries({ images, reference, dino, clip, laion }).find(([, given]) => given !== undefined)?.[0];
+  if (stray) throw new Error(`[eval] --${stray} goes with a folder of videos: vpae eval FOLDER --${stray} …`);
+  return evaluateModels(args);
 }
 
-const command: CommandModule<object, Args<typeof options>> = {
-  command: 'eval',
-  describe: 'measure a teacher and a student on held-out conditions, beside the real clips',
+const command: CommandModule<object, EvalArgs> = {
+  command: 'eval [folder]',
+  describe: 'measure models on held-out conditions, or any folder of videos by VBench\'s formulas',
   builder: (y) => y
+    .positional('folder', { type: 'string', describe: 'videos (webp, gif, folders of pictures; others through ffmpeg); without it, models are judged' })
     .options(options)
     .example('$0 eval', 'the bundled models')
-    .example('$0 eval --model runs/mine --student --count 64', 'one model of a run, quickly'),
-  handler: evaluateModels,
+    .example('$0 eval --model runs/mine --student --count 64', 'one model of a run, quickly')
+    .example('$0 eval out/videos --images out/images --dino dino_vitbase16_pretrain.pth', 'videos of any model, with VBench\'s own network for subjects'),
+  handler: evaluate,
 };
 export default command;

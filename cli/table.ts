@@ -18,6 +18,12 @@ export const cells = (rows: readonly Row[]): string[][] => rows.map(({ name, eva
   e.motion.toFixed(2), evaluations === undefined ? '–' : e.firstFramePsnr.toFixed(1), e.frechet.toFixed(2),
 ]);
 
+/** The same clips frame by frame, where a drift shows that means over frames hide. */
+export function byFrame(rows: readonly Row[]): string {
+  const frames = rows[0]!.evaluation.byFrame.digit.map((_, t) => String(t));
+  return draw(['right digit in frame, %', ...frames], rows.map(({ name, evaluation: e }) => [name, ...e.byFrame.digit.map((x) => (100 * x).toFixed(0))]));
+}
+
 /** No lines between rows. */
 const NO_RULES = { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' };
 

@@ -12,7 +12,7 @@ type SampleOptions = Parameters<Sampler['sample']>[3];
 /** A fixed set of conditions with the real clips' features. */
 export class Judge {
   readonly clips: readonly Clip[];
-  private readonly preset: Preset;
+  readonly preset: Preset;
   private readonly classifier: ClassifierWeights;
   private readonly real: FeatureSet;
 

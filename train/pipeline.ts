@@ -159,7 +159,8 @@ export const judged = (job: StudentJob, p: Preset, judge: Judge, sampler: Sample
     every: p.best.every, from: job.alone, net: 'generator',
     async score(state: State) {
       const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(p.student.steps));
-      return { ...evaluation, score: judge.score(evaluation) };
+      const { byFrame: _, ...numbers } = evaluation;
+      return { ...numbers, score: judge.score(evaluation) };
     },
   },
 });

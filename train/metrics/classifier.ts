@@ -34,6 +34,9 @@ export async function loadClassifier(path: string): Promise<ClassifierWeights> {
 export interface Reading {
   /** Most likely digit by the mean of the frames' logits. */
   readonly digit: number;
+  /** Most likely digit of each frame, and its probability. */
+  readonly digits: readonly number[];
+  readonly certainty: readonly number[];
   /** [frames, 64], one row a frame. */
   readonly features: Float32Array;
 }
@@ -87,13 +90,19 @@ export function classify(weights: ClassifierWeights, video: Float32Array, [chann
 
   const features = new Float32Array(frames * FEATURES);
   const total = new Float64Array(CLASSES);
+  const digits: number[] = [];
+  const certainty: number[] = [];
   const area = LAST * LAST;
   for (let f = 0; f < frames; f++) {
     const flat = new Float32Array(CHANNELS[3] * area);
     for (let c = 0; c < CHANNELS[3]; c++) flat.set(x.subarray((c * frames + f) * area, (c * frames + f + 1) * area), c * area);
     const hidden = linear(flat, weights['hidden.weight']!, weights['hidden.bias']!).map((v) => Math.max(0, v));
     features.set(hidden, f * FEATURES);
-    linear(hidden, weights['logits.weight']!, weights['logits.bias']!).forEach((v, k) => (total[k]! += v));
+    const logits = linear(hidden, weights['logits.weight']!, weights['logits.bias']!);
+    const top = Math.max(...logits);
+    digits.push(logits.indexOf(top));
+    certainty.push(1 / logits.reduce((sum, v) => sum + Math.exp(v - top), 0));
+    logits.forEach((v, k) => (total[k]! += v));
   }
-  return { digit: total.indexOf(Math.max(...total)), features };
+  return { digit: total.indexOf(Math.max(...total)), digits, certainty, features };
 }

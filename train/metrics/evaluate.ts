@@ -1,8 +1,9 @@
 /** What one set of generated clips is worth: the right digit, moving the right way, as far as the real one, from the given first frame. */
 import type { Clip } from '../data/digits.ts';
 import { classify, FEATURES, type ClassifierWeights } from './classifier.ts';
-import { drift, firstFramePsnr, flicker, frameOf, motionEnergy, type ClipShape } from './frames.ts';
+import { drift, firstFramePsnr, flicker, frameOf, motionEnergy, psnr, type ClipShape } from './frames.ts';
 import { diversity, frechet } from './frechet.ts';
+import { precisionRecall } from './manifold.ts';
 import { track } from './tracker.ts';
 
 /** Means over clips unless said otherwise. */
@@ -29,24 +30,31 @@ export interface Evaluation {
   contrast: number;
   /** Fréchet distance to the real clips of the same conditions, over the classifier's 64 features of every frame. */
   frechet: number;
+  /** Share of the clips among the real ones, and of the real ones among the clips, over the means of their features. */
+  precision: number;
+  recall: number;
   /** Mean distance between two clips' features: far below the real clips' value means collapse. */
   diversity: number;
+  /** By frame: share of clips whose digit is read right in it, and PSNR to the given first frame, dB. Late frames drift where the means hide it. */
+  byFrame: { digit: number[]; psnr: number[] };
 }
 
-/** Features of every frame [clips · frames, 64], of every clip [clips, 64] (mean over frames), and the digit read from each clip. */
-export interface FeatureSet { frames: Float32Array; clips: Float32Array; digits: number[] }
+/** Features of every frame [clips · frames, 64], of every clip [clips, 64] (mean over frames), and the digit read from each clip and each frame. */
+export interface FeatureSet { frames: Float32Array; clips: Float32Array; digits: number[]; frameDigits: (readonly number[])[] }
 
 /** Runs the classifier over clips. Keep the real clips' result: it serves every comparison. */
 export function featuresOf(videos: readonly Float32Array[], shape: ClipShape, classifier: ClassifierWeights): FeatureSet {
   const frames = new Float32Array(videos.length * shape[1] * FEATURES);
   const clips = new Float32Array(videos.length * FEATURES);
+  const frameDigits: (readonly number[])[] = [];
   const digits = videos.map((video, i) => {
-    const { digit, features } = classify(classifier, video, shape);
+    const { digit, digits: each, features } = classify(classifier, video, shape);
+    frameDigits.push(each);
     frames.set(features, i * features.length);
     features.forEach((v, k) => (clips[i * FEATURES + (k % FEATURES)]! += v / shape[1]));
     return digit;
   });
-  return { frames, clips, digits };
+  return { frames, clips, digits, frameDigits };
 }
 
 /**
@@ -63,6 +71,7 @@ export function evaluateClips(generated: readonly Float32Array[], conditions: re
   const tracks = generated.map((video) => track(video, shape));
   const drifts = generated.map((video) => drift(video, shape));
   const mean = (value: (i: number) => number): number => generated.reduce((s, _, i) => s + value(i), 0) / generated.length;
+  const byFrame = (value: (i: number, t: number) => number): number[] => Array.from({ length: shape[1] }, (_, t) => mean((i) => value(i, t)));
   const moved = mean((i) => motionEnergy(generated[i]!, shape));
   return {
     clips: generated.length,
@@ -77,6 +86,11 @@ export function evaluateClips(generated: readonly Float32Array[], conditions: re
     brightnessDrift: mean((i) => drifts[i]!.mean),
     contrast: mean((i) => drifts[i]!.contrast),
     frechet: frechet(found.frames, real.frames, FEATURES),
+    ...precisionRecall(found.clips, real.clips, FEATURES),
     diversity: diversity(found.clips, FEATURES),
+    byFrame: {
+      digit: byFrame((i, t) => Number(found.frameDigits[i]![t] === conditions[i]!.digit)),
+      psnr: byFrame((i, t) => psnr(frameOf(generated[i]!, shape, t), frameOf(conditions[i]!.video, shape, 0))),
+    },
   };
 }

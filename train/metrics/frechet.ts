@@ -21,39 +21,85 @@ export function gaussian(features: Float32Array, dim: number): Gaussian {
   return { mean, cov };
 }
 
-/** Eigenvalues, and eigenvectors as columns, of a symmetric matrix [dim, dim], by cyclic Jacobi rotations. */
+/**
+ * Eigenvalues, and eigenvectors as columns, of a symmetric matrix [dim, dim]: Householder's reflections to a tridiagonal matrix, then
+ * implicit QL rotations of that (Golub and Van Loan, "Matrix Computations", 8.3).
+ */
 export function eigenSymmetric(matrix: Float64Array, dim: number): { values: Float64Array; vectors: Float64Array } {
-  const a = Float64Array.from(matrix);
-  const vectors = new Float64Array(dim * dim);
-  for (let i = 0; i < dim; i++) vectors[i * dim + i] = 1;
-  const total = a.reduce((s, x) => s + x * x, 0);
-  for (let sweep = 0; sweep < 60; sweep++) {
-    let off = 0;
-    for (let i = 0; i < dim; i++) for (let j = 0; j < i; j++) off += 2 * a[i * dim + j]! ** 2;
-    if (off <= 1e-28 * total) break;
-    for (let p = 0; p < dim; p++) {
-      for (let q = p + 1; q < dim; q++) {
-        const apq = a[p * dim + q]!;
-        if (apq === 0) continue;
-        const theta = (a[q * dim + q]! - a[p * dim + p]!) / (2 * apq);
-        const tan = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.hypot(theta, 1));
-        const cos = 1 / Math.hypot(tan, 1);
-        rotate(a, dim, p, q, cos, tan * cos, true);
-        rotate(a, dim, p, q, cos, tan * cos, false);
-        rotate(vectors, dim, p, q, cos, tan * cos, true);
-      }
-    }
-  }
-  return { values: Float64Array.from({ length: dim }, (_, i) => a[i * dim + i]!), vectors };
+  const { diagonal, beside, rows } = tridiagonal(Float64Array.from(matrix), dim);
+  diagonalise(diagonal, beside, rows, dim);
+  return { values: diagonal, vectors: rows.map((_, i) => rows[(i % dim) * dim + Math.floor(i / dim)]!) };
 }
 
-/** Turns columns (or rows) p and q of a matrix by an angle. */
-function rotate(m: Float64Array, dim: number, p: number, q: number, cos: number, sin: number, columns: boolean): void {
-  for (let k = 0; k < dim; k++) {
-    const [i, j] = columns ? [k * dim + p, k * dim + q] : [p * dim + k, q * dim + k];
-    const [x, y] = [m[i]!, m[j]!];
-    m[i] = cos * x - sin * y;
-    m[j] = sin * x + cos * y;
+/** A = Q T Qᵀ. @returns T's diagonal, what stands beside it (entry i between i and i + 1), and Qᵀ */
+function tridiagonal(a: Float64Array, dim: number): { diagonal: Float64Array; beside: Float64Array; rows: Float64Array } {
+  const rows = new Float64Array(dim * dim);
+  for (let i = 0; i < dim; i++) rows[i * dim + i] = 1;
+  const beside = new Float64Array(dim);
+  const v = new Float64Array(dim);
+  const w = new Float64Array(dim);
+  for (let k = 0; k + 1 < dim; k++) {
+    let length = 0;
+    for (let i = k + 1; i < dim; i++) length = Math.hypot(length, v[i] = a[i * dim + k]!);
+    const alpha = v[k + 1]! > 0 ? -length : length;
+    beside[k] = alpha;
+    v[k + 1]! -= alpha;
+    const norm = Math.sqrt(2 * length * (length + Math.abs(v[k + 1]! + alpha)));
+    if (norm === 0) continue;
+    for (let i = k + 1; i < dim; i++) v[i]! /= norm;
+    let along = 0; // v · A v
+    for (let i = k + 1; i < dim; i++) {
+      let sum = 0;
+      for (let j = k + 1; j < dim; j++) sum += a[i * dim + j]! * v[j]!;
+      w[i] = sum;
+      along += sum * v[i]!;
+    }
+    for (let i = k + 1; i < dim; i++) w[i]! -= along * v[i]!;
+    for (let i = k + 1; i < dim; i++) for (let j = k + 1; j < dim; j++) a[i * dim + j]! -= 2 * (v[i]! * w[j]! + w[i]! * v[j]!);
+    w.fill(0);
+    for (let i = k + 1; i < dim; i++) for (let j = 0; j < dim; j++) w[j]! += v[i]! * rows[i * dim + j]!;
+    for (let i = k + 1; i < dim; i++) for (let j = 0; j < dim; j++) rows[i * dim + j]! -= 2 * v[i]! * w[j]!;
+  }
+  return { diagonal: Float64Array.from({ length: dim }, (_, i) => a[i * dim + i]!), beside, rows };
+}
+
+const ROUNDS = 60;
+
+/** Turns pairs of rows until nothing stands beside the diagonal `d`. */
+function diagonalise(d: Float64Array, e: Float64Array, rows: Float64Array, dim: number): void {
+  for (let l = 0; l < dim; l++) {
+    for (let round = 0; round < ROUNDS; round++) {
+      let m = l;
+      while (m + 1 < dim && Math.abs(e[m]!) > Number.EPSILON * (Math.abs(d[m]!) + Math.abs(d[m + 1]!))) m++;
+      if (m === l) break;
+      const shift = (d[l + 1]! - d[l]!) / (2 * e[l]!);
+      let g = d[m]! - d[l]! + e[l]! / (shift + (shift < 0 ? -1 : 1) * Math.hypot(shift, 1));
+      let [sin, cos, p] = [1, 1, 0];
+      let i = m - 1;
+      for (; i >= l; i--) {
+        const [f, b] = [sin * e[i]!, cos * e[i]!];
+        const r = Math.hypot(f, g);
+        e[i + 1] = r;
+        if (r === 0) break; // the matrix falls apart here
+        [sin, cos] = [f / r, g / r];
+        g = d[i + 1]! - p;
+        const t = (d[i]! - g) * sin + 2 * cos * b;
+        p = sin * t;
+        d[i + 1] = g + p;
+        g = cos * t - b;
+        for (let k = 0; k < dim; k++) {
+          const [x, y] = [rows[i * dim + k]!, rows[(i + 1) * dim + k]!];
+          rows[i * dim + k] = cos * x - sin * y;
+          rows[(i + 1) * dim + k] = sin * x + cos * y;
+        }
+      }
+      if (i >= l) d[i + 1]! -= p;
+      else {
+        d[l]! -= p;
+        e[l] = g;
+      }
+      e[m] = 0;
+    }
   }
 }
 

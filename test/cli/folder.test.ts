@@ -1,0 +1,79 @@
+/** `vpae eval FOLDER`: videos of several makes, the layout of VBench, and what is said of what cannot be read. */
+import { chmodSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { animate } from '../../cli/media/animation.ts';
+import { findVideos, readTakes, readVideo } from '../../cli/media/read.ts';
+import { Picture } from '../../cli/media/picture.ts';
+import { conditions } from '../../train/data/digits.ts';
+import { footageOf } from '../../train/vbench/footage.ts';
+import { vpae } from './run.ts';
+
+const SHAPE = [1, 9, 32, 32] as const;
+const clips = conditions(5, 3);
+const folder = mkdtempSync(join(tmpdir(), 'vpae-'));
+for (const sub of ['videos', 'images']) mkdirSync(join(folder, sub));
+for (const [i, { video }] of clips.entries()) {
+  writeFileSync(join(folder, 'videos', `clip ${i}-0.webp`), await animate([[{ data: video, shape: [...SHAPE] }]], 'webp', { scale: 1 }));
+  const still = new Picture(32, 32);
+  still.frame({ data: video, shape: [...SHAPE] }, 0, 0, 0, 1);
+  writeFileSync(join(folder, 'images', `clip ${i}.png`), await still.encode('png'));
+}
+
+test('what was written is read back: webp to the byte, with its picture, gif nearly, a folder of pictures', async () => {
+  const files = findVideos(folder);
+  assert.equal(files.map((f) => [f.name, f.image!.split('/').at(-1)]), [0, 1, 2].map((i) => [`clip ${i}-0`, `clip ${i}.png`]));
+  for await (const take of readTakes(files)) {
+    const want = footageOf(clips[Number(take.name[5])]!.video, [...SHAPE], 1);
+    assert.equal(take.footage.frames.map((f) => Buffer.from(f).toString('hex')), want.frames.map((f) => Buffer.from(f).toString('hex')));
+    assert.equal(Buffer.from(take.image!.data), Buffer.from(want.frames[0]!));
+    assert.ok(Math.abs(take.footage.fps - 1000 / 120) < 1e-9);
+  }
+  const other = mkdtempSync(join(tmpdir(), 'vpae-'));
+  writeFileSync(join(other, 'b.gif'), await animate([[{ data: clips[0]!.video, shape: [...SHAPE] }]], 'gif', { scale: 1 }));
+  mkdirSync(join(other, 'a'));
+  for (const t of [0, 1, 2]) {
+    const picture = new Picture(32, 32);
+    picture.frame({ data: clips[0]!.video, shape: [...SHAPE] }, t, 0, 0, 1);
+    writeFileSync(join(other, 'a', `${t}.png`), await picture.encode('png'));
+  }
+  const [frames, gif] = await Promise.all(findVideos(other).map((f) => readVideo(f.path)));
+  assert.equal([frames!.frames.length, gif!.frames.length, gif!.width, gif!.height], [3, 9, 32, 32]);
+});
+
+test('other formats go through ffmpeg: its frames are read, and without it one clear line says what to do', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'vpae-'));
+  const before = process.env['PATH'];
+  writeFileSync(join(dir, 'x.mp4'), '');
+  try {
+    process.env['PATH'] = dir;
+    assert.match(await readVideo(join(dir, 'x.mp4')).then(() => '', (e: Error) => e.message), /^\[read\] .*x\.mp4: ffmpeg is needed .* not on PATH/);
+    writeFileSync(join(dir, 'ffmpeg'), `#!/bin/sh\necho '  Stream #0:0: Video: h264, 2x1, 16 fps, 16 tbr' >&2\nprintf 'P6\\n2 1\\n255\\nabcdefP6\\n2 1\\n255\\nghijkl'\n`);
+    chmodSync(join(dir, 'ffmpeg'), 0o755);
+    process.env['PATH'] = [dir, before].join(delimiter);
+    const { width, height, fps, frames } = await readVideo(join(dir, 'x.mp4'));
+    assert.equal([width, height, fps, ...frames.map((f) => Buffer.from(f).toString())], [2, 1, 16, 'abcdef', 'ghijkl']);
+  } finally {
+    process.env['PATH'] = before;
+  }
+});
+
+test('the command: a table whose proxies are named, JSON, and refusals', async () => {
+  const { code, stdout } = await vpae(['eval', folder, '--reference', folder]);
+  assert.is(code, 0);
+  for (const row of ['i2v_subject-proxy', 'motion_smoothness-proxy', 'Total-proxy', 'precision, recall', 'PSNR to the picture, by frame', 'never with published numbers', 'camera_motion, aesthetic_quality']) assert.ok(stdout.includes(row), row);
+  const json = JSON.parse((await vpae(['eval', folder, '--json'])).stdout) as { videos: number; scores: { proxy: boolean }; psnrByFrame: number[] };
+  assert.equal([json.videos, json.scores.proxy, json.psnrByFrame[0], json.psnrByFrame.length], [3, true, 100, 9]);
+  for (const [args, said] of [
+    [['eval', '/nowhere'], /there is no folder \/nowhere/], [['eval', tmpdir() + '/..'], /holds no video/], [['eval', '--dino', 'x'], /--dino goes with a folder/],
+    [['eval', folder, '--laion', 'x'], /give both or neither/],
+  ] as const) {
+    const refused = await vpae(args);
+    assert.is(refused.code, 1);
+    assert.match(refused.stderr, said);
+  }
+});
+
+test.run();
