@@ -3,11 +3,13 @@ import { Buffer } from 'node:buffer';
 
 const STORAGE = { F64: 'Double', F32: 'Float', F16: 'Half', BF16: 'BFloat16', I64: 'Long', I32: 'Int', I16: 'Short', I8: 'Char', U8: 'Byte', BOOL: 'Bool' } as const;
 
+export type Storage = ArrayBufferView | { readonly byteLength: number };
+
 export interface PthTensor {
   dtype: keyof typeof STORAGE;
   shape: readonly number[];
-  /** The storage's bytes; tensors that name one array share it. */
-  storage: ArrayBufferView;
+  /** The storage's bytes, or how many zeros; tensors that name one object share it. */
+  storage: Storage;
   /** In elements; row-major from 0 unless given. */
   offset?: number;
   strides?: readonly number[];
@@ -25,7 +27,7 @@ const itemBytes: Record<keyof typeof STORAGE, number> = { F64: 8, F32: 4, F16: 2
 const rowMajor = (shape: readonly number[]): number[] => shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
 
 /** `OrderedDict` of tensors with the attribute that state dicts have. */
-export function pickleState(state: Readonly<Record<string, PthTensor>>): { pickle: Buffer; storages: ArrayBufferView[] } {
+export function pickleState(state: Readonly<Record<string, PthTensor>>): { pickle: Buffer; storages: Storage[] } {
   const storages = [...new Set(Object.values(state).map((t) => t.storage))];
   const items = Object.entries(state).flatMap(([name, { dtype, shape, storage, offset = 0, strides = rowMajor(shape) }]) => {
     const id = tuple([text('storage'), op(`ctorch\n${STORAGE[dtype]}Storage\n`), text(String(storages.indexOf(storage))), text('cpu'), int(storage.byteLength / itemBytes[dtype])]);
@@ -38,32 +40,51 @@ export function pickleState(state: Readonly<Record<string, PthTensor>>): { pickl
 
 const bytesOf = (a: ArrayBufferView): Buffer => Buffer.from(a.buffer, a.byteOffset, a.byteLength);
 
+/** What stands where in a file; all else is zero. */
+export interface Sparse { readonly size: number; readonly pieces: readonly { readonly at: number; readonly bytes: Buffer }[] }
+export type Member = readonly [name: string, data: Buffer | number];
+
 /** A zip of stored members, the data of each at a multiple of 64 as PyTorch has it; without checksums, which our reader leaves to the disk. */
-export function zip(members: readonly (readonly [name: string, data: Buffer])[], zip64 = false): Buffer {
-  const parts: Buffer[] = [], directory: Buffer[] = [];
+export function layOut(members: readonly Member[], zip64 = false): Sparse {
+  const pieces: { at: number; bytes: Buffer }[] = [], directory: Buffer[] = [];
+  const small = (x: number): Buffer => u32(zip64 ? 2 ** 32 - 1 : x);
   let at = 0;
   for (const [name, data] of members) {
-    const header = at;
+    const header = at, length = typeof data === 'number' ? data : data.length;
     const fill = (64 - ((header + 30 + name.length + 4) % 64)) % 64;
-    const sizes = Buffer.concat([u32(data.length), u32(data.length)]);
-    parts.push(op('PK\x03\x04'), u16(0), u16(0x800), Buffer.alloc(10), sizes, u16(name.length), u16(4 + fill), Buffer.from(name), op('FB'), u16(fill), Buffer.alloc(fill, 'Z'), data);
-    at = header + 30 + name.length + 4 + fill + data.length;
-    const wide = zip64 ? Buffer.concat([u16(1), u16(24), u64(data.length), u64(data.length), u64(header)]) : Buffer.alloc(0);
-    directory.push(op('PK\x01\x02'), u16(0), u16(0), u16(0x800), Buffer.alloc(10), zip64 ? u32(2 ** 32 - 1) : u32(data.length), zip64 ? u32(2 ** 32 - 1) : u32(data.length),
-      u16(name.length), u16(wide.length), Buffer.alloc(10), zip64 ? u32(2 ** 32 - 1) : u32(header), Buffer.from(name), wide);
+    const sizes = Buffer.concat([small(length), small(length)]); // the directory's count
+    const local = Buffer.concat([op('PK\x03\x04'), u16(0), u16(0x800), Buffer.alloc(10), sizes, u16(name.length), u16(4 + fill), Buffer.from(name), op('FB'), u16(fill), Buffer.alloc(fill, 'Z')]);
+    pieces.push({ at, bytes: local }, ...(typeof data === 'number' ? [] : [{ at: at + local.length, bytes: data }]));
+    at += local.length + length;
+    const wide = zip64 ? Buffer.concat([u16(1), u16(24), u64(length), u64(length), u64(header)]) : Buffer.alloc(0);
+    directory.push(op('PK\x01\x02'), u16(0), u16(0), u16(0x800), Buffer.alloc(10), sizes, u16(name.length), u16(wide.length), Buffer.alloc(10), small(header), Buffer.from(name), wide);
   }
-  const list = Buffer.concat(directory);
-  const n = members.length;
+  const list = Buffer.concat(directory), n = members.length, count = u16(zip64 ? 0xffff : n);
   const end64 = zip64 ? [op('PK\x06\x06'), u64(44), u16(45), u16(45), u32(0), u32(0), u64(n), u64(n), u64(list.length), u64(at), op('PK\x06\x07'), u32(0), u64(at + list.length), u32(1)] : [];
-  const end = [op('PK\x05\x06'), u32(0), u16(zip64 ? 0xffff : n), u16(zip64 ? 0xffff : n), u32(zip64 ? 2 ** 32 - 1 : list.length), u32(zip64 ? 2 ** 32 - 1 : at), u16(0)];
-  return Buffer.concat([...parts, list, ...end64, ...end]);
+  const bytes = Buffer.concat([list, ...end64, op('PK\x05\x06'), u32(0), count, count, small(list.length), small(at), u16(0)]);
+  return { size: at + bytes.length, pieces: [...pieces, { at, bytes }] };
 }
 
+export function zip(members: readonly Member[], zip64 = false): Buffer {
+  const { size, pieces } = layOut(members, zip64);
+  const all = Buffer.alloc(size);
+  for (const { at, bytes } of pieces) bytes.copy(all, at);
+  return all;
+}
+
+const membersOf = (pickle: Buffer, storages: readonly Storage[]): Member[] =>
+  [['a/data.pkl', pickle], ['a/byteorder', op('little')], ...storages.map((s, i): Member => [`a/data/${i}`, ArrayBuffer.isView(s) ? bytesOf(s) : s.byteLength]), ['a/version', op('3\n')]];
+
 /** An archive around a pickle. */
-export const archive = (pickle: Buffer, storages: readonly ArrayBufferView[] = [], zip64 = false): Buffer =>
-  zip([['a/data.pkl', pickle], ['a/byteorder', op('little')], ...storages.map((s, i): [string, Buffer] => [`a/data/${i}`, bytesOf(s)]), ['a/version', op('3\n')]], zip64);
+export const archive = (pickle: Buffer, storages: readonly Storage[] = [], zip64 = false): Buffer => zip(membersOf(pickle, storages), zip64);
 
 export function pth(state: Readonly<Record<string, PthTensor>>, zip64 = false): Buffer {
   const { pickle, storages } = pickleState(state);
   return archive(pickle, storages, zip64);
+}
+
+/** As `pth` with zip64; storages of zeros take no memory. */
+export function sparsePth(state: Readonly<Record<string, PthTensor>>): Sparse {
+  const { pickle, storages } = pickleState(state);
+  return layOut(membersOf(pickle, storages), true);
 }
