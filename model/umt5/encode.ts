@@ -1,4 +1,4 @@
-/** Prompts to what the DiT reads, block by block: of umT5-xxl's 11 GB the device holds two blocks, the host a few megabytes. */
+/** Prompts to what the DiT reads, block by block: of umT5-xxl's 11 GB the device holds one block or two, the host some chunks of the file. */
 import type { Device } from '../../engine/device.ts';
 import { fail } from '../../engine/errors.ts';
 import type { Tensor } from '../../engine/tensor.ts';

@@ -14,6 +14,14 @@ const TAPS: Record<string, Taps> = {
   bilinear: (at) => [[Math.floor(at), 1 - (at - Math.floor(at))], [Math.floor(at) + 1, at - Math.floor(at)]],
 };
 
+/** A mask [B,...,L], one row a sample, of ones and then zeros as the count of its ones. */
+export function prefixLengths({ data, shape }: HostTensor): HostTensor | undefined {
+  const [batch, keys] = [shape[0]!, shape.at(-1)!];
+  const rows = Array.from({ length: batch }, (_, b) => Array.from(data.subarray(b * keys, (b + 1) * keys)));
+  const lengths = rows.map((row) => row.reduce((a, v) => a + v, 0));
+  return rows.every((row, b) => row.every((v, i) => v === (i < lengths[b]! ? 1 : 0))) ? host(lengths, [batch], 'u32') : undefined;
+}
+
 /** What some ops need beside the stored inputs: rotary and resizing tables, and a prefix mask as lengths. */
 function extras(c: Case, inputs: Record<string, HostTensor>): Record<string, HostTensor> {
   if (c.op === 'rope3d') {
@@ -27,10 +35,8 @@ function extras(c: Case, inputs: Record<string, HostTensor>): Record<string, Hos
   }
   const keep = inputs['keep'];
   if (c.op !== 'attention' || !keep || keep.shape[1] !== 1 || keep.shape[2] !== 1) return {};
-  const [batch, , , keys] = keep.shape as [number, number, number, number];
-  const rows = Array.from({ length: batch }, (_, b) => Array.from(keep.data.subarray(b * keys, (b + 1) * keys)));
-  const lengths = rows.map((row) => row.reduce((a, v) => a + v, 0));
-  return rows.every((row, b) => row.every((v, i) => v === (i < lengths[b]! ? 1 : 0))) ? { lengths: host(lengths, [batch], 'u32') } : {};
+  const lengths = prefixLengths(keep);
+  return lengths ? { lengths } : {};
 }
 
 /** What the op of a case gives: its outputs and gradients, named as `Fixture.expected` names them. */

@@ -21,6 +21,8 @@ test('levels fall from 1 to 0, bent by the shift', () => {
   assert.equal(sigmas.map((s) => Math.round(s * 1e4) / 1e4), [1, 0.9375, 0.8333, 0.625, 0]);
   assert.equal(timesteps.map(Math.round), [1000, 938, 833, 625]);
   assert.equal(schedule('unipc', 3, 5).timesteps, [999, 908, 713]);
+  assert.equal(schedule('unipc', 4, 3, 'diffusers').timesteps, [999, 900, 750, 500]);
+  for (const kind of SOLVER_KINDS) for (const layout of ['original', 'diffusers'] as const) assert.is(schedule(kind, 1, 5, layout).sigmas.length, 2);
 });
 
 test('a single data point is reached in any number of steps', async () => {
