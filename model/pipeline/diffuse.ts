@@ -39,6 +39,13 @@ export interface Network<T = NDArray> {
   readonly base: Readonly<Record<string, T>>;
   readonly adapters: readonly { readonly params: Readonly<Record<string, T>>; readonly scale: T extends Tensor ? Tensor : number }[];
 }
+/** Hidden values of the feed-forward that are held at a time. */
+const HIDDEN_BYTES = 2 ** 28;
+
+/** The config with the feed-forward in as many parts as keep its hidden layer within bounds. */
+export const inParts = (config: DiTConfig, batch: number, tokens: number, maxBindingBytes: number): DiTConfig =>
+  ({ ...config, ffn_parts: Math.ceil((4 * batch * tokens * config.ffn_dim) / Math.min(HIDDEN_BYTES, maxBindingBytes)) });
+
 const scopeOf = ({ base, adapters }: Network<Tensor>): Scope => new Scope(base, '', adapters);
 
 /** What of the network's input stays the same over all steps, and over both texts. */
@@ -62,12 +69,14 @@ export class Diffusion {
   /** @param network stays the caller's */
   constructor(device: Device, config: DiTConfig, network: Network) {
     [this.device, this.config, this.network] = [device, config, network];
-    this.single = device.compile((net: Network<Tensor>, input: DiTInput) => dit(scopeOf(net), config, input).v as Tensor, { name: 'velocity' });
+    const forward = (net: Network<Tensor>, input: DiTInput): Tensor =>
+      dit(scopeOf(net), inParts(config, input.tEmb.shape[0]!, input.tables.cos.shape[1]!, device.caps.maxBindingBytes), input).v as Tensor;
+    this.single = device.compile(forward, { name: 'velocity' });
     this.both = device.compile((net: Network<Tensor>, x: Tensor, t: Tensor, g: Tensor, { tables, text, negative, ...rest }: Fixed<Tensor>) => {
       const twice = (a: Tensor) => concat([a, a], 0);
       const given = mapTree(twice, rest);
-      const { v } = dit(scopeOf(net), config, { x: twice(x), tEmb: twice(t), context: concat([text, negative], 0), ...given, tables });
-      const [cond, uncond] = (v as Tensor).split(0, 2) as [Tensor, Tensor];
+      const v = forward(net, { x: twice(x), tEmb: twice(t), context: concat([text, negative], 0), ...given, tables });
+      const [cond, uncond] = v.split(0, 2) as [Tensor, Tensor];
       return guide(cond, uncond, g);
     }, { name: 'guided velocity' });
     this.mix = device.compile(guide, { name: 'guidance' });
