@@ -30,6 +30,7 @@ const options = {
   'guidance-scale': { type: 'number', alias: ['guidance', 'guidance_scale', 'sample_guide_scale'], describe: 'how strongly the prompt rules a teacher [5 for Wan2.1]' },
   lora: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'a LoRA file for a Wan2.1 folder, as FILE or FILE:STRENGTH; may be given again' },
   dtype: { choices: ['f32', 'f16', 'bf16'] as const, describe: 'how a Wan2.1 DiT\'s matrices lie on the device [as stored; f32 files as bf16]' },
+  offload: { type: 'boolean', describe: 'read the DiT\'s blocks from their files at every step: two of them on the device instead of all' },
   seed: { type: 'number', alias: 'base_seed', default: 1, describe: 'decides the noise (and the bundle\'s handwriting)' },
   count: { type: 'number', default: 1, describe: 'clips to make, the seed counting up' },
   fps: { type: 'number', describe: 'frames a second of the file [16 for Wan2.1]' },

@@ -41,7 +41,7 @@ export interface Source {
   first(wanted: Wanted, size: Size): Promise<{ picture?: HostTensor; size: Size }>;
 }
 
-export interface Which { model: string; teacher: boolean; student: boolean; lora: readonly string[]; dtype?: WeightType | undefined }
+export interface Which { model: string; teacher: boolean; student: boolean; lora: readonly string[]; dtype?: WeightType | undefined; offload?: boolean | undefined }
 
 export async function openSource(which: Which): Promise<Source> {
   if (which.teacher && which.student) throw new UsageError('--teacher and --student: one of them');
@@ -62,7 +62,7 @@ async function readPicture(path: string, channels: number, square?: number): Pro
 /** What our own exports say of themselves. */
 const saysStudent = (metadata: Readonly<Record<string, string>>): boolean => metadata['kind'] === 'student';
 
-async function wanSource({ model: path, student: asked, lora, dtype }: Which): Promise<Source> {
+async function wanSource({ model: path, student: asked, lora, dtype, offload }: Which): Promise<Source> {
   const checkpoint = await openCheckpoint(path);
   const loras: Lora[] = [];
   for (const file of lora) loras.push(await readLora(file, checkpoint.dit.shapes));
@@ -72,7 +72,7 @@ async function wanSource({ model: path, student: asked, lora, dtype }: Which): P
   const { model_type: type } = checkpoint.dit.config;
   if (type === 'flf2v') throw new Error(`[sample] ${path} makes video between a first and a last frame, which this program does not sample yet`);
   const image = type === 'i2v';
-  const model = wanModel(checkpoint, { loras, dtype });
+  const model = wanModel(checkpoint, { loras, dtype, offload });
   return {
     model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(image),
     sampling: (size) => (student ? studentSampler() : wanSampling(checkpoint, size)),
@@ -89,8 +89,9 @@ async function wanSource({ model: path, student: asked, lora, dtype }: Which): P
   };
 }
 
-async function trainedSource({ model: dir, teacher, lora, dtype }: Which): Promise<Source> {
-  if (lora.length || dtype) throw new UsageError(`--${dtype ? 'dtype' : 'lora'} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`);
+async function trainedSource({ model: dir, teacher, lora, dtype, offload }: Which): Promise<Source> {
+  const foreign = lora.length ? 'lora' : dtype ? 'dtype' : offload && 'offload';
+  if (foreign) throw new UsageError(`--${foreign} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`);
   const asked = teacher ? 'teacher' : 'student';
   const { model, kind, preset, sampling } = await openTrained(modelFile(dir, 'vae'), modelFile(dir, asked));
   if (kind !== asked) throw new Error(`[model] ${modelFile(dir, asked)} is a ${kind}, expected a ${asked}`);

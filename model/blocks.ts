@@ -6,7 +6,7 @@ import type { CompiledFunction, CompileOptions, Feed } from '../engine/compile.t
 import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { uploadWeights } from './files/upload.ts';
+import { uploadWeights, type WeightType } from './files/upload.ts';
 import type { Weights } from './files/weights.ts';
 import { Scope, type Params } from './params.ts';
 
@@ -22,12 +22,12 @@ export interface BlockSource {
 const within = <T>(prefix: string, all: Iterable<readonly [string, T]>): Record<string, T> =>
   Object.fromEntries([...all].filter(([name]) => name.startsWith(prefix)).map(([name, t]) => [name.slice(prefix.length), t]));
 
-/** Blocks `prefix.0`, `prefix.1`, … read from files when their turn comes and freed after it. */
-export const storedBlocks = (device: Device, weights: Weights, prefix: string): BlockSource => ({
+/** Blocks `prefix.0`, `prefix.1`, … read from files when their turn comes and freed after it. @param dtype of matrices, as stored unless given */
+export const storedBlocks = (device: Device, weights: Weights, prefix: string, dtype?: WeightType): BlockSource => ({
   async fetch(i) {
     const own = `${prefix}.${i}.`;
     const names = [...weights.entries.keys()].filter((name) => name.startsWith(own));
-    return within(own, Object.entries(await uploadWeights(device, weights, { names })));
+    return within(own, Object.entries(await uploadWeights(device, weights, { names, dtype })));
   },
   release(read) {
     for (const t of Object.values(read)) t.free();

@@ -1,6 +1,7 @@
 /** The networks of a run or of the bundle as the sampling pipeline takes them: words for a text encoder, patches for an image encoder. */
 import { host, type HostTensor } from '../engine/tree.ts';
 import { embedCaptions, embeddingTable } from '../model/text.ts';
+import { networkOf } from '../model/pipeline/forward.ts';
 import { halfOf, type VideoModel } from '../model/pipeline/generate.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { toDevice } from './checkpoint.ts';
@@ -28,7 +29,7 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
   const model: VideoModel = {
     dit: net.config, vae: vae.config,
     encodeText: (_device, texts) => Promise.resolve(texts.map((text) => host(embedCaptions([text], table, textLen).context.data, [textLen, textDim]))),
-    loadDiT: (device) => Promise.resolve({ base: toDevice(device, net.params), adapters: [] }),
+    loadDiT: (device) => Promise.resolve(networkOf(toDevice(device, net.params))),
     loadVAE: (device, half) => Promise.resolve(toDevice(device, halfOf(vae.params, half))),
     ...(type !== 't2v' && {
       async encodeImages(device, images) {

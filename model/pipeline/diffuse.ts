@@ -2,16 +2,15 @@
 import type { CompiledFunction } from '../../engine/compile.ts';
 import type { Device } from '../../engine/device.ts';
 import { EngineError } from '../../engine/errors.ts';
-import { concat } from '../../engine/functional.ts';
 import type { NDArray } from '../../engine/ndarray.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { DiTConfig } from '../config.ts';
-import { draw, Scope } from '../params.ts';
+import { draw } from '../params.ts';
 import { schedule, solverStep, startState, type Layout, type SolverKind, type SolverState } from '../schedulers/index.ts';
-import { dit, type DiTInput } from '../wan/dit.ts';
 import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../wan/tables.ts';
+import { forwardOf, type Forward, type Network, type Told } from './forward.ts';
 
 /**
  * - a solver: a teacher's, guided; two evaluations a step unless guidance is 1;
@@ -34,24 +33,6 @@ export interface DiffusionInput {
   beside?: HostTensor | undefined;
 }
 
-/** A DiT's weights, and what LoRAs add to its linears. */
-export interface Network<T = NDArray> {
-  readonly base: Readonly<Record<string, T>>;
-  readonly adapters: readonly { readonly params: Readonly<Record<string, T>>; readonly scale: T extends Tensor ? Tensor : number }[];
-}
-/** Hidden values of the feed-forward that are held at a time. */
-const HIDDEN_BYTES = 2 ** 28;
-
-/** The config with the feed-forward in as many parts as keep its hidden layer within bounds. */
-export const inParts = (config: DiTConfig, batch: number, tokens: number, maxBindingBytes: number): DiTConfig =>
-  ({ ...config, ffn_parts: Math.ceil((4 * batch * tokens * config.ffn_dim) / Math.min(HIDDEN_BYTES, maxBindingBytes)) });
-
-const scopeOf = ({ base, adapters }: Network<Tensor>): Scope => new Scope(base, '', adapters);
-
-/** What of the network's input stays the same over all steps, and over both texts. */
-type Fixed<T> = { tables: DiTTables<T>; y?: T; imageTokens?: T; text: T; negative: T };
-type Velocity = CompiledFunction<[Network<Tensor>, Tensor, Tensor, Tensor, Fixed<Tensor>], Tensor>;
-
 /** Standard normals of a seed: the same on every device, whatever else is made beside them. */
 export const latentNoise = (seed: number, role: string, shape: readonly number[]): HostTensor => host(draw('normal', seed, `latent ${role}`, numel(shape)), shape);
 
@@ -60,26 +41,19 @@ export class Diffusion {
   private readonly device: Device;
   private readonly config: DiTConfig;
   private readonly network: Network;
-  private readonly single: CompiledFunction<[Network<Tensor>, DiTInput], Tensor>;
-  private readonly both: Velocity;
-  private readonly mix: CompiledFunction<[Tensor, Tensor, Tensor], Tensor>;
+  private readonly forward: Forward;
+  private readonly guide: CompiledFunction<[Tensor[], Tensor], Tensor>;
   private readonly solve: CompiledFunction<[SolverState, Tensor, Tensor], SolverState>;
   private readonly renoise: CompiledFunction<[{ x: Tensor }, Tensor, Tensor, Tensor, Tensor], { x: Tensor }>;
 
   /** @param network stays the caller's */
   constructor(device: Device, config: DiTConfig, network: Network) {
     [this.device, this.config, this.network] = [device, config, network];
-    const forward = (net: Network<Tensor>, input: DiTInput): Tensor =>
-      dit(scopeOf(net), inParts(config, input.tEmb.shape[0]!, input.tables.cos.shape[1]!, device.caps.maxBindingBytes), input).v as Tensor;
-    this.single = device.compile(forward, { name: 'velocity' });
-    this.both = device.compile((net: Network<Tensor>, x: Tensor, t: Tensor, g: Tensor, { tables, text, negative, ...rest }: Fixed<Tensor>) => {
-      const twice = (a: Tensor) => concat([a, a], 0);
-      const given = mapTree(twice, rest);
-      const v = forward(net, { x: twice(x), tEmb: twice(t), context: concat([text, negative], 0), ...given, tables });
-      const [cond, uncond] = v.split(0, 2) as [Tensor, Tensor];
-      return guide(cond, uncond, g);
-    }, { name: 'guided velocity' });
-    this.mix = device.compile(guide, { name: 'guidance' });
+    this.forward = forwardOf(device, config, network);
+    this.guide = device.compile((parts: Tensor[], g: Tensor) => {
+      const [cond, uncond] = (parts.length > 1 ? parts : parts[0]!.split(0, 2)) as [Tensor, Tensor];
+      return uncond.add(cond.sub(uncond).mul(g));
+    }, { name: 'guidance' });
     this.solve = device.compile(solverStep, { donate: [0], name: 'solver step' });
     this.renoise = device.compile(({ x }: { x: Tensor }, v: Tensor, sigma: Tensor, next: Tensor, eps: Tensor) => {
       const x0 = x.sub(v.mul(sigma));
@@ -97,16 +71,18 @@ export class Diffusion {
     const shape = [1, ...input.shape];
     const { sigmas, timesteps, weights } = schedule(kind === 'renoise' ? 'euler' : kind, steps, shift, layout);
     const upload = (t: HostTensor): NDArray => device.tensor(t.data, t.shape, t.dtype);
-    const one = (t: HostTensor): NDArray => upload({ ...t, shape: [1, ...t.shape] });
-    const fixed: Fixed<NDArray> = {
-      tables: mapTree(upload, ditTables(config, [tokenGrid(config, input.shape)])) as unknown as DiTTables<NDArray>, text: one(input.text), negative: one(input.negative),
-      ...(input.beside && { y: one(input.beside) }), ...(input.imageTokens && { imageTokens: one(input.imageTokens) }),
+    const told: Told = {
+      tables: mapTree(upload, ditTables(config, [tokenGrid(config, input.shape)])) as unknown as DiTTables<NDArray>,
+      ...(input.beside && { y: upload(stacked([input.beside])) }), ...(input.imageTokens && { imageTokens: upload(stacked([input.imageTokens])) }),
     };
     let state = mapTree(upload, startState(latentNoise(input.seed, 'start', shape))) as unknown as SolverState<NDArray>;
+    let contexts: NDArray[] = [];
     try {
-      const together = guidance !== 1 && await this.fitsTogether(state.x, fixed);
+      const texts = guidance === 1 ? [input.text] : [input.text, input.negative];
+      const groups = texts.length > 1 && await this.fitTogether(state.x, texts, told) ? [texts] : texts.map((t) => [t]);
+      contexts = groups.map((group) => upload(stacked(group)));
       for (let k = 0; k < steps; k++) {
-        const v = await this.velocity(state.x, timesteps[k]!, guidance, fixed, together);
+        const v = await this.velocity(state.x, timesteps[k]!, contexts, guidance, told);
         if (kind === 'renoise') {
           const eps = k + 1 < steps ? latentNoise(input.seed, `level ${k + 1}`, shape) : host(new Float32Array(numel(shape)), shape);
           state = { ...state, ...await this.renoise({ x: state.x }, v, sigmas[k]!, sigmas[k + 1]!, eps) };
@@ -118,28 +94,29 @@ export class Diffusion {
       }
       return host(await state.x.read(), input.shape);
     } finally {
-      for (const t of flatten<NDArray>([fixed, state]).leaves) t.free();
+      for (const t of flatten<NDArray>([told, state, contexts]).leaves) t.free();
     }
   }
 
-  /** v at x and t: under the text alone, or led away from the negative one. */
-  private async velocity(x: NDArray, t: number, guidance: number, { text, negative, ...rest }: Fixed<NDArray>, together: boolean): Promise<NDArray> {
-    const { network, config } = this;
-    const tEmb = timeEmbedding([t], config.freq_dim);
-    if (together) return this.both(network, x, tEmb, guidance, { text, negative, ...rest });
-    const cond = await this.single(network, { x, tEmb, context: text, ...rest });
-    if (guidance === 1) return cond;
-    const kept = cond.keep();
-    const v = await this.mix(kept, await this.single(network, { x, tEmb, context: negative, ...rest }), guidance);
-    kept.free();
-    return v;
+  /** v at x and t: under the text alone, or led away from the negative one, u + g (c - u). */
+  private async velocity(x: NDArray, t: number, contexts: readonly NDArray[], guidance: number, told: Told): Promise<NDArray> {
+    const tEmb = timeEmbedding([t], this.config.freq_dim);
+    const [first, second] = contexts as [NDArray, NDArray?];
+    const v = await this.forward.run(x, tEmb, first, told);
+    if (guidance === 1) return v;
+    if (!second) return this.guide([v], guidance);
+    const cond = v.keep();
+    try {
+      return await this.guide([cond, await this.forward.run(x, tEmb, second, told)], guidance);
+    } finally {
+      cond.free();
+    }
   }
 
-  /** Whether both texts go through the network at once: where its activations for two are less than its weights. */
-  private async fitsTogether(x: NDArray, fixed: Fixed<NDArray>): Promise<boolean> {
+  /** Whether both texts go through the network at once: where what that takes is less than the weights. */
+  private async fitTogether(x: NDArray, texts: readonly HostTensor[], told: Told): Promise<boolean> {
     try {
-      const { bytes } = await this.both.plan(this.network, x, timeEmbedding([0], this.config.freq_dim), 1, fixed);
-      return bytes < Object.values(this.network.base).reduce((sum, w) => sum + w.bytes, 0);
+      return await this.forward.plan(x, timeEmbedding([0], this.config.freq_dim), stacked(texts), told) < this.network.bytes;
     } catch (error) {
       if (error instanceof EngineError && (error.op === 'memory' || error.op === 'tensor')) return false;
       throw error;
@@ -148,9 +125,15 @@ export class Diffusion {
 
   /** Gives back the programs' memory. */
   async close(): Promise<void> {
-    for (const program of [this.single, this.both, this.mix, this.solve, this.renoise]) await program.free();
+    await this.forward.close();
+    for (const program of [this.guide, this.solve, this.renoise]) await program.free();
   }
 }
 
-/** u + g (c - u). */
-const guide = (cond: Tensor, uncond: Tensor, g: Tensor): Tensor => uncond.add(cond.sub(uncond).mul(g));
+/** Tensors of one shape as a batch. */
+function stacked(rows: readonly HostTensor[]): HostTensor {
+  const size = rows[0]!.data.length;
+  const data = new Float32Array(rows.length * size);
+  rows.forEach((t, i) => data.set(t.data, i * size));
+  return host(data, [rows.length, ...rows[0]!.shape]);
+}

@@ -9,7 +9,8 @@ import { vaeStride, type DiTConfig, type VAEConfig } from '../config.ts';
 import { resize, resizeTables, type ResizeTables } from '../clip/resize.ts';
 import { StreamingVAE } from '../wan/vaestream.ts';
 import type { Tensor } from '../../engine/tensor.ts';
-import { Diffusion, type Network, type Sampling } from './diffuse.ts';
+import { Diffusion, type Sampling } from './diffuse.ts';
+import type { Network } from './forward.ts';
 import { latentShape, type Size } from './size.ts';
 
 /** Told of what is under way and how far it is. What it throws ends the work. */
@@ -27,7 +28,7 @@ export interface VideoModel {
   encodeImages?(device: Device, pictures: readonly HostTensor[], progress: Progress): Promise<HostTensor[]>;
   /** The VAE's half; its caller frees it. */
   loadVAE(device: Device, half: 'encoder' | 'decoder', progress: Progress): Promise<DeviceWeights>;
-  /** The DiT; its caller frees it. */
+  /** The DiT; its caller frees it, once or more often. */
   loadDiT(device: Device, progress: Progress): Promise<Network>;
 }
 
@@ -62,8 +63,7 @@ export interface GenerateOptions {
 
 export interface Made { /** Of diffusion, seconds. */ seconds: number; /** Forwards of the DiT. */ evaluations: number }
 
-const freeAll = (weights: DeviceWeights): void => Object.values(weights).forEach((t) => t.free());
-const freeNetwork = ({ base, adapters }: Network): void => [base, ...adapters.map((a) => a.params)].forEach(freeAll);
+export const freeAll = (weights: DeviceWeights): void => Object.values(weights).forEach((t) => t.free());
 
 /** Makes every job's clip, in order. @throws what a part or a sink throws; clips that were finished stay */
 export async function generate(device: Device, model: VideoModel, jobs: readonly Job[], { sampling, tile, progress, sink }: GenerateOptions): Promise<Made> {
@@ -83,13 +83,13 @@ export async function generate(device: Device, model: VideoModel, jobs: readonly
       }, sampling, (done) => progress('diffusion', 'steps', i * sampling.steps + done, total));
       seconds += (performance.now() - from) / 1000;
       await diffusion.close();
-      if (i === jobs.length - 1) freeNetwork(net);
+      if (i === jobs.length - 1) await net.free();
       if (i === 0) decoder = await model.loadVAE(device, 'decoder', progress);
       await decodeTo(await sink(i), device, model.vae, decoder, latent, tile, progress);
     }
   } finally {
     await diffusion.close();
-    freeNetwork(net);
+    await net.free();
     freeAll(decoder);
   }
   return { seconds, evaluations: sampling.steps * (sampling.guidance === 1 ? 1 : 2) };

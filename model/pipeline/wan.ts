@@ -1,16 +1,14 @@
 /** A Wan2.1 checkpoint folder as the pipeline takes it: umT5 and CLIP run block by block from their files, the DiT and the VAE are uploaded. */
-import type { Device } from '../../engine/device.ts';
 import { host } from '../../engine/tree.ts';
 import { encodeImage } from '../clip/encode.ts';
 import type { Checkpoint } from '../files/checkpoint.ts';
-import { mergeFiles, type Lora } from '../files/lora.ts';
-import { uploadWeights, type WeightType } from '../files/upload.ts';
+import { uploadWeights } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';
-import type { HostParams } from '../params.ts';
 import { loadTokenizer } from '../tokenizer.ts';
 import { encodeText } from '../umt5/encode.ts';
-import type { Network, Sampling } from './diffuse.ts';
+import type { Sampling } from './diffuse.ts';
 import { halfOf, type Progress, type VideoModel } from './generate.ts';
+import { loadNetwork, type NetworkOptions } from './network.ts';
 import type { Size } from './size.ts';
 
 /** Frames a second that Wan2.1 was trained on. */
@@ -39,24 +37,7 @@ async function using<R>(open: () => Promise<Weights>, body: (weights: Weights) =
 /** In megabytes. */
 const loading = (progress: Progress) => (done: number, total: number): void => progress('loading', 'MB', Math.ceil(done / 1e6), Math.ceil(total / 1e6));
 
-/**
- * The DiT on a device. Adapters stay beside the weights; what a LoRA file adds to whole weights becomes part of them.
- * @param dtype of matrices: as they are stored unless given, but f32 becomes bf16, in which Wan runs
- */
-async function loadNetwork(device: Device, weights: Weights, names: readonly string[], loras: readonly Lora[], dtype: WeightType | undefined, progress: Progress): Promise<Network> {
-  const wide = weights.entries.get('patch_embedding.weight')?.dtype === 'F32';
-  const base = await uploadWeights(device, weights, { names, dtype: dtype ?? (wide ? 'bf16' : undefined), onProgress: loading(progress) });
-  const whole = loras.map(({ file, scale }) => ({ file: { ...file, adapters: {} }, scale }));
-  for (const name of new Set(loras.flatMap((l) => Object.keys(l.file.differences)))) {
-    const merged = mergeFiles(name, await weights.tensor(name), whole);
-    base[name]!.free();
-    base[name] = device.tensor(merged.data, merged.shape);
-  }
-  const uploaded = (params: HostParams) => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data, t.shape)]));
-  return { base, adapters: loras.map(({ file, scale }) => ({ params: uploaded(file.adapters), scale })) };
-}
-
-export function wanModel(checkpoint: Checkpoint, { loras = [], dtype }: { loras?: readonly Lora[]; dtype?: WeightType | undefined } = {}): VideoModel {
+export function wanModel(checkpoint: Checkpoint, options: NetworkOptions = {}): VideoModel {
   const { dit, vae, text, image } = checkpoint;
   return {
     dit: dit.config, vae: vae.config,
@@ -79,7 +60,7 @@ export function wanModel(checkpoint: Checkpoint, { loras = [], dtype }: { loras?
         return tokens;
       }),
     } satisfies Partial<VideoModel>),
-    loadDiT: (device, progress) => using(dit.open, (weights) => loadNetwork(device, weights, Object.keys(dit.shapes), loras, dtype, progress)),
+    loadDiT: (device, progress) => loadNetwork(device, dit, options, loading(progress)),
     loadVAE: (device, half, progress) => using(vae.open, (weights) => uploadWeights(device, weights, { names: Object.keys(halfOf(vae.shapes, half)), dtype: 'f32', onProgress: loading(progress) })),
   };
 }

@@ -115,42 +115,63 @@ function embedPatches(s: Scope, c: DiTConfig, samples: readonly Tensor[], seqLen
 const batches = (x: Samples): readonly Tensor[] => (isList(x) ? x.map((sample) => sample.unsqueeze(0)) : [x]);
 const isList = (x: Samples): x is readonly Tensor[] => Array.isArray(x);
 
-/** Predicts the velocity ε - x0. Call it while a function is traced. */
-export function dit(params: Params | Scope, config: DiTConfig, input: DiTInput, { taps = [], probe = () => {} }: DiTOptions = {}): DiTOutput {
+/** What stands before the blocks. */
+export interface Embedded<T = Tensor> {
+  /** Tokens [B, N, dim]. */
+  x: T;
+  /** What modulates the head, [B, dim]. */
+  e: T;
+  /** What every block is told, beside the tables. */
+  told: { e0: T; text: T; pictures?: T };
+}
+
+/** Latents, time, text and image → tokens and what goes with them. */
+export function ditEmbed(params: Params | Scope, config: DiTConfig, input: DiTInput, probe: Probe = () => {}): Embedded {
   const s = Scope.of(params);
   const image = config.model_type !== 't2v';
   if (image !== (input.y !== undefined) || image !== (input.imageTokens !== undefined)) {
     fail('dit', `${config.model_type} takes ${image ? 'y and imageTokens' : 'neither y nor imageTokens'}`);
   }
-  const wrong = taps.find((l) => !Number.isInteger(l) || l < 0 || l >= config.num_layers);
-  if (wrong !== undefined) fail('dit', `tap ${wrong} is none of the blocks 0 … ${config.num_layers - 1}`);
-
-  const seqLen = input.tables.cos.shape[1]!;
   const latents = batches(input.x);
   const beside = input.y && batches(input.y);
-  let x = embedPatches(s, config, beside ? latents.map((l, i) => concat([l, beside[i]!], 1)) : latents, seqLen);
+  const x = embedPatches(s, config, beside ? latents.map((l, i) => concat([l, beside[i]!], 1)) : latents, input.tables.cos.shape[1]!);
   const { e, e0 } = embedTime(s, config, input.tEmb, probe);
   const text = embedText(s, config, input.context);
   const pictures = input.imageTokens && embedImage(s.scope('img_emb'), input.imageTokens);
   probe('context_emb', text);
   if (pictures) probe('img_emb', pictures);
+  return { x, e, told: { e0, text, ...(pictures && { pictures }) } };
+}
 
-  const outputs: Tensor[] = [];
-  for (let i = 0; i < config.num_layers; i++) {
-    const run = (h: Tensor) => block(s.scope('blocks').scope(i), config, h, { e0, text, pictures, tables: input.tables }, (name, v) => probe(`block${i}.${name}`, v));
-    x = config.checkpoint ? checkpoint(run, config.checkpoint === 'lean' ? 'nothing' : 'attention')(x) : run(x);
-    probe(`block${i}`, x);
-    outputs.push(x);
-  }
-
+/** Tokens behind the last block → the velocity, shaped as `latents`. */
+export function ditHead(params: Params | Scope, config: DiTConfig, x: Tensor, e: Tensor, latents: Samples, probe: Probe = () => {}): Samples {
+  const s = Scope.of(params);
   const [shift, scale] = s.get('head.modulation').add(e.unsqueeze(1)).split(1, 2) as [Tensor, Tensor];
   const y = s.linear('head.head', x.layerNorm(config.eps).mul(scale.add(1)).add(shift));
   probe('head', y);
-  const samples = latents.map((l, i) => {
-    const [first, count] = isList(input.x) ? [i, 1] : [0, l.shape[0]!];
+  const samples = batches(latents).map((l, i) => {
+    const [first, count] = isList(latents) ? [i, 1] : [0, l.shape[0]!];
     const grid = tokenGrid(config, l.shape);
     const own = y.slice(0, first, first + count).slice(1, 0, grid[0] * grid[1] * grid[2]);
     return unpatchify(own, grid, config.patch_size);
   });
-  return { v: isList(input.x) ? samples.map((v) => v.squeeze(0)) : samples[0]!, taps: taps.map((l) => outputs[l]!) };
+  return isList(latents) ? samples.map((v) => v.squeeze(0)) : samples[0]!;
+}
+
+/** Predicts the velocity ε - x0. Call it while a function is traced. */
+export function dit(params: Params | Scope, config: DiTConfig, input: DiTInput, { taps = [], probe = () => {} }: DiTOptions = {}): DiTOutput {
+  const s = Scope.of(params);
+  const wrong = taps.find((l) => !Number.isInteger(l) || l < 0 || l >= config.num_layers);
+  if (wrong !== undefined) fail('dit', `tap ${wrong} is none of the blocks 0 … ${config.num_layers - 1}`);
+
+  const { x: first, e, told } = ditEmbed(s, config, input, probe);
+  const outputs: Tensor[] = [];
+  let x = first;
+  for (let i = 0; i < config.num_layers; i++) {
+    const run = (h: Tensor) => block(s.scope('blocks').scope(i), config, h, { ...told, tables: input.tables }, (name, v) => probe(`block${i}.${name}`, v));
+    x = config.checkpoint ? checkpoint(run, config.checkpoint === 'lean' ? 'nothing' : 'attention')(x) : run(x);
+    probe(`block${i}`, x);
+    outputs.push(x);
+  }
+  return { v: ditHead(s, config, x, e, input.x, probe), taps: taps.map((l) => outputs[l]!) };
 }

@@ -40,9 +40,9 @@ test('a file of prompts: every line is a clip, and what is there is skipped', as
   assert.is(statSync(at('clip-3.webp')).mtimeMs, before);
 });
 
-test('a picture gives the video its form; a LoRA that says it is a student needs one evaluation; Wan\'s own names of options hold', async () => {
+test('a picture gives the video its form; a LoRA that says it is a student needs one evaluation, block by block; Wan\'s own names of options hold', async () => {
   const { code, stdout, stderr } = await vpae([
-    'sample', '--ckpt_dir', at('i2v'), '--lora', `${at('student.safetensors')}:0.5`, '--prompt', 'Two dogs', '--image', at('first.png'), '--size', '32*32', '--frame_num', '5', '--base_seed', '2', '--save_file', at('clip.png'),
+    'sample', '--ckpt_dir', at('i2v'), '--lora', `${at('student.safetensors')}:0.5`, '--offload', '--prompt', 'Two dogs', '--image', at('first.png'), '--size', '32*32', '--frame_num', '5', '--base_seed', '2', '--save_file', at('clip.png'),
   ]);
   assert.is(code, 0, stderr);
   assert.match(stdout, /Wan2\.1 i2v student, 1 evaluation a clip/);

@@ -9,6 +9,7 @@ import { vaeConfig, type DiTConfig } from '../../model/config.ts';
 import { loraSpecs, mergeLora } from '../../model/lora.ts';
 import type { HostParams } from '../../model/params.ts';
 import { latentNoise, type Sampling } from '../../model/pipeline/diffuse.ts';
+import { networkOf, type Network } from '../../model/pipeline/forward.ts';
 import { generate, halfOf, type Job, type VideoModel } from '../../model/pipeline/generate.ts';
 import { checkClip, latentShape, parseSize, sizeLike } from '../../model/pipeline/size.ts';
 import { schedule } from '../../model/schedulers/index.ts';
@@ -24,13 +25,13 @@ const vaeParams = scrambled(vaeSpecs(vae), 0.4);
 const upload = (params: HostParams) => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]));
 
 /** A model whose texts and pictures are numbers drawn by name. */
-function modelOf(config: DiTConfig, params: HostParams, adapters: { params: HostParams; scale: number }[] = []): VideoModel {
+function modelOf(config: DiTConfig, params: HostParams, network = (p: HostParams): Network => networkOf(upload(p))): VideoModel {
   return {
     dit: config, vae,
     encodeText: (_, texts) => Promise.resolve(texts.map((t) => noise(t, [config.text_len, config.text_dim]))),
     ...(config.model_type === 'i2v' && { encodeImages: (_: unknown, pictures: readonly HostTensor[]) => Promise.resolve(pictures.map(() => noise('tokens', [3, config.clip_dim]))) }),
     loadVAE: (_, half) => Promise.resolve(upload(halfOf(vaeParams, half))),
-    loadDiT: () => Promise.resolve({ base: upload(params), adapters: adapters.map((a) => ({ params: upload(a.params), scale: a.scale })) }),
+    loadDiT: () => Promise.resolve(network(params)),
   };
 }
 
@@ -115,13 +116,34 @@ test('both texts at once where the weights outweigh them; a student noises afres
   }
 });
 
-test('adapters beside the weights are adapters merged into them', async () => {
+test('block by block, with weights that come and go, it is the same clip; so it is with adapters beside the weights, which are as merged', async () => {
   const params = scrambledDiT(i2v);
   const lora = scrambled(loraSpecs(ditShapes(i2v), 2));
-  const sampling: Sampling = { kind: 'euler', steps: 1, shift: 3, guidance: 1 };
-  const [clip] = await made(modelOf(i2v, params, [{ params: lora, scale: 0.5 }]), [job(1)], sampling);
-  assert.ok(difference(clip!, await byHand(i2v, mergeLora(params, lora, 0.5), job(1), sampling)) < 2e-5);
-  assert.ok(difference(clip!, await byHand(i2v, params, job(1), sampling)) > 0.01);
+  const sampling: Sampling = { kind: 'euler', steps: 2, shift: 3, guidance: 2 };
+  const together = { ...params, ...lora };
+  const around = (all: HostParams) => Object.fromEntries(Object.entries(all).filter(([name]) => !name.startsWith('blocks.')));
+  let held = 0;
+  const streamed = (all: HostParams): Network => ({
+    ...networkOf(upload(around(all))),
+    blocks: {
+      fetch: (i) => {
+        held++;
+        return Promise.resolve(upload(Object.fromEntries(Object.entries(all).filter(([name]) => name.startsWith(`blocks.${i}.`)).map(([name, t]) => [name.slice(`blocks.${i}.`.length), t]))));
+      },
+      release: (weights) => {
+        held--;
+        Object.values(weights).forEach((t) => t.free());
+      },
+    },
+  });
+  const expected = await byHand(i2v, mergeLora(params, lora, 1), job(1), sampling);
+  const before = device.allocated;
+  for (const network of [undefined, streamed]) {
+    const [clip] = await made(modelOf(i2v, together, network), [job(1)], sampling);
+    assert.ok(difference(clip!, expected) < 2e-5, network ? 'streamed' : 'whole');
+  }
+  assert.equal([held, device.allocated], [0, before]);
+  assert.ok(difference((await made(modelOf(i2v, params), [job(1)], sampling))[0]!, expected) > 0.01, 'adapters matter');
 });
 
 test('sizes: what the model takes, and a picture\'s form at the same area', () => {
