@@ -7,6 +7,7 @@ import { judge, type Case, type Cost } from './bench/case.ts';
 import { clockOf, CORES, time } from './bench/clock.ts';
 import { coldStep } from './bench/cold.ts';
 import { kernelCases } from './bench/kernels.ts';
+import { loadCases } from './bench/load.ts';
 import { modelCases, stepCases } from './bench/models.ts';
 import { heading, table, type Report, type Result, type Skipped } from './bench/report.ts';
 import { leastMs, roofline, type Roofline } from './bench/roofline.ts';
@@ -16,7 +17,7 @@ import { willWrite } from './files.ts';
 import { json, preset, presetOf, type Args } from './options.ts';
 import { session } from './session.ts';
 
-const PARTS = ['kernels', 'models', 'steps', 'cold', 'all'] as const;
+const PARTS = ['kernels', 'models', 'steps', 'load', 'cold', 'all'] as const;
 const options = {
   ...preset, ...json,
   shapes: { type: 'string', describe: `sizes for kernels and models, separated by commas: ${Object.keys(SHAPES).join(', ')}; all unless given` },
@@ -37,23 +38,23 @@ function shapesOf(list: string | undefined) {
   });
 }
 
-type Counted = Result & { cost?: Cost | undefined };
+type Counted = Result & { cost?: Cost | undefined; moves?: number | undefined };
 
 async function measure(device: Device, of: string, c: Case, cost: Cost | undefined): Promise<Counted> {
   device.peak = device.allocated;
   const { close, ...timed } = await c.open();
   try {
     const times = await time(timed);
-    return { of, name: c.name, shape: c.shape, ...times, peak: device.peak, cost };
+    return { of, name: c.name, shape: c.shape, ...times, peak: device.peak, cost, moves: c.moves };
   } finally {
     await close();
   }
 }
 
 /** Rates and shares by the adapter's clock. */
-function rated({ cost, ...r }: Counted, device: Device, roof: Roofline): Result {
-  if (!cost) return r;
+function rated({ cost, moves, ...r }: Counted, device: Device, roof: Roofline): Result {
   const ms = clockOf(device.info.kind).typical(r);
+  if (!cost) return moves ? { ...r, gbs: moves / ms / 1e6 } : r;
   return { ...r, gflops: cost.flops / ms / 1e6, gbs: cost.traffic / ms / 1e6, share: leastMs(roof, cost) / ms };
 }
 
@@ -67,6 +68,7 @@ async function run(device: Device, args: BenchArgs, signal: AbortSignal): Promis
   const all: [of: string, cases: Case[]][] = [
     ...shapes.map((s): [string, Case[]] => [s.name, [...(wants('kernels') ? kernelCases(device, s) : []), ...(wants('models') ? modelCases(device, s) : [])]]),
     [p.name, wants('steps') ? stepCases(device, p) : []],
+    ['files', wants('load') ? loadCases(device) : []],
   ];
   for (const [of, cases] of all) {
     for (const c of cases) {
@@ -114,7 +116,7 @@ const command: CommandModule<object, BenchArgs> = {
   command: 'bench [what]',
   describe: 'speed of kernels, models and training steps on this machine, beside its measured ceilings',
   builder: (y) => y
-    .positional('what', { choices: PARTS, default: 'all' as const, describe: 'kernels one by one, parts of the models, training steps of the preset, or the first step on a new machine' })
+    .positional('what', { choices: PARTS, default: 'all' as const, describe: 'kernels one by one, parts of the models, training steps of the preset, loading of weights, or the first step on a new machine' })
     .options(options)
     .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
     .example('$0 bench --save before.json', 'then, after a change: --against before.json'),

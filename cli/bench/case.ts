@@ -24,6 +24,8 @@ export interface Case {
   shape: string;
   /** Absent for whole training steps, whose parts are other programs. */
   cost?: () => Promise<Cost>;
+  /** Bytes that a call moves, where no ceiling is known for it. */
+  moves?: number;
   open(): Promise<Opened>;
 }
 
