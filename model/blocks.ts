@@ -18,26 +18,17 @@ export interface BlockSource {
   release(weights: BlockWeights): void;
 }
 
-/** What stands under a prefix, by the rest of its name. */
-const within = <T>(prefix: string, all: Iterable<readonly [string, T]>): Record<string, T> =>
-  Object.fromEntries([...all].filter(([name]) => name.startsWith(prefix)).map(([name, t]) => [name.slice(prefix.length), t]));
-
 /** Blocks `prefix.0`, `prefix.1`, … read from files when their turn comes and freed after it. @param dtype of matrices, as stored unless given */
 export const storedBlocks = (device: Device, weights: Weights, prefix: string, dtype?: WeightType): BlockSource => ({
   async fetch(i) {
     const own = `${prefix}.${i}.`;
     const names = [...weights.entries.keys()].filter((name) => name.startsWith(own));
-    return within(own, Object.entries(await uploadWeights(device, weights, { names, dtype })));
+    const read = await uploadWeights(device, weights, { names, dtype });
+    return Object.fromEntries(Object.entries(read).map(([name, t]) => [name.slice(own.length), t]));
   },
   release(read) {
     for (const t of Object.values(read)) t.free();
   },
-});
-
-/** Blocks whose weights are on the device already, and stay there. */
-export const residentBlocks = (params: BlockWeights, prefix: string): BlockSource => ({
-  fetch: (i) => Promise.resolve(within(`${prefix}.${i}.`, Object.entries(params))),
-  release() {},
 });
 
 export interface RunOptions {
