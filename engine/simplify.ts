@@ -4,6 +4,7 @@ import { numel } from '../kernels/kernel.ts';
 import { withSite } from './errors.ts';
 import { Graph, POINTWISE, typeOf } from './graph.ts';
 import type { Node, OpAttrs, OpName, TensorType, Value } from './graph.ts';
+import { mergeLowRank } from './lowrank.ts';
 import { opOf } from './ops/index.ts';
 import { isFloat, sameShape } from './ops/op.ts';
 
@@ -65,6 +66,8 @@ const RULES: { [K in OpName]?: Rule<K> } = {
     if (uniform(a!) !== null) return to.make('add', [b!, a!], {});
     const [na, nb] = [as(a!, 'neg'), as(b!, 'neg')];
     if (nb) return to.make('sub', [a!, nb.inputs[0]!], {});
+    const merged = mergeLowRank([a!, b!], (op, inputs, attrs) => to.make(op, inputs, attrs), (v) => uniform(v) !== null);
+    if (merged) return merged;
     return na ? to.make('sub', [b!, na.inputs[0]!], {}) : null;
   },
   sub([a, b], _, to) {
