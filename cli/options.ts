@@ -28,9 +28,9 @@ export const model = {
 
 export const json = { json: { type: 'boolean', default: false, describe: 'print the result as JSON on stdout' } } as const satisfies Record<string, Options>;
 
-/** The preset that --preset, --set and --seed name. @throws one line */
-export function presetOf(args: { preset: string; set: readonly string[]; seed?: number | undefined }): Preset {
-  const near = presetNames().includes(args.preset) ? '' : didYouMean(args.preset, presetNames());
+/** The preset that --preset, --set and --seed name. @param others names that the command takes beside presets; @throws one line */
+export function presetOf(args: { preset: string; set: readonly string[]; seed?: number | undefined }, others: readonly string[] = []): Preset {
+  const near = presetNames().includes(args.preset) ? '' : didYouMean(args.preset, [...presetNames(), ...others]);
   try {
     return loadPreset(args.preset, args.seed === undefined ? args.set : [...args.set, `seed=${args.seed}`]);
   } catch (error) {

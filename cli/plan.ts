@@ -1,38 +1,150 @@
-/** `vpae plan`: what a preset's training steps will cost, before anything is trained. */
+/** `vpae plan`: what a job will need and whether it fits, from shapes alone: no weights, and for released models no GPU either. */
 import type { CommandModule } from 'yargs';
+import { flopsOf, hostPeakOf, deviceBytes, largestStage, peakOf, secondsAt, totalOf, trafficOf, type JobCost } from '../train/planning/cost.ts';
+import { findFit } from '../train/planning/fit.ts';
+import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
+import { subjectOf, type Size, type Subject } from '../train/planning/subject.ts';
+import { WAN } from '../model/wan/released.ts';
 import { json, preset, presetOf, type Args } from './options.ts';
+import { bandwidth, leastMs, roofline, type Roofline } from './bench/roofline.ts';
 import { session } from './session.ts';
-import { planSteps } from './steps.ts';
 import { draw } from './table.ts';
 
-const options = { ...preset, ...json } as const;
+const options = {
+  ...preset, ...json,
+  preset: { ...preset.preset, describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}` },
+  job: { choices: JOBS, describe: 'what is to be done; all training of a preset unless given, sampling of a released model' },
+  size: { type: 'string', describe: 'WIDTHxHEIGHT of a released model\'s clip; what it was trained for unless given' },
+  frames: { type: 'number', describe: 'frames of a released model\'s clip; 81 unless given' },
+  mode: { choices: ['full', 'adapters'] as const, describe: 'how the student is held: all its weights, or low-rank adapters of the frozen teacher' },
+  steps: { type: 'number', default: 50, describe: 'sampling steps, guided; 1: a student\'s, unguided' },
+  memory: { type: 'string', describe: 'does it fit into so much, as 24GB? If not, the cheapest changes that make it fit' },
+  tflops: { type: 'number', implies: 'gbps', describe: 'arithmetic rate to predict seconds with, 10^12 operations a second; measured on this adapter unless given' },
+  gbps: { type: 'number', implies: 'tflops', describe: 'memory rate to predict seconds with, 10^9 bytes a second' },
+} as const;
+type PlanArgs = Args<typeof options>;
+
 const LARGEST = 10;
+/** What released models are planned for where this machine has no GPU: the usual limits of a large one. */
+const GPU: Target = {
+  caps: { tier: 'tiled', f16: true, subgroup: 32, maxInvocations: 1024, maxWorkgroupBytes: 32768, maxStorageBuffers: 10, maxBindingBytes: 2 ** 32 - 4 },
+  maxBufferBytes: 2 ** 32 - 4,
+};
 
-const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(1);
+const gb = (bytes: number): string => (bytes < 1e7 ? `${(bytes / 1e6).toFixed(3)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
+const UNITS: Record<string, number> = { MB: 1e6, GB: 1e9, MiB: 2 ** 20, GiB: 2 ** 30 };
 
-async function plan(args: Args<typeof options>): Promise<void> {
-  const p = presetOf(args);
-  await session('stopped; nothing was written', async ({ device }) => {
-    const steps = await planSteps(device, p);
-    if (args.json) {
-      console.log(JSON.stringify(steps.map(({ plan: { memory, ...cost }, ...s }) => ({ ...s, ...cost, largest: memory.atPeak.slice(0, LARGEST).map(({ name, bytes }) => ({ name, bytes })) }))));
-      return;
-    }
-    console.log(draw(['step', 'batch', 'networks, MiB', 'activations, MiB', 'kernels', 'GFLOP', 'traffic, GB'],
-      steps.map((s) => [s.name, String(s.batch), mib(s.state), mib(s.plan.bytes), String(s.plan.kernels), (s.plan.flops / 1e9).toFixed(2), (s.plan.traffic / 1e9).toFixed(2)])));
-    const top = steps.reduce((a, b) => (a.state + a.plan.bytes > b.state + b.plan.bytes ? a : b));
-    const budget = Number.isFinite(device.budget) ? ` of ${mib(device.budget)} MiB` : '';
-    console.log(`\n${p.name} needs the most in the ${top.name} step: ${mib(top.state + top.plan.bytes)} MiB${budget}. Largest tensors at its peak:`);
-    for (const { name, bytes } of top.plan.memory.atPeak.slice(0, LARGEST)) console.log(`  ${mib(bytes).padStart(8)} MiB  ${name}`);
-  });
+/** @throws one line */
+function bytesOf(text: string): number {
+  const [, value, unit] = /^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(text) ?? [];
+  const size = UNITS[unit ?? ''];
+  if (!value || !size) throw new Error(`--memory reads as 24GB or 24GiB, got "${text}"`);
+  return Number(value) * size;
 }
 
-const command: CommandModule<object, Args<typeof options>> = {
+function sizeOf({ size, frames }: PlanArgs): Partial<Size> {
+  const [, width, height] = /^(\d+)x(\d+)$/.exec(size ?? '') ?? [];
+  if (size !== undefined && !width) throw new Error(`--size reads as 832x480, got "${size}"`);
+  return { ...(width && { width: Number(width), height: Number(height) }), ...(frames !== undefined && { frames }) };
+}
+
+/** A job planned, and against what it is held. */
+interface Answer { cost: JobCost; subject: Subject; target: Target; roof: Roofline | undefined; changes: readonly { sets: readonly string[]; what: string }[] | undefined; memory: number | undefined }
+
+function report({ cost, roof, memory, changes }: Answer): object {
+  const stage = largestStage(cost);
+  const peak = peakOf(cost);
+  return {
+    job: cost.job, unit: cost.unit, peakBytes: peak, hostBytes: hostPeakOf(cost), flops: flopsOf(cost), trafficBytes: trafficOf(cost),
+    ...(roof && { seconds: secondsAt(cost, (work) => leastMs(roof, work)), roofline: roof }),
+    ...(memory !== undefined && { memoryBytes: memory, fits: peak <= memory, ...(changes && { changes: changes.flatMap((c) => c.sets) }) }),
+    stages: cost.stages.map((s) => ({ name: s.name, bytes: totalOf(deviceBytes(s)), causes: deviceBytes(s), host: s.host, programs: s.runs.map((r) => ({ name: r.name, calls: r.calls, kernels: r.plan.kernels, bytes: r.plan.bytes, flops: r.plan.flops, trafficBytes: r.plan.traffic })) })),
+    largest: largestTensors(cost).map(({ name, bytes }) => ({ name, bytes })), peakStage: stage.name,
+  };
+}
+
+/** Of the program whose arenas are the largest in the stage that needs the most. */
+function largestTensors(cost: JobCost) {
+  const runs = largestStage(cost).runs;
+  return runs.reduce((a, b) => (b.plan.memory.lowerBound > a.plan.memory.lowerBound ? b : a)).plan.memory.atPeak.slice(0, LARGEST);
+}
+
+function print(name: string, { cost, roof, subject, target }: Answer): void {
+  const stage = largestStage(cost);
+  const others = cost.stages.filter((s) => s !== stage).map((s) => `${s.name} ${gb(totalOf(deviceBytes(s)))}`).join(', ');
+  console.log(`\n${name}, ${cost.job}, ${subject.video.slice(1).join(' x ')}: ${gb(peakOf(cost))} on the device (${stage.name}${others && `; before and after: ${others}`}), ${gb(hostPeakOf(cost))} on the host`);
+  console.log(draw(['cause', 'of', 'memory'], [
+    ...deviceBytes(stage).filter((h) => h.bytes).map((h) => [h.cause, h.what, gb(h.bytes)]), ...stage.host.map((h) => [h.cause, h.what, gb(h.bytes)]),
+  ]));
+  console.log(draw(['program', 'calls', 'kernels', 'TFLOP', 'traffic'], cost.stages.flatMap((s) => s.runs.map((r) =>
+    [r.name, String(r.calls), String(r.plan.kernels), (r.plan.flops / 1e12).toPrecision(4), gb(r.plan.traffic)]))));
+  const seconds = roof ? `; at least ${time(secondsAt(cost, (work) => leastMs(roof, work)))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s` : '';
+  console.log(`A ${cost.unit}: ${(flopsOf(cost) / 1e12).toPrecision(4)} TFLOP, ${gb(trafficOf(cost))} of traffic${seconds}. Largest tensors at the peak:`);
+  for (const { name: tensor, bytes } of largestTensors(cost)) console.log(`  ${gb(bytes).padStart(10)}  ${tensor}`);
+  const largest = Math.max(...cost.stages.flatMap((s) => s.runs.map((r) => r.plan.largest?.bytes ?? 0)));
+  if (largest > target.caps.maxBindingBytes) console.log(`One tensor of ${gb(largest)} is over the binding limit of ${gb(target.caps.maxBindingBytes)}: --set dit.ffn_parts=8, or a smaller size`);
+}
+
+function time(seconds: number): string {
+  if (seconds < 60) return `${seconds.toPrecision(3)} s`;
+  return seconds < 7200 ? `${(seconds / 60).toPrecision(3)} min` : `${(seconds / 3600).toPrecision(3)} h`;
+}
+
+/** Arguments that make the job fit. */
+const overrides = (args: PlanArgs, changes: readonly { sets: readonly string[] }[]): string =>
+  [...args.set, ...changes.flatMap((c) => c.sets)].map((s) => `--set ${s}`).join(' ');
+
+async function plan(args: PlanArgs): Promise<void> {
+  const memory = args.memory === undefined ? undefined : bytesOf(args.memory);
+  const size = sizeOf(args);
+  if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
+  const mode = args.mode ? [`student.mode=${args.mode === 'adapters' ? 'lora' : 'full'}`] : [];
+  const make = (sets: readonly string[]): Subject => subjectOf(args.preset, [...mode, ...args.set, ...sets], size);
+  const subject = make([]);
+  const jobs: JobName[] = args.job ? [args.job] : subject.preset ? JOBS.filter((j) => j !== 'sample') : ['sample'];
+  if (jobs.includes('vae') && !subject.preset) throw new Error('[plan] the VAE of a released model is not trained');
+  const sampler: Sampler = { steps: args.steps, guided: args.steps > 1 };
+  const given = args.tflops !== undefined && args.gbps !== undefined ? { gflops: 1000 * args.tflops, copies: [{ bytes: 0, gbs: args.gbps }] } : undefined;
+  const { target, roof } = await machine(subject, given);
+  const answers = jobs.map((job): Answer => {
+    const found = memory === undefined ? undefined : findFit(job, make, sampler, target, memory);
+    const cost = found?.cost ?? costOf(job, subject, sampler, target);
+    return { cost, subject: found?.subject ?? subject, target, roof, changes: found?.changes, memory };
+  });
+  if (args.json) console.log(JSON.stringify(answers.map(report)));
+  for (const answer of args.json ? [] : answers) {
+    print(args.preset, answer);
+    const { changes } = answer;
+    if (changes) console.log(changes.length ? `\nIt fits into ${args.memory} with ${changes.map((c) => c.what).join(', ')}: ${overrides(args, changes)}` : `\nIt fits into ${args.memory} as it is.`);
+  }
+  const misses = answers.filter((a) => a.memory !== undefined && !a.changes);
+  if (misses.length) throw new Error(`[plan] nothing makes ${misses.map((a) => a.cost.job).join(', ')} of ${args.preset} fit into ${args.memory}: it needs ${misses.map((a) => gb(peakOf(a.cost))).join(', ')} as it is; a smaller --size or fewer --frames`);
+}
+
+/** This machine's adapter with its rates; a released model where that is no GPU is planned for one. */
+async function machine(subject: Subject, given: Roofline | undefined): Promise<{ target: Target; roof: Roofline | undefined }> {
+  if (!subject.preset && given) return { target: GPU, roof: given };
+  try {
+    return await session('stopped; nothing was written', async ({ device }) => {
+      if (subject.preset || device.info.kind === 'gpu') return { target: device, roof: given ?? await roofline(device) };
+      console.error('planned for a GPU that binds 4 GiB at a time; --tflops and --gbps predict its seconds');
+      return { target: GPU, roof: undefined };
+    });
+  } catch (error) {
+    if (subject.preset) throw error;
+    console.error(`planned for a GPU that binds 4 GiB at a time; --tflops and --gbps predict its seconds (${(error as Error).message})`);
+    return { target: GPU, roof: undefined };
+  }
+}
+
+const command: CommandModule<object, PlanArgs> = {
   command: 'plan',
-  describe: 'memory and arithmetic of a preset\'s training steps; nothing is run',
+  describe: 'memory, arithmetic and least seconds of a job; nothing is run',
   builder: (y) => y
     .options(options)
-    .example('$0 plan --set phase1.batch=64', 'will a larger batch fit?'),
+    .example('$0 plan --set phase1.batch=64', 'will a larger batch fit?')
+    .example('$0 plan --preset wan2.1-t2v-1.3b --job sample --memory 12GB', 'will a card of 12 GB sample it?')
+    .example('$0 plan --preset wan2.1-i2v-14b-480p --job equilibrium --mode adapters --memory 80GB', 'and train it?'),
   handler: plan,
 };
 export default command;

@@ -29,31 +29,55 @@ export interface MemoryPlan {
 
 const aligned = (bytes: number): number => Math.ceil(Math.max(bytes, 4) / ALIGN) * ALIGN;
 
+interface Placed { block: Block; offset: number; end: number }
+
+/** Groups that share a list of who is alive: most tensors live for a few groups, and meet few others. */
+const SPAN = 32;
+
+/** What lies in one arena, by when it is alive. */
+class Arena {
+  bytes = 0;
+  private readonly spans = new Map<number, Placed[]>();
+
+  /** The lowest offset that is free for `size` bytes as long as `block` lives. */
+  lowest(block: Block, size: number): number {
+    const others = new Set<Placed>();
+    for (let at = Math.floor(block.first / SPAN); at <= Math.floor(block.last / SPAN); at++) {
+      for (const other of this.spans.get(at) ?? []) if (other.block.last >= block.first && block.last >= other.block.first) others.add(other);
+    }
+    let offset = 0;
+    for (const other of [...others].sort((a, b) => a.offset - b.offset)) {
+      if (other.offset - offset >= size) break;
+      offset = Math.max(offset, other.end);
+    }
+    return offset;
+  }
+
+  put(block: Block, offset: number, size: number): void {
+    const placed = { block, offset, end: offset + size };
+    for (let at = Math.floor(block.first / SPAN); at <= Math.floor(block.last / SPAN); at++) {
+      const alive = this.spans.get(at);
+      if (alive) alive.push(placed);
+      else this.spans.set(at, [placed]);
+    }
+    this.bytes = Math.max(this.bytes, placed.end);
+  }
+}
+
 export function planMemory(blocks: readonly Block[], maxArenaBytes: number): MemoryPlan {
-  const arenas: { block: Block; offset: number; end: number }[][] = [];
-  const sizes: number[] = [];
+  const arenas: Arena[] = [];
   const spots = new Map<Block, Spot>();
   for (const block of [...blocks].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
     const size = aligned(block.bytes);
-    for (let arena = 0; ; arena++) {
-      const placed = (arenas[arena] ??= []);
-      let offset = 0;
-      for (const other of placed) { // sorted by offset
-        if (other.block.last < block.first || block.last < other.block.first) continue;
-        if (other.offset - offset >= size) break;
-        offset = Math.max(offset, other.end);
-      }
-      if (offset + size > maxArenaBytes && placed.length) continue;
-      const entry = { block, offset, end: offset + size };
-      let at = placed.length;
-      while (at > 0 && placed[at - 1]!.offset > offset) at--;
-      placed.splice(at, 0, entry);
-      sizes[arena] = Math.max(sizes[arena] ?? 0, offset + size);
-      spots.set(block, { arena, offset });
-      break;
+    for (let i = 0; !spots.has(block); i++) {
+      const arena = (arenas[i] ??= new Arena());
+      const offset = arena.lowest(block, size);
+      if (offset + size > maxArenaBytes && arena.bytes) continue;
+      arena.put(block, offset, size);
+      spots.set(block, { arena: i, offset });
     }
   }
-  return { spots, arenas: sizes, ...peak(blocks) };
+  return { spots, arenas: arenas.map((a) => a.bytes), ...peak(blocks) };
 }
 
 function peak(blocks: readonly Block[]): { lowerBound: number; atPeak: Block[] } {

@@ -93,6 +93,9 @@ export interface ShaderSpec {
   main: string;
 }
 
+/** Texts so far: equal ones are one string, however many kernels of a program share it. */
+const texts = new Map<string, string>();
+
 /** Writes the module: uniform struct P at binding 0 (as `p`), storage from binding 1, and the entry point `main`. */
 export function shader(spec: ShaderSpec): string {
   const lines = [...(spec.enable ?? []).map((e) => `enable ${e};`), ...(spec.diagnostics ?? []).map((d) => `diagnostic(${d});`)];
@@ -111,7 +114,8 @@ export function shader(spec: ShaderSpec): string {
     builtins.push('@builtin(subgroup_invocation_id) lane: u32', '@builtin(subgroup_size) sgs: u32');
   }
   lines.push(`@compute @workgroup_size(${spec.workgroup.join(', ')})\nfn main(${builtins.join(', ')}) {\n${spec.main}\n}`);
-  return lines.join('\n');
+  const text = lines.join('\n');
+  return texts.get(text) ?? (texts.set(text, text), text);
 }
 
 /** The function every family calls before a store; the identity when nothing is fused. */

@@ -7,6 +7,7 @@
  */
 import { attention, concat, gelu } from '../engine/functional.ts';
 import { fail } from '../engine/errors.ts';
+import { checkpoint } from '../engine/remat.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
 import type { Triple } from '../engine/graph.ts';
@@ -28,6 +29,8 @@ export interface HeadConfig {
   text_dim: number;
   /** How many tokens along (time, height, width); `conv` only. */
   grid: Triple;
+  /** Recompute what is read of each tap in the backward pass instead of keeping it. */
+  checkpoint: boolean;
 }
 
 /** What a `semantic` head sees of the condition. */
@@ -117,11 +120,12 @@ export function head(params: Params | Scope, config: HeadConfig, taps: readonly 
     if (!semantics) fail('head', 'a semantic head needs the image and text tokens');
     queries = understand(s.scope('semantic'), config, queries, semantics);
   }
-  const read = taps.map((tokens, l) => {
+  const read = (tokens: Tensor, l: number): Tensor => {
     const tap = s.scope('taps').scope(l);
     const q = queries.slice(1, l, l + 1);
     const h = tap.linear('proj', tap.layerNorm('norm', tokens, EPS));
     return feedForward(tap.scope('ffn'), q.add(attend(tap.scope('cross_attn'), config, tap.layerNorm('query_norm', q, EPS), h, lengths)));
-  });
-  return s.linear('logit', s.layerNorm('norm', concat(read, 2), EPS)).reshape([batch]);
+  };
+  const answers = taps.map(config.checkpoint ? checkpoint(read, 'nothing') : read);
+  return s.linear('logit', s.layerNorm('norm', concat(answers, 2), EPS)).reshape([batch]);
 }

@@ -2,7 +2,7 @@
 import { fail } from '../engine/errors.ts';
 import type { Like } from '../engine/tensor.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
-import { kaiming, materialise, Scope, zeros, type HostParams, type Params, type Specs } from './params.ts';
+import { kaiming, materialise, Scope, shapesOf, zeros, type HostParams, type Params, type Specs } from './params.ts';
 
 /** The attention projections and the feed-forward of every DiT block; the image keys and values keep their weights. */
 export const LORA_TARGETS = /^blocks\.\d+\.((self|cross)_attn\.[qkvo]|ffn\.[02])$/;
@@ -26,6 +26,10 @@ export function loraSpecs(shapes: Readonly<Record<string, readonly number[]>>, r
     ];
   }));
 }
+
+/** Name → shape. */
+export const loraShapes = (shapes: Readonly<Record<string, readonly number[]>>, rank: number, targets = LORA_TARGETS): Record<string, readonly number[]> =>
+  shapesOf(loraSpecs(shapes, rank, targets));
 
 /** First values: A Kaiming-uniform (a = √5), B zero, so that the adapted model starts as the base. */
 export const initLora = (shapes: Readonly<Record<string, readonly number[]>>, rank: number, seed: number, targets = LORA_TARGETS): HostParams =>

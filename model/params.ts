@@ -56,6 +56,9 @@ function first({ shape, init: { law, value } }: Spec, seed: number, name: string
   return host(data.map(law === 'normal' ? (z) => z * value : (u) => (2 * u - 1) * value), shape);
 }
 
+/** What may be stored in half precision: vectors and modulations are small, and matter more. */
+export const isMatrix = (name: string, shape: readonly number[]): boolean => name.endsWith('.weight') && shape.length > 1;
+
 /** First values, decided by (seed, name) alone. */
 export const materialise = (specs: Specs, seed: number): HostParams =>
   Object.fromEntries(Object.entries(specs).map(([name, spec]) => [name, first(spec, seed, name)]));

@@ -8,6 +8,8 @@ import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import { flatten, mapTree, type HostTensor } from '../engine/tree.ts';
 import { openWeights } from '../model/files/open.ts';
+import { toBF16 } from '../model/halves.ts';
+import { isMatrix, type HostParams } from '../model/params.ts';
 import { saveTensors } from '../model/files/safetensors.ts';
 import { writeError } from './files.ts';
 import type { Trained } from './optim.ts';
@@ -90,6 +92,12 @@ export async function loadCheckpoint(path: string): Promise<{ state: State<HostT
 export const toDevice = <T>(device: Device, tree: T): OnDevice<T> =>
   mapTree((t: HostTensor) => device.tensor(t.data, t.shape, t.dtype), tree) as OnDevice<T>;
 type OnDevice<T> = T extends HostTensor ? NDArray : T extends object ? { [K in keyof T]: OnDevice<T[K]> } : T;
+
+/** Uploads a network that is not trained, its matrices as `stored`. */
+export const frozen = (device: Device, params: HostParams, stored: 'f32' | 'bf16'): Record<string, NDArray> =>
+  Object.fromEntries(Object.entries(params).map(([name, t]) => [
+    name, stored === 'bf16' && isMatrix(name, t.shape) ? device.tensor(toBF16(t.data as Float32Array), t.shape, 'bf16') : toDevice(device, t),
+  ]));
 
 /** Reads a tree of tensors back. */
 export async function toHost<T>(tree: T): Promise<OnHost<T>> {

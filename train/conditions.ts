@@ -28,7 +28,7 @@ export const headConfigOf = (p: Preset): HeadConfig => {
   const dit = ditConfigOf(p);
   return {
     kind, dim, head_dim, taps: p.phase2.taps.length, input_dim: dit.dim, clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim, text_dim: dit.text_dim,
-    grid: tokenGrid(dit, latentShape(p)),
+    grid: tokenGrid(dit, latentShape(p)), checkpoint: dit.checkpoint !== false,
   };
 };
 
@@ -36,8 +36,8 @@ export const primingConfigOf = (p: Preset): PrimingConfig =>
   ({ dit: ditConfigOf(p), student: p.student, fake: p.phase1.fake, guidance: p.phase1.guidance, wmin: p.phase1.wmin });
 
 export const equilibriumConfigOf = (p: Preset): EquilibriumConfig => {
-  const { taps, backbone, loss, sees, lambda, guidance, str1 } = p.phase2;
-  return { dit: ditConfigOf(p), student: p.student, head: headConfigOf(p), taps, backbone, loss, sees, lambda, guidance, str1 };
+  const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = p.phase2;
+  return { dit: ditConfigOf(p), student: p.student, head: headConfigOf(p), taps, backbone, loss, sees, lambda, guidance, str1, apart };
 };
 
 /** [channels, frames, height, width]. */

@@ -5,7 +5,7 @@ import type { HostTensor } from '../engine/tree.ts';
 import type { DiTConfig } from '../model/config.ts';
 import type { Semantics } from '../model/heads.ts';
 import { imageTokens } from '../model/imagetokens.ts';
-import { initLora, mergeLora, withLora } from '../model/lora.ts';
+import { initLora, loraShapes, mergeLora, withLora } from '../model/lora.ts';
 import type { HostParams, Params, Scope } from '../model/params.ts';
 import { dit, ditShapes, type DiTInput } from '../model/wan/dit.ts';
 import { timeEmbedding, type DiTTables } from '../model/wan/tables.ts';
@@ -22,6 +22,10 @@ export interface Form { mode: 'full' | 'lora'; rank: number; alpha: number }
 
 /** The network whose trained part is `own`. */
 export const assemble = (form: Form, teacher: Params, own: Params): Net => (form.mode === 'lora' ? withLora(teacher, own, form.alpha / form.rank) : own);
+
+/** Name → shape of the trained part. */
+export const ownShapes = (form: Form, config: DiTConfig): Record<string, readonly number[]> =>
+  (form.mode === 'lora' ? loraShapes(ditShapes(config), form.rank) : ditShapes(config));
 
 /** First values of the trained part: the network is the teacher. */
 export const ownFrom = (form: Form, config: DiTConfig, teacher: HostParams, seed: number): HostParams =>
@@ -47,6 +51,8 @@ export interface Condition<X = Tensor> {
   lengths: X;
   /** First frame [B,channels,height,width] in [-1,1]; text-to-video has none. */
   frame?: X;
+  /** The image encoder's tokens of it [B,I,clip_dim]; its patches unless given. */
+  pictures?: X;
   /** Normalised latent [B,C,F,H,W] of (first frame, zero frames); text-to-video has none. */
   latent?: X;
   /** Where the tokens lie; the same for all samples. */
@@ -74,28 +80,33 @@ export function pictures(frame: Tensor): Tensor {
   return tokens.add(concat([angle.cos(), angle.sin()], 1));
 }
 
-const inputs = (x: Tensor, t: Time, c: Condition): DiTInput => ({
-  x, tEmb: t.emb, context: c.text, ...(c.frame && { imageTokens: pictures(c.frame) }), ...(c.latent && { y: beside(c.latent) }), tables: c.tables,
+const seen = ({ pictures: tokens, frame }: Condition): { imageTokens?: Tensor } =>
+  (tokens ? { imageTokens: tokens } : frame ? { imageTokens: pictures(frame) } : {});
+
+/** What the network takes for a condition. */
+export const conditionInput = (x: Tensor, t: Time, c: Condition): DiTInput => ({
+  x, tEmb: t.emb, context: c.text, ...seen(c), ...(c.latent && { y: beside(c.latent) }), tables: c.tables,
 });
 
 /** What a discriminator's head sees of a condition. */
-export const semantics = (c: Condition): Semantics => ({ ...(c.frame && { imageTokens: pictures(c.frame) }), context: c.text, lengths: c.lengths });
+export const semantics = (c: Condition): Semantics => ({ ...seen(c), context: c.text, lengths: c.lengths });
 
 /** μ(x, t, c) → v [B,C,F,H,W]. */
-export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => dit(net, config, inputs(x, t, c)).v as Tensor;
+export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => dit(net, config, conditionInput(x, t, c)).v as Tensor;
 
 /** f(x, t, c) = x - σ μ(x, t, c). */
 export const predictX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => toX0(x, velocity(net, config, x, t, c), t.sigma);
 
 /** h_l(x, t, c): tokens after the tapped blocks, [B,N,D] each. */
 export const features = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, taps: readonly number[]): Tensor[] =>
-  dit(net, config, inputs(x, t, c), { taps }).taps;
+  dit(net, config, conditionInput(x, t, c), { taps }).taps;
 
 const stackBatches = (parts: readonly Tensor[]): Tensor => concat(parts, 0);
 export const stackTimes = (times: readonly Time[]): Time => ({ sigma: stackBatches(times.map((t) => t.sigma)), emb: stackBatches(times.map((t) => t.emb)) });
 export const stackConditions = (cs: readonly Condition[]): Condition => ({
   text: stackBatches(cs.map((c) => c.text)), lengths: stackBatches(cs.map((c) => c.lengths)),
   ...(cs[0]!.frame && { frame: stackBatches(cs.map((c) => c.frame!)) }),
+  ...(cs[0]!.pictures && { pictures: stackBatches(cs.map((c) => c.pictures!)) }),
   ...(cs[0]!.latent && { latent: stackBatches(cs.map((c) => c.latent!)) }),
   tables: cs[0]!.tables,
 });

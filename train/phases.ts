@@ -1,18 +1,18 @@
 /** The two phases of V-PAE as jobs: what each starts from, and what one step draws and updates. */
-import { compile } from '../engine/compile.ts';
+import { compile, type Feed } from '../engine/compile.ts';
 import type { Device } from '../engine/device.ts';
 import { ema } from '../engine/functional.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { HostTensor } from '../engine/tree.ts';
-import type { HostParams } from '../model/params.ts';
-import { freeTree, toDevice, type State } from './checkpoint.ts';
+import type { HostParams, Params } from '../model/params.ts';
+import { freeTree, frozen, type State } from './checkpoint.ts';
 import { conditioner, ditConfigOf, equilibriumConfigOf, primingConfigOf } from './conditions.ts';
 import type { Shards } from './data/shards.ts';
-import { discriminatorStep, generatorStep, initDiscriminator } from './equilibrium.ts';
+import { discriminatorStep, followStep, generatorStep, initDiscriminator, judgeStep, type EquilibriumConfig, type EquilibriumInputs } from './equilibrium.ts';
 import { draws, start, type StudentJob } from './jobs.ts';
 import { ownFrom, type Batch, type Form } from './networks.ts';
-import { warm } from './optim.ts';
+import { warm, type AdamConfig, type Trained } from './optim.ts';
 import type { Preset } from './presets/index.ts';
 import { fakeStep, primingStep } from './priming.ts';
 import { Rollout } from './rollout.ts';
@@ -49,7 +49,7 @@ export function pairJob(device: Device, p: Preset, shards: Shards, teacher: Host
   const { generator, fake } = o;
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const real = toDevice(device, teacher);
+  const real = frozen(device, teacher, p.stored);
   const updateFake = compileStep(device, 'fake', pair.fakeStep);
   const updateGenerator = compileStep(device, pair.name, pair.generatorStep);
   const align = compile(device, (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida), { donate: [0], name: 'ida' });
@@ -93,6 +93,19 @@ export function pairJob(device: Device, p: Preset, shards: Shards, teacher: Host
   };
 }
 
+/** One update of the generator: one program or, with less memory, two. */
+function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamConfig) {
+  if (!config.apart) return compileStep(device, 'equilibrium', generatorStep(config, adam));
+  const judge = compileStep(device, 'judgement', judgeStep(config));
+  const follow = compileStep(device, 'equilibrium', followStep(config, adam));
+  const update = async (s: Trained<NDArray>, psi: Feed<Params>, teacher: Feed<Params>, b: Feed<Batch>, at: Feed<EquilibriumInputs>) => {
+    const seen = await judge({ params: {}, v: {} }, s.params, s.ema!, psi, teacher, b, at);
+    const { state, metrics } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
+    return { state, metrics: { ...seen.metrics, ...metrics } };
+  };
+  return Object.assign(update, { free: async () => { await judge.free(); await follow.free(); } });
+}
+
 /**
  * Phase II, from what phase I trained (its averaged weights, or adapters). The first `head.warmup` steps update the discriminator alone.
  */
@@ -102,9 +115,9 @@ export function equilibriumJob(device: Device, p: Preset, shards: Shards, teache
   const config = equilibriumConfigOf(p);
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const real = toDevice(device, teacher);
+  const real = frozen(device, teacher, p.stored);
   const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam));
-  const updateGenerator = compileStep(device, 'equilibrium', generatorStep(config, generator.adam));
+  const updateGenerator = generatorUpdate(device, config, generator.adam);
   const rollout = student.steps > 1 ? new Rollout(device, p, o.batch) : undefined;
   /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
   const inputs = async (state: State, { c }: Batch<HostTensor>, n: number, role: string) => {

@@ -15,14 +15,18 @@ export interface Step<A extends readonly unknown[]> {
   free(): Promise<void>;
 }
 
+/** What is compiled of a step: its metrics are one tensor; `named` is told their names. */
+export const stepOf = <A extends readonly unknown[]>(fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }, named: (names: string[]) => void = () => {}) =>
+  (state: Trained, ...args: A) => {
+    const { metrics, ...next } = fn(state, ...args);
+    named(Object.keys(metrics));
+    return { ...next, metrics: stack(Object.values(metrics), 0) };
+  };
+
 /** @param fn (state, …) → the state's new tensors under the same names, and `metrics`, scalars by name */
 export function compileStep<A extends readonly unknown[]>(device: Device, name: string, fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }): Step<A> {
   let names: string[] = [];
-  const program = compile(device, (state: Trained, ...args: A) => {
-    const { metrics, ...next } = fn(state, ...args);
-    names = Object.keys(metrics);
-    return { ...next, metrics: stack(Object.values(metrics), 0) };
-  }, { donate: [0], name });
+  const program = compile(device, stepOf(fn, (found) => { names = found; }), { donate: [0], name });
   const run = async (...args: Parameters<typeof program>) => {
     const { metrics, ...state } = await program(...args) as Concrete<Trained & { metrics: Tensor }>;
     const values = await metrics.read();

@@ -47,7 +47,7 @@ test('merged weights do what base and adapter do', async () => {
   assert.throws(() => mergeLora({}, lora, 1), /"blocks\.0\.ffn\.0\.weight" in the base/);
 });
 
-const config: HeadConfig = { kind: 'semantic', taps: 3, input_dim: 12, dim: 16, head_dim: 8, clip_dim: 6, text_dim: 5, grid: [2, 4, 5] };
+const config: HeadConfig = { kind: 'semantic', taps: 3, input_dim: 12, dim: 16, head_dim: 8, clip_dim: 6, text_dim: 5, grid: [2, 4, 5], checkpoint: false };
 const taps = [0, 1, 2].map((l) => noise(`tap${l}`, [2, 7, 12]));
 
 async function logits(c: HeadConfig, params: HostParams, context: HostTensor): Promise<HostTensor> {

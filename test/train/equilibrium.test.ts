@@ -7,7 +7,7 @@ import { host, type HostTensor } from '../../engine/tree.ts';
 import { head, initHead } from '../../model/heads.ts';
 import type { HostParams } from '../../model/params.ts';
 import { equilibriumConfigOf } from '../../train/conditions.ts';
-import { csdsGradient, discriminatorStep, generatorGradients, generatorStep, initDiscriminator, type EquilibriumConfig } from '../../train/equilibrium.ts';
+import { csdsGradient, discriminatorStep, followStep, generatorGradients, generatorStep, initDiscriminator, judgeStep, type EquilibriumConfig } from '../../train/equilibrium.ts';
 import { noise, toX0 } from '../../train/flow.ts';
 import { features, guidedX0, ownFrom, predictX0, semantics, timeAt } from '../../train/networks.ts';
 import { loadPreset } from '../../train/presets/index.ts';
@@ -114,5 +114,21 @@ for (const sets of [['phase2.loss=logistic', 'phase2.head.kind=cross', 'phase2.s
     assert.is(D.metrics.str1.data[0]! > 0, p.str1.weight > 0);
   });
 }
+
+test('samples one after the other and a generator step in two programs make the same updates', () => {
+  const [whole, apart] = [config(), config(['phase2.apart=true', 'dit.checkpoint=lean', 'dit.ffn_parts=2'])];
+  const adam = { lr: 1, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 };
+  const zero = (params: HostParams): HostParams => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]));
+  const psi = initHead(whole.head, 4);
+  const heads = [whole, apart].map((p) => onHost([{ params: psi, v: zero(psi) }, weights(1), weights(2), weights(3), batch(), at], discriminatorStep(p, adam)).v);
+  for (const [name, v] of Object.entries(heads[0]!)) assert.ok(v.data.every((x) => x < 1e-20) || close(heads[1]![name]!, v) < 1e-8, `head ${name}`); // the logit's bias gets nothing while real and fake are both inside the hinge
+
+  const student = { params: weights(1), v: zero(weights(1)), ema: weights(2) };
+  const { metrics, ...together } = onHost([student, psi, weights(3), batch(), at], generatorStep(whole, adam));
+  const judged = onHost([{ params: {}, v: {} }, student.params, student.ema, psi, weights(3), batch(), at], judgeStep(apart));
+  const followed = onHost([student, weights(3), judged.params.cotangent, batch(), at], followStep(apart, adam));
+  for (const part of ['v', 'ema'] as const) for (const [name, t] of Object.entries(together[part]!)) assert.ok(close(followed[part]![name]!, t) < 1e-8, `${part} ${name}`);
+  assert.equal(Object.keys({ ...judged.metrics, ...followed.metrics }).sort(), Object.keys(metrics).sort());
+});
 
 test.run();

@@ -39,6 +39,7 @@ const digits: Preset = {
     textDrop: 0.1, //                       METHOD §1.14
     sampler: { steps: 50, guidance: 2, shift: 1 }, // METHOD §1.14 and trial: Euler 50, g 2 = 100 evaluations
   },
+  stored: 'f32', //                       exact: the teacher is small
   student: { mode: 'full', rank: 16, alpha: 16, steps: 1 }, // paper: a full copy, one evaluation; METHOD §1.5's rank where it is adapters
   phase1: {
     steps: 450, batch: 16, warmup: 20, //   trial: 100-300 steps; here the score rose until 400
@@ -63,6 +64,7 @@ const digits: Preset = {
       kind: 'semantic', dim: 128, head_dim: 32, warmup: 50, // METHOD §1.8 (paper's head; d_h 128 when tiny); §1.6: 20-100 D-only steps
     },
     backbone: 'ema', loss: 'hinge', sees: 'noised', // paper
+    apart: false, //                        speed over memory
     taps: [2, 4, 5], //                     METHOD §1.6: round(L {0.5, 0.75, 1}) - 1 for L = 6
     discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4, tiny
     scoreTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4: as in phase I

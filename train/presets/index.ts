@@ -1,8 +1,9 @@
 /** Finds a preset by name, applies overrides such as `phase1.steps=200`, and checks the result. */
 import { PRESETS } from './digits.ts';
-import { presetSchema, type Preset } from './schema.ts';
+import type { z } from 'zod';
+import { presetSchema, settingsSchema, type Preset, type Settings } from './schema.ts';
 
-export type { Preset } from './schema.ts';
+export type { Preset, Settings } from './schema.ts';
 export const presetNames = (): string[] => Object.keys(PRESETS);
 
 /**
@@ -12,20 +13,31 @@ export const presetNames = (): string[] => Object.keys(PRESETS);
 export function loadPreset(name: string, sets: readonly string[] = []): Preset {
   const found = PRESETS[name];
   if (!found) throw new Error(`[preset] there is no preset "${name}"; there are: ${presetNames().join(', ')}`);
-  const preset = structuredClone(found) as Record<string, unknown>;
-  for (const set of sets) assign(preset, set);
-  return checkPreset(preset);
+  return checkPreset(override(found, sets));
 }
 
 /** Checks a preset that came from a file. @throws one line naming the first setting that is wrong. */
 export function checkPreset(preset: unknown): Preset {
-  const parsed = presetSchema.safeParse(preset);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    throw new Error(`[preset] ${issue.path.join('.') || 'preset'}: ${issue.message}`);
-  }
-  consistent(parsed.data);
-  return parsed.data;
+  const parsed = parse(presetSchema, preset);
+  consistent(parsed);
+  return parsed;
+}
+
+/** Checks the settings of how a network of any size is trained. @throws one line naming the first setting that is wrong. */
+export const checkSettings = (settings: unknown): Settings => parse(settingsSchema, settings);
+
+function parse<T>(schema: z.ZodType<T>, value: unknown): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  throw new Error(`[preset] ${issue.path.join('.') || 'preset'}: ${issue.message}`);
+}
+
+/** A copy with some settings replaced; nothing is checked but their names. */
+export function override<T extends object>(settings: T, sets: readonly string[]): T {
+  const copy = structuredClone(settings);
+  for (const set of sets) assign(copy as Record<string, unknown>, set);
+  return copy;
 }
 
 function assign(preset: Record<string, unknown>, set: string): void {
@@ -39,12 +51,12 @@ function assign(preset: Record<string, unknown>, set: string): void {
       throw new Error(`[preset] there is no setting "${path}": "${name}" is not ${known}`);
     }
     const inside = at as Record<string, unknown>;
-    if (depth === names.length - 1) inside[name] = parse(text);
+    if (depth === names.length - 1) inside[name] = valueOf(text);
     else at = inside[name];
   }
 }
 
-function parse(text: string): unknown {
+function valueOf(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

@@ -56,6 +56,8 @@ export const presetSchema = z.strictObject({
     steps: count, batch: count, warmup: whole, adam, ema: share, times: timeLaw, textDrop: share,
     sampler: z.strictObject({ steps: count, guidance: positive, shift: positive }),
   }),
+  /** How the frozen teacher's matrices lie on the device; they are computed with in f32. */
+  stored: z.enum(['f32', 'bf16']).default('f32'),
   student: student.default({ mode: 'full', rank: 16, alpha: 16, steps: 1 }),
   phase1: z.strictObject({
     steps: count, batch: count, warmup: whole,
@@ -78,6 +80,8 @@ export const presetSchema = z.strictObject({
     loss: z.enum(['hinge', 'logistic', 'relativistic']).default('hinge'),
     /** Whether it sees samples noised to its time, or clean ones. */
     sees: z.enum(['noised', 'clean']).default('noised'),
+    /** Less memory: samples one after the other, the generator's forward twice. */
+    apart: z.boolean().default(false),
     /** 0-based ids of the blocks whose tokens the discriminator sees. */
     taps: z.array(whole).min(1),
     discriminatorTimes: timeLaw, scoreTimes: timeLaw,
@@ -110,3 +114,8 @@ export const presetSchema = z.strictObject({
 });
 
 export type Preset = z.infer<typeof presetSchema>;
+
+/** How a network of any size is trained. */
+export const settingsSchema = presetSchema.pick({ stored: true, student: true, teacher: true, phase1: true, phase2: true })
+  .extend({ dit: presetSchema.shape.dit.pick({ checkpoint: true, ffn_parts: true }) });
+export type Settings = z.infer<typeof settingsSchema>;

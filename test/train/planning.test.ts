@@ -1,0 +1,86 @@
+/** What is planned is what is allocated, on the smallest preset; and released models are planned without a device. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { open } from '../../engine/device.ts';
+import { host } from '../../engine/tree.ts';
+import { initDiT } from '../../model/wan/dit.ts';
+import { freeTree, toDevice } from '../../train/checkpoint.ts';
+import { ditConfigOf, latentShape } from '../../train/conditions.ts';
+import type { Shards } from '../../train/data/shards.ts';
+import type { StudentJob } from '../../train/jobs.ts';
+import { ownFrom } from '../../train/networks.ts';
+import { equilibriumJob, primingJob } from '../../train/phases.ts';
+import { deviceBytes, flopsOf, hostPeakOf, peakOf, totalOf } from '../../train/planning/cost.ts';
+import { findFit } from '../../train/planning/fit.ts';
+import { costOf, guessPeak, type JobName, type Target } from '../../train/planning/jobs.ts';
+import { subjectOf } from '../../train/planning/subject.ts';
+import { loadPreset, type Preset } from '../../train/presets/index.ts';
+
+const device = await open();
+const GPU: Target = { caps: { tier: 'tiled', f16: true, subgroup: 32, maxInvocations: 256, maxWorkgroupBytes: 32768, maxStorageBuffers: 10, maxBindingBytes: 2 ** 32 - 4 }, maxBufferBytes: 2 ** 32 - 4 };
+const SAMPLER = { steps: 50, guided: true };
+
+function blank(p: Preset): Shards {
+  const fill = (shape: readonly number[], n: number) => host(new Float32Array(n * shape.reduce((a, b) => a * b, 1)).fill(0.1), [n, ...shape]);
+  const frame = [p.vae.channels, p.data.size, p.data.size];
+  const records = (of: ArrayLike<number>) => ({
+    latent: fill(latentShape(p), of.length), imageLatent: fill(latentShape(p), of.length), firstFrame: fill(frame, of.length), captions: Array.from(of, () => 'a 7 moving left'), meta: [],
+  });
+  return { count: p.data.trainClips, made: 'nothing', records, batch: (_seed, _step, n) => records(Array.from({ length: n }, () => 0)) };
+}
+
+/** Bytes that one step of a job holds at most. */
+async function allocated(p: Preset, make: (shards: Shards) => StudentJob): Promise<number> {
+  const before = device.allocated;
+  device.peak = before;
+  const job = make(blank(p));
+  let state = toDevice(device, await job.initial());
+  ({ state } = await job.advance(state, 4));
+  freeTree(state);
+  await job.close();
+  assert.is(device.allocated, before);
+  return device.peak - before;
+}
+
+for (const [job, ...sets] of [
+  ['prime'], ['prime', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'dit.ffn_parts=2'],
+  ['equilibrium'], ['equilibrium', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=true', 'phase2.apart=true'],
+] as [JobName, ...string[]][]) {
+  test(`digits-test, ${[job, ...sets].join(', ')}: the planned peak is the allocated one`, async () => {
+    const p = loadPreset('digits-test', sets);
+    const cost = costOf(job, subjectOf('digits-test', sets), SAMPLER, device);
+    const teacher = initDiT(ditConfigOf(p), 1);
+    const peak = await allocated(p, (shards) => (job === 'prime' ? primingJob(device, p, shards, teacher) : equilibriumJob(device, p, shards, teacher, ownFrom(p.student, ditConfigOf(p), teacher, 1))));
+    assert.is(peak, peakOf(cost));
+  });
+}
+
+test('Wan2.1 1.3B samples in 12 GB, and its arithmetic is METHOD\'s', () => {
+  const s = subjectOf('wan2.1-t2v-1.3b', ['stored=bf16']);
+  const cost = costOf('sample', s, { steps: 1, guided: false }, GPU);
+  assert.ok(peakOf(cost) < 12e9);
+  const flops = cost.stages.find((stage) => stage.name === 'diffusion')!.runs[0]!.plan.flops;
+  assert.ok(Math.abs(flops / 283e12 - 1) < 0.01, `${flops}`); // ENGINE §2.1: 283 TFLOP a forward at 32 760 tokens
+  assert.ok(flopsOf(cost) > flops && hostPeakOf(cost) > 3e8);
+  assert.is(totalOf(deviceBytes(cost.stages[1]!).filter((h) => h.cause === 'weights')), 2 * 1_418_996_800 + 2 * vectors(s));
+});
+
+/** Numbers that stay in f32. */
+function vectors(s: ReturnType<typeof subjectOf>): number {
+  const { dim, ffn_dim, num_layers } = s.config;
+  const block = 6 * dim + 2 * (4 * dim + 2 * dim) + 2 * dim + ffn_dim + dim; // modulation; biases and gains of two attentions; norm3; biases of the feed-forward
+  return num_layers * block + dim + 2 * dim + 2 * dim + 6 * dim + 2 * dim + 64; // embeddings' biases, the head's modulation and bias
+}
+
+test('the cheapest changes are found, a guess is near the plan, and what cannot fit is told', () => {
+  const make = (sets: readonly string[]) => subjectOf('digits-test', ['dit.num_layers=7', ...sets]);
+  const whole = peakOf(costOf('prime', make([]), SAMPLER, GPU));
+  assert.equal(findFit('prime', make, SAMPLER, GPU, whole)!.changes, []);
+  const less = findFit('prime', make, SAMPLER, GPU, 0.8 * whole)!;
+  assert.ok(less.changes.length > 0 && peakOf(less.cost) <= 0.8 * whole);
+  assert.not.ok(less.changes.some((c) => c.sets[0]!.startsWith('student')), 'training itself is changed last');
+  assert.is(findFit('prime', make, SAMPLER, GPU, 1000), undefined);
+  assert.ok(Math.abs(guessPeak('prime', make([]), SAMPLER, GPU) / whole - 1) < 0.05);
+});
+
+test.run();

@@ -1,0 +1,44 @@
+/** What a job costs: what lies in memory at the same time and why, and the programs that run. */
+import type { Plan } from '../../engine/plan.ts';
+import { largestArenas } from '../../engine/scratch.ts';
+import { sizeOf, type TensorType } from '../../engine/graph.ts';
+import { flatten } from '../../engine/tree.ts';
+import { BYTES } from '../../kernels/kernel.ts';
+
+export type Cause = 'weights' | 'optimizer' | 'average' | 'activations' | 'inputs and results' | 'host';
+
+/** Bytes that stay for as long as a stage lasts. */
+export interface Held { cause: Cause; what: string; bytes: number }
+/** A program, and how often it runs in a unit of the job. */
+export interface Run { name: string; calls: number; plan: Plan }
+/** What is on the device at the same time. A job's stages follow one another. */
+export interface Stage { name: string; held: Held[]; runs: Run[]; host: Held[] }
+export interface JobCost { job: string; /** What the calls are counted in. */ unit: 'clip' | 'step'; stages: Stage[] }
+
+const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
+
+/** Bytes of tensors on the device, each in a buffer of its own. */
+export const treeBytes = (tree: unknown): number =>
+  sum(flatten<TensorType>(tree).leaves.map((t) => Math.max(4, Math.ceil((sizeOf(t) * BYTES[t.dtype]) / 4) * 4)));
+
+/** Device memory of a stage by cause; the programs share their arenas. */
+export function deviceBytes({ held, runs }: Stage): Held[] {
+  const arenas = sum(largestArenas(runs.map((r) => r.plan.memory.arenas)));
+  const own = sum(runs.map((r) => r.plan.bytes - sum(r.plan.memory.arenas)));
+  return [...held, { cause: 'activations', what: `arenas of ${runs.map((r) => r.name).join(', ')}`, bytes: arenas }, { cause: 'inputs and results', what: 'of every program', bytes: own }];
+}
+
+export const totalOf = (held: readonly Held[]): number => sum(held.map((h) => h.bytes));
+/** The stage that needs the most device memory. */
+export const largestStage = ({ stages }: JobCost): Stage => stages.reduce((a, b) => (totalOf(deviceBytes(b)) > totalOf(deviceBytes(a)) ? b : a));
+export const peakOf = (cost: JobCost): number => totalOf(deviceBytes(largestStage(cost)));
+export const hostPeakOf = ({ stages }: JobCost): number => Math.max(...stages.map((s) => totalOf(s.host)));
+
+const perUnit = (cost: JobCost, of: (p: Plan) => number): number => sum(cost.stages.flatMap((s) => s.runs.map((r) => r.calls * of(r.plan))));
+export const flopsOf = (cost: JobCost): number => perUnit(cost, (p) => p.flops);
+export const trafficOf = (cost: JobCost): number => perUnit(cost, (p) => p.traffic);
+
+/** Milliseconds that a kernel of this work takes at the least. */
+export type Least = (work: { flops: number; traffic: number }) => number;
+/** Seconds that no kernel can beat: each dispatch by what bounds it. */
+export const secondsAt = (cost: JobCost, least: Least): number => perUnit(cost, (p) => sum(p.work.map((w) => least({ flops: w.flops, traffic: w.bytes })))) / 1000;

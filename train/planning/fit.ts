@@ -1,0 +1,58 @@
+/** The cheapest set of changes that makes a job fit into a memory: combinations are tried in the order of what they cost. */
+import { peakOf, type JobCost } from './cost.ts';
+import { costOf, guessPeak, type JobName, type Sampler, type Target } from './jobs.ts';
+import type { Subject } from './subject.ts';
+
+/** One change: overrides, what they mean, and what they cost in percent of a step; what changes the training itself costs far more. */
+interface Change { sets: readonly string[]; what: string; cost: number }
+
+const TRAINS: readonly JobName[] = ['teacher', 'prime', 'equilibrium'];
+const FROZEN: readonly JobName[] = ['prime', 'equilibrium', 'sample'];
+
+/** Of each row at most one is taken. */
+function changesFor(job: JobName, s: Subject): Change[][] {
+  const batchOf = { teacher: ['teacher.batch', s.teacher.batch], prime: ['phase1.batch', s.phase1.batch], equilibrium: ['phase2.batch', s.phase2.batch] } as const;
+  const rows: Change[][] = [];
+  if (FROZEN.includes(job) && s.stored === 'f32') rows.push([{ sets: ['stored=bf16'], what: 'frozen weights in bf16', cost: 1 }]);
+  if (s.config.ffn_parts === 1) rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2 }]);
+  if (TRAINS.includes(job)) {
+    const recompute: Change[] = [{ sets: ['dit.checkpoint=true'], what: 'blocks recomputed, attention kept', cost: 10 }, { sets: ['dit.checkpoint=lean'], what: 'blocks recomputed, nothing kept', cost: 30 }];
+    if (s.config.checkpoint !== 'lean') rows.push(s.config.checkpoint ? recompute.slice(1) : recompute);
+    const [name, batch] = batchOf[job as keyof typeof batchOf];
+    const smaller = Array.from({ length: Math.floor(Math.log2(batch)) }, (_, i) => Math.floor(batch / 2 ** (i + 1)));
+    if (smaller.length) rows.push(smaller.map((n) => ({ sets: [`${name}=${n}`], what: `batch ${n}`, cost: (500 * batch) / n })));
+  }
+  if (job === 'equilibrium' && !s.phase2.apart) rows.push([{ sets: ['phase2.apart=true'], what: 'samples one after the other', cost: 12 }]);
+  if ((job === 'prime' || job === 'equilibrium') && s.student.mode === 'full') rows.push([{ sets: ['student.mode=lora'], what: 'adapters instead of all weights', cost: 10_000 }]);
+  return rows;
+}
+
+/** A guess above this share of the memory is believed. */
+const DOUBT = 1.03;
+
+export interface Fit { cost: JobCost; subject: Subject; changes: { sets: readonly string[]; what: string }[] }
+
+/** All ways to take at most one change of each row, cheapest first. */
+function combinations(rows: readonly Change[][]): Change[][] {
+  const all = rows.reduce<Change[][]>((taken, row) => taken.flatMap((t) => [t, ...row.map((c) => [...t, c])]), [[]]);
+  const price = (c: readonly Change[]): number => c.reduce((sum, x) => sum + x.cost, 0);
+  return all.sort((a, b) => price(a) - price(b));
+}
+
+/**
+ * @param make the subject with more overrides
+ * @returns undefined where nothing helps
+ */
+export function findFit(job: JobName, make: (sets: readonly string[]) => Subject, sampler: Sampler, target: Target, memory: number): Fit | undefined {
+  const rows = changesFor(job, make([]));
+  const sets = (changes: readonly Change[]): string[] => changes.flatMap((c) => c.sets);
+  const frugal = make(sets(rows.map((row) => row.at(-1)!)));
+  if (guessPeak(job, frugal, sampler, target) > DOUBT * memory) return undefined;
+  for (const changes of combinations(rows)) {
+    const subject = make(sets(changes));
+    if (guessPeak(job, subject, sampler, target) > DOUBT * memory) continue;
+    const cost = costOf(job, subject, sampler, target);
+    if (peakOf(cost) <= memory) return { cost, subject, changes };
+  }
+  return undefined;
+}

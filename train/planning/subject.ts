@@ -1,0 +1,89 @@
+/** What is planned: the networks and phases of a preset, or of a released Wan2.1 at a size, with every tensor as its type. */
+import type { TensorType } from '../../engine/graph.ts';
+import type { DType } from '../../kernels/kernel.ts';
+import { vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
+import type { HeadConfig } from '../../model/heads.ts';
+import { isMatrix } from '../../model/params.ts';
+import { tokenGrid } from '../../model/wan/tables.ts';
+import { WAN } from '../../model/wan/released.ts';
+import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf, videoShape } from '../conditions.ts';
+import type { Batch, Condition, Time } from '../networks.ts';
+import { checkSettings, loadPreset, override, type Preset, type Settings } from '../presets/index.ts';
+
+export interface Subject extends Settings {
+  name: string;
+  config: DiTConfig;
+  vae: VAEConfig;
+  head: HeadConfig;
+  /** [C,F,h,w] and [channels,frames,H,W]. */
+  latent: readonly number[];
+  video: readonly number[];
+  /** Text and first frame go through umT5 and CLIP. */
+  encoders: boolean;
+  /** Set where it is a preset of this repository. */
+  preset?: Preset;
+}
+
+export interface Size { width: number; height: number; frames: number }
+export const WAN_FRAMES = 81;
+
+export const type = (shape: readonly number[], dtype: DType = 'f32'): TensorType => ({ shape, dtype });
+
+/** METHOD §1.6: blocks round(L {0.5, 0.75, 1}) - 1. */
+const tapsOf = (layers: number): number[] => [0.5, 0.75, 1].map((share) => Math.round(layers * share) - 1);
+
+/** @throws one line when the name is unknown or the size is none of the network's */
+export function subjectOf(name: string, sets: readonly string[], size?: Partial<Size>): Subject {
+  const released = WAN[name];
+  return released ? wanSubject(name, sets, { ...released, frames: WAN_FRAMES, ...size }) : presetSubject(name, sets, size);
+}
+
+function presetSubject(name: string, sets: readonly string[], size?: Partial<Size>): Subject {
+  if (size && Object.keys(size).length) throw new Error(`[plan] --size and --frames are for released models; "${name}" has its own: --set data.size=…, data.frames=…`);
+  const p = loadPreset(name, sets);
+  return { ...p, config: ditConfigOf(p), vae: vaeConfigOf(p), head: headConfigOf(p), latent: latentShape(p), video: videoShape(p), encoders: false, preset: p };
+}
+
+/** The phases are those of the smallest preset at batch 1, with METHOD's numbers where they depend on the size. */
+function wanSubject(name: string, sets: readonly string[], { dit, width, height, frames }: Size & { dit: DiTConfig }): Subject {
+  const [time, tall, wide] = vaeStride(WAN_VAE);
+  const cell = tall * dit.patch_size[1];
+  if (width % cell || height % cell) throw new Error(`[plan] --size must be multiples of ${cell}, got ${width}x${height}`);
+  if ((frames - 1) % time) throw new Error(`[plan] --frames must be 1 + a multiple of ${time}, got ${frames}`);
+  const { student, teacher, phase1, phase2, stored } = loadPreset('digits');
+  const adapters = { rank: 64, alpha: 64 }; // METHOD §1.11
+  const settings = checkSettings(override({
+    stored, dit: { checkpoint: dit.checkpoint, ffn_parts: dit.ffn_parts },
+    student: { ...student, ...adapters }, teacher: { ...teacher, batch: 1 },
+    phase1: { ...phase1, batch: 1, guidance: 5, fake: { ...phase1.fake, ...adapters } },
+    phase2: { ...phase2, batch: 1, taps: tapsOf(dit.num_layers), head: { ...phase2.head, dim: dit.dim, head_dim: 64 } },
+  }, sets));
+  const { kind, dim, head_dim } = settings.phase2.head;
+  const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
+  return {
+    ...settings, name, config: { ...dit, ...settings.dit }, vae: WAN_VAE, latent, video: [WAN_VAE.channels, frames, height, width], encoders: true,
+    head: { kind, dim, head_dim, taps: settings.phase2.taps.length, input_dim: dit.dim, clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim, text_dim: dit.text_dim, grid: tokenGrid(dit, latent), checkpoint: settings.dit.checkpoint !== false },
+  };
+}
+
+/** Parameters as types: `stored` is how matrices lie; vectors and modulations are always f32. */
+export const paramTypes = (shapes: Readonly<Record<string, readonly number[]>>, stored: DType = 'f32'): Record<string, TensorType> =>
+  Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, type(shape, isMatrix(name, shape) ? stored : 'f32')]));
+
+/** Tokens of CLIP's picture. */
+const PICTURE_TOKENS = 257;
+
+export function conditionTypes({ config: c, latent, preset }: Subject, batch: number): Condition<TensorType> {
+  const [t, h, w] = tokenGrid(c, latent);
+  const angles = type([1, t * h * w, headDim(c)]);
+  const image = preset
+    ? { frame: type([batch, preset.vae.channels, preset.data.size, preset.data.size]) }
+    : { pictures: type([batch, PICTURE_TOKENS, c.clip_dim]) };
+  return {
+    text: type([batch, c.text_len, c.text_dim]), lengths: type([batch], 'u32'), tables: { cos: angles, sin: angles },
+    ...(c.model_type !== 't2v' && { ...image, latent: type([batch, ...latent]) }),
+  };
+}
+
+export const batchTypes = (s: Subject, batch: number): Batch<TensorType> => ({ x0: type([batch, ...s.latent]), c: conditionTypes(s, batch) });
+export const timeTypes = ({ config }: Subject, batch: number): Time<TensorType> => ({ sigma: type([batch]), emb: type([batch, config.freq_dim]) });

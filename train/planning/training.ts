@@ -1,0 +1,104 @@
+/** What training costs: the steps of each job on tensors that are types only. */
+import type { TensorType } from '../../engine/graph.ts';
+import type { Room } from '../../engine/plan.ts';
+import { planFunction } from '../../engine/stages.ts';
+import { ditShapes } from '../../model/wan/dit.ts';
+import { vaeShapes } from '../../model/wan/vae.ts';
+import { discriminatorShapes, discriminatorStep, followStep, generatorStep, judgeStep, type EquilibriumConfig } from '../equilibrium.ts';
+import { ownShapes } from '../networks.ts';
+import type { AdamConfig, Trained } from '../optim.ts';
+import { fakeStep, primingStep, type PrimingConfig } from '../priming.ts';
+import { stepOf } from '../step.ts';
+import { teacherStep } from '../teacher.ts';
+import { vaeStep } from '../vae.ts';
+import { treeBytes, type Held, type JobCost, type Run } from './cost.ts';
+import { batchTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
+
+type Types = Record<string, TensorType>;
+type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
+
+const KEY = type([2], 'u32');
+const RATES = { lr: type([]), count: type([]) };
+const UPDATE = { ...RATES, decay: type([]) };
+
+const trained = (params: Types, { beta1 }: AdamConfig, ema: boolean): Trained<TensorType> => ({ params, v: params, ...(beta1 > 0 && { m: params }), ...(ema && { ema: params }) });
+
+function heldBy(what: string, { params, v, m, ema }: Trained<TensorType>): Held[] {
+  return [
+    { cause: 'weights', what, bytes: treeBytes(params) }, { cause: 'optimizer', what, bytes: treeBytes([v, m]) },
+    ...(ema ? [{ cause: 'average', what, bytes: treeBytes(ema) } as const] : []),
+  ];
+}
+
+function run(name: string, calls: number, fn: unknown, target: Target, state: Trained<TensorType>, frozen: readonly unknown[], data: unknown, at: unknown): Run {
+  const step = stepOf(fn as Parameters<typeof stepOf>[0]);
+  const args = [state, ...frozen, data, at];
+  return { name, calls, plan: planFunction(step as never, args, new Set(args.slice(0, 1 + frozen.length).keys()), target, { donate: [0], name }) };
+}
+
+/** Frozen weights are read whole before they go to the device. */
+const onHost = (what: string, shapes: Readonly<Record<string, readonly number[]>>): Held => ({ cause: 'host', what, bytes: treeBytes(paramTypes(shapes)) });
+
+export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCost {
+  const { batch, adam } = preset!.trainVae;
+  const state = trained(paramTypes(vaeShapes(vae)), adam, false);
+  return { job: 'vae', unit: 'step', stages: [{
+    name: 'training', held: heldBy('VAE', state), host: [onHost('VAE', vaeShapes(vae))],
+    runs: [run('vae', 1, vaeStep(vae, preset!.trainVae, adam), target, state, [], type([batch, ...video]), { key: KEY, ...RATES })],
+  }] };
+}
+
+export function teacherCost(s: Subject, target: Target): JobCost {
+  const { batch, adam } = s.teacher;
+  const shapes = ditShapes(s.config);
+  const state = trained(paramTypes(shapes), adam, true);
+  return { job: 'teacher', unit: 'step', stages: [{
+    name: 'training', held: heldBy('teacher', state), host: [onHost('teacher', shapes)],
+    runs: [run('teacher', 1, teacherStep(s.config, adam), target, state, [], batchTypes(s, batch), { key: KEY, t: timeTypes(s, batch), keep: type([batch]), ...UPDATE })],
+  }] };
+}
+
+export function primingCost(s: Subject, target: Target): JobCost {
+  const { phase1: o, student } = s;
+  const { fake, generator, batch } = o;
+  const shapes = ditShapes(s.config);
+  const real = paramTypes(shapes, s.stored);
+  const config: PrimingConfig = { dit: s.config, student, fake, guidance: o.guidance, wmin: o.wmin };
+  const own = trained(paramTypes(ownShapes(student, s.config)), generator.adam, true);
+  const follower = trained(paramTypes(ownShapes(fake, s.config)), fake.adam, false);
+  const at = { key: KEY, t: timeTypes(s, batch), score: timeTypes(s, batch) };
+  const data = batchTypes(s, batch);
+  return { job: 'prime', unit: 'step', stages: [{
+    name: 'training', host: [onHost('teacher', shapes)],
+    held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('fake model', follower)],
+    runs: [
+      run('fake', fake.updates, fakeStep(config, fake.adam), target, follower, [real, own.params], data, { ...at, ...RATES }),
+      run('priming', 1, primingStep(config, generator.adam), target, own, [real, follower.params], data, { ...at, ...UPDATE }),
+    ],
+  }] };
+}
+
+export function equilibriumCost(s: Subject, target: Target): JobCost {
+  const { phase2: o, student } = s;
+  const { generator, head, batch, taps, backbone, loss, sees, lambda, guidance, str1, apart } = o;
+  const shapes = ditShapes(s.config);
+  const real = paramTypes(shapes, s.stored);
+  const config: EquilibriumConfig = { dit: s.config, student, head: s.head, taps, backbone, loss, sees, lambda, guidance, str1, apart };
+  const own = trained(paramTypes(ownShapes(student, s.config)), generator.adam, true);
+  const psi = trained(paramTypes(discriminatorShapes(config)), head.adam, false);
+  const at = { key: KEY, noiseKey: KEY, end: timeTypes(s, batch), t: timeTypes(s, batch), score: timeTypes(s, batch) };
+  const data = batchTypes(s, batch);
+  return { job: 'equilibrium', unit: 'step', stages: [{
+    name: 'training', host: [onHost('teacher', shapes)],
+    held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('discriminator', psi)],
+    runs: [
+      run('discriminator', 1, discriminatorStep(config, head.adam), target, psi, [own.params, own.ema!, real], data, { ...at, ...RATES }),
+      ...(apart
+        ? [
+          run('judgement', 1, judgeStep(config), target, { params: {}, v: {} }, [own.params, own.ema!, psi.params, real], data, { ...at, ...UPDATE }),
+          run('equilibrium', 1, followStep(config, generator.adam), target, own, [real, data.x0], data, { ...at, ...UPDATE }),
+        ]
+        : [run('equilibrium', 1, generatorStep(config, generator.adam), target, own, [psi.params, real], data, { ...at, ...UPDATE })]),
+    ],
+  }] };
+}
