@@ -15,7 +15,7 @@ import { ditShapes } from '../wan/dit.ts';
 import { vaeShapes } from '../wan/vae.ts';
 import { clipConfigOf, diffusersDiTConfig, diffusersVAEConfig, transformersCLIPConfig, transformersUMT5Config, umt5ConfigOf, vaeConfigOf, wanDiT, type Json } from './configs.ts';
 import { checkFit, type Shapes } from './load.ts';
-import { diffusersDiT, diffusersVAE, inOwnNames, OWN, prefixed, transformersCLIP, transformersUMT5, wanCLIP, type Naming } from './names.ts';
+import { diffusersDiT, diffusersVAE, inOwnNames, OWN, prefixed, transformersCLIP, transformersUMT5, transformersUMT5Tied, wanCLIP, type Naming } from './names.ts';
 import { openWeights } from './open.ts';
 import { isObject, parseJson, WeightsError, type Entry } from './stored.ts';
 import type { Weights } from './weights.ts';
@@ -127,7 +127,7 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
     path, layout: 'diffusers', tokenizer: inside('tokenizer/tokenizer.json'),
     dit: part(inside('transformer'), '', dit, ditShapes, DIT_NAMES),
     vae: part(inside('vae'), '', vae, vaeShapes, [OWN, diffusersVAE(vae)]),
-    text: part(inside('text_encoder'), '', await read('text_encoder', transformersUMT5Config), umt5Shapes, [transformersUMT5]),
+    text: part(inside('text_encoder'), '', await read('text_encoder', transformersUMT5Config), umt5Shapes, [transformersUMT5, transformersUMT5Tied]),
     ...(dit.model_type !== 't2v' && { image: part(inside('image_encoder'), '', await read('image_encoder', transformersCLIPConfig), clipShapes, [transformersCLIP], usedClipShapes) }),
     ...(typeof shift === 'number' && { flowShift: shift }),
   };

@@ -75,21 +75,21 @@ export function diffusersVAE({ num_res_blocks }: { num_res_blocks: number }): Na
   return { theirs: (own) => rest(own.replace(/upsamples\.(\d+)/, (_, n: string) => level(Number(n)))) };
 }
 
-/** The embedding may stand twice, tied. */
-export const transformersUMT5: Naming = {
-  theirs: renamed([
-    [/^token_embedding\./, 'shared.'],
-    [/^norm\./, 'encoder.final_layer_norm.'],
-    [/^blocks\.(\d+)\.norm1\./, 'encoder.block.$1.layer.0.layer_norm.'],
-    [/^blocks\.(\d+)\.norm2\./, 'encoder.block.$1.layer.1.layer_norm.'],
-    [/^blocks\.(\d+)\.attn\./, 'encoder.block.$1.layer.0.SelfAttention.'],
-    [/^blocks\.(\d+)\.pos_embedding\.embedding\./, 'encoder.block.$1.layer.0.SelfAttention.relative_attention_bias.'],
-    [/^blocks\.(\d+)\.ffn\.gate\.0\./, 'encoder.block.$1.layer.1.DenseReluDense.wi_0.'],
-    [/^blocks\.(\d+)\.ffn\.fc1\./, 'encoder.block.$1.layer.1.DenseReluDense.wi_1.'],
-    [/^blocks\.(\d+)\.ffn\.fc2\./, 'encoder.block.$1.layer.1.DenseReluDense.wo.'],
-  ]),
-  extra: /^encoder\.embed_tokens\.weight$/,
-};
+const transformersText = renamed([
+  [/^token_embedding\./, 'shared.'],
+  [/^norm\./, 'encoder.final_layer_norm.'],
+  [/^blocks\.(\d+)\.norm1\./, 'encoder.block.$1.layer.0.layer_norm.'],
+  [/^blocks\.(\d+)\.norm2\./, 'encoder.block.$1.layer.1.layer_norm.'],
+  [/^blocks\.(\d+)\.attn\./, 'encoder.block.$1.layer.0.SelfAttention.'],
+  [/^blocks\.(\d+)\.pos_embedding\.embedding\./, 'encoder.block.$1.layer.0.SelfAttention.relative_attention_bias.'],
+  [/^blocks\.(\d+)\.ffn\.gate\.0\./, 'encoder.block.$1.layer.1.DenseReluDense.wi_0.'],
+  [/^blocks\.(\d+)\.ffn\.fc1\./, 'encoder.block.$1.layer.1.DenseReluDense.wi_1.'],
+  [/^blocks\.(\d+)\.ffn\.fc2\./, 'encoder.block.$1.layer.1.DenseReluDense.wo.'],
+]);
+
+/** The embedding is tied to a second name, and stands under one of them or both. */
+export const transformersUMT5: Naming = { theirs: transformersText, extra: /^encoder\.embed_tokens\.weight$/ };
+export const transformersUMT5Tied: Naming = { theirs: (own) => transformersText(own.replace(/^token_embedding\./, 'encoder.embed_tokens.')) };
 
 const transformersVisual = renamed([
   [/^visual\.cls_embedding$/, 'vision_model.embeddings.class_embedding'],

@@ -9,6 +9,7 @@ import { Weights } from './weights.ts';
 const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile) => Promise<Archive> }[] = [
   { name: 'pth', begins: [0x50, 0x4b], read: readPth }, // "PK"
   { name: 'pth', begins: [0x80, 0x02, 0x8a, 0x0a], read: async () => { throw new Error('was written by a PyTorch before 1.6: load it there and torch.save it again'); } },
+  { name: 'weights', begins: [0x76, 0x65, 0x72, 0x73], read: async () => { throw new Error('is a pointer of Git LFS, not the file itself: git lfs pull fetches it'); } }, // "vers"ion
   { name: 'safetensors', begins: [], read: readSafetensors },
 ];
 
