@@ -7,7 +7,7 @@ import { ditConfig, vaeConfig, WAN_VAE } from '../../model/config.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 import { diffusersDiT, diffusersVAE, transformersUMT5 } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
-import { WeightsError, type StoredData } from '../../model/files/stored.ts';
+import { FLOATS, WeightsError, type StoredData, type StoredType } from '../../model/files/stored.ts';
 import type { Weights } from '../../model/files/weights.ts';
 import { umt5Config } from '../../model/umt5/config.ts';
 import { umt5Shapes } from '../../model/umt5/umt5.ts';
@@ -29,14 +29,14 @@ async function withWeights<T>(path: string, use: (w: Weights) => Promise<T>): Pr
 }
 
 /** Equal as JSON has them: whole numbers as decimal strings, booleans as such. */
-function sameValues(dtype: string, data: StoredData, values: readonly (number | string | boolean)[]): boolean {
-  const floats = dtype === 'F16' ? fromF16(data as Uint16Array) : dtype === 'BF16' ? fromBF16(data as Uint16Array) : data;
+function sameValues(dtype: StoredType, data: StoredData, values: readonly (number | string | boolean)[]): boolean {
+  const floats = dtype === 'F64' ? data : FLOATS[dtype]?.(data) ?? data;
   return floats.length === values.length && values.every((v, i) => (typeof v === 'boolean' ? Number(v) === floats[i] : String(floats[i]) === String(v)));
 }
 
 async function accepted(path: string, entry: Attrs): Promise<Verdict> {
   return withWeights(path, async (w) => {
-    const tensors = Object.entries(entry['tensors'] as Record<string, { dtype: string; shape: number[]; values: (number | string | boolean)[] }>);
+    const tensors = Object.entries(entry['tensors'] as Record<string, { dtype: StoredType; shape: number[]; values: (number | string | boolean)[] }>);
     if (w.entries.size !== tensors.length) return fail(`${w.entries.size} tensors, expected ${tensors.length}`);
     if (entry['metadata'] && JSON.stringify(w.metadata) !== JSON.stringify(entry['metadata'])) return fail(`metadata ${JSON.stringify(w.metadata)}`);
     for (const [name, { dtype, shape, values }] of tensors) {
