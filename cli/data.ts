@@ -8,14 +8,15 @@ import { writeSheet } from './media/sheet.ts';
 import { bundle, count, preset, presetOf, run, seed, type Args } from './options.ts';
 import { session } from './session.ts';
 import { makeShards } from './shards.ts';
+import { makeVideos, videoOptions } from './videodata.ts';
 
 const options = {
-  ...preset, ...seed, ...run('runs/digits'), ...bundle,
+  ...preset, ...seed, ...run('runs/digits'), ...bundle, ...videoOptions,
   split: { choices: ['train', 'heldout'] as const, default: 'heldout' as const, describe: 'show: which clips' },
   count: { type: 'number', default: 16, describe: 'show: how many' },
   out: { type: 'string', default: 'out/data.png', describe: 'show: the picture' },
 } as const;
-type DataArgs = Args<typeof options> & { action: 'show' | 'make' };
+type DataArgs = Args<typeof options> & { action: 'show' | 'make'; folder?: string };
 
 async function show(args: DataArgs): Promise<void> {
   const p = presetOf(args);
@@ -38,13 +39,15 @@ async function make(args: DataArgs): Promise<void> {
 }
 
 const command: CommandModule<object, DataArgs> = {
-  command: 'data <action>',
-  describe: 'look at the clips, or precompute their latents',
+  command: 'data <action> [folder]',
+  describe: 'look at the clips, or precompute latents: of a preset, or of a folder of videos',
   builder: (y) => y
     .positional('action', { choices: ['show', 'make'] as const, demandOption: true, describe: 'show: a contact sheet; make: latents of the training clips in the run\'s folder (training does so by itself)' })
+    .positional('folder', { type: 'string', describe: 'make: of these videos instead, with NAME.txt beside each or a captions.jsonl, by the parts of --model' })
     .options(options)
     .example('$0 data show --count 24', 'held-out clips with their captions in out/data.png')
+    .example('$0 data make clips --model Wan2.1-T2V-1.3B --records data/clips', 'latents and embeddings of real videos; start it several times to share the work')
     .example('$0 data make --run runs/mine', 'encodes with the run\'s VAE, or the bundled one'),
-  handler: (args) => (args.action === 'show' ? show(args) : make(args)),
+  handler: (args) => (args.action === 'show' ? show(args) : args.folder === undefined ? make(args) : makeVideos(args.folder, args)),
 };
 export default command;

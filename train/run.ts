@@ -2,11 +2,11 @@
  * The folder of one training run: config.json, environment.json, metrics.jsonl, checkpoints, and a lock that keeps a second process out.
  */
 import { createHash } from 'node:crypto';
-import { appendFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { writeError, writeWhole } from './files.ts';
+import { isThere, ownerOf, takeLock } from './lock.ts';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
@@ -41,7 +41,7 @@ export class RunFolder {
   static async open(path: string, config: Json, environment: Json): Promise<RunFolder> {
     try {
       await mkdir(path, { recursive: true });
-      await lock(path);
+      lock(path);
     } catch (error) {
       if (!(error as NodeJS.ErrnoException).code) throw error;
       throw writeError('run', path, error);
@@ -103,47 +103,18 @@ export const numbersOf = (records: readonly LogRecord[]): ({ step: number } & Re
   records.filter((r) => !('alarm' in r)).map((r) => Object.fromEntries(Object.entries(r).filter(([, x]) => typeof x === 'number')) as { step: number });
 
 /** Takes the lock of a folder; one left by a process that is gone is taken over. */
-async function lock(folder: string): Promise<void> {
+function lock(folder: string): void {
   const path = join(folder, LOCK);
-  const mine = JSON.stringify({ pid: process.pid, host: hostname() });
   if (held.has(resolve(folder))) throw new Error(`[run] ${folder} is in use by another run of this process`);
-  for (let attempt = 0; attempt < 2; attempt++) {
-    try {
-      writeFileSync(path, mine, { flag: 'wx' });
-      held.add(resolve(folder));
-      return;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      const owner = await ownerOf(folder);
-      if (owner && isThere(owner) && (owner.pid !== process.pid || owner.host !== hostname())) {
-        throw new Error(`[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`, { cause: error });
-      }
-      await rm(path, { force: true });
-    }
-  }
-  throw new Error(`[run] ${folder}: another process keeps taking ${LOCK}`);
+  const owner = takeLock(path);
+  if (owner) throw new Error(`[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`);
+  held.add(resolve(folder));
 }
-
-interface Owner { pid: number; host: string }
-
-const ownerOf = (folder: string): Promise<Owner | undefined> =>
-  readFile(join(folder, LOCK), 'utf8').then((t) => JSON.parse(t) as Owner).catch(() => undefined);
 
 /** Whether a process is writing to a run's folder: one on another host is taken at its word. */
-export async function isInUse(folder: string): Promise<boolean> {
-  const owner = await ownerOf(folder);
+export function isInUse(folder: string): boolean {
+  const owner = ownerOf(join(folder, LOCK));
   return owner !== undefined && isThere(owner);
-}
-
-const isThere = ({ pid, host }: Owner): boolean => host !== hostname() || isAlive(pid);
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
 }
 
 /** Throws with the first settings in which two configurations differ. */

@@ -79,9 +79,12 @@ async function readFrames(folder: string): Promise<Footage> {
   return { width, height, fps: FPS, frames: frames.map((f) => f.data) };
 }
 
-/** Frames as ffmpeg prints them, one PPM after the other. */
-async function readFilm(path: string): Promise<Footage> {
-  const child = spawn('ffmpeg', ['-hide_banner', '-nostdin', '-i', path, '-f', 'image2pipe', '-c:v', 'ppm', '-'], { stdio: ['ignore', 'pipe', 'pipe'] });
+/** Whether ffmpeg reads it. */
+export const isFilm = (path: string): boolean => FILMS.includes(extname(path).toLowerCase());
+
+/** Frames as ffmpeg prints them, one PPM after the other. @param output options of ffmpeg, as how many frames and of what size */
+export async function readFilm(path: string, output: readonly string[] = []): Promise<Footage> {
+  const child = spawn('ffmpeg', ['-hide_banner', '-nostdin', '-i', path, ...output, '-f', 'image2pipe', '-c:v', 'ppm', '-'], { stdio: ['ignore', 'pipe', 'pipe'] });
   const out: Buffer[] = [];
   let told = '';
   child.stdout.on('data', (d: Buffer) => out.push(d));

@@ -90,7 +90,7 @@ class Job {
 
   async summary(): Promise<JobSummary> {
     return {
-      name: this.name, step: this.step, steps: stepsOf(this.folder), running: await isInUse(this.folder), seconds: this.seconds, alarms: this.alarms.length,
+      name: this.name, step: this.step, steps: stepsOf(this.folder), running: isInUse(this.folder), seconds: this.seconds, alarms: this.alarms.length,
     };
   }
 

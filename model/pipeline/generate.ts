@@ -14,7 +14,7 @@ import type { Network } from './forward.ts';
 import { latentShape, type Size } from './size.ts';
 
 /** Told of what is under way and how far it is. What it throws ends the work. */
-export type Progress = (stage: 'text' | 'image' | 'loading' | 'diffusion' | 'decoding', unit: string, done: number, total: number) => void;
+export type Progress = (stage: string, unit: string, done: number, total: number) => void;
 
 export type DeviceWeights = Readonly<Record<string, NDArray>>;
 

@@ -1,0 +1,91 @@
+/** `vpae data make FOLDER`: two processes share real videos, bad ones are left out, and the records are what the checkpoint's parts give. */
+import { mkdtempSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { open } from '../../engine/device.ts';
+import { host } from '../../engine/tree.ts';
+import { openCheckpoint } from '../../model/files/checkpoint.ts';
+import { wanModel } from '../../model/pipeline/wan.ts';
+import { encode, latentStats, normalise } from '../../model/wan/vae.ts';
+import { openVideoShards } from '../../train/data/videos.ts';
+import { writeFolder } from '../model/folders.ts';
+import { largest } from '../model/tiny.ts';
+import { vpae } from './run.ts';
+
+const dir = mkdtempSync(join(tmpdir(), 'vpae-videos-'));
+const at = (name: string): string => join(dir, name);
+const SIDE = 32;
+
+/** A square that moves over grey, at 62 ms a frame: what is taken at 16 a second. */
+async function writeClip(name: string, frames: number, width = SIDE): Promise<void> {
+  const pages = Array.from({ length: frames }, (_, t) => Array.from({ length: width * SIDE * 3 }, (_v, i) => (Math.abs((Math.floor(i / 3) % width) - 4 * t) < 4 ? 250 : 40 + 3 * t))).flat();
+  const raw = { width, height: frames * SIDE, channels: 3 as const, pageHeight: SIDE };
+  await sharp(Uint8Array.from(pages), { raw }).webp({ lossless: true, delay: Array<number>(frames).fill(62) }).toFile(join(at('clips'), name));
+}
+
+mkdirSync(at('clips'));
+await writeFolder(at('i2v'), 'diffusers', 'i2v');
+for (const name of ['a', 'b', 'wide']) await writeClip(`${name}.webp`, 6, name === 'wide' ? 2 * SIDE : SIDE);
+await writeClip('short.webp', 3);
+await writeClip('silent.webp', 6);
+writeFileSync(join(at('clips'), 'damaged.gif'), 'GIF89a and then nothing');
+for (const name of ['b', 'short', 'damaged']) writeFileSync(join(at('clips'), `${name}.txt`), `a cat ${name}\n`);
+writeFileSync(join(at('clips'), 'captions.jsonl'), '{"file": "a.webp", "caption": "a dog runs"}\n{"file": "wide.webp", "caption": "snow"}\n');
+const command = ['data', 'make', at('clips'), '--model', at('i2v'), '--records', at('records'), '--size', `${SIDE}x${SIDE}`, '--frames', '5', '--shard', '1'];
+
+test('two processes make every shard once; a bad video is told and left out', async () => {
+  const runs = await Promise.all([vpae(command), vpae(command)]);
+  for (const { code, stderr } of runs) assert.is(code, 0, stderr);
+  const said = runs.map((r) => r.stderr).join('\n');
+  assert.is(said.match(/^latents: 1\/1 videos/gm)?.length, 5, said);
+  assert.match(said, /silent\.webp is left out: it has no caption, neither silent\.txt nor a line of captions\.jsonl/);
+  assert.match(said, /damaged\.gif is left out: \[read\] .*damaged\.gif: /);
+  assert.match(said, /short\.webp is left out: is too short: 0\.19 s, 5 frames at 16 a second are 0\.31 s/);
+  const shards = openVideoShards(at('records'));
+  assert.is(shards.count, 3);
+  assert.equal(shards.refused.map((r) => r.file), ['damaged.gif', 'short.webp']);
+  assert.equal(readdirSync(join(at('records'), 'claims')), []);
+});
+
+test('records hold the encoders\' numbers, a batch is of one form', async () => {
+  const shards = openVideoShards(at('records'));
+  const batches = Array.from({ length: 12 }, (_, step) => shards.batch(1, step, 1));
+  const shapes = new Set(batches.map((b) => b.latent.shape.join()));
+  assert.equal([...shapes].sort(), ['1,16,2,4,4', '1,16,2,2,4'].sort());
+  const batch = batches.find((b) => b.captions[0] === 'a dog runs')!;
+  assert.equal([batch.text.shape, batch.imageTokens!.shape, batch.imageLatent!.shape], [[1, 16, 32], [1, 257, 80], [1, 16, 2, 4, 4]]);
+
+  const device = await open();
+  const checkpoint = await openCheckpoint(at('i2v'));
+  const model = wanModel(checkpoint);
+  const none = () => {};
+  const [text] = await model.encodeText(device, ['a dog runs'], none);
+  assert.ok(largest(batch.text, text!) < 1e-2, 'f16');
+  const { data } = await sharp(join(at('clips'), 'a.webp'), { animated: true }).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+  const plane = SIDE * SIDE;
+  const video = host(Float32Array.from({ length: 3 * 5 * plane }, (_, i) => data[3 * (Math.floor(i / plane) % 5) * plane + 3 * (i % plane) + Math.floor(i / (5 * plane))]! / 127.5 - 1), [1, 3, 5, SIDE, SIDE]);
+  const weights = await model.loadVAE(device, 'encoder', none);
+  const whole = device.compile((p: Parameters<typeof encode>[0], x: Parameters<typeof encode>[2], s: Parameters<typeof normalise>[1]) => normalise(encode(p, model.vae, x).mean, s));
+  const latent = await whole(weights as never, video, latentStats(model.vae));
+  assert.ok(largest(batch.latent, host(await latent.read(), latent.shape)) < 1e-2);
+  device.close();
+});
+
+test('it goes on where it stopped, and refuses other settings', async () => {
+  const kept = statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs;
+  rmSync(join(at('records'), 'shard-00002.json'));
+  writeFileSync(join(at('records'), 'claims/2.lock'), JSON.stringify({ pid: 2 ** 22 + 1, host: (await import('node:os')).hostname() })); // past the largest pid: nobody
+  const again = await vpae(command);
+  assert.is(again.code, 0, again.stderr);
+  assert.is(again.stderr.match(/^latents: /gm)?.length, 1);
+  assert.is(statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs, kept);
+  const other = await vpae([...command, '--fps', '8']);
+  assert.match(other.said.at(-1)!, /was made of other videos, captions or settings/);
+  assert.match(readFileSync(join(at('records'), 'index.json'), 'utf8'), /"fps": 16/);
+});
+
+test.after(() => rmSync(dir, { recursive: true }));
+test.run();

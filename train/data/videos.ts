@@ -1,0 +1,298 @@
+/**
+ * Real videos and captions as training records: latents, text and image embeddings, computed once by a checkpoint's own parts and kept in
+ * shard files. A shard is made whole or not at all, by whichever process claims it first, so that several may share the work.
+ */
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { Packr } from 'msgpackr';
+import type { Device } from '../../engine/device.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
+import { numel } from '../../kernels/kernel.ts';
+import { fromF16, toF16 } from '../../model/halves.ts';
+import { freeAll, type Progress, type VideoModel } from '../../model/pipeline/generate.ts';
+import { sizeLike, type Size } from '../../model/pipeline/size.ts';
+import { StreamingVAE } from '../../model/wan/vaestream.ts';
+import { writeWhole } from '../files.ts';
+import { isThere, ownerOf, releaseLock, takeLock } from '../lock.ts';
+import { Stream } from '../rng.ts';
+import { canonical, hashOf } from '../run.ts';
+
+/** A video that may become a record. */
+export interface VideoSource {
+  readonly file: string;
+  readonly caption: string;
+  /** Of the frames as they are shown. */
+  size(): Promise<Size>;
+  /** The first frames at the recipe's rate, cut to fill `size`: [channels, frames, H, W] in [-1, 1]. @throws one line when it is damaged or too short */
+  frames(size: Size): Promise<HostTensor>;
+}
+
+/** Forms that videos are cut to, width over height, all of one area. */
+const FORMS = [16 / 9, 4 / 3, 1, 3 / 4, 9 / 16];
+const LARGEST_F16 = 65504;
+const VERSION = 1; // of the layout on disk
+
+/** Shapes are without a batch axis; numbers are bits of f16. */
+interface Packed { data: Uint16Array; shape: number[] }
+
+/** One clip as stored. */
+interface Packing {
+  latent: Packed;
+  /** Text embedding [tokens, dim], its padding left out. */
+  text: Packed;
+  /** Image-to-video: the latent of (first frame, zeros), and the picture's tokens. */
+  imageLatent?: Packed;
+  imageTokens?: Packed;
+}
+export interface Refused { file: string; why: string }
+/** What stands beside a shard's records, which lie one after the other in the file of the same name. */
+interface Shard {
+  made: string;
+  records: { file: string; caption: string; latent: readonly number[]; bytes: number }[];
+  refused: Refused[];
+}
+interface Index { made: string; settings: unknown; shards: number; textLen: number }
+
+export interface VideoRecipe {
+  device: Device;
+  dir: string;
+  model: VideoModel;
+  sources: readonly VideoSource[];
+  /** Its area is every bucket's. */
+  size: Size;
+  frames: number;
+  /** Clips in a shard: what goes through the text encoder at a time. */
+  shardClips: number;
+  /** What decides the records beside files and captions: rate, and what the checkpoint is. Plain JSON. */
+  settings: unknown;
+  progress: Progress;
+  /** Told of every shard that is done, whoever made it. */
+  onShard: (done: number, total: number) => void;
+  onRefused: (refused: Refused) => void;
+}
+
+const packr = new Packr({ moreTypes: true });
+/** Written last: a shard without it is not made. */
+const shardIndex = (dir: string, s: number): string => join(dir, `shard-${String(s).padStart(5, '0')}.json`);
+const shardData = (dir: string, s: number): string => shardIndex(dir, s).replace(/json$/, 'msgpack');
+
+/** The form nearest to a video's, at the recipe's area. */
+export function bucketOf({ model: { dit, vae }, size }: Pick<VideoRecipe, 'model' | 'size'>, video: Size): Size {
+  const off = (form: number) => Math.abs(Math.log((form * video.height) / video.width));
+  const form = FORMS.reduce((a, b) => (off(b) < off(a) ? b : a));
+  return sizeLike(dit, vae, { width: form, height: 1 }, size);
+}
+
+/**
+ * Makes the shards that are missing and that nobody else is making.
+ * @returns how many others are still making
+ * @throws one line when the folder holds records of other settings or other videos
+ */
+export async function makeVideoShards(recipe: VideoRecipe): Promise<{ others: number }> {
+  const { dir, sources, shardClips, size, frames, settings, model } = recipe;
+  if (!sources.length) throw new Error('[videos] there is no video with a caption');
+  const deciding = { version: VERSION, settings, size, frames, shardClips, videos: hashOf(sources.map((s) => [s.file, s.caption])) };
+  const index: Index = { made: hashOf(deciding), settings: deciding, shards: Math.ceil(sources.length / shardClips), textLen: model.dit.text_len };
+  mkdirSync(join(dir, 'claims'), { recursive: true });
+  const path = join(dir, 'index.json');
+  if (!existsSync(path)) writeWhole(path, `${JSON.stringify(index, null, 2)}\n`);
+  const { made } = readIndex(dir);
+  if (made !== index.made) throw new Error(`[videos] ${path} was made of other videos, captions or settings (it says ${made}, these make ${index.made}): choose another folder or remove ${dir}`);
+
+  const claimOf = (s: number): string => join(dir, 'claims', `${s}.lock`);
+  const isDone = (s: number): boolean => existsSync(shardIndex(dir, s));
+  const tell = () => recipe.onShard(Array.from({ length: index.shards }, (_, s) => s).filter(isDone).length, index.shards);
+  tell();
+  for (let s = 0; s < index.shards; s++) {
+    if (isDone(s) || takeLock(claimOf(s))) continue;
+    try {
+      if (isDone(s)) continue; // made and let go between the two looks
+      const { shard, data } = await makeShard(recipe, made, sources.slice(s * shardClips, (s + 1) * shardClips));
+      writeWhole(shardData(dir, s), data);
+      writeWhole(shardIndex(dir, s), `${JSON.stringify(shard, null, 1)}\n`);
+    } finally {
+      releaseLock(claimOf(s));
+    }
+    tell();
+  }
+  const others = Array.from({ length: index.shards }, (_, s) => s).filter((s) => !isDone(s));
+  return { others: others.filter((s) => { const owner = ownerOf(claimOf(s)); return owner && isThere(owner); }).length };
+}
+
+interface Seen { source: VideoSource; first: HostTensor; latent: HostTensor; imageLatent: HostTensor | undefined }
+
+async function makeShard(recipe: VideoRecipe, made: string, sources: readonly VideoSource[]): Promise<{ shard: Shard; data: Uint8Array }> {
+  const { device, model, progress } = recipe;
+  const { seen, refused } = await encodeVideos(recipe, sources);
+  const texts = seen.length ? await model.encodeText(device, seen.map((c) => c.source.caption), progress) : [];
+  const tokens = seen.length ? await model.encodeImages?.(device, seen.map((c) => c.first), progress) : undefined;
+  const records = seen.map(({ source: { file, caption }, latent, imageLatent }, i) => {
+    const packing: Packing = {
+      latent: packed(file, latent), text: packed(file, trimmed(texts[i]!)),
+      ...(imageLatent && tokens && { imageLatent: packed(file, imageLatent), imageTokens: packed(file, tokens[i]!) }),
+    };
+    return { file, caption, latent: latent.shape, data: new Uint8Array(packr.pack(packing)) };
+  });
+  return {
+    shard: { made, records: records.map(({ data, ...r }) => ({ ...r, bytes: data.length })), refused },
+    data: new Uint8Array(Buffer.concat(records.map((r) => r.data))),
+  };
+}
+
+/** One video at a time is in memory. */
+async function encodeVideos(recipe: VideoRecipe, sources: readonly VideoSource[]): Promise<{ seen: Seen[]; refused: Refused[] }> {
+  const { device, model, progress, frames } = recipe;
+  const weights = await model.loadVAE(device, 'encoder', progress);
+  const vae = new StreamingVAE(device, model.vae, weights);
+  const [seen, refused]: [Seen[], Refused[]] = [[], []];
+  try {
+    for (const [i, source] of sources.entries()) {
+      const found = await read(recipe, source).catch((error: Error) => {
+        refused.push({ file: source.file, why: error.message });
+        recipe.onRefused(refused.at(-1)!);
+      });
+      if (found) {
+        const { size, video } = found;
+        const shape = [frames, size.height, size.width] as const;
+        const latent = await vae.encode(shape, (first, count) => part(video, first, count));
+        const imageLatent = model.encodeImages && await vae.encode(shape, (first, count) => (first ? blank(video, count) : part(video, 0, 1)));
+        seen.push({ source, first: firstFrame(video), latent, imageLatent });
+      }
+      progress('latents', 'videos', i + 1, sources.length);
+    }
+    return { seen, refused };
+  } finally {
+    vae.free();
+    freeAll(weights);
+  }
+}
+
+async function read(recipe: VideoRecipe, source: VideoSource): Promise<{ size: Size; video: HostTensor }> {
+  const size = bucketOf(recipe, await source.size());
+  return { size, video: await source.frames(size) };
+}
+
+/** Frames `first` to `first + count` of [C,T,H,W]. */
+function part(video: HostTensor, first: number, count: number): HostTensor {
+  const [c, t, h, w] = video.shape as [number, number, number, number];
+  const data = new Float32Array(c * count * h * w);
+  for (let i = 0; i < c; i++) data.set((video.data as Float32Array).subarray((i * t + first) * h * w, (i * t + first + count) * h * w), i * count * h * w);
+  return host(data, [c, count, h, w]);
+}
+
+function blank({ shape: [c, , h, w] }: HostTensor, count: number): HostTensor {
+  const shape = [c!, count, h!, w!];
+  return host(new Float32Array(numel(shape)), shape);
+}
+
+const firstFrame = (video: HostTensor): HostTensor => {
+  const { data, shape: [c, , h, w] } = part(video, 0, 1);
+  return host(data, [c!, h!, w!]);
+};
+
+/** Without the zero rows at its end. */
+function trimmed(text: HostTensor): HostTensor {
+  const dim = text.shape[1]!;
+  const length = Math.floor((text.data as Float32Array).findLastIndex((x) => x !== 0) / dim) + 1;
+  return host(text.data.slice(0, length * dim), [length, dim]);
+}
+
+function packed(file: string, t: HostTensor): Packed {
+  const bad = t.data.findIndex((x) => !(Math.abs(x) <= LARGEST_F16));
+  if (bad >= 0) throw new Error(`[videos] the encoders gave ${t.data[bad]} for ${file}: the checkpoint's weights are broken`);
+  return { data: toF16(t.data as Float32Array), shape: [...t.shape] };
+}
+
+function readIndex(dir: string): Index {
+  const path = join(dir, 'index.json');
+  try {
+    const index = JSON.parse(readFileSync(path, 'utf8')) as Index;
+    if (typeof index.made === 'string' && Number.isInteger(index.shards)) return index;
+  } catch { /* said below */ }
+  throw new Error(`[videos] ${path} is missing or no index of video shards: make the data first, or name the folder that holds it`);
+}
+
+/** One bucket's clips of a batch. */
+export interface VideoBatch {
+  /** [B, C, F, h, w], normalised. */
+  latent: HostTensor;
+  /** [B, text_len, dim], zero past each text. */
+  text: HostTensor;
+  /** Image-to-video: [B, C, F, h, w] of (first frame, zeros), and [B, I, clip_dim]. */
+  imageLatent?: HostTensor;
+  imageTokens?: HostTensor;
+  captions: string[];
+}
+
+export interface VideoShards {
+  readonly count: number;
+  /** What was left out, and why. */
+  readonly refused: readonly Refused[];
+  /** Clips of one bucket, which comes as often as it has clips: a pure function of its arguments. */
+  batch(seed: number, step: number, size: number): VideoBatch;
+}
+
+/** A record's place: its file, and where it lies in it. */
+type Place = Shard['records'][number] & { path: string; from: number };
+
+/** Opens a folder whose shards are all made; records are read when they are asked for. @throws one line that names what is missing or was made of something else */
+export function openVideoShards(dir: string): VideoShards {
+  const { made, shards, textLen } = readIndex(dir);
+  const all = Array.from({ length: shards }, (_, s) => s);
+  const missing = all.filter((s) => !existsSync(shardIndex(dir, s)));
+  if (missing.length) throw new Error(`[videos] ${dir} lacks ${missing.length} of ${shards} shards: the command that makes them goes on where it stopped`);
+  const opened = all.map((s) => JSON.parse(readFileSync(shardIndex(dir, s), 'utf8')) as Shard);
+  const places = opened.flatMap((shard, s): Place[] => {
+    if (shard.made !== made) throw new Error(`[videos] ${shardIndex(dir, s)} was made of other videos or settings (${shard.made} instead of ${made}): remove this file and make the data again`);
+    let from = 0;
+    return shard.records.map((r) => ({ ...r, path: shardData(dir, s), from: (from += r.bytes) - r.bytes }));
+  });
+  if (!places.length) throw new Error(`[videos] ${dir} holds no record: all its videos were refused`);
+  const buckets = new Map<string, Place[]>();
+  for (const p of places) {
+    const key = canonical(p.latent);
+    if (!buckets.has(key)) buckets.set(key, []);
+    buckets.get(key)!.push(p);
+  }
+  return {
+    count: places.length, refused: opened.flatMap((s) => s.refused),
+    batch(seed, step, size) {
+      const random = new Stream(seed, step, 'videos');
+      const bucket = buckets.get(canonical(places[random.int(places.length)]!.latent))!;
+      const chosen = Array.from({ length: size }, () => bucket[random.int(bucket.length)]!);
+      const found = chosen.map(readRecord);
+      const stack = (each: (r: Packing) => Packed | undefined): HostTensor | undefined => (each(found[0]!) ? stackPacked(found.map((r) => each(r)!)) : undefined);
+      const imageLatent = stack((r) => r.imageLatent);
+      const imageTokens = stack((r) => r.imageTokens);
+      return {
+        latent: stack((r) => r.latent)!, text: stackPacked(found.map(({ text }) => padded(text, textLen))),
+        ...(imageLatent && imageTokens && { imageLatent, imageTokens }), captions: chosen.map((p) => p.caption),
+      };
+    },
+  };
+}
+
+function readRecord({ path, from, bytes, file }: Place): Packing {
+  const data = new Uint8Array(bytes);
+  const handle = openSync(path, 'r');
+  try {
+    if (readSync(handle, data, 0, bytes, from) !== bytes) throw new Error(`[videos] ${path} is cut short at ${file}: remove it with its .json and make the data again`);
+  } finally {
+    closeSync(handle);
+  }
+  return packr.unpack(data) as Packing;
+}
+
+/** [L, D] → [length, D], zeros behind. */
+function padded({ data, shape: [, dim] }: Packed, length: number): Packed {
+  const all = new Uint16Array(length * dim!);
+  all.set(data);
+  return { data: all, shape: [length, dim!] };
+}
+
+function stackPacked(parts: readonly Packed[]): HostTensor {
+  const size = numel(parts[0]!.shape);
+  const data = new Float32Array(parts.length * size);
+  parts.forEach((p, b) => data.set(fromF16(p.data), b * size));
+  return host(data, [parts.length, ...parts[0]!.shape]);
+}
