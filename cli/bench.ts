@@ -6,12 +6,15 @@ import { against, readBaseline } from './bench/baseline.ts';
 import { judge, type Case, type Cost } from './bench/case.ts';
 import { clockOf, CORES, time } from './bench/clock.ts';
 import { coldStep } from './bench/cold.ts';
+import { compare } from './bench/compare.ts';
 import { kernelCases } from './bench/kernels.ts';
 import { loadCases } from './bench/load.ts';
 import { modelCases, stepCases } from './bench/models.ts';
-import { heading, table, type Report, type Result, type Skipped } from './bench/report.ts';
+import { peerNames } from './bench/peers/roster.ts';
+import { heading, number, table, type Report, type Result, type Skipped } from './bench/report.ts';
 import { leastMs, roofline, type Roofline } from './bench/roofline.ts';
 import { SHAPES } from './bench/shapes.ts';
+import { COLD_TARGET, sideBySide, verdicts, verdictTable } from './bench/targets.ts';
 import { didYouMean, UsageError } from './errors.ts';
 import { willWrite } from './files.ts';
 import { json, preset, presetOf, type Args } from './options.ts';
@@ -22,6 +25,7 @@ const options = {
   ...preset, ...json,
   shapes: { type: 'string', describe: `sizes for kernels and models, separated by commas: ${Object.keys(SHAPES).join(', ')}; all unless given` },
   budget: { type: 'number', default: 10, describe: 'seconds a case may take; what would take longer is named and left out' },
+  vs: { type: 'string', describe: `other engines on the same works, answers checked: ${peerNames().join(', ')}, separated by commas; every one that is installed when none is named` },
   save: { type: 'string', describe: 'write the results to this file' },
   against: { type: 'string', describe: 'a file of --save: show how much faster or slower each case has become' },
 } as const;
@@ -36,6 +40,12 @@ function shapesOf(list: string | undefined) {
     if (!shape) throw new UsageError(`--shapes: there is no "${name}"${didYouMean(name, Object.keys(SHAPES))}`);
     return shape();
   });
+}
+
+function peersOf(list: string): string[] {
+  const names = list ? list.split(',') : peerNames();
+  for (const name of names) if (!peerNames().includes(name)) throw new UsageError(`--vs: there is no "${name}"${didYouMean(name, peerNames())}`);
+  return names;
 }
 
 type Counted = Result & { cost?: Cost | undefined; moves?: number | undefined };
@@ -58,7 +68,20 @@ function rated({ cost, moves, ...r }: Counted, device: Device, roof: Roofline): 
   return { ...r, gflops: cost.flops / ms / 1e6, gbs: cost.traffic / ms / 1e6, share: leastMs(roof, cost) / ms };
 }
 
-async function run(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Report> {
+type Measured = Pick<Report, 'roofline' | 'results' | 'skipped' | 'comparisons' | 'verdicts'>;
+
+async function cold(): Promise<Result> {
+  console.error('digits-test: a tiny training step where nothing is compiled yet …');
+  return { of: 'digits-test', name: 'training step, cold', shape: 'teacher, in a new process with empty driver caches', ...await coldStep() };
+}
+
+async function runPeers(device: Device, names: readonly string[], signal: AbortSignal): Promise<Measured> {
+  const roof = await roofline(device);
+  const comparisons = await compare(names, signal);
+  return { roofline: roof, results: [await cold()], skipped: [], comparisons, verdicts: verdicts(comparisons, { roofline: roof }) };
+}
+
+async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Measured> {
   const wants = (part: typeof PARTS[number]) => args.what === part || args.what === 'all';
   const p = presetOf(args);
   const shapes = shapesOf(args.shapes);
@@ -82,10 +105,7 @@ async function run(device: Device, args: BenchArgs, signal: AbortSignal): Promis
       counted.push(await measure(device, of, c, found.cost));
     }
   }
-  if (wants('cold')) {
-    console.error('digits-test: a tiny training step where nothing is compiled yet …');
-    counted.push({ of: 'digits-test', name: 'training step, cold', shape: 'teacher, in a new process with empty driver caches', ...await coldStep() });
-  }
+  if (wants('cold')) counted.push(await cold());
   const tooFast = () => counted.filter((c) => (rated(c, device, roof).share ?? 0) > IMPOSSIBLE);
   if (tooFast().length) {
     console.error('some kernels were faster than the ceilings: measuring these again …');
@@ -96,19 +116,30 @@ async function run(device: Device, args: BenchArgs, signal: AbortSignal): Promis
     const { share, ...r } = rated(c, device, roof);
     return share !== undefined && share <= IMPOSSIBLE ? { ...r, share } : r;
   });
-  const { info, caps } = device;
-  return { adapter: info.name, driver: info.driver, kind: info.kind, tier: caps.tier, clock: clockOf(info.kind).name, cores: CORES, roofline: roof, results, skipped };
+  return { roofline: roof, results, skipped };
+}
+
+function print(report: Report, baseline: Report | undefined): void {
+  const { comparisons, verdicts: found, results } = report;
+  console.log(heading(report));
+  if (!comparisons || !found) return console.log(table(report, baseline && against(baseline, report)));
+  console.log(`${sideBySide(comparisons)}\n${verdictTable(found)}`);
+  const seconds = results[0]!.firstMs / 1000;
+  console.log(`first call of a tiny training step, nothing compiled yet: ${number(seconds)} s, aim ${COLD_TARGET} s: ${seconds <= COLD_TARGET ? 'met' : 'missed'}`);
 }
 
 async function bench(args: BenchArgs): Promise<void> {
   const baseline = args.against === undefined ? undefined : readBaseline(args.against);
   if (args.save !== undefined) willWrite(args.save);
   if (!(args.budget > 0)) throw new UsageError(`--budget must be more than 0 seconds, got ${args.budget}`);
+  const peers = args.vs === undefined ? undefined : peersOf(args.vs);
   await session('stopped; nothing was written', async ({ device, signal }) => {
-    const report = await run(device, args, signal);
+    const { info, caps } = device;
+    const measured = peers ? await runPeers(device, peers, signal) : await runCases(device, args, signal);
+    const report: Report = { adapter: info.name, driver: info.driver, kind: info.kind, tier: caps.tier, clock: clockOf(info.kind).name, cores: CORES, ...measured };
     if (args.save !== undefined) writeWhole(args.save, `${JSON.stringify(report, undefined, 1)}\n`);
     if (args.json) console.log(JSON.stringify(report));
-    else console.log(`${heading(report)}\n${table(report, baseline && against(baseline, report))}`);
+    else print(report, baseline);
   });
 }
 
@@ -119,6 +150,7 @@ const command: CommandModule<object, BenchArgs> = {
     .positional('what', { choices: PARTS, default: 'all' as const, describe: 'kernels one by one, parts of the models, training steps of the preset, loading of weights, or the first step on a new machine' })
     .options(options)
     .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
+    .example('$0 bench --vs', 'ours and every installed peer, and what we aim at')
     .example('$0 bench --save before.json', 'then, after a change: --against before.json'),
   handler: bench,
 };

@@ -2,6 +2,8 @@
 import type { AdapterInfo } from '../../engine/adapter.ts';
 import { draw } from '../table.ts';
 import type { Times } from './clock.ts';
+import type { Comparison } from './compare.ts';
+import type { Verdict } from './targets.ts';
 import type { Roofline } from './roofline.ts';
 
 export interface Result extends Times {
@@ -32,6 +34,8 @@ export interface Report {
   roofline: Roofline;
   results: Result[];
   skipped: Skipped[];
+  comparisons?: Comparison[];
+  verdicts?: Verdict[];
 }
 
 export const number = (x: number): string => (x < 100 ? x.toPrecision(3) : x.toFixed(0));

@@ -1,0 +1,49 @@
+/** The child in which one engine runs one work: it opens, answers, and is then timed a sample at a time. */
+import process from 'node:process';
+import { waiting } from '../../../engine/host.ts';
+import { serve } from '../../child.ts';
+import { sample, type Sample, type Timed } from '../clock.ts';
+import { TRAIN_STEPS, workOf, type WorkName } from '../works.ts';
+import { peer as gpujs } from './gpujs.ts';
+import { peer as jax } from './jax.ts';
+import { peer as ours } from './ours.ts';
+import type { EngineName } from './roster.ts';
+import { cpu, web } from './ort.ts';
+import type { Peer, PeerRun } from './peer.ts';
+import { peer as tfjs } from './tfjs.ts';
+
+const ENGINES: Record<EngineName, () => Promise<Peer>> = {
+  ours, 'gpu.js': gpujs, tfjs, 'jax-js': jax, 'onnxruntime-web': web(false), 'onnxruntime-web, fused': web(true), 'onnxruntime-node': cpu,
+};
+
+export type Question =
+  | { open: { engine: EngineName; work: WorkName; numbers: Float32Array[] } }
+  | { calls: number };
+/** null: the peer has no such operation. */
+export type Opened = { version: string; on: string; firstMs: number; answer: ArrayLike<number>[]; peakBytes: number } | null;
+
+/** Dawn spins while it waits, which takes a core from a software adapter: every engine waits as ours does. */
+const patient = ({ call, settle }: Timed): Timed => ({ call: () => waiting(call()), settle: () => waiting(settle()) });
+
+let run: PeerRun | undefined;
+
+async function open({ engine: which, work: name, numbers }: Extract<Question, { open: unknown }>['open']): Promise<Opened> {
+  const work = workOf(name);
+  const engine = await waiting(ENGINES[which]());
+  run = await waiting(engine.open(work, numbers));
+  if (!run) return null;
+  const { ms: firstMs } = await sample(patient(run));
+  const answer = [...await waiting(run.answer())];
+  if (name === 'training step') {
+    const losses = [answer[0]![0]!];
+    while (losses.length < TRAIN_STEPS) {
+      await sample(patient(run));
+      losses.push((await waiting(run.answer()))[0]![0]!);
+    }
+    answer[0] = losses;
+  }
+  const { version, on } = engine;
+  return { version, on, firstMs, answer, peakBytes: 1024 * process.resourceUsage().maxRSS };
+}
+
+serve(async (question: Question): Promise<Opened | Sample> => ('open' in question ? open(question.open) : sample(patient(run!), question.calls)));

@@ -1,0 +1,66 @@
+/** What a comparison says: the engines side by side, and our ratios beside what we aim at on a software adapter. */
+import { draw } from '../table.ts';
+import { CORES, type Times } from './clock.ts';
+import type { Comparison, Contender } from './compare.ts';
+import { number, type Report } from './report.ts';
+import { leastMs } from './roofline.ts';
+import type { WorkName } from './works.ts';
+
+/** Ratios of speed: ours over onnxruntime's on the CPU, ours over the best correct WebGPU peer, and the share of the copy bandwidth. */
+const TARGETS: Record<WorkName, { cpu?: number; peer?: number; share?: number }> = {
+  'matmul 512': {},
+  'matmul 1024': { cpu: 0.2, peer: 6 },
+  attention: { cpu: 0.12, peer: 3 },
+  conv3d: { cpu: 0.4, peer: 5 },
+  'conv3d gradient': { peer: 4 },
+  'layer norm': { share: 0.5 },
+  GELU: { share: 0.5 },
+  'training step': { peer: 4 },
+};
+/** Seconds that a tiny training step may take for the first time. */
+export const COLD_TARGET = 10;
+
+const MIB = 2 ** 20;
+
+/** One row an engine. */
+export function sideBySide(comparisons: readonly Comparison[]): string {
+  const rows = comparisons.flatMap(({ work, shape, flops, contenders }) => contenders.map((c, i) => [
+    i ? '' : `${work}, ${shape}`, `${c.engine} ${c.version}${c.on === 'WebGPU' ? '' : `, ${c.on}`}`, `${number(c.ms)} (${number(c.bestMs)})`, number(c.cpuMs),
+    number(flops / (c.cpuMs / CORES) / 1e6), number(c.firstMs), c.wrong ? `${c.error.toExponential(0)} WRONG` : c.error.toExponential(0), (c.peakBytes / MIB).toFixed(0),
+  ]));
+  const failed = comparisons.flatMap(({ work, failed: list }) => list.map((f) => `${work}: ${f.engine} failed: ${f.reason}`));
+  return [draw(['', 'engine', 'ms a call (best)', 'processor ms', 'GFLOP/s', 'first call, ms', 'error', 'process, MiB'], rows), ...failed].join('\n');
+}
+
+export interface Verdict { work: string; what: string; wall?: number; processor?: number; target?: number | undefined; met?: boolean }
+
+/** The best correct engine of those on `on`, by this time. */
+const best = (contenders: readonly Contender[], on: string, key: keyof Times): Contender | undefined =>
+  contenders.filter((c) => c.engine !== 'ours' && c.on === on && !c.wrong).sort((a, b) => a[key] - b[key])[0];
+
+/** Our ratios. They count by processor time; wall times stand beside them. */
+export function verdicts(comparisons: readonly Comparison[], report: Pick<Report, 'roofline'>): Verdict[] {
+  return comparisons.flatMap(({ work, flops, traffic, contenders }): Verdict[] => {
+    const us = contenders.find((c) => c.engine === 'ours' && !c.wrong);
+    if (!us) return [];
+    const { cpu, peer, share } = TARGETS[work];
+    const found: Verdict[] = [];
+    const against = (on: string, target: number | undefined) => {
+      const rival = best(contenders, on, 'cpuMs');
+      if (!rival) return;
+      const processor = rival.cpuMs / us.cpuMs;
+      found.push({ work, what: `of ${rival.engine}${on === 'CPU' ? ' on the CPU' : ', the best correct WebGPU peer'}`, wall: rival.ms / us.ms, processor, ...(target !== undefined && { target, met: processor >= target }) });
+    };
+    against('WebGPU', peer);
+    against('CPU', cpu);
+    if (share !== undefined) {
+      const reached = leastMs(report.roofline, { flops, traffic }) / (us.cpuMs / CORES);
+      found.push({ work, what: 'of the copy bandwidth', processor: reached, target: share, met: reached >= share });
+    }
+    return found;
+  });
+}
+
+export const verdictTable = (all: readonly Verdict[]): string => draw(['our speed', '', 'by processor time', 'by wall', 'aim', ''], all.map((v) => [
+  v.work, v.what, v.processor === undefined ? '–' : number(v.processor), v.wall === undefined ? '–' : number(v.wall), v.target?.toString() ?? '–', v.met === undefined ? '' : v.met ? 'met' : 'missed',
+]));
