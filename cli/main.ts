@@ -4,7 +4,7 @@ import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { didYouMean, EXIT_DOC, report, UsageError } from './errors.ts';
 
-const FILES = ['demo', 'data', 'train', 'distill', 'watch', 'sample', 'eval', 'ablate', 'plan', 'bench', 'export', 'doctor'];
+const FILES = ['demo', 'data', 'train', 'distill', 'watch', 'sample', 'eval', 'ablate', 'plan', 'bench', 'tune', 'export', 'doctor'];
 
 /** Options that may be given again. */
 const REPEATABLE = ['set', 'lora'];

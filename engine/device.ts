@@ -4,6 +4,7 @@ import { openAdapter, type AdapterInfo, type DeviceState } from './adapter.ts';
 import { EngineError, mib } from './errors.ts';
 import { memory, waiting } from './host.ts';
 import { Scratch } from './scratch.ts';
+import { tuningFor } from './tuning.ts';
 import { NDArray, type Typed } from './ndarray.ts';
 import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
 
@@ -14,7 +15,8 @@ export interface Counters { buffers: number; pipelines: number; bindGroups: numb
 /** Opens the best adapter (see `doctor`) or the one asked for. */
 export async function open(options: Parameters<typeof openAdapter>[0] = {}): Promise<Device> {
   const { device, caps, info, state } = await openAdapter(options);
-  return new Device(device, caps, info, state);
+  const tuning = tuningFor(info, caps);
+  return new Device(device, { ...caps, ...(tuning && { tuning }) }, info, state);
 }
 
 export class Device {

@@ -39,6 +39,7 @@ const TABLE = {
   NO_F16: on('pretend that the device has no shader-f16'),
   NO_MATRIX: on('no subgroup matrix units'),
   TIER: choice('kernel tier, instead of the one that suits the device; matrix is emulated where there are no units', 'scalar', 'tiled', 'matrix'),
+  NO_TUNE: on('configurations by rule only, none that vpae tune measured'),
   VPAE_ADAPTER: choice('where to run, instead of the best that works', 'auto', 'gpu', 'system', 'lavapipe', 'swiftshader', 'native', 'null'),
   NO_FETCH: on('never download the lavapipe software driver'),
 };

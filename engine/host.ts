@@ -3,6 +3,7 @@
  * Only this file and software.ts (drivers on disk) know that there is an operating system.
  */
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants, freemem, homedir, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -24,6 +25,15 @@ export const env = (name: string): string | undefined => process.env[name];
 
 /** A folder of this project's in the user's cache; not created. */
 export const cacheDir = (...parts: string[]): string => join(env('XDG_CACHE_HOME') || join(homedir(), '.cache'), 'vpae', ...parts);
+
+/** A file's text; undefined where it cannot be read. */
+export function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
 
 /** Bytes of main memory. */
 export const memory = (): { total: number; free: number } => ({ total: totalmem(), free: freemem() });

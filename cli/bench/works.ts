@@ -149,7 +149,8 @@ export function errorOf(answer: readonly ArrayLike<number>[], reference: readonl
     let [worst, scale] = [0, 0];
     for (let j = 0; j < right.length; j++) {
       const off = Math.abs(got[j]! - right[j]!);
-      if (!(off <= worst)) worst = off; // keeps NaN
+      if (Number.isNaN(off)) return NaN;
+      worst = Math.max(worst, off);
       scale = Math.max(scale, Math.abs(right[j]!));
     }
     return worst / scale;

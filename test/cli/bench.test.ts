@@ -9,6 +9,9 @@ import { clockOf, CORES, summary } from '../../cli/bench/clock.ts';
 import type { Report, Result } from '../../cli/bench/report.ts';
 import { bandwidth, leastMs, type Roofline } from '../../cli/bench/roofline.ts';
 import { latentOf, SHAPES, tokensOf } from '../../cli/bench/shapes.ts';
+import { verdicts } from '../../cli/bench/targets.ts';
+import type { Contender } from '../../cli/bench/compare.ts';
+import { errorOf } from '../../cli/bench/works.ts';
 import { vpae } from './run.ts';
 
 const ROOF: Roofline = { gflops: 100, f16gflops: 400, copies: [{ bytes: 2 ** 19, gbs: 40 }, { bytes: 2 ** 23, gbs: 10 }, { bytes: 2 ** 26, gbs: 20 }] };
@@ -41,6 +44,23 @@ test('a baseline compares by the clock of both', () => {
   assert.is(against(report('processor', result(30, 30)), now)(now.results[0]!), 1.5);
   assert.is(against(report('wall', result(30, 30)), now)(now.results[0]!), 3);
   assert.is(against(now, now)(result(1, 1, 'b')), undefined);
+});
+
+test('an answer is judged by its largest number; a missing, short or non-finite one is wrong', () => {
+  const right = [Float64Array.of(1, -4)];
+  assert.is(errorOf([[1, -4]], right), 0);
+  assert.is(errorOf([[1.04, -4.02]], right), 0.010000000000000009);
+  assert.ok(Number.isNaN(errorOf([[NaN, -4]], right)));
+  assert.is(errorOf([[1]], right), Infinity);
+  assert.is(errorOf([], right), Infinity);
+});
+
+test('a wrong peer is no rival', () => {
+  const contender = (engine: Contender['engine'], cpuMs: number, wrong: boolean, on = 'WebGPU'): Contender =>
+    ({ engine, version: '', on, error: 0, wrong, peakBytes: 0, firstMs: 1, ms: cpuMs, cpuMs, bestMs: cpuMs, bestCpuMs: cpuMs, spread: 0 });
+  const contenders = [contender('ours', 10, false), contender('tfjs', 90, false), contender('jax-js', 20, true), contender('onnxruntime-node', 1, false, 'CPU')];
+  const found = verdicts([{ work: 'matmul 1024', shape: '', flops: 1, traffic: 1, contenders, failed: [] }], { roofline: ROOF });
+  assert.equal(found.map(({ processor, met }) => [processor, met]), [[9, true], [0.1, false]]);
 });
 
 test('the command names what it leaves out, saves, compares, and calls a software adapter one', async () => {
