@@ -1,38 +1,37 @@
-/** `vpae tune`: measures which kernel configurations are fastest here for what a preset's training asks, and keeps them for every later run. */
+/** `vpae tune`: measures which kernel configurations are fastest here for what a preset's training or a released model asks, and keeps them for every later run. */
 import type { CommandModule } from 'yargs';
 import type { Device } from '../engine/device.ts';
 import { ownTable, tunedFile, type Tuned } from '../engine/tuning.ts';
 import type { HostTensor } from '../engine/tree.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { sameConfig, type TuningTable } from '../kernels/tuning.ts';
+import { WAN } from '../model/wan/released.ts';
 import { writeWhole } from '../train/files.ts';
+import { costOf, JOBS } from '../train/planning/jobs.ts';
+import { subjectOf } from '../train/planning/subject.ts';
 import { number } from './bench/report.ts';
 import { UsageError } from './errors.ts';
 import { json, preset, presetOf, type Args } from './options.ts';
 import { session } from './session.ts';
-import { planSteps } from './steps.ts';
 import { draw } from './table.ts';
 import { programOf, recorder, type Seen } from './tune/problems.ts';
 import { Bench, search, type Found } from './tune/search.ts';
 
 const options = {
   ...preset, ...json,
+  preset: { ...preset.preset, describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}` },
   seconds: { type: 'number', default: 300, describe: 'how long to measure; the problems with the most arithmetic come first' },
 } as const;
 
 interface Weighed { seen: Seen; flops: number }
 
-/** What the preset's training steps ask the planners, most arithmetic first. Only where there is a choice. */
+/** What a preset's training, or a released model's sampling, asks the planners; most arithmetic first. Only where there is a choice. */
 async function questions(device: Device, args: Args<typeof options>): Promise<Weighed[]> {
   const { tuning, seen } = recorder();
-  const before = device.caps.tuning;
-  device.caps.tuning = tuning;
-  try {
-    await planSteps(device, presetOf(args));
-  } finally {
-    if (before) device.caps.tuning = before;
-    else delete device.caps.tuning;
-  }
+  if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
+  const subject = subjectOf(args.preset, args.set);
+  const target = { caps: { ...device.caps, tuning }, maxBufferBytes: device.maxBufferBytes };
+  for (const job of subject.preset ? JOBS : ['sample' as const]) costOf(job, subject, { steps: 1, guided: false }, target);
   const weighed: Weighed[] = [];
   for (const s of seen.values()) {
     const program = programOf(s.family, s.problem);
