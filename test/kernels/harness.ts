@@ -12,6 +12,9 @@ export const openTest = () => (real ??= openAdapter());
 /** A device that checks everything and runs nothing, with the features of every tier. */
 export const openNull = () => (nil ??= openAdapter({ adapter: 'null' }));
 
+/** Made once: some drivers compile for a second. */
+const pipelines = new Map<string, GPUComputePipeline>();
+
 type Data = Float32Array | Uint32Array | Int32Array | Uint16Array;
 
 /** Runs the launch: `inputs` fill the first slots, `outputs` are byte sizes of the next; gives each output's raw bytes. */
@@ -27,10 +30,13 @@ export async function launch(l: Launch, inputs: Data[], outputs: number[]): Prom
   device.pushErrorScope('validation');
   const encoder = device.createCommandEncoder();
   for (const d of l.dispatches) {
-    const module = device.createShaderModule({ code: d.wgsl });
-    const errors = (await module.getCompilationInfo()).messages.filter((m) => m.type === 'error');
-    if (errors.length) throw new Error(`${d.label}: ${errors.map((m) => `${m.lineNum}: ${m.message}`).join('; ')}\n${d.wgsl}`);
-    const pipeline = device.createComputePipeline({ layout: 'auto', compute: { module } });
+    let pipeline = pipelines.get(d.wgsl);
+    if (!pipeline) {
+      const module = device.createShaderModule({ code: d.wgsl });
+      const errors = (await module.getCompilationInfo()).messages.filter((m) => m.type === 'error');
+      if (errors.length) throw new Error(`${d.label}: ${errors.map((m) => `${m.lineNum}: ${m.message}`).join('; ')}\n${d.wgsl}`);
+      pipelines.set(d.wgsl, pipeline = device.createComputePipeline({ layout: 'auto', compute: { module } }));
+    }
     const words = new Uint32Array(Math.ceil(Math.max(d.params.length, 1) / 4) * 4);
     words.set(d.params);
     const uniform = device.createBuffer({ size: words.byteLength, usage: 0x40 | 0x8 });
