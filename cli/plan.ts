@@ -1,7 +1,7 @@
 /** `vpae plan`: what a job will need and whether it fits, from shapes alone: no weights, and for released models no GPU either. */
 import type { CommandModule } from 'yargs';
 import { flopsOf, hostPeakOf, deviceBytes, largestStage, peakOf, secondsAt, totalOf, trafficOf, type JobCost } from '../train/planning/cost.ts';
-import { findFit } from '../train/planning/fit.ts';
+import { findFit, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import { subjectOf, type Size, type Subject } from '../train/planning/subject.ts';
 import { WAN } from '../model/wan/released.ts';
@@ -18,6 +18,7 @@ const options = {
   frames: { type: 'number', describe: 'frames of a released model\'s clip; 81 unless given' },
   mode: { choices: ['full', 'adapters'] as const, describe: 'how the student is held: all its weights, or low-rank adapters of the frozen teacher' },
   steps: { type: 'number', default: 50, describe: 'sampling steps, guided; 1: a student\'s, unguided' },
+  offload: { type: 'boolean', default: false, describe: 'sample with blocks from their files at every step' },
   memory: { type: 'string', describe: 'does it fit into so much, as 24GB? If not, the cheapest changes that make it fit' },
   tflops: { type: 'number', implies: 'gbps', describe: 'arithmetic rate to predict seconds with, 10^12 operations a second; measured on this adapter unless given' },
   gbps: { type: 'number', implies: 'tflops', describe: 'memory rate to predict seconds with, 10^9 bytes a second' },
@@ -49,7 +50,7 @@ function sizeOf({ size, frames }: PlanArgs): Partial<Size> {
 }
 
 /** A job planned, and against what it is held. */
-interface Answer { cost: JobCost; subject: Subject; target: Target; roof: Roofline | undefined; changes: readonly { sets: readonly string[]; what: string }[] | undefined; memory: number | undefined }
+interface Answer { cost: JobCost; subject: Subject; target: Target; roof: Roofline | undefined; changes: Fit['changes'] | undefined; memory: number | undefined }
 
 function report({ cost, roof, memory, changes }: Answer): object {
   const stage = largestStage(cost);
@@ -57,7 +58,7 @@ function report({ cost, roof, memory, changes }: Answer): object {
   return {
     job: cost.job, unit: cost.unit, peakBytes: peak, hostBytes: hostPeakOf(cost), flops: flopsOf(cost), trafficBytes: trafficOf(cost),
     ...(roof && { seconds: secondsAt(cost, (work) => leastMs(roof, work)), roofline: roof }),
-    ...(memory !== undefined && { memoryBytes: memory, fits: peak <= memory, ...(changes && { changes: changes.flatMap((c) => c.sets) }) }),
+    ...(memory !== undefined && { memoryBytes: memory, fits: peak <= memory, ...(changes && { changes: changes.flatMap((c) => (c.offload ? ['--offload'] : c.sets.map((set) => `--set ${set}`))) }) }),
     stages: cost.stages.map((s) => ({ name: s.name, bytes: totalOf(deviceBytes(s)), causes: deviceBytes(s), host: s.host, programs: s.runs.map((r) => ({ name: r.name, calls: r.calls, kernels: r.plan.kernels, bytes: r.plan.bytes, flops: r.plan.flops, trafficBytes: r.plan.traffic })) })),
     largest: largestTensors(cost).map(({ name, bytes }) => ({ name, bytes })), peakStage: stage.name,
   };
@@ -91,8 +92,8 @@ function time(seconds: number): string {
 }
 
 /** Arguments that make the job fit. */
-const overrides = (args: PlanArgs, changes: readonly { sets: readonly string[] }[]): string =>
-  [...args.set, ...changes.flatMap((c) => c.sets)].map((s) => `--set ${s}`).join(' ');
+const overrides = (args: PlanArgs, changes: Fit['changes']): string =>
+  [...[...args.set, ...changes.flatMap((c) => c.sets)].map((s) => `--set ${s}`), ...(args.offload || changes.some((c) => c.offload) ? ['--offload'] : [])].join(' ');
 
 async function plan(args: PlanArgs): Promise<void> {
   const memory = args.memory === undefined ? undefined : bytesOf(args.memory);
@@ -103,7 +104,7 @@ async function plan(args: PlanArgs): Promise<void> {
   const subject = make([]);
   const jobs: JobName[] = args.job ? [args.job] : subject.preset ? JOBS.filter((j) => j !== 'sample') : ['sample'];
   if (jobs.includes('vae') && !subject.preset) throw new Error('[plan] the VAE of a released model is not trained');
-  const sampler: Sampler = { steps: args.steps, guided: args.steps > 1 };
+  const sampler: Sampler = { steps: args.steps, guided: args.steps > 1, offload: args.offload };
   const given = args.tflops !== undefined && args.gbps !== undefined ? { gflops: 1000 * args.tflops, copies: [{ bytes: 0, gbs: args.gbps }] } : undefined;
   const { target, roof } = await machine(subject, given);
   const answers = jobs.map((job): Answer => {

@@ -31,7 +31,7 @@ async function questions(device: Device, args: Args<typeof options>): Promise<We
   if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
   const subject = subjectOf(args.preset, args.set);
   const target = { caps: { ...device.caps, tuning }, maxBufferBytes: device.maxBufferBytes };
-  for (const job of subject.preset ? JOBS : ['sample' as const]) costOf(job, subject, { steps: 1, guided: false }, target);
+  for (const job of subject.preset ? JOBS : ['sample' as const]) costOf(job, subject, { steps: 1, guided: false, offload: false }, target);
   const weighed: Weighed[] = [];
   for (const s of seen.values()) {
     const program = programOf(s.family, s.problem);

@@ -83,8 +83,7 @@ export function pictures(frame: Tensor): Tensor {
 const seen = ({ pictures: tokens, frame }: Condition): { imageTokens?: Tensor } =>
   (tokens ? { imageTokens: tokens } : frame ? { imageTokens: pictures(frame) } : {});
 
-/** What the network takes for a condition. */
-export const conditionInput = (x: Tensor, t: Time, c: Condition): DiTInput => ({
+const conditionInput = (x: Tensor, t: Time, c: Condition): DiTInput => ({
   x, tEmb: t.emb, context: c.text, ...seen(c), ...(c.latent && { y: beside(c.latent) }), tables: c.tables,
 });
 

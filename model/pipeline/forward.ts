@@ -57,7 +57,7 @@ export const networkOf = (weights: Network['weights']): Network => ({
 const HIDDEN_BYTES = 2 ** 28;
 
 /** The config with the feed-forward in as many parts as keep its hidden layer within bounds. */
-const inParts = (config: DiTConfig, batch: number, tokens: number, maxBindingBytes: number): DiTConfig =>
+export const inParts = (config: DiTConfig, batch: number, tokens: number, maxBindingBytes: number): DiTConfig =>
   ({ ...config, ffn_parts: Math.ceil((4 * batch * tokens * config.ffn_dim) / Math.min(HIDDEN_BYTES, maxBindingBytes)) });
 
 const withAdapters = (params: Params): Scope => new Scope(params, '', [{ params, scale: 1 }]);
@@ -68,6 +68,16 @@ function inputFor(x: Tensor, tEmb: Tensor, context: Tensor, { tables, y, imageTo
   return { x: each(x), tEmb: each(tEmb), context, tables, ...(y && { y: each(y) }), ...(imageTokens && { imageTokens: each(imageTokens) }) };
 }
 
+/** What is compiled of a network, as functions of tensors. */
+export const forwardFunctions = (config: DiTConfig, maxBindingBytes: number) => ({
+  whole: (net: Params, x: Tensor, tEmb: Tensor, context: Tensor, told: Told<Tensor>): Tensor =>
+    dit(withAdapters(net), inParts(config, context.shape[0]!, told.tables.cos.shape[1]!, maxBindingBytes), inputFor(x, tEmb, context, told)).v as Tensor,
+  embed: (net: Params, x: Tensor, tEmb: Tensor, context: Tensor, told: Told<Tensor>): Embedded => ditEmbed(withAdapters(net), config, inputFor(x, tEmb, context, told)),
+  block: (s: Scope, x: Tensor, told: BlockInput): Tensor => block(withAdapters(s.params), inParts(config, x.shape[0]!, x.shape[1]!, maxBindingBytes), x, told, () => {}),
+  head: (net: Params, tokens: Tensor, e: Tensor, x: Tensor): Tensor =>
+    ditHead(withAdapters(net), config, tokens, e, x.expand([tokens.shape[0]!, ...x.shape.slice(1)])) as Tensor,
+});
+
 type Whole = CompiledFunction<[Params, Tensor, Tensor, Tensor, Told<Tensor>], Tensor>;
 
 class WholeForward implements Forward {
@@ -76,10 +86,7 @@ class WholeForward implements Forward {
 
   constructor(device: Device, config: DiTConfig, { weights }: Network) {
     this.weights = weights;
-    this.program = device.compile((net: Params, x: Tensor, tEmb: Tensor, context: Tensor, told: Told<Tensor>) => {
-      const parts = inParts(config, context.shape[0]!, told.tables.cos.shape[1]!, device.caps.maxBindingBytes);
-      return dit(withAdapters(net), parts, inputFor(x, tEmb, context, told)).v as Tensor;
-    }, { name: 'velocity' });
+    this.program = device.compile(forwardFunctions(config, device.caps.maxBindingBytes).whole, { name: 'velocity' });
   }
 
   run(x: NDArray, tEmb: HostTensor, context: NDArray, told: Told): Promise<NDArray> {
@@ -105,14 +112,10 @@ class StreamedForward implements Forward {
 
   constructor(device: Device, config: DiTConfig, { weights }: Network, source: BlockSource) {
     [this.config, this.weights, this.source] = [config, weights, source];
-    this.embed = device.compile((net: Params, x: Tensor, tEmb: Tensor, context: Tensor, told: Told<Tensor>) =>
-      ditEmbed(withAdapters(net), config, inputFor(x, tEmb, context, told)), { name: 'dit embedding' });
-    this.stack = new BlockStack(device, (s, x, told: BlockInput) =>
-      block(withAdapters(s.params), inParts(config, x.shape[0]!, x.shape[1]!, device.caps.maxBindingBytes), x, told, () => {}), { name: 'dit block' });
-    this.head = device.compile((net: Params, tokens: Tensor, e: Tensor, x: Tensor) => {
-      const latents = x.expand([tokens.shape[0]!, ...x.shape.slice(1)]);
-      return ditHead(withAdapters(net), config, tokens, e, latents) as Tensor;
-    }, { name: 'dit head' });
+    const run = forwardFunctions(config, device.caps.maxBindingBytes);
+    this.embed = device.compile(run.embed, { name: 'dit embedding' });
+    this.stack = new BlockStack(device, run.block, { name: 'dit block' });
+    this.head = device.compile(run.head, { name: 'dit head' });
   }
 
   async run(x: NDArray, tEmb: HostTensor, context: NDArray, given: Told): Promise<NDArray> {

@@ -4,7 +4,7 @@ import { costOf, guessPeak, type JobName, type Sampler, type Target } from './jo
 import type { Subject } from './subject.ts';
 
 /** One change: overrides, what they mean, and what they cost in percent of a step; what changes the training itself costs far more. */
-interface Change { sets: readonly string[]; what: string; cost: number }
+interface Change { sets: readonly string[]; offload?: true; what: string; cost: number }
 
 const TRAINS: readonly JobName[] = ['teacher', 'prime', 'equilibrium'];
 const FROZEN: readonly JobName[] = ['prime', 'equilibrium', 'sample'];
@@ -14,7 +14,8 @@ function changesFor(job: JobName, s: Subject): Change[][] {
   const batchOf = { teacher: ['teacher.batch', s.teacher.batch], prime: ['phase1.batch', s.phase1.batch], equilibrium: ['phase2.batch', s.phase2.batch] } as const;
   const rows: Change[][] = [];
   if (FROZEN.includes(job) && s.stored === 'f32') rows.push([{ sets: ['stored=bf16'], what: 'frozen weights in bf16', cost: 1 }]);
-  if (s.config.ffn_parts === 1) rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2 }]);
+  if (job === 'sample' && s.encoders) rows.push([{ sets: [], offload: true, what: 'blocks from their files at every step', cost: 20 }]);
+  if (job !== 'sample' && s.config.ffn_parts === 1) rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2 }]);
   if (TRAINS.includes(job)) {
     const recompute: Change[] = [{ sets: ['dit.checkpoint=true'], what: 'blocks recomputed, attention kept', cost: 10 }, { sets: ['dit.checkpoint=lean'], what: 'blocks recomputed, nothing kept', cost: 30 }];
     if (s.config.checkpoint !== 'lean') rows.push(s.config.checkpoint ? recompute.slice(1) : recompute);
@@ -30,7 +31,7 @@ function changesFor(job: JobName, s: Subject): Change[][] {
 /** A guess above this share of the memory is believed. */
 const DOUBT = 1.03;
 
-export interface Fit { cost: JobCost; subject: Subject; changes: { sets: readonly string[]; what: string }[] }
+export interface Fit { cost: JobCost; subject: Subject; changes: { sets: readonly string[]; offload?: true; what: string }[] }
 
 /** All ways to take at most one change of each row, cheapest first. */
 function combinations(rows: readonly Change[][]): Change[][] {
@@ -46,12 +47,13 @@ function combinations(rows: readonly Change[][]): Change[][] {
 export function findFit(job: JobName, make: (sets: readonly string[]) => Subject, sampler: Sampler, target: Target, memory: number): Fit | undefined {
   const rows = changesFor(job, make([]));
   const sets = (changes: readonly Change[]): string[] => changes.flatMap((c) => c.sets);
-  const frugal = make(sets(rows.map((row) => row.at(-1)!)));
-  if (guessPeak(job, frugal, sampler, target) > DOUBT * memory) return undefined;
+  const sampled = (changes: readonly Change[]): Sampler => ({ ...sampler, offload: sampler.offload || changes.some((c) => c.offload) });
+  const frugal = rows.map((row) => row.at(-1)!);
+  if (guessPeak(job, make(sets(frugal)), sampled(frugal), target) > DOUBT * memory) return undefined;
   for (const changes of combinations(rows)) {
     const subject = make(sets(changes));
-    if (guessPeak(job, subject, sampler, target) > DOUBT * memory) continue;
-    const cost = costOf(job, subject, sampler, target);
+    if (guessPeak(job, subject, sampled(changes), target) > DOUBT * memory) continue;
+    const cost = costOf(job, subject, sampled(changes), target);
     if (peakOf(cost) <= memory) return { cost, subject, changes };
   }
   return undefined;

@@ -2,16 +2,14 @@
 import { withSite } from '../../engine/errors.ts';
 import type { Room } from '../../engine/plan.ts';
 import { deviceBytes, totalOf, type JobCost } from './cost.ts';
-import { samplingCost } from './sampling.ts';
+import { samplingCost, type Sampler } from './sampling.ts';
 import type { Subject } from './subject.ts';
 import { equilibriumCost, primingCost, teacherCost, vaeCost } from './training.ts';
 
+export type { Sampler } from './sampling.ts';
 export const JOBS = ['vae', 'teacher', 'prime', 'equilibrium', 'sample'] as const;
 export type JobName = (typeof JOBS)[number];
 export type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
-/** Of one-step and of guided sampling alike. */
-export interface Sampler { steps: number; guided: boolean }
-
 const COSTS: Record<JobName, (s: Subject, target: Target, sampler: Sampler) => JobCost> = {
   vae: vaeCost, teacher: teacherCost, prime: primingCost, equilibrium: equilibriumCost, sample: (s, target, sampler) => samplingCost(s, sampler, target),
 };

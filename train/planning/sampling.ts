@@ -1,25 +1,28 @@
 /** What sampling costs, stage by stage as the pipeline runs: text, first frame, diffusion, decoding. */
 import type { TensorType } from '../../engine/graph.ts';
 import { typeOf } from '../../engine/graph.ts';
-import type { Room } from '../../engine/plan.ts';
+import type { Plan, Room } from '../../engine/plan.ts';
 import { planFunction } from '../../engine/stages.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { trace } from '../../engine/trace.ts';
-import { concat } from '../../engine/functional.ts';
 import { clipBlock, clipBlockSpecs, clipDepth, clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
+import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import { Scope, shapesOf, type Params } from '../../model/params.ts';
 import { UMT5_XXL } from '../../model/umt5/config.ts';
 import { umt5Block, umt5BlockSpecs, type UMT5Context } from '../../model/umt5/umt5.ts';
-import { dit, ditShapes } from '../../model/wan/dit.ts';
+import { forwardFunctions } from '../../model/pipeline/forward.ts';
+import { ditShapes } from '../../model/wan/dit.ts';
 import { decode, denormalise, latentStats, vaeShapes, type LatentStats } from '../../model/wan/vae.ts';
 import { Cache } from '../../model/wan/vaelayers.ts';
-import { conditionInput } from '../networks.ts';
 import { treeBytes, type JobCost, type Run, type Stage } from './cost.ts';
 import { conditionTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
 type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
+
+/** `offload`: the DiT's blocks come from their files at every step. */
+export interface Sampler { steps: number; guided: boolean; offload: boolean }
 
 /** A stack of blocks that come from files one after the other: two are on the device. */
 function stacked(name: string, blocks: number, block: Types, fn: (s: Scope, x: Tensor, context: never) => Tensor, x: TensorType, context: unknown, target: Target): Stage {
@@ -37,20 +40,46 @@ function encoders({ config }: Subject, target: Target): Stage[] {
 }
 
 /** Both texts go through the network at once where that takes less than its weights, as the pipeline decides. */
-function diffusion(s: Subject, steps: number, guided: boolean, target: Target): Stage {
-  const weights = paramTypes(ditShapes(s.config), s.stored);
-  const velocity = (branches: number): Run['plan'] => planFunction((net: Params, x: Tensor, emb: Tensor, c: Parameters<typeof conditionInput>[2]) => {
-    const twice = (t: Tensor): Tensor => (branches === 2 ? concat([t, t], 0) : t);
-    return dit(net, s.config, conditionInput(twice(x), { sigma: emb, emb: twice(emb) }, c)).v;
-  }, [weights, type([1, ...s.latent]), timeTypes(s, 1).emb, conditionTypes(s, branches)], new Set([0, 1, 3]), target, { name: 'velocity' });
-  const [single, both] = [velocity(1), guided ? velocity(2) : undefined];
-  const together = both && both.bytes < treeBytes(weights);
+function diffusion(s: Subject, { steps, guided, offload }: Sampler, target: Target): Stage {
+  const { config, latent } = s;
+  const shapes = ditShapes(config);
+  const all = paramTypes(shapes, s.stored);
+  const run = forwardFunctions(config, target.caps.maxBindingBytes);
+  const { tables, pictures, frame, text } = conditionTypes(s, 1);
+  const told = {
+    tables, ...(config.model_type !== 't2v' && { y: type([1, config.in_dim - latent[0]!, ...latent.slice(1)]), imageTokens: pictures ?? type([1, framePatches(frame!), config.clip_dim]) }),
+  };
+  const [x, tEmb] = [type([1, ...latent]), timeTypes(s, 1).emb];
+  const context = (texts: number): TensorType => ({ ...text, shape: [texts, ...text.shape.slice(1)] });
+  const host: Stage['host'] = [];
+  const given = { cause: 'inputs and results', what: 'text, tables, solver', bytes: treeBytes([told, context(2)]) + 4 * treeBytes(x) } as const;
+  if (!offload) {
+    const plan = (texts: number): Plan => planFunction(run.whole, [all, x, tEmb, context(texts), told], new Set([0, 1, 3, 4]), target, { name: 'velocity' });
+    const [one, two] = [plan(1), guided ? plan(2) : undefined];
+    const together = two && two.bytes < treeBytes(all);
+    return {
+      name: 'diffusion', host, held: [{ cause: 'weights', what: 'DiT', bytes: treeBytes(all) }, given],
+      runs: [together ? { name: 'velocity under both texts', calls: steps, plan: two } : { name: 'velocity', calls: guided ? 2 * steps : steps, plan: one }],
+    };
+  }
+  const inBlock = (name: string): boolean => name.startsWith('blocks.');
+  const around = Object.fromEntries(Object.entries(all).filter(([name]) => !inBlock(name)));
+  const own = Object.fromEntries(Object.entries(all).filter(([name]) => name.startsWith('blocks.0.')).map(([name, t]) => [name.slice('blocks.0.'.length), t]));
+  const texts = guided ? 2 : 1;
+  const embedded = trace(run.embed, [around, x, tEmb, context(texts), told]);
+  const { x: tokens, e, told: toBlocks } = embedded.outTree.rebuild(embedded.outputs.map(typeOf)) as { x: TensorType; e: TensorType; told: object };
+  const block = stacked('DiT', config.num_layers * steps, own, run.block as Parameters<typeof stacked>[3], tokens, { ...toBlocks, tables }, target);
   return {
-    name: 'diffusion', host: [],
-    held: [{ cause: 'weights', what: 'DiT', bytes: treeBytes(weights) }, { cause: 'inputs and results', what: 'text, tables, solver', bytes: treeBytes(conditionTypes(s, 2)) + 4 * treeBytes(type(s.latent)) }],
-    runs: [together ? { name: 'guided velocity', calls: steps, plan: both } : { name: 'velocity', calls: guided ? 2 * steps : steps, plan: single }],
+    name: 'diffusion', host, held: [{ cause: 'weights', what: 'DiT, around the blocks', bytes: treeBytes(around) }, ...block.held, given],
+    runs: [
+      { name: 'embedding', calls: steps, plan: planFunction(run.embed, [around, x, tEmb, context(texts), told], new Set([0, 1, 3, 4]), target, { name: 'dit embedding' }) },
+      ...block.runs,
+      { name: 'head', calls: steps, plan: planFunction(run.head, [around, tokens, e, x], new Set([0, 1, 2, 3]), target, { name: 'dit head' }) },
+    ],
   };
 }
+
+const framePatches = ({ shape }: TensorType): number => (shape[2]! / IMAGE_PATCH) * (shape[3]! / IMAGE_PATCH);
 
 /** Chunk by chunk in whole frames; a device where these do not fit takes tiles of them. */
 function decoding({ vae, latent, video }: Subject, target: Target): Stage {
@@ -74,6 +103,6 @@ function decoding({ vae, latent, video }: Subject, target: Target): Stage {
 }
 
 /** One clip. */
-export function samplingCost(s: Subject, { steps, guided }: { steps: number; guided: boolean }, target: Target): JobCost {
-  return { job: 'sample', unit: 'clip', stages: [...(s.encoders ? encoders(s, target) : []), diffusion(s, steps, guided, target), decoding(s, target)] };
+export function samplingCost(s: Subject, sampler: Sampler, target: Target): JobCost {
+  return { job: 'sample', unit: 'clip', stages: [...(s.encoders ? encoders(s, target) : []), diffusion(s, sampler, target), decoding(s, target)] };
 }

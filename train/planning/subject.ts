@@ -1,7 +1,8 @@
 /** What is planned: the networks and phases of a preset, or of a released Wan2.1 at a size, with every tensor as its type. */
 import type { TensorType } from '../../engine/graph.ts';
-import type { DType } from '../../kernels/kernel.ts';
+import { numel, type DType } from '../../kernels/kernel.ts';
 import { vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
+import { inParts } from '../../model/pipeline/forward.ts';
 import type { HeadConfig } from '../../model/heads.ts';
 import { isMatrix } from '../../model/params.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
@@ -44,22 +45,23 @@ function presetSubject(name: string, sets: readonly string[], size?: Partial<Siz
   return { ...p, config: ditConfigOf(p), vae: vaeConfigOf(p), head: headConfigOf(p), latent: latentShape(p), video: videoShape(p), encoders: false, preset: p };
 }
 
-/** The phases are those of the smallest preset at batch 1, with METHOD's numbers where they depend on the size. */
+/** The phases are those of the smallest preset at batch 1, with METHOD's numbers where they depend on the size; Wan runs in bf16. */
 function wanSubject(name: string, sets: readonly string[], { dit, width, height, frames }: Size & { dit: DiTConfig }): Subject {
   const [time, tall, wide] = vaeStride(WAN_VAE);
   const cell = tall * dit.patch_size[1];
   if (width % cell || height % cell) throw new Error(`[plan] --size must be multiples of ${cell}, got ${width}x${height}`);
   if ((frames - 1) % time) throw new Error(`[plan] --frames must be 1 + a multiple of ${time}, got ${frames}`);
-  const { student, teacher, phase1, phase2, stored } = loadPreset('digits');
+  const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
+  const { ffn_parts } = inParts(dit, 1, numel(tokenGrid(dit, latent)), Infinity);
+  const { student, teacher, phase1, phase2 } = loadPreset('digits');
   const adapters = { rank: 64, alpha: 64 }; // METHOD §1.11
   const settings = checkSettings(override({
-    stored, dit: { checkpoint: dit.checkpoint, ffn_parts: dit.ffn_parts },
+    stored: 'bf16', dit: { checkpoint: true, ffn_parts },
     student: { ...student, ...adapters }, teacher: { ...teacher, batch: 1 },
     phase1: { ...phase1, batch: 1, guidance: 5, fake: { ...phase1.fake, ...adapters } },
     phase2: { ...phase2, batch: 1, taps: tapsOf(dit.num_layers), head: { ...phase2.head, dim: dit.dim, head_dim: 64 } },
   }, sets));
   const { kind, dim, head_dim } = settings.phase2.head;
-  const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
   return {
     ...settings, name, config: { ...dit, ...settings.dit }, vae: WAN_VAE, latent, video: [WAN_VAE.channels, frames, height, width], encoders: true,
     head: { kind, dim, head_dim, taps: settings.phase2.taps.length, input_dim: dit.dim, clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim, text_dim: dit.text_dim, grid: tokenGrid(dit, latent), checkpoint: settings.dit.checkpoint !== false },
