@@ -43,3 +43,13 @@ export function count(name: string, value: number, lo = 1, hi = 100_000): number
   if (!Number.isInteger(value) || value < lo || value > hi) throw new Error(`--${name} must be a whole number from ${lo} to ${hi}, got ${value}`);
   return value;
 }
+
+const UNITS: Record<string, number> = { MB: 1e6, GB: 1e9, MiB: 2 ** 20, GiB: 2 ** 30 };
+
+/** `24GB` → 24e9. @throws one line */
+export function memoryBytes(text: string): number {
+  const [, value, unit] = /^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(text) ?? [];
+  const size = UNITS[unit ?? ''];
+  if (!value || !size) throw new Error(`--memory reads as 24GB or 24GiB, got "${text}"`);
+  return Number(value) * size;
+}

@@ -5,7 +5,7 @@ import { findFit, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import { subjectOf, type Size, type Subject } from '../train/planning/subject.ts';
 import { WAN } from '../model/wan/released.ts';
-import { json, preset, presetOf, type Args } from './options.ts';
+import { json, memoryBytes, preset, presetOf, type Args } from './options.ts';
 import { bandwidth, leastMs, roofline, type Roofline } from './bench/roofline.ts';
 import { session } from './session.ts';
 import { draw } from './table.ts';
@@ -33,15 +33,6 @@ const GPU: Target = {
 };
 
 const gb = (bytes: number): string => (bytes < 1e7 ? `${(bytes / 1e6).toFixed(3)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
-const UNITS: Record<string, number> = { MB: 1e6, GB: 1e9, MiB: 2 ** 20, GiB: 2 ** 30 };
-
-/** @throws one line */
-function bytesOf(text: string): number {
-  const [, value, unit] = /^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(text) ?? [];
-  const size = UNITS[unit ?? ''];
-  if (!value || !size) throw new Error(`--memory reads as 24GB or 24GiB, got "${text}"`);
-  return Number(value) * size;
-}
 
 function sizeOf({ size, frames }: PlanArgs): Partial<Size> {
   const [, width, height] = /^(\d+)x(\d+)$/.exec(size ?? '') ?? [];
@@ -96,7 +87,7 @@ const overrides = (args: PlanArgs, changes: Fit['changes']): string =>
   [...[...args.set, ...changes.flatMap((c) => c.sets)].map((s) => `--set ${s}`), ...(args.offload || changes.some((c) => c.offload) ? ['--offload'] : [])].join(' ');
 
 async function plan(args: PlanArgs): Promise<void> {
-  const memory = args.memory === undefined ? undefined : bytesOf(args.memory);
+  const memory = args.memory === undefined ? undefined : memoryBytes(args.memory);
   const size = sizeOf(args);
   if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
   const mode = args.mode ? [`student.mode=${args.mode === 'adapters' ? 'lora' : 'full'}`] : [];

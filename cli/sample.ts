@@ -6,7 +6,7 @@ import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { type SolverKind } from '../model/schedulers/index.ts';
 import { willWrite } from './files.ts';
 import { sinkFor } from './media/sink.ts';
-import { count, model, type Args } from './options.ts';
+import { count, memoryBytes, model, type Args } from './options.ts';
 import { stageMeter } from './progress.ts';
 import { wantedClips } from './samplejobs.ts';
 import { openSource, type Source } from './samplemodel.ts';
@@ -31,6 +31,7 @@ const options = {
   lora: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'a LoRA file for a Wan2.1 folder, as FILE or FILE:STRENGTH; may be given again' },
   dtype: { choices: ['f32', 'f16', 'bf16'] as const, describe: 'how a Wan2.1 DiT\'s matrices lie on the device [as stored; f32 files as bf16]' },
   offload: { type: 'boolean', describe: 'read the DiT\'s blocks from their files at every step: two of them on the device instead of all' },
+  memory: { type: 'string', describe: 'what the device has, as 24GB; what does not fit into it is read block by block and decoded in tiles [the host\'s on a CPU; WebGPU does not tell a GPU\'s]' },
   seed: { type: 'number', alias: 'base_seed', default: 1, describe: 'decides the noise (and the bundle\'s handwriting)' },
   count: { type: 'number', default: 1, describe: 'clips to make, the seed counting up' },
   fps: { type: 'number', describe: 'frames a second of the file [16 for Wan2.1]' },
@@ -90,7 +91,9 @@ async function sample(args: SampleArgs): Promise<void> {
   }
   const sampling = samplingOf(args, source, asked);
   const kept = args.prompts === undefined ? 'clips that were finished are kept' : 'the same command goes on with the clips that are missing';
+  const budget = args.memory === undefined ? undefined : memoryBytes(args.memory);
   await session(`stopped; ${kept}`, async ({ device, signal }) => {
+    device.budget = budget ?? device.budget;
     const shown = stageMeter(() => device.allocated);
     const { seconds, evaluations } = await generate(device, source.model, jobs, {
       sampling, tile: args.tile,
