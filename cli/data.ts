@@ -1,12 +1,15 @@
-/** `vpae data`: the clips of a preset as a picture to look at, or as precomputed latents to train on. */
+/** `vpae data`: the clips of a preset as a picture to look at, as precomputed latents to train on, or fetched where they do not come along. */
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { conditions, digits } from '../train/data/digits.ts';
+import { emojiFolder, PACKS } from '../train/data/emoji.ts';
+import { clipsOf } from '../train/data/sets.ts';
 import { videoShape } from '../train/conditions.ts';
 import { ownOr, willWrite } from './files.ts';
 import { writeSheet } from './media/sheet.ts';
 import { bundle, count, preset, presetOf, run, seed, type Args } from './options.ts';
-import { session } from './session.ts';
+import { session, untilInterrupted } from './session.ts';
+import { fetchEmoji } from './data/fetchemoji.ts';
+import { UsageError } from './errors.ts';
 import { makeShards } from './shards.ts';
 import { makeVideos, videoOptions } from './videodata.ts';
 
@@ -15,15 +18,16 @@ const options = {
   split: { choices: ['train', 'heldout'] as const, default: 'heldout' as const, describe: 'show: which clips' },
   count: { type: 'number', default: 16, describe: 'show: how many' },
   out: { type: 'string', default: 'out/data.png', describe: 'show: the picture' },
+  packs: { type: 'number', default: 1, describe: `fetch: how many of the ${PACKS} packages of animations, about 170 MB each` },
 } as const;
-type DataArgs = Args<typeof options> & { action: 'show' | 'make'; folder?: string };
+type DataArgs = Args<typeof options> & { action: 'show' | 'make' | 'fetch'; what?: string };
 
 async function show(args: DataArgs): Promise<void> {
   const p = presetOf(args);
   const total = count('count', args.count, 1, 200);
   willWrite(args.out);
-  const { clip } = digits('train', p.seed, p.data);
-  const clips = args.split === 'heldout' ? conditions(p.seed, total, p.data) : Array.from({ length: total }, (_, i) => clip(i));
+  const clip = clipsOf(p, args.split);
+  const clips = Array.from({ length: total }, (_, i) => clip(i));
   const videos = clips.map(({ video }) => ({ data: video, shape: videoShape(p) }));
   await writeSheet(args.out, clips.map((c) => c.caption), [{ title: `${p.name}, ${args.split}`, clips: videos }], p.data.frames);
   console.log(`${args.out}: ${total} clips of ${p.data.frames} frames, ${p.data.size}x${p.data.size}`);
@@ -38,16 +42,24 @@ async function make(args: DataArgs): Promise<void> {
   });
 }
 
+async function fetch(args: DataArgs): Promise<void> {
+  if (args.what !== 'emoji') throw new UsageError('say what to fetch: vpae data fetch emoji');
+  const packs = count('packs', args.packs, 1, PACKS);
+  const made = await untilInterrupted('stopped; packages that are done stay', (signal) => fetchEmoji(packs, signal));
+  console.log(made.length ? `${made.join(', ')}: train with --preset emoji` : `${emojiFolder(1)} and what is beside it: all ${packs} are here already`);
+}
+
 const command: CommandModule<object, DataArgs> = {
-  command: 'data <action> [folder]',
-  describe: 'look at the clips, or precompute latents: of a preset, or of a folder of videos',
+  command: 'data <action> [what]',
+  describe: 'look at the clips, precompute latents of a preset or of a folder of videos, or fetch a data set',
   builder: (y) => y
-    .positional('action', { choices: ['show', 'make'] as const, demandOption: true, describe: 'show: a contact sheet; make: latents of the training clips in the run\'s folder (training does so by itself)' })
-    .positional('folder', { type: 'string', describe: 'make: of these videos instead, with NAME.txt beside each or a captions.jsonl, by the parts of --model' })
+    .positional('action', { choices: ['show', 'make', 'fetch'] as const, demandOption: true, describe: 'show: a contact sheet; make: latents of the training clips in the run\'s folder (training does so by itself); fetch: a data set that does not come along, into your cache' })
+    .positional('what', { type: 'string', describe: 'make: a folder of videos instead, with NAME.txt beside each or a captions.jsonl, by the parts of --model; fetch: emoji' })
     .options(options)
     .example('$0 data show --count 24', 'held-out clips with their captions in out/data.png')
+    .example('$0 data fetch emoji', 'animated emoji with their names, for --preset emoji')
     .example('$0 data make clips --model Wan2.1-T2V-1.3B --records data/clips', 'latents and embeddings of real videos; start it several times to share the work')
     .example('$0 data make --run runs/mine', 'encodes with the run\'s VAE, or the bundled one'),
-  handler: (args) => (args.action === 'show' ? show(args) : args.folder === undefined ? make(args) : makeVideos(args.folder, args)),
+  handler: (args) => (args.action === 'show' ? show(args) : args.action === 'fetch' ? fetch(args) : args.what === undefined ? make(args) : makeVideos(args.what, args)),
 };
 export default command;

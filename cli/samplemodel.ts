@@ -12,8 +12,9 @@ import type { VideoModel } from '../model/pipeline/generate.ts';
 import { sizeLike, type Size } from '../model/pipeline/size.ts';
 import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../model/pipeline/wan.ts';
 import { tokenize, VOCABULARY } from '../model/text.ts';
-import { videoShape } from '../train/conditions.ts';
+import { languageOf, videoShape } from '../train/conditions.ts';
 import { conditions } from '../train/data/digits.ts';
+import { digitsOf } from '../train/data/sets.ts';
 import { frameOf } from '../train/metrics/frames.ts';
 import type { Preset } from '../train/presets/index.ts';
 import { studentSampler } from '../train/sample.ts';
@@ -99,9 +100,9 @@ async function trainedSource({ model: dir, teacher, lora, dtype, offload }: Whic
   return {
     model, name: kind, student: kind === 'student', size: { width, height }, frames, fps: 8, scale: 6, negative: '', sampling: () => sampling,
     async first(wanted, size) {
-      checkWords(wanted.prompt);
+      if (languageOf(preset) === 'digits') checkWords(wanted.prompt);
       if (!model.encodeImages) return { size };
-      return { picture: wanted.image === undefined ? handwritten(wanted, preset) : await readPicture(wanted.image, channels, height), size };
+      return { picture: wanted.image === undefined ? usualFrame(wanted, preset) : await readPicture(wanted.image, channels, height), size };
     },
   };
 }
@@ -115,10 +116,11 @@ function checkWords(prompt: string): void {
   }
 }
 
-/** The first frame of held-out clips with this caption; other handwriting for each seed. */
-function handwritten({ prompt, seed }: Wanted, p: Preset): HostTensor {
+/** A first frame for who gives none: of held-out digits with this caption, other handwriting for each seed. */
+function usualFrame({ prompt, seed }: Wanted, p: Preset): HostTensor {
+  if (p.data.set === 'emoji') throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
   const caption = prompt.split(/\s+/).filter(Boolean).join(' ');
-  const clips = conditions(p.seed, 80 * 8, p.data).filter((c) => c.caption === caption); // every caption comes once in 80
+  const clips = conditions(p.seed, 80 * 8, digitsOf(p)).filter((c) => c.caption === caption); // every caption comes once in 80
   if (!clips.length) throw new Error(`[sample] without --image the prompt names a digit and its way, as "a 3 moving up-left", got "${prompt}"`);
   const [channels, , height, width] = videoShape(p);
   return host(frameOf(clips[seed % clips.length]!.video, videoShape(p), 0), [channels, height, width]);

@@ -12,10 +12,18 @@ export interface Session {
 
 /**
  * Opens the best adapter, says which, runs `body` and closes the device; runs it again on another where the device is lost, so what a
- * body does must bear repeating. The first Ctrl-C aborts the signal, the second leaves at once.
+ * body does must bear repeating.
  * @param stopped what a person must know after Ctrl-C: what is kept, how to go on
  */
-export async function session<R>(stopped: string, body: (s: Session) => Promise<R>): Promise<R> {
+export const session = <R>(stopped: string, body: (s: Session) => Promise<R>): Promise<R> =>
+  untilInterrupted(stopped, (signal) => recovering(open, (device) => {
+    console.error(`adapter: ${device.info.name} (${device.info.kind}), ${device.info.reason}`);
+    signal.throwIfAborted();
+    return body({ device, signal });
+  }, (reason) => console.error(`\nalarm: the device was ${reason}; opening another and going on from what is saved`)));
+
+/** Runs `body`. The first Ctrl-C aborts its signal, whose reason says `stopped`; the second leaves at once. */
+export async function untilInterrupted<R>(stopped: string, body: (signal: AbortSignal) => Promise<R>): Promise<R> {
   const controller = new AbortController();
   const interrupt = (): void => {
     if (controller.signal.aborted) {
@@ -28,11 +36,7 @@ export async function session<R>(stopped: string, body: (s: Session) => Promise<
   process.on('SIGINT', interrupt);
   process.on('SIGTERM', interrupt);
   try {
-    return await recovering(open, (device) => {
-      console.error(`adapter: ${device.info.name} (${device.info.kind}), ${device.info.reason}`);
-      controller.signal.throwIfAborted();
-      return body({ device, signal: controller.signal });
-    }, (reason) => console.error(`\nalarm: the device was ${reason}; opening another and going on from what is saved`));
+    return await body(controller.signal);
   } finally {
     process.off('SIGINT', interrupt);
     process.off('SIGTERM', interrupt);

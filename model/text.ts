@@ -1,5 +1,5 @@
 /**
- * Captions of the digits data set as text tokens: a fixed vocabulary and a frozen random embedding, in umT5's place.
+ * Captions of the small data sets as text tokens, in umT5's place: words under a frozen random embedding.
  *
  * Like umT5's output, a caption is [length, text_dim] and stands zero-padded in [text_len, text_dim]; the empty caption is
  * the unconditional one and has length 0.
@@ -28,6 +28,39 @@ export function tokenize(caption: string): number[] {
 export function embeddingTable(textDim: number): HostTensor {
   const data = draw('normal', 0, 'text.embedding', VOCABULARY.length * textDim);
   return host(data.fill(0, 0, textDim), [VOCABULARY.length, textDim]);
+}
+
+/** Captions as a network takes them: context [B, textLen, textDim], zero past each caption's length. */
+export type Embed = (captions: readonly string[]) => { context: HostTensor; lengths: number[] };
+
+/** What captions are made of: the words of the digits data set and no others, or any. */
+export type Language = 'digits' | 'any';
+
+/**
+ * - `digits`: refuses a word that is not in the vocabulary, and a caption that is too long;
+ * - `any`: letters and digits in lower case; each word has a frozen random vector of its own, drawn from its spelling, so that no
+ *   vocabulary has to be kept; what does not fit is cut off.
+ */
+export function embedderOf(language: Language, textDim: number, textLen: number): Embed {
+  if (language === 'digits') {
+    const table = embeddingTable(textDim);
+    return (captions) => embedCaptions(captions, table, textLen);
+  }
+  const vectors = new Map<string, Float32Array>();
+  const vectorOf = (word: string): Float32Array => {
+    const found = vectors.get(word) ?? draw('normal', 0, `text.word.${word}`, textDim);
+    vectors.set(word, found);
+    return found;
+  };
+  return (captions) => {
+    const context = new Float32Array(captions.length * textLen * textDim);
+    const lengths = captions.map((caption, b) => {
+      const words = (caption.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []).slice(0, textLen);
+      words.forEach((word, i) => context.set(vectorOf(word), (b * textLen + i) * textDim));
+      return words.length;
+    });
+    return { context: host(context, [captions.length, textLen, textDim]), lengths };
+  };
 }
 
 /** Captions → context [B, textLen, textDim], zero past each caption's length. */

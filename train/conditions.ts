@@ -5,7 +5,7 @@ import type { DiTConfig, VAEConfig } from '../model/config.ts';
 import { vaeStride } from '../model/config.ts';
 import { semanticLengths, type HeadConfig } from '../model/heads.ts';
 import { IMAGE_PATCH } from '../model/imagetokens.ts';
-import { embedCaptions, embeddingTable } from '../model/text.ts';
+import { embedderOf, type Language } from '../model/text.ts';
 import { ditTables, tokenGrid } from '../model/wan/tables.ts';
 import type { Shards } from './data/shards.ts';
 import type { EquilibriumConfig } from './equilibrium.ts';
@@ -43,6 +43,9 @@ export const equilibriumConfigOf = (p: Preset): EquilibriumConfig => {
 /** [channels, frames, height, width]. */
 export const videoShape = (p: Preset): ClipShape => [p.vae.channels, p.data.frames, p.data.size, p.data.size];
 
+/** What its captions are made of. */
+export const languageOf = (p: Preset): Language => (p.data.set === 'emoji' ? 'any' : 'digits');
+
 /** [C, F, h, w] of its latent. */
 export function latentShape(p: Preset): ClipShape {
   const [time, height, width] = vaeStride(vaeConfigOf(p));
@@ -58,12 +61,12 @@ export interface Conditioner {
 /** Makes conditions for the networks of a preset. */
 export function conditioner(p: Preset): Conditioner {
   const dit = ditConfigOf(p);
-  const table = embeddingTable(p.text.text_dim);
+  const embed = embedderOf(languageOf(p), p.text.text_dim, p.text.text_len);
   const tables = ditTables(dit, [tokenGrid(dit, latentShape(p))]);
   const image = dit.model_type !== 't2v';
   const imageTokens = image ? (p.data.size / IMAGE_PATCH) ** 2 : 0;
   const condition: Conditioner['condition'] = (captions, frame, latent) => {
-    const { context, lengths } = embedCaptions(captions, table, p.text.text_len);
+    const { context, lengths } = embed(captions);
     return { text: context, lengths: semanticLengths(headConfigOf(p), imageTokens, lengths), ...(image && { frame, latent }), tables };
   };
   return {

@@ -1,22 +1,30 @@
 /** Judges samplers on clips they never saw: held-out conditions for reports, spare training clips for choosing a checkpoint. */
-import { conditions, digits, type Clip } from './data/digits.ts';
+import { conditions, digits, type DigitClip } from './data/digits.ts';
+import { digitsOf } from './data/sets.ts';
 import type { ClassifierWeights } from './metrics/classifier.ts';
 import { evaluateClips, featuresOf, type Evaluation, type FeatureSet } from './metrics/evaluate.ts';
 import { frameOf } from './metrics/frames.ts';
 import { videoShape } from './conditions.ts';
+import type { Metrics } from './loop.ts';
 import type { Preset } from './presets/index.ts';
 import type { Request, Sampler, SamplerSettings, Samples, Weights } from './sample.ts';
 
 type SampleOptions = Parameters<Sampler['sample']>[3];
 
-/** A fixed set of conditions with the real clips' features. */
-export class Judge {
-  readonly clips: readonly Clip[];
+/** What chooses among the averages of a phase. */
+export interface Chooser {
+  /** Samples its conditions: the score, and the numbers behind it. */
+  choose(sampler: Sampler, net: Weights, settings: SamplerSettings): Promise<{ score: number } & Metrics>;
+}
+
+/** A fixed set of conditions of `digits` with the real clips' features. */
+export class Judge implements Chooser {
+  readonly clips: readonly DigitClip[];
   readonly preset: Preset;
   private readonly classifier: ClassifierWeights;
   private readonly real: FeatureSet;
 
-  constructor(preset: Preset, classifier: ClassifierWeights, clips: readonly Clip[]) {
+  constructor(preset: Preset, classifier: ClassifierWeights, clips: readonly DigitClip[]) {
     this.preset = preset;
     this.classifier = classifier;
     this.clips = clips;
@@ -25,12 +33,12 @@ export class Judge {
 
   /** The held-out conditions that reports are made on. */
   static heldOut(p: Preset, classifier: ClassifierWeights, count = p.data.heldOutClips): Judge {
-    return new Judge(p, classifier, conditions(p.seed, count, p.data));
+    return new Judge(p, classifier, conditions(p.seed, count, digitsOf(p)));
   }
 
   /** Training-split clips past those in the shards: to choose a checkpoint without looking at the held-out split. */
   static validation(p: Preset, classifier: ClassifierWeights): Judge {
-    const { clip } = digits('train', p.seed, p.data);
+    const { clip } = digits('train', p.seed, digitsOf(p));
     return new Judge(p, classifier, Array.from({ length: p.best.clips }, (_, i) => clip(p.data.trainClips + i)));
   }
 
@@ -47,6 +55,12 @@ export class Judge {
   async judge(sampler: Sampler, net: Weights, settings: SamplerSettings, options?: SampleOptions): Promise<{ evaluation: Evaluation; samples: Samples }> {
     const samples = await sampler.sample(net, this.requests(), settings, options);
     return { evaluation: this.evaluate(samples.videos), samples };
+  }
+
+  async choose(sampler: Sampler, net: Weights, settings: SamplerSettings): Promise<{ score: number } & Metrics> {
+    const { evaluation } = await this.judge(sampler, net, settings);
+    const { byFrame: _, ...numbers } = evaluation;
+    return { ...numbers, score: this.score(evaluation) };
   }
 
   /**

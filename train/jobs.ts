@@ -7,7 +7,7 @@ import { initDiT } from '../model/wan/dit.ts';
 import { initVAE } from '../model/wan/vae.ts';
 import type { State } from './checkpoint.ts';
 import { conditioner, ditConfigOf, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
-import { digits } from './data/digits.ts';
+import { clipsOf } from './data/sets.ts';
 import type { Shards } from './data/shards.ts';
 import { drawTimes, type TimeLaw } from './flow.ts';
 import type { Job } from './loop.ts';
@@ -38,7 +38,7 @@ export const start = (params: HostParams, keep: { m?: boolean; ema?: boolean }):
 /** Reconstruction of the training clips. */
 export function vaeJob(device: Device, p: Preset): OpenJob {
   const { trainVae: o, seed } = p;
-  const { clip } = digits('train', seed, p.data);
+  const clip = clipsOf(p, 'train');
   const step = compileStep(device, 'vae', vaeStep(vaeConfigOf(p), o, o.adam));
   return {
     name: 'vae',

@@ -15,9 +15,9 @@ import type { HostParams } from '../model/params.ts';
 import type { Alarm } from './alarms.ts';
 import { freeTree, toDevice, toHost, type State } from './checkpoint.ts';
 import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
-import { digits, conditions } from './data/digits.ts';
+import { clipsOf, heldOutClips } from './data/sets.ts';
 import { precompute as makeShards, type Shards } from './data/shards.ts';
-import { Judge } from './eval.ts';
+import { Judge, type Chooser } from './eval.ts';
 import { teacherJob, vaeJob, type OpenJob, type StudentJob } from './jobs.ts';
 import { drive, readBest, type LoopResult, type Progress } from './loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
@@ -25,6 +25,7 @@ import { psnr } from './metrics/frames.ts';
 import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
 import { wholeOf } from './networks.ts';
 import { equilibriumJob, primingJob } from './phases.ts';
+import { PixelJudge } from './pixeljudge.ts';
 import { reconstructions, samplePreviews, type Draw } from './previews.ts';
 import type { Preset } from './presets/index.ts';
 import type { Json } from './run.ts';
@@ -75,7 +76,7 @@ export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
   if (!done) return { done, step, path };
 
   const batch = p.trainVae.batch;
-  const { clip } = digits('train', p.seed, p.data);
+  const clip = clipsOf(p, 'train');
   const videos = (from: number, get: (i: number) => Float32Array) => stackRows(Array.from({ length: batch }, (_, i) => get(from + i)), videoShape(p));
   const raw = new Codec(device, vaeConfigOf(p), params);
   const statistics = new LatentStatistics(p.vae.z_dim);
@@ -88,7 +89,7 @@ export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
   const config: VAEConfig = { ...vaeConfigOf(p), latent_mean: mean, latent_std: std };
 
   const codec = new Codec(device, config, params);
-  const heldOut = conditions(p.seed, Math.min(64, p.data.heldOutClips), p.data);
+  const heldOut = heldOutClips(p, Math.min(64, p.data.heldOutClips));
   let sum = 0;
   for (let i = 0; i < heldOut.length; i += batch) {
     const some = Array.from({ length: batch }, (_, j) => heldOut[(i + j) % heldOut.length]!.video);
@@ -113,7 +114,7 @@ export async function precompute(w: Work & { vae?: string; onClips?: (done: numb
   try {
     return await makeShards({
       dir: join(w.out, 'data'), count: p.data.trainClips, shardSize: p.data.shardClips, batchSize,
-      clip: digits('train', p.seed, p.data).clip, video: videoShape(p), latent: latentShape(p),
+      clip: clipsOf(p, 'train'), video: videoShape(p), latent: latentShape(p),
       settings: { vae: vae.hash, data: p.data, seed: p.seed, split: 'train' },
       encode: async (videos) => {
         w.signal?.throwIfAborted();
@@ -146,22 +147,18 @@ export async function trainTeacher(w: Work & { vae?: string }): Promise<Trained>
 export interface Distill extends Work {
   vae?: string | undefined;
   teacher?: string | undefined;
-  /** The frozen digit classifier that chooses the best EMA. */
+  /** The frozen digit classifier that chooses the best EMA of `digits`. */
   classifier: string;
 }
 
 const PREVIEWED = [1, 4]; // evaluations
 
 /** The job with what chooses its best average: the judge's score of what the student samples. */
-export const judged = (job: StudentJob, p: Preset, judge: Judge, sampler: Sampler): StudentJob => ({
+export const judged = (job: StudentJob, p: Preset, judge: Chooser, sampler: Sampler): StudentJob => ({
   ...job,
   best: {
     every: p.best.every, from: job.alone, net: 'generator',
-    async score(state: State) {
-      const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(p.student.steps));
-      const { byFrame: _, ...numbers } = evaluation;
-      return { ...numbers, score: judge.score(evaluation) };
-    },
+    score: (state: State) => judge.choose(sampler, job.student(state), studentSampler(p.student.steps)),
   },
 });
 
@@ -178,7 +175,7 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
   const path = join(w.out, 'student.safetensors');
   const phases: { name: string; step: number; score: number }[] = [];
   try {
-    const judge = Judge.validation(p, await loadClassifier(w.classifier));
+    const judge = p.data.set === 'emoji' ? PixelJudge.validation(p) : Judge.validation(p, await loadClassifier(w.classifier));
     const phase = async (job: StudentJob, settings: Record<string, unknown>) => {
       const samples = w.draw && samplePreviews(p, w.draw, sampler, job.student, PREVIEWED.map(studentSampler));
       const { state, step, done, folder } = await run(w, { ...judged(job, p, judge, sampler), samples }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, student: p.student, best: p.best, ...settings });

@@ -7,7 +7,7 @@ import type { Params } from '../model/params.ts';
 import { decode, encode } from '../model/wan/vae.ts';
 import type { State } from './checkpoint.ts';
 import { stackRows, vaeConfigOf, videoShape } from './conditions.ts';
-import { digits, type Clip } from './data/digits.ts';
+import { clipsOf, type Clip } from './data/sets.ts';
 import type { Job } from './loop.ts';
 import { frameOf, type ClipShape } from './metrics/frames.ts';
 import type { Preset } from './presets/index.ts';
@@ -20,7 +20,7 @@ const CLIPS = 6;
 
 /** Training-split clips past those that are trained on. */
 function shown(p: Preset): Clip[] {
-  const { clip } = digits('train', p.seed, p.data);
+  const clip = clipsOf(p, 'train');
   return Array.from({ length: CLIPS }, (_, i) => clip(p.data.trainClips + i));
 }
 

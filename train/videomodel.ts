@@ -1,10 +1,11 @@
 /** The networks of a run or of the bundle as the sampling pipeline takes them: words for a text encoder, patches for an image encoder. */
 import { host, type HostTensor } from '../engine/tree.ts';
-import { embedCaptions, embeddingTable } from '../model/text.ts';
+import { embedderOf } from '../model/text.ts';
 import { networkOf } from '../model/pipeline/forward.ts';
 import { halfOf, type VideoModel } from '../model/pipeline/generate.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { toDevice } from './checkpoint.ts';
+import { languageOf } from './conditions.ts';
 import { checkPair, loadDiT, loadVAE, type Kind } from './models.ts';
 import { pictures } from './networks.ts';
 import type { Preset } from './presets/index.ts';
@@ -25,10 +26,10 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
   checkPair(vae, net);
   const { preset } = net.about;
   const { text_dim: textDim, text_len: textLen, model_type: type } = net.config;
-  const table = embeddingTable(textDim);
+  const embed = embedderOf(languageOf(preset), textDim, textLen);
   const model: VideoModel = {
     dit: net.config, vae: vae.config,
-    encodeText: (_device, texts) => Promise.resolve(texts.map((text) => host(embedCaptions([text], table, textLen).context.data, [textLen, textDim]))),
+    encodeText: (_device, texts) => Promise.resolve(texts.map((text) => host(embed([text]).context.data, [textLen, textDim]))),
     loadDiT: (device) => Promise.resolve(networkOf(toDevice(device, net.params))),
     loadVAE: (device, half) => Promise.resolve(toDevice(device, halfOf(vae.params, half))),
     ...(type !== 't2v' && {

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Device } from '../../engine/device.ts';
 import { runtime } from '../../engine/host.ts';
-import type { Clip } from '../../train/data/digits.ts';
+import type { Clip } from '../../train/data/sets.ts';
 import type { Model } from '../../train/models.ts';
 import type { DiTConfig } from '../../model/config.ts';
 import type { Preset } from '../../train/presets/index.ts';

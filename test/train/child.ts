@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { open } from '../../engine/device.ts';
 import { latentShape, videoShape } from '../../train/conditions.ts';
 import { digits } from '../../train/data/digits.ts';
+import { digitsOf } from '../../train/data/sets.ts';
 import { precompute } from '../../train/data/shards.ts';
 import { teacherJob } from '../../train/jobs.ts';
 import { drive } from '../../train/loop.ts';
@@ -14,7 +15,7 @@ const preset = loadPreset('digits-test', ['teacher.steps=9', 'data.trainClips=8'
 const latent = latentShape(preset);
 const random = new Stream(1, 0, 'latents');
 const shards = await precompute({
-  dir: join(out, 'data'), count: 8, shardSize: 8, batchSize: 8, clip: digits('train', 1, preset.data).clip, video: videoShape(preset), latent,
+  dir: join(out, 'data'), count: 8, shardSize: 8, batchSize: 8, clip: digits('train', 1, digitsOf(preset)).clip, video: videoShape(preset), latent,
   settings: { test: true }, encode: async () => Float32Array.from({ length: 8 * latent.reduce((a, b) => a * b, 1) }, () => random.normal()),
 });
 const device = await open();

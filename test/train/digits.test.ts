@@ -4,7 +4,8 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { conditions, DIGITS, digits, DIRECTIONS, STEPS, type Split } from '../../train/data/digits.ts';
+import { conditions, DIGITS, digits, DIRECTIONS, STEPS } from '../../train/data/digits.ts';
+import type { Split } from '../../train/data/sets.ts';
 
 const PLANE = 32 * 32;
 const ink = (video: Float32Array, t: number): number => video.subarray(t * PLANE, (t + 1) * PLANE).reduce((s, v) => s + (v + 1) / 2, 0);

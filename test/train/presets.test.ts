@@ -55,7 +55,7 @@ test('what is wrong is one line that names it', () => {
     [['data.frames=10'], /^\[preset\] data\.frames must be 1 \+ a multiple of 4, got 10$/],
   ];
   for (const [sets, expected] of cases) assert.match(said(() => loadPreset('digits', sets)), expected);
-  assert.match(said(() => loadPreset('digit')), /^\[preset\] there is no preset "digit"; there are: digits, digits-test$/);
+  assert.match(said(() => loadPreset('digit')), /^\[preset\] there is no preset "digit"; there are: digits, digits-test, emoji, emoji-t2v$/);
   assert.match(said(() => checkPreset({ name: 'x' })), /^\[preset\] /);
 });
 

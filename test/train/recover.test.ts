@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { open, type Device } from '../../engine/device.ts';
 import { freeTree } from '../../train/checkpoint.ts';
 import { latentShape, videoShape } from '../../train/conditions.ts';
-import { digits } from '../../train/data/digits.ts';
+import { clipsOf } from '../../train/data/sets.ts';
 import { precompute } from '../../train/data/shards.ts';
 import { teacherJob } from '../../train/jobs.ts';
 import { drive, type Job } from '../../train/loop.ts';
@@ -21,7 +21,7 @@ const latent = latentShape(preset);
 const random = new Stream(1, 0, 'latents');
 const folder = () => mkdtempSync(join(tmpdir(), 'vpae-'));
 const shards = await precompute({
-  dir: folder(), count: 8, shardSize: 8, batchSize: 8, clip: digits('train', 1, preset.data).clip, video: videoShape(preset), latent,
+  dir: folder(), count: 8, shardSize: 8, batchSize: 8, clip: clipsOf(preset, 'train'), video: videoShape(preset), latent,
   settings: { test: true }, encode: async () => Float32Array.from({ length: 8 * latent.reduce((a, b) => a * b, 1) }, () => random.normal()),
 });
 const log = (dir: string) => parseLines(readFileSync(join(dir, 'metrics.jsonl'), 'utf8'));

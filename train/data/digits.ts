@@ -9,8 +9,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { Stream } from '../rng.ts';
-
-export type Split = 'train' | 'heldout';
+import type { Clip, Split } from './sets.ts';
 
 /** Clockwise from right, 45 degrees apart; y points down. */
 export const DIRECTIONS = ['right', 'down-right', 'down', 'down-left', 'left', 'up-left', 'up', 'up-right'] as const;
@@ -35,10 +34,8 @@ export interface DigitsSettings {
 /** 14 px digits that cross 8 to 12 px of a 32 px canvas in 9 frames (1 + 4·2, the causal VAE's grid). */
 export const DIGITS: DigitsSettings = { size: 32, frames: 9, sprite: 20, speed: [1, 1.5] };
 
-export interface Clip {
-  /** [1, frames, size, size] in [-1, 1], background -1. */
-  readonly video: Float32Array;
-  readonly caption: string;
+/** One channel, background -1. */
+export interface DigitClip extends Clip {
   readonly digit: number;
   readonly direction: Direction;
   /** (x, y) in px a frame; y points down. */
@@ -130,7 +127,7 @@ function paint(canvas: Float32Array, size: number, sprite: Float32Array, side: n
   }
 }
 
-export interface Digits { readonly clip: (i: number) => Clip }
+export interface Digits { readonly clip: (i: number) => DigitClip }
 
 /**
  * The clips of a split. `clip(i)` is defined for every i ≥ 0: digits and directions are balanced in every run of 80 clips (and nearly
@@ -139,7 +136,7 @@ export interface Digits { readonly clip: (i: number) => Clip }
 export function digits(split: Split, seed: number, settings: DigitsSettings = DIGITS): Digits {
   const { size, frames, sprite: side, speed } = settings;
   const orders: (Uint32Array | undefined)[] = [];
-  const clip = (i: number): Clip => {
+  const clip = (i: number): DigitClip => {
     const { pixels, byDigit } = handwriting(split);
     const digit = i % 10;
     const way = (i + Math.floor(i / 40)) % 8; // a full cycle of (digit, direction) pairs each 80 clips
@@ -168,7 +165,7 @@ export function digits(split: Split, seed: number, settings: DigitsSettings = DI
 }
 
 /** The held-out clips that models are judged on: the first `count` of the held-out split, balanced over digits × directions. */
-export function conditions(seed: number, count = 256, settings: DigitsSettings = DIGITS): Clip[] {
+export function conditions(seed: number, count = 256, settings: DigitsSettings = DIGITS): DigitClip[] {
   const { clip } = digits('heldout', seed, settings);
   return Array.from({ length: count }, (_, i) => clip(i));
 }

@@ -11,11 +11,13 @@ import { fromF16, toF16 } from '../../model/halves.ts';
 import { writeWhole } from '../files.ts';
 import { frameOf, type ClipShape } from '../metrics/frames.ts';
 import { Stream } from '../rng.ts';
-import type { Clip } from './digits.ts';
+import type { DigitClip } from './digits.ts';
+import type { Clip } from './sets.ts';
 
 const VERSION = 1; // of the layout on disk; a part of the hash
 
-export type Meta = Pick<Clip, 'digit' | 'direction' | 'velocity'>;
+/** What else a set knows of a clip. */
+export type Meta = Partial<Pick<DigitClip, 'digit' | 'direction' | 'velocity'>>;
 
 /** One clip as stored: f16 bit patterns. */
 interface Packed { latent: Uint16Array; imageLatent: Uint16Array; firstFrame: Uint16Array; caption: string; meta: Meta }
@@ -58,7 +60,7 @@ export interface Recipe {
   count: number;
   shardSize: number;
   batchSize: number;
-  clip: (i: number) => Clip;
+  clip: (i: number) => Clip & Meta;
   video: ClipShape;
   latent: ClipShape;
   /** What decides the records beside the code: hash of the VAE's weights, data settings, split, seed. Must be plain JSON. */
@@ -125,9 +127,9 @@ async function makeRecords(recipe: Recipe, from: number, to: number): Promise<Pa
       if (bad >= 0) throw new Error(`[shards] the encoder gave ${out[bad]} for clip ${start + Math.floor(bad / latentSize)}: its weights are broken or not normalised`);
     }
     for (let b = 0; b < Math.min(batchSize, to - start); b++) {
-      const { caption, digit, direction, velocity, video: pixels } = clips[b]!;
+      const { caption, video: pixels, ...meta } = clips[b]!;
       const part = (all: Float32Array): Uint16Array => toF16(all.subarray(b * latentSize, (b + 1) * latentSize));
-      records.push({ latent: part(latents), imageLatent: part(imageLatents), firstFrame: toF16(frameOf(pixels, video, 0)), caption, meta: { digit, direction, velocity } });
+      records.push({ latent: part(latents), imageLatent: part(imageLatents), firstFrame: toF16(frameOf(pixels, video, 0)), caption, meta });
     }
     recipe.onProgress?.(Math.min(to, start + batchSize), recipe.count);
   }

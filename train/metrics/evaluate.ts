@@ -1,5 +1,5 @@
 /** What one set of generated clips is worth: the right digit, moving the right way, as far as the real one, from the given first frame. */
-import type { Clip } from '../data/digits.ts';
+import type { DigitClip } from '../data/digits.ts';
 import { classify, FEATURES, type ClassifierWeights } from './classifier.ts';
 import { drift, firstFramePsnr, flicker, frameOf, motionEnergy, psnr, type ClipShape } from './frames.ts';
 import { diversity, frechet } from './frechet.ts';
@@ -63,7 +63,7 @@ export function featuresOf(videos: readonly Float32Array[], shape: ClipShape, cl
  * @param conditions the held-out clips whose caption and first frame they were made from
  * @param real `featuresOf` the conditions' own videos
  */
-export function evaluateClips(generated: readonly Float32Array[], conditions: readonly Clip[], shape: ClipShape, classifier: ClassifierWeights, real: FeatureSet): Evaluation {
+export function evaluateClips(generated: readonly Float32Array[], conditions: readonly DigitClip[], shape: ClipShape, classifier: ClassifierWeights, real: FeatureSet): Evaluation {
   if (generated.length !== conditions.length) throw new Error(`[evaluate] ${generated.length} clips for ${conditions.length} conditions`);
   const broken = generated.findIndex((video) => video.some((v) => !Number.isFinite(v)));
   if (broken >= 0) throw new Error(`[evaluate] clip ${broken} holds values that are not finite`);

@@ -1,9 +1,11 @@
 /** Finds a preset by name, applies overrides such as `phase1.steps=200`, and checks the result. */
-import { PRESETS } from './digits.ts';
+import { PRESETS as DIGITS } from './digits.ts';
+import { EMOJI } from './emoji.ts';
 import type { z } from 'zod';
 import { presetSchema, settingsSchema, type Preset, type Settings } from './schema.ts';
 
 export type { Preset, Settings } from './schema.ts';
+const PRESETS: Record<string, Preset> = { ...DIGITS, ...EMOJI };
 export const presetNames = (): string[] => Object.keys(PRESETS);
 
 /**

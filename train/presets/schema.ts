@@ -14,6 +14,8 @@ const adam = z.strictObject({
   clip: positive,
 });
 
+const clips = { size: count, frames: count, trainClips: count, shardClips: count, heldOutClips: count };
+
 const timeLaw = z.discriminatedUnion('law', [
   z.strictObject({ law: z.literal('logit-normal'), mean: z.number(), std: positive, shift: positive }),
   z.strictObject({ law: z.literal('uniform'), shift: positive, lo: share, hi: share }),
@@ -32,10 +34,10 @@ const student = z.strictObject({
 export const presetSchema = z.strictObject({
   name: z.string(),
   seed: whole,
-  data: z.strictObject({
-    size: count, frames: count, sprite: count, speed: z.tuple([positive, positive]),
-    trainClips: count, shardClips: count, heldOutClips: count,
-  }),
+  data: z.discriminatedUnion('set', [
+    z.strictObject({ set: z.literal('digits').optional(), ...clips, sprite: count, speed: z.tuple([positive, positive]) }),
+    z.strictObject({ set: z.literal('emoji'), ...clips, packs: count.max(4) }),
+  ]),
   vae: z.strictObject({
     dim: count, z_dim: count, dim_mult: z.array(count).min(1), num_res_blocks: count, temperal_downsample: z.array(z.boolean()), channels: count,
   }),

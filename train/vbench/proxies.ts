@@ -10,7 +10,7 @@ const THUMBNAIL = 8;
 const BINS = 8;
 
 /** In DINO's place: the frame as 8x8 px. */
-const thumbnails: Eye = {
+export const thumbnails: Eye = {
   name: '8x8 px', proxy: true,
   see: async (frames) => frames.map((f) => resize(f, THUMBNAIL, THUMBNAIL, 'linear', true).data),
 };
