@@ -7,6 +7,7 @@ import type { Tensor } from '../../engine/tensor.ts';
 import { trace } from '../../engine/trace.ts';
 import { clipBlock, clipBlockSpecs, clipDepth, clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
+import { UPLOAD_HOST_BYTES } from '../../model/files/upload.ts';
 import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import { Scope, shapesOf, type Params } from '../../model/params.ts';
 import { UMT5_XXL } from '../../model/umt5/config.ts';
@@ -15,7 +16,7 @@ import { forwardFunctions } from '../../model/pipeline/forward.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { decode, denormalise, latentStats, vaeShapes, type LatentStats } from '../../model/wan/vae.ts';
 import { Cache } from '../../model/wan/vaelayers.ts';
-import { treeBytes, type JobCost, type Run, type Stage } from './cost.ts';
+import { treeBytes, type Held, type JobCost, type Run, type Stage } from './cost.ts';
 import { conditionTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
@@ -24,10 +25,13 @@ type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
 /** `offload`: the DiT's blocks come from their files at every step. */
 export interface Sampler { steps: number; guided: boolean; offload: boolean }
 
+/** Weights on their way from files to the device. */
+const READING: Held = { cause: 'host', what: 'chunks of weights being read', bytes: UPLOAD_HOST_BYTES };
+
 /** A stack of blocks that come from files one after the other: two are on the device. */
 function stacked(name: string, blocks: number, block: Types, fn: (s: Scope, x: Tensor, context: never) => Tensor, x: TensorType, context: unknown, target: Target): Stage {
   const plan = planFunction(({ x }: { x: Tensor }, params: Params, c: never) => ({ x: fn(new Scope(params), x, c) }), [{ x }, block, context], new Set([0, 1]), target, { donate: [0], name });
-  return { name, held: [{ cause: 'weights', what: `${name}, two blocks`, bytes: 2 * treeBytes(block) }, { cause: 'inputs and results', what: 'tokens', bytes: treeBytes(x) }], host: [], runs: [{ name, calls: blocks, plan }] };
+  return { name, held: [{ cause: 'weights', what: `${name}, two blocks`, bytes: 2 * treeBytes(block) }, { cause: 'inputs and results', what: 'tokens', bytes: treeBytes(x) }], host: [READING], runs: [{ name, calls: blocks, plan }] };
 }
 
 function encoders({ config }: Subject, target: Target): Stage[] {
@@ -51,7 +55,7 @@ function diffusion(s: Subject, { steps, guided, offload }: Sampler, target: Targ
   };
   const [x, tEmb] = [type([1, ...latent]), timeTypes(s, 1).emb];
   const context = (texts: number): TensorType => ({ ...text, shape: [texts, ...text.shape.slice(1)] });
-  const host: Stage['host'] = [];
+  const host = [READING];
   const given = { cause: 'inputs and results', what: 'text, tables, solver', bytes: treeBytes([told, context(2)]) + 4 * treeBytes(x) } as const;
   if (!offload) {
     const plan = (texts: number): Plan => planFunction(run.whole, [all, x, tEmb, context(texts), told], new Set([0, 1, 3, 4]), target, { name: 'velocity' });
@@ -96,7 +100,7 @@ function decoding({ vae, latent, video }: Subject, target: Target): Stage {
   const plan = (after: boolean): Run['plan'] => planFunction(chunk(after), [{ cache }, weights, stats, x], new Set([0, 1, 2]), target, { donate: [0], name: 'vae decode' });
   const whole = { cause: 'host', what: `clip of ${video.join('x')}`, bytes: treeBytes(type(video)) } as const;
   return {
-    name: 'decoding', host: [whole],
+    name: 'decoding', host: [whole, READING],
     held: [{ cause: 'weights', what: 'VAE decoder', bytes: treeBytes(weights) }, { cause: 'inputs and results', what: 'frames that causal layers look back on', bytes: treeBytes(cache) }],
     runs: [{ name: 'first chunk', calls: 1, plan: plan(false) }, ...(frames > 1 ? [{ name: 'later chunks', calls: frames - 1, plan: plan(true) }] : [])],
   };
