@@ -60,8 +60,12 @@ async function readPicture(path: string, channels: number, square?: number): Pro
   return host(Float32Array.from({ length: channels * plane }, (_, i) => (data[(i % plane) * info.channels + Math.floor(i / plane)]! / 255) * 2 - 1), [channels, info.height, info.width]);
 }
 
-/** What our own exports say of themselves. */
-const saysStudent = (metadata: Readonly<Record<string, string>>): boolean => metadata['kind'] === 'student';
+/** The steps a student was trained for, as our own files say in their metadata; nothing where they are no student's. */
+function stepsOf({ kind, about }: Readonly<Record<string, string>>): number | undefined {
+  if (kind !== 'student') return undefined;
+  const { preset } = JSON.parse(about ?? '{}') as { preset?: { student?: { steps?: number } } };
+  return preset?.student?.steps ?? 1;
+}
 
 async function wanSource({ model: path, student: asked, lora, dtype, offload }: Which): Promise<Source> {
   const checkpoint = await openCheckpoint(path);
@@ -69,21 +73,24 @@ async function wanSource({ model: path, student: asked, lora, dtype, offload }: 
   for (const file of lora) loras.push(await readLora(file, checkpoint.dit.shapes));
   const weights = await checkpoint.dit.open();
   await weights.close();
-  const student = asked || saysStudent(weights.metadata) || loras.some(({ file }) => saysStudent(file.metadata));
+  const trained = [weights.metadata, ...loras.map((l) => l.file.metadata)].map(stepsOf).find((n) => n !== undefined);
+  const student = asked || trained !== undefined;
   const { model_type: type } = checkpoint.dit.config;
   if (type === 'flf2v') throw new Error(`[sample] ${path} makes video between a first and a last frame, which this program does not sample yet`);
   const image = type === 'i2v';
   const model = wanModel(checkpoint, { loras, dtype, offload });
+  const pictures = new Map<string, Promise<HostTensor>>(); // one for all clips made from it
   return {
     model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(image),
-    sampling: (size) => (student ? studentSampler() : wanSampling(checkpoint, size)),
+    sampling: (size) => (student ? studentSampler(trained) : wanSampling(checkpoint, size)),
     async first({ image: file, prompt }, size) {
       if (!image) {
         if (file !== undefined) throw new UsageError(`--image: ${path} makes video from text alone`);
         return { size };
       }
       if (file === undefined) throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
-      const picture = await readPicture(file, 3);
+      if (!pictures.has(file)) pictures.set(file, readPicture(file, 3));
+      const picture = await pictures.get(file)!;
       const [, height, width] = picture.shape as [number, number, number];
       return { picture, size: sizeLike(model.dit, model.vae, { width, height }, size) };
     },

@@ -104,23 +104,26 @@ async function encodeTexts(device: Device, model: VideoModel, jobs: readonly Job
 
 interface FirstFrames { tokens: HostTensor[]; beside: HostTensor[] }
 
-/** What an image-to-video DiT is told of each job's first frame: its tokens; the mask and the latent of (first frame, zeros). */
+/** What an image-to-video DiT is told of each job's first frame: its tokens; the mask and the latent of (first frame, zeros). Jobs of one picture share them. */
 async function encodeFirstFrames(device: Device, model: VideoModel, jobs: readonly Job[], tile: number | undefined, progress: Progress): Promise<FirstFrames> {
-  const pictures = jobs.map((j) => j.picture!);
+  const pictures = [...new Set(jobs.map((j) => j.picture!))];
   const tokens = await model.encodeImages!(device, pictures, progress);
   const scale = device.compile((x: Tensor, tables: ResizeTables<Tensor>) => resize(x, tables), { name: 'resize' });
   const encoder = await model.loadVAE(device, 'encoder', progress);
   const vae = new StreamingVAE(device, model.vae, encoder);
+  const nameOf = ({ picture, size, frames }: Job) => `${pictures.indexOf(picture!)} ${size.width} ${size.height} ${frames}`;
+  const beside = new Map<string, HostTensor>();
   try {
-    const beside: HostTensor[] = [];
-    for (const { picture, size: { width, height }, frames } of jobs) {
+    for (const job of jobs) {
+      if (beside.has(nameOf(job))) continue;
+      const { picture, size: { width, height }, frames } = job;
       const [channels, h, w] = picture!.shape as [number, number, number];
       const first = host(await (await scale(picture!, resizeTables([h, w], [height, width]))).read(), [channels, 1, height, width]);
       const video = (at: number, count: number) => (at === 0 ? first : host(new Float32Array(channels * count * height * width), [channels, count, height, width]));
       const latent = await vae.encode([frames, height, width], video, { tile, onProgress: (done, total) => progress('image', 'chunks', done, total) });
-      beside.push(withMask(latent, vaeStride(model.vae)[0]));
+      beside.set(nameOf(job), withMask(latent, vaeStride(model.vae)[0]));
     }
-    return { tokens, beside };
+    return { tokens: jobs.map((j) => tokens[pictures.indexOf(j.picture!)]!), beside: jobs.map((j) => beside.get(nameOf(j))!) };
   } finally {
     vae.free();
     freeAll(encoder);
