@@ -13,6 +13,7 @@ export interface Sample { ms: number; cpuMs: number }
 export interface Times extends Sample {
   /** The first call: tracing, compiling, running. */
   firstMs: number;
+  firstCpuMs: number;
   bestMs: number;
   bestCpuMs: number;
   /** Half the distance between the quartiles of the wall times, as a share of their median. */
@@ -40,12 +41,12 @@ export async function sample({ call, settle }: Timed, calls = 1): Promise<Sample
 /** How many samples, and of how many calls each, when one call took `ms`. */
 export const effort = (ms: number): { samples: number; calls: number } => ({ samples: ms > 1000 ? FEW : SAMPLES, calls: Math.max(1, Math.ceil(SAMPLE_MS / ms)) });
 
-export function summary(firstMs: number, samples: readonly Sample[]): Times {
+export function summary(first: Sample, samples: readonly Sample[]): Times {
   const sorted = (key: keyof Sample) => samples.map((s) => s[key]).sort((a, b) => a - b);
   const at = (xs: readonly number[], share: number): number => xs[Math.round(share * (xs.length - 1))]!;
   const [ms, cpuMs] = [sorted('ms'), sorted('cpuMs')];
   return {
-    firstMs, ms: at(ms, 0.5), bestMs: ms[0]!, cpuMs: at(cpuMs, 0.5), bestCpuMs: cpuMs[0]!,
+    firstMs: first.ms, firstCpuMs: first.cpuMs, ms: at(ms, 0.5), bestMs: ms[0]!, cpuMs: at(cpuMs, 0.5), bestCpuMs: cpuMs[0]!,
     spread: (at(ms, 0.75) - at(ms, 0.25)) / 2 / at(ms, 0.5),
   };
 }
@@ -55,7 +56,7 @@ export async function time(timed: Timed): Promise<Times> {
   const { samples, calls } = effort((await sample(timed)).ms);
   const all: Sample[] = [];
   for (let i = 0; i < samples; i++) all.push(await sample(timed, calls));
-  return summary(first.ms, all);
+  return summary(first, all);
 }
 
 /** What an adapter's speed is told by: the wall for a GPU, processor time shared by all cores for a software adapter. */

@@ -33,7 +33,7 @@ const SAMPLE_LIMIT_MS = 120_000;
 /** Above the rounding of f32 in any order of summation. */
 const WRONG = 1e-3;
 
-type Racer = Omit<Contender, keyof Times> & { child: Child; firstMs: number; calls: number; samples: number };
+type Racer = Omit<Contender, keyof Times> & { child: Child; first: Sample; calls: number; samples: number };
 
 const ask = <T>(child: Child, question: Question, limit: number): Promise<T> => child.ask<T>(question, limit);
 
@@ -45,10 +45,10 @@ async function enter(engine: EngineName, flags: readonly string[], work: WorkNam
       child.close();
       return undefined;
     }
-    const { version, on, firstMs, answer, peakBytes } = opened;
+    const { version, on, first, answer, peakBytes } = opened;
     const error = errorOf(answer, reference);
     const once = await ask<Sample>(child, { calls: 1 }, SAMPLE_LIMIT_MS);
-    return { engine, child, version, on, firstMs, peakBytes, error, wrong: !(error <= WRONG), ...effort(once.ms) };
+    return { engine, child, version, on, first, peakBytes, error, wrong: !(error <= WRONG), ...effort(once.ms) };
   } catch (error) {
     child.close();
     throw error;
@@ -81,7 +81,7 @@ async function race(name: WorkName, engines: readonly { name: EngineName; flags:
     for (const { child } of racers) child.close();
   }
   const contenders = racers.filter((r) => times.has(r) && !failed.some((f) => f.engine === r.engine))
-    .map(({ child: _c, calls: _n, samples: _s, firstMs, ...r }) => ({ ...r, ...summary(firstMs, times.get(racers.find((x) => x.engine === r.engine)!)!) }));
+    .map(({ child: _c, calls: _n, samples: _s, first, ...r }) => ({ ...r, ...summary(first, times.get(racers.find((x) => x.engine === r.engine)!)!) }));
   return { work: name, shape: work.shape, flops: work.flops, traffic: work.traffic, contenders, failed };
 }
 

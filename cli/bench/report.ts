@@ -22,7 +22,7 @@ export interface Result extends Times {
 
 export interface Skipped { of: string; name: string; shape: string; reason: string }
 
-/** The file that --save writes and --against reads; cli/bench/torch.py prints the same form. */
+/** The file that --save writes and --against reads; cli/bench/pytorch.py prints the same form. */
 export interface Report {
   adapter: string;
   driver: string;

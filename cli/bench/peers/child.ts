@@ -20,7 +20,7 @@ export type Question =
   | { open: { engine: EngineName; work: WorkName; numbers: Float32Array[] } }
   | { calls: number };
 /** null: the peer has no such operation. */
-export type Opened = { version: string; on: string; firstMs: number; answer: ArrayLike<number>[]; peakBytes: number } | null;
+export type Opened = { version: string; on: string; first: Sample; answer: ArrayLike<number>[]; peakBytes: number } | null;
 
 /** Dawn spins while it waits, which takes a core from a software adapter: every engine waits as ours does. */
 const patient = ({ call, settle }: Timed): Timed => ({ call: () => waiting(call()), settle: () => waiting(settle()) });
@@ -32,7 +32,7 @@ async function open({ engine: which, work: name, numbers }: Extract<Question, { 
   const engine = await waiting(ENGINES[which]());
   run = await waiting(engine.open(work, numbers));
   if (!run) return null;
-  const { ms: firstMs } = await sample(patient(run));
+  const first = await sample(patient(run));
   const answer = [...await waiting(run.answer())];
   if (name === 'training step') {
     const losses = [answer[0]![0]!];
@@ -43,7 +43,7 @@ async function open({ engine: which, work: name, numbers }: Extract<Question, { 
     answer[0] = losses;
   }
   const { version, on } = engine;
-  return { version, on, firstMs, answer, peakBytes: 1024 * process.resourceUsage().maxRSS };
+  return { version, on, first, answer, peakBytes: 1024 * process.resourceUsage().maxRSS };
 }
 
 serve(async (question: Question): Promise<Opened | Sample> => ('open' in question ? open(question.open) : sample(patient(run!), question.calls)));
