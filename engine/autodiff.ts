@@ -31,23 +31,27 @@ export function vjp<T>(outputs: Tensor | readonly Tensor[], cotangents: Tensor |
 function sweep(
   ys: readonly Tensor[], gs: readonly (Tensor | null)[], xs: readonly Tensor[], recompute: Recompute, boundary: ReadonlySet<string> = new Set(),
 ): (Tensor | null)[] {
+  const wanted = new Set(xs.map((x) => keyOf(x.value)));
+  const nodes = activeNodes(ys, wanted, boundary);
+  const active = new Set(nodes);
   const cotangents = new Map<string, Tensor>();
+  const pull = (node: Node, dy: (Tensor | null)[], needs: boolean[]): (Tensor | null)[] =>
+    inSegment(recompute.segmentFor(node), () => withSite(node.site, () => localVjp(node, dy, needs, recompute)));
   const accumulate = (v: Value, g: Tensor): void => {
     const key = keyOf(v);
+    // A broadcast value may have many users: each one's cotangent is summed down at once, or all would wait for the last at full size.
+    if (v.node.op === 'expand' && active.has(v.node) && !wanted.has(key)) return accumulate(v.node.inputs[0]!, pull(v.node, [g], [true])[0]!);
     const known = cotangents.get(key);
     const cast = g.cast(typeOf(v).dtype);
     cotangents.set(key, known ? known.add(cast) : cast);
   };
   ys.forEach((y, i) => gs[i] && accumulate(y.value, gs[i]));
 
-  const wanted = new Set(xs.map((x) => keyOf(x.value)));
-  const nodes = activeNodes(ys, wanted, boundary);
-  const active = new Set(nodes);
   for (const node of nodes.toReversed()) {
     const dy = node.outs.map((_, out) => cotangents.get(keyOf({ node, out })) ?? null);
     if (dy.every((g) => g === null)) continue;
     const needs = node.inputs.map((v) => isFloat(typeOf(v).dtype) && (wanted.has(keyOf(v)) || active.has(v.node)));
-    const dx = inSegment(recompute.segmentFor(node), () => withSite(node.site, () => localVjp(node, dy, needs, recompute)));
+    const dx = pull(node, dy, needs);
     node.inputs.forEach((v, i) => {
       const g = dx[i];
       if (!needs[i] || !g) return;

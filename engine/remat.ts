@@ -51,10 +51,10 @@ export class Recompute {
     return segment;
   }
 
-  /** `v` as the gradient of a node of `segment` may use it. */
+  /** `v` as the gradient of a node of `segment` may use it. Equal expressions are one node: it may stand in another checkpoint that met it first. */
   resolve(v: Value, segment: number): Value {
     const { node } = v;
-    if (segment <= 0 || node.segment !== segment || SOURCES.has(node.op) || tracing('checkpoint').kept.has(node.id)) return v;
+    if (segment <= 0 || node.segment <= 0 || SOURCES.has(node.op) || tracing('checkpoint').kept.has(node.id)) return v;
     let clone = this.clones.get(node);
     if (!clone) {
       const inputs = node.inputs.map((input) => this.resolve(input, segment));

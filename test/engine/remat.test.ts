@@ -79,6 +79,16 @@ test('attention is repeated where it is cheap, and where nothing is to be kept',
   assert.equal([attend(4), attend(5), attend(5, 'nothing')], [2, 1, 2]); // dear above half of two heads of four
 });
 
+test('what two checkpoints share by being equal is made again too', () => {
+  const t = trace((x: Tensor, w: Tensor) => {
+    const [a, b] = [w.exp(), w.sin()].map((scale) => checkpoint((y: Tensor) => y.exp().mul(scale).exp())(x)) as [Tensor, Tensor];
+    return vjp(a.mul(b).sum(), constant(1), w);
+  }, [type(2), type(2)]);
+  const { graph } = simplify(t.graph, t.outputs);
+  const shared = graph.nodes.find((n) => n.op === 'exp' && n.inputs[0]!.node.op === 'input' && n.segment > 0)!;
+  assert.ok(graph.nodes.every((n) => n.segment >= 0 || !n.inputs.some((v) => v.node === shared)));
+});
+
 test('without gradients a checkpoint adds nothing', () => {
   const forward = (wrap: (fn: typeof block) => typeof block) => trace((x: Tensor, [p]: [Block]) => wrap(block)(x, p), [types[0], [blockTypes]]).graph.nodes.length;
   assert.is(forward((fn) => checkpoint(fn)), forward((fn) => fn));
