@@ -1,9 +1,11 @@
 /** `vpae eval FOLDER`: videos of several makes, the layout of VBench, and what is said of what cannot be read. */
-import { chmodSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, realpathSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { writeSuite } from '../../cli/eval/suite.ts';
+import { readPrompts } from '../../cli/samplejobs.ts';
 import { animate } from '../../cli/media/animation.ts';
 import { findVideos, readTakes, readVideo } from '../../cli/media/read.ts';
 import { Picture } from '../../cli/media/picture.ts';
@@ -73,6 +75,32 @@ test('the command: a table whose proxies are named, JSON, and refusals', async (
     const refused = await vpae(args);
     assert.is(refused.code, 1);
     assert.match(refused.stderr, said);
+  }
+});
+
+test('the suite becomes a file of prompts, five clips a pair, which sample reads', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'vpae-'));
+  const info = join(dir, 'info.json');
+  writeFileSync(info, JSON.stringify([{ prompt_en: 'a beach, camera pans left', image_name: 'clip 0.png', dimension: ['camera_motion'] }, { prompt_en: 'a beach', image_name: 'clip 1.png', dimension: [] }]));
+  const out = join(dir, 'made', 'prompts.jsonl');
+  writeSuite(info, join(folder, 'images'), out);
+  const jobs = readPrompts(out, { seed: 0, count: 1, out: 'x.mp4' });
+  assert.is(jobs.length, 10);
+  assert.equal({ ...jobs[3], image: realpathSync(jobs[3]!.image!) }, { prompt: 'a beach, camera pans left', negative: undefined, seed: 3, image: realpathSync(join(folder, 'images', 'clip 0.png')), out: join(dir, 'made', 'videos', 'a beach, camera pans left-3.mp4') });
+  assert.throws(() => writeSuite(info, dir, out), /^\[suite\] 2 of 2 pictures are not in/);
+  writeFileSync(info, '{}');
+  assert.throws(() => writeSuite(info, dir, out), /no list of prompt_en and image_name/);
+  assert.throws(() => writeSuite(info, undefined, out), /--images/);
+});
+
+test('models\' clips are kept in the layout that is read', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'vpae-'));
+  const { code, stdout, stderr } = await vpae(['eval', '--student', '--count', '3', '--save', dir, '--vbench']);
+  assert.is(code, 0, stderr);
+  assert.ok(stdout.includes('right digit in frame') && stdout.includes('subject_consistency-proxy'));
+  for (const name of ['real-clips', 'student']) {
+    const files = findVideos(join(dir, name));
+    assert.equal(files.map((f) => [f.name.slice(-5), f.image !== undefined]), [0, 1, 2].map((i) => [`00${i}-0`, true]));
   }
 });
 
