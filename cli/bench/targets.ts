@@ -25,7 +25,7 @@ const MIB = 2 ** 20;
 /** One row an engine. */
 export function sideBySide(comparisons: readonly Comparison[]): string {
   const rows = comparisons.flatMap(({ work, shape, flops, contenders }) => contenders.map((c, i) => [
-    i ? '' : `${work}, ${shape}`, `${c.engine} ${c.version}${c.on === 'WebGPU' ? '' : `, ${c.on}`}`, `${number(c.ms)} (${number(c.bestMs)})`, `${number(c.cpuMs)} (${number(c.bestCpuMs)})`,
+    i ? '' : `${work}, ${shape}`, `${c.engine}${c.version && ` ${c.version}`}${c.on === 'WebGPU' ? '' : `, ${c.on}`}`, `${number(c.ms)} (${number(c.bestMs)})`, `${number(c.cpuMs)} (${number(c.bestCpuMs)})`,
     number(flops / (c.bestCpuMs / CORES) / 1e6), number(c.firstMs), c.wrong ? `${c.error.toExponential(0)} WRONG` : c.error.toExponential(0), (c.peakBytes / MIB).toFixed(0),
   ]));
   const failed = comparisons.flatMap(({ work, failed: list }) => list.map((f) => `${work}: ${f.engine} failed: ${f.reason}`));

@@ -30,8 +30,15 @@ function candidates(caps: Caps, { family, problem, rule, options }: Seen): objec
   return [rule, ...others.sort((a, b) => cost.get(a)! - cost.get(b)!)].slice(0, MOST);
 }
 
+/** What tries configurations. */
+export interface Trials {
+  /** @throws one line when it crashed, hung or failed */
+  trial(seen: Seen, flops: number, config: object, samples: number): Promise<Trial>;
+  best(samples: readonly Sample[]): number;
+}
+
 /** A child that is made when it is needed, and made again after it has died. */
-export class Bench {
+export class Bench implements Trials {
   private child: Child | undefined;
   private open: Seen | undefined;
   private readonly kind: AdapterInfo['kind'];
@@ -40,7 +47,6 @@ export class Bench {
     this.kind = kind;
   }
 
-  /** @throws one line when the child died, hung or failed; the next call gets a new one */
   async trial(seen: Seen, flops: number, config: object, samples: number): Promise<Trial> {
     try {
       if (!this.child || this.open !== seen) await this.prepare(seen, flops);
@@ -76,7 +82,7 @@ export class Bench {
 
 const tolerance = (problem: Problem): number => ('dtypeA' in problem && problem.dtypeA === 'f16' ? TOLERANCE.f16 : TOLERANCE.f32);
 
-export async function search(bench: Bench, caps: Caps, seen: Seen, flops: number, signal: AbortSignal): Promise<Found> {
+export async function search(bench: Trials, caps: Caps, seen: Seen, flops: number, signal: AbortSignal): Promise<Found> {
   const configs = candidates(caps, seen);
   const times = new Map<object, number>();
   const bad: string[] = [];
