@@ -5,6 +5,7 @@ import type { CommandModule } from 'yargs';
 import { NoAdapterError, openAdapter, type OpenAdapter, type Verdict } from '../engine/adapter.ts';
 import { arch, cacheDir, memory, platform, runtime, waiting } from '../engine/host.ts';
 import { MIN_MESA } from '../engine/software.ts';
+import { ownTable } from '../engine/tuning.ts';
 
 const line = (name: string, text: string): void => console.log(`${name.padEnd(11)} ${text}`);
 
@@ -91,6 +92,8 @@ export async function doctor(): Promise<void> {
   line('limits', `${caps.maxInvocations} invocations and ${binary(caps.maxWorkgroupBytes)} a workgroup, ${caps.maxStorageBuffers} storage buffers, `
     + `${binary(caps.maxBindingBytes)} a binding, ${binary(limits.maxBufferSize)} a buffer, offsets of ${limits.minStorageBufferOffsetAlignment} B`);
   line('computes', info.source === 'null' ? 'nothing, by design' : `right, ${(await compute(open)).toFixed(0)} ms with compilation`);
+  const tuned = Object.values(ownTable(info, caps) ?? {}).reduce((sum, classes) => sum + Object.keys(classes).length, 0);
+  line('tuned', tuned ? `${tuned} kernel configurations measured on this adapter` : 'no kernel configuration was measured on this adapter: vpae tune does');
   line('cache', `${cacheDir()}, ${binary(folderBytes(cacheDir()))}`);
   for (const tip of advice(open)) line('better', tip);
   device.destroy();
