@@ -63,7 +63,7 @@ async function cases(): Promise<Case[]> {
     { what: 'no teacher for the demo', args: ['demo', '--bundle', at('nothing'), '--out', at('demo')], line: /train it with: vpae train vae/ },
     { what: 'a folder that cannot be', args: ['train', 'vae', '--preset', 'digits-test', '--run', join(at('file'), 'run')], line: /could not write .*a part of the path is a file/ },
     { what: 'no adapter', args: ['plan', '--preset', 'digits-test'], env: { VPAE_ADAPTER: 'system', VK_DRIVER_FILES: at('none.json'), VK_ICD_FILENAMES: at('none.json') }, code: 3, line: /\[adapter\]/ },
-    { what: 'a wrong developer flag', args: ['doctor'], env: { TIER: 'fast' }, line: /TIER: expected scalar, tiled, got "fast"/ },
+    { what: 'a wrong developer flag', args: ['doctor'], env: { TIER: 'fast' }, line: /TIER: expected scalar, tiled, matrix, got "fast"/ },
   ];
 }
 
