@@ -34,6 +34,9 @@ export const largestStage = ({ stages }: JobCost): Stage => stages.reduce((a, b)
 export const peakOf = (cost: JobCost): number => totalOf(deviceBytes(largestStage(cost)));
 export const hostPeakOf = ({ stages }: JobCost): number => Math.max(...stages.map((s) => totalOf(s.host)));
 
+/** Of any program of any stage: it must be bound as a whole. */
+export const largestTensorOf = ({ stages }: JobCost): number => Math.max(...stages.flatMap((s) => s.runs.map((r) => r.plan.largest?.bytes ?? 0)));
+
 const perUnit = (cost: JobCost, of: (p: Plan) => number): number => sum(cost.stages.flatMap((s) => s.runs.map((r) => r.calls * of(r.plan))));
 export const flopsOf = (cost: JobCost): number => perUnit(cost, (p) => p.flops);
 export const trafficOf = (cost: JobCost): number => perUnit(cost, (p) => p.traffic);

@@ -1,5 +1,5 @@
 /** The cheapest set of changes that makes a job fit into a memory: combinations are tried in the order of what they cost. */
-import { peakOf, type JobCost } from './cost.ts';
+import { largestTensorOf, peakOf, type JobCost } from './cost.ts';
 import { costOf, guessPeak, type JobName, type Sampler, type Target } from './jobs.ts';
 import type { Subject } from './subject.ts';
 
@@ -54,7 +54,7 @@ export function findFit(job: JobName, make: (sets: readonly string[]) => Subject
     const subject = make(sets(changes));
     if (guessPeak(job, subject, sampled(changes), target) > DOUBT * memory) continue;
     const cost = costOf(job, subject, sampled(changes), target);
-    if (peakOf(cost) <= memory) return { cost, subject, changes };
+    if (peakOf(cost) <= memory && largestTensorOf(cost) <= target.caps.maxBindingBytes) return { cost, subject, changes };
   }
   return undefined;
 }
