@@ -78,7 +78,7 @@ async function cold(): Promise<Result> {
 async function runPeers(device: Device, names: readonly string[], signal: AbortSignal): Promise<Measured> {
   const roof = await roofline(device);
   const comparisons = await compare(names, signal);
-  return { roofline: roof, results: [await cold()], skipped: [], comparisons, verdicts: verdicts(comparisons, { roofline: roof }) };
+  return { roofline: roof, results: [await cold()], skipped: [], comparisons, verdicts: verdicts(comparisons, { roofline: roof, kind: device.info.kind }) };
 }
 
 async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Measured> {
@@ -123,7 +123,7 @@ function print(report: Report, baseline: Report | undefined): void {
   const { comparisons, verdicts: found, results } = report;
   console.log(heading(report));
   if (!comparisons || !found) return console.log(table(report, baseline && against(baseline, report)));
-  console.log(`${sideBySide(comparisons)}\n${verdictTable(found)}`);
+  console.log(`${sideBySide(comparisons, report)}\n${verdictTable(found)}`);
   const [seconds, processor] = [results[0]!.firstMs / 1000, results[0]!.firstCpuMs / 1000];
   console.log(`first call of a tiny training step, nothing compiled yet: ${number(seconds)} s, ${number(processor)} s of processor time; aim ${COLD_TARGET} s: ${seconds <= COLD_TARGET ? 'met' : 'missed'}`);
 }

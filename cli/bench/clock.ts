@@ -64,5 +64,6 @@ export const clockOf = (kind: 'gpu' | 'software') => ({
   name: kind === 'gpu' ? 'wall' : 'processor',
   typical: (t: Times): number => (kind === 'gpu' ? t.ms : t.cpuMs / CORES),
   best: (s: readonly Sample[]): number => Math.min(...s.map((t) => (kind === 'gpu' ? t.ms : t.cpuMs / CORES))),
+  fastest: (t: Times): number => (kind === 'gpu' ? t.bestMs : t.bestCpuMs / CORES),
 }) as const;
 export type Clock = ReturnType<typeof clockOf>;

@@ -1,6 +1,6 @@
 /** What a comparison says: the engines side by side, and our ratios beside what we aim at on a software adapter. */
 import { draw } from '../table.ts';
-import { CORES, type Times } from './clock.ts';
+import { clockOf, type Clock } from './clock.ts';
 import type { Comparison, Contender } from './compare.ts';
 import { number, type Report } from './report.ts';
 import { leastMs } from './roofline.ts';
@@ -23,45 +23,50 @@ export const COLD_TARGET = 10;
 const MIB = 2 ** 20;
 
 /** One row an engine. */
-export function sideBySide(comparisons: readonly Comparison[]): string {
+export function sideBySide(comparisons: readonly Comparison[], { kind }: Pick<Report, 'kind'>): string {
+  const { fastest } = clockOf(kind);
   const rows = comparisons.flatMap(({ work, shape, flops, contenders }) => contenders.map((c, i) => [
     i ? '' : `${work}, ${shape}`, `${c.engine}${c.version && ` ${c.version}`}${c.on === 'WebGPU' ? '' : `, ${c.on}`}`, `${number(c.ms)} (${number(c.bestMs)})`, `${number(c.cpuMs)} (${number(c.bestCpuMs)})`,
-    number(flops / (c.bestCpuMs / CORES) / 1e6), number(c.firstMs), c.wrong ? `${c.error.toExponential(0)} WRONG` : c.error.toExponential(0), (c.peakBytes / MIB).toFixed(0),
+    number(flops / fastest(c) / 1e6), number(c.firstMs), c.wrong ? `${c.error.toExponential(0)} WRONG` : c.error.toExponential(0), (c.peakBytes / MIB).toFixed(0),
   ]));
   const failed = comparisons.flatMap(({ work, failed: list }) => list.map((f) => `${work}: ${f.engine} failed: ${f.reason}`));
   return [draw(['', 'engine', 'ms a call (best)', 'processor ms (best)', 'GFLOP/s', 'first call, ms', 'error', 'process, MiB'], rows), ...failed].join('\n');
 }
 
-/** `processor` is the ratio of the best samples' processor times, `median` of the typical ones, `wall` of wall times. */
-export interface Verdict { work: string; what: string; processor: number; median?: number; wall?: number; target?: number | undefined; met?: boolean }
+/** Ratios by the adapter's clock of the best samples and of the medians, and by wall time of the medians. */
+export interface Verdict { work: string; what: string; best: number; median?: number; wall?: number; target?: number | undefined; met?: boolean }
 
-/** The best correct engine of those on `on`, by this time. */
-const best = (contenders: readonly Contender[], on: string, key: keyof Times): Contender | undefined =>
-  contenders.filter((c) => c.engine !== 'ours' && c.on === on && !c.wrong).sort((a, b) => a[key] - b[key])[0];
+/** The best correct engine of those on `on`. */
+const rivalOf = (contenders: readonly Contender[], on: string, { fastest }: Clock): Contender | undefined =>
+  contenders.filter((c) => c.engine !== 'ours' && c.on === on && !c.wrong).sort((a, b) => fastest(a) - fastest(b))[0];
 
-/** Our ratios. They are judged by the processor time of the best samples: neighbours can only add to it. */
-export function verdicts(comparisons: readonly Comparison[], report: Pick<Report, 'roofline'>): Verdict[] {
+/** Our ratios. They are judged by the best samples: neighbours on the machine can only add to a time. */
+export function verdicts(comparisons: readonly Comparison[], { kind, roofline }: Pick<Report, 'roofline' | 'kind'>): Verdict[] {
+  const clock = clockOf(kind);
   return comparisons.flatMap(({ work, flops, traffic, contenders }): Verdict[] => {
     const us = contenders.find((c) => c.engine === 'ours' && !c.wrong);
     if (!us) return [];
-    const { cpu, peer, share } = TARGETS[work];
+    const { cpu, peer, share } = kind === 'software' ? TARGETS[work] : {};
     const found: Verdict[] = [];
     const against = (on: string, target: number | undefined) => {
-      const rival = best(contenders, on, 'bestCpuMs');
+      const rival = rivalOf(contenders, on, clock);
       if (!rival) return;
-      const processor = rival.bestCpuMs / us.bestCpuMs;
-      found.push({ work, what: `of ${rival.engine}${on === 'CPU' ? ' on the CPU' : ', the best correct WebGPU peer'}`, processor, median: rival.cpuMs / us.cpuMs, wall: rival.ms / us.ms, ...(target !== undefined && { target, met: processor >= target }) });
+      const best = clock.fastest(rival) / clock.fastest(us);
+      found.push({
+        work, what: `of ${rival.engine}${on === 'CPU' ? ' on the CPU' : ', the best correct WebGPU peer'}`, best,
+        median: clock.typical(rival) / clock.typical(us), wall: rival.ms / us.ms, ...(target !== undefined && { target, met: best >= target }),
+      });
     };
     against('WebGPU', peer);
     against('CPU', cpu);
     if (share !== undefined) {
-      const reached = leastMs(report.roofline, { flops, traffic }) / (us.bestCpuMs / CORES);
-      found.push({ work, what: 'of the copy bandwidth', processor: reached, target: share, met: reached >= share });
+      const reached = leastMs(roofline, { flops, traffic }) / clock.fastest(us);
+      found.push({ work, what: 'of the copy bandwidth', best: reached, target: share, met: reached >= share });
     }
     return found;
   });
 }
 
 export const verdictTable = (all: readonly Verdict[]): string => draw(['our speed', '', 'best samples', 'median', 'by wall', 'aim', ''], all.map((v) => [
-  v.work, v.what, number(v.processor), v.median === undefined ? '–' : number(v.median), v.wall === undefined ? '–' : number(v.wall), v.target?.toString() ?? '–', v.met === undefined ? '' : v.met ? 'met' : 'missed',
+  v.work, v.what, number(v.best), v.median === undefined ? '–' : number(v.median), v.wall === undefined ? '–' : number(v.wall), v.target?.toString() ?? '–', v.met === undefined ? '' : v.met ? 'met' : 'missed',
 ]));
