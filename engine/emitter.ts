@@ -5,6 +5,7 @@
 import { BF16, floatReader, nativeHalf, type FloatType } from '../kernels/halves.ts';
 import { f32bits, type Access, type Binding, type Caps, type DType } from '../kernels/kernel.ts';
 import { EngineError } from './errors.ts';
+import { quotientFunction } from '../kernels/quotient.ts';
 import { TRIG } from '../kernels/trig.ts';
 import { keyOf, typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from './graph.ts';
 import { Index } from './index-space.ts';
@@ -29,15 +30,7 @@ const BINARY: { [K in Binary]: (a: string, b: string, t: string) => string } = {
 
 /** Functions that generated code may call; only those named in it are put into the module. */
 const LIBRARY: Record<string, string> = {
-  // x/d by a float reciprocal and two corrections: integer division is scalar on CPU drivers.
-  divide: `fn divide(x: u32, d: u32) -> u32 {
-  let r = 1.0 / f32(d);
-  var q = u32(f32(x) * r);
-  q = u32(i32(q) + i32(floor(f32(i32(x - q * d)) * r)));
-  let rest = i32(x - q * d);
-  if (rest < 0) { q = q - 1u; } else if (u32(rest) >= d) { q = q + 1u; }
-  return q;
-}`,
+  divide: quotientFunction('divide'),
   // pow of a negative base with an integer exponent is undefined in WGSL; 0^0 is 1.
   power: `fn power(a: f32, b: f32) -> f32 {
   if (b == 0.0) { return 1.0; }

@@ -11,11 +11,11 @@ import type { FloatType } from '../kernels/halves.ts';
 import { matmul } from '../kernels/matmul/index.ts';
 import { pointwise } from '../kernels/pointwise/index.ts';
 import { random } from '../kernels/random/index.ts';
-import { reduce } from '../kernels/reduce/index.ts';
+import { reduce, type Source } from '../kernels/reduce/index.ts';
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax, type RowsProblem } from '../kernels/rows/index.ts';
 import type { FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
-import { vectorize } from './vectorize.ts';
+import { vectorize, type Lanes } from './vectorize.ts';
 import { type Group } from './fuse.ts';
 import { base, keyOf, bytesOf, sizeOf, typeOf, type Inline, type Node, type OpName, type Reduction, type Triple, type Value } from './graph.ts';
 
@@ -224,14 +224,29 @@ function countNodes(v: Value, leaves: ReadonlyMap<string, string>, into: Set<Nod
 /** The last few ops of the expression, in order: enough to recognise it in a profile. */
 const label = (nodes: ReadonlySet<Node>): string => [...nodes].sort((a, b) => a.id - b.id).map((n) => n.op).slice(-6).join('.');
 
+/** How a tensor is read that is itself what a kernel reads. */
+const readInFours = (v: Value): Map<string, Lanes> | undefined =>
+  (typeOf(v).dtype === 'f32' && sizeOf(typeOf(v)) % 4 === 0 ? new Map([[keyOf(v), 'consecutive']]) : undefined);
+
 function lowerReduce(group: Group, context: LowerContext): Lowered {
   const node = group.node as Node<'sum'>;
   const input = node.inputs[0]!;
   const names = new Map(group.leaves.map((v, i) => [keyOf(v), `b${i}`]));
-  const emitter = new Emitter(context.caps, names, 'x');
-  const shape = typeOf(input).shape;
-  const value = emitter.value(input, emitter.index(shape, 'i'));
-  const code = emitter.take();
+  const { shape } = typeOf(input);
+  const source = (lanes?: ReadonlyMap<string, Lanes>): Source => {
+    const emitter = new Emitter(context.caps, names, 'x', lanes);
+    const value = emitter.value(input, emitter.index(shape, 'i'));
+    const code = emitter.take();
+    return {
+      buffers: group.leaves.map((v, i): Binding => {
+        const binding = bindingOf(context.caps, `b${i}`, typeOf(v).dtype, context.access(v));
+        return lanes?.get(keyOf(v)) === 'consecutive' ? { ...binding, type: 'vec4f' } : binding;
+      }),
+      params: emitter.params,
+      functions: `${library(code)}\nfn load(i: u32) -> ${lanes ? 'vec4f' : 'f32'} {\n${code}\nreturn ${value};\n}`,
+    };
+  };
+  const lanes = names.has(keyOf(input)) ? readInFours(input) : vectorize([input], new Set(names.keys()));
   const dims: { size: number; reduce: boolean }[] = [];
   shape.forEach((size, k) => {
     if (size === 1) return;
@@ -242,11 +257,7 @@ function lowerReduce(group: Group, context: LowerContext): Lowered {
   });
   const launch = reduce(context.caps, {
     op: group.node.op as 'sum' | 'amax', dims,
-    prologue: {
-      buffers: group.leaves.map((v, i) => bindingOf(context.caps, `b${i}`, typeOf(v).dtype, context.access(v))),
-      params: emitter.params,
-      functions: `${library(code)}\nfn load(i: u32) -> f32 {\n${code}\nreturn ${value};\n}`,
-    },
+    prologue: { ...source(), fours: lanes && source(lanes) },
   });
   const bytes = group.leaves.reduce((s, v) => s + bytesOf(typeOf(v)), 0) + sizeOf(node.outs[0]!) * BYTES.f32;
   if (launch.dispatches[0]) launch.dispatches[0].bytes = bytes;

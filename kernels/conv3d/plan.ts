@@ -105,15 +105,15 @@ type Convolution = 'conv3d' | 'conv3dInput' | 'conv3dWeight';
 export function scalarTile(caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): ScalarTile {
   const broadcast = caps.subgroup > 0;
   const { co, kw } = sizes;
-  const channels = co <= 8 ? 8 : kw === 1 && co > 16 ? 32 : 16;
+  const channels = co <= 4 ? 4 : co <= 8 ? 8 : kw === 1 && co > 16 ? 32 : 16;
   const rule: ScalarTile = broadcast
-    ? { lanes: caps.subgroup, broadcast, channels, along: 4, columns: kw === 1 && channels < 32 ? 4 : 2 }
+    ? { lanes: caps.subgroup, broadcast, channels, along: family !== 'conv3dWeight' && channels <= 8 ? 8 : 4, columns: kw === 1 && channels < 32 ? 4 : 2 }
     : { lanes: 16, broadcast, channels: 4, along: 8, columns: 2 };
   const weights = family === 'conv3dWeight';
   return choose<Convolution>(caps, {
     family, problem, shape: classOf(sizes), rule,
     options: () => combinations<ScalarTile>({
-      lanes: [rule.lanes], broadcast: [broadcast], channels: broadcast ? [8, 16, 32] : [4, 8],
+      lanes: [rule.lanes], broadcast: [broadcast], channels: broadcast ? [4, 8, 16, 32] : [4, 8],
       along: weights ? [rule.along] : [4, 8], columns: weights ? [2, 4] : [rule.columns],
     }),
   }) as ScalarTile;

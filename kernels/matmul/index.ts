@@ -5,6 +5,7 @@ import {
 } from '../kernel.ts';
 import { nativeHalf, type FloatType } from '../halves.ts';
 import { mma } from '../mma.ts';
+import { quotientFunction } from '../quotient.ts';
 import { matrixFunctions, matrixMain, matrixThreads } from './matrix.ts';
 import { planMatmul, type MatmulDType, type MatmulProblem, type Plan } from './plan.ts';
 import { scalarMain } from './scalar.ts';
@@ -37,7 +38,7 @@ function print(plan: Plan, { matrix }: Caps): Template {
     const subgroups = c.lanes > 1;
     return {
       how: `scalar ${c.rows}x${4 * c.cols} ${subgroups ? `sg${c.lanes}` : 'registers'}`, workgroup: [...c.workgroup, 1],
-      enable: subgroups ? ['subgroups'] : [], main: scalarMain(plan, c),
+      enable: subgroups ? ['subgroups'] : [], functions: quotientFunction('quotient'), main: scalarMain(plan, c),
     };
   }
   if (c.tier === 'tiled') {

@@ -3,19 +3,28 @@ import {
   ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader,
   type Access, type Binding, type Caps, type Dispatch, type Epilogue, type Launch,
 } from '../kernel.ts';
+import { quotientFunction } from '../quotient.ts';
 import { planReduce, type Axis, type Dim, type ReducePlan } from './plan.ts';
 
-/** Where a family's input comes from. `functions` declares `fn load(i: u32) -> f32`: the (virtual) input at flat index i. */
-export interface Prologue {
+/** Code that gives a (virtual) input: `functions` declares `load`. */
+export interface Source {
   buffers: readonly Binding[];
   /** Extra uniform words: names are unique against the family's. */
   params: readonly (readonly [string, number])[];
   functions: string;
 }
 
+/** Where a family's input comes from: `fn load(i: u32) -> f32` at flat index i; with `fours` also as `-> vec4f`, four from i, a multiple of 4. */
+export interface Prologue extends Source {
+  fours?: Source | undefined;
+}
+
 /** The input is one f32 buffer. */
 export function plainPrologue(access: Access): Prologue {
-  return { buffers: [{ name: 'src', type: 'f32', access }], params: [], functions: 'fn load(i: u32) -> f32 { return src[i]; }' };
+  return {
+    buffers: [{ name: 'src', type: 'f32', access }], params: [], functions: 'fn load(i: u32) -> f32 { return src[i]; }',
+    fours: { buffers: [{ name: 'src', type: 'vec4f', access }], params: [], functions: 'fn load(i: u32) -> vec4f { return src[i / 4u]; }' },
+  };
 }
 
 export interface ReduceProblem {
@@ -36,7 +45,7 @@ const OPS = {
  * Few outputs over many inputs go in two dispatches, partial results combined in order. amax may drop NaN.
  */
 export function reduce(caps: Caps, { op, dims, prologue, epilogue }: ReduceProblem): Launch {
-  const plan = planReduce(caps, dims);
+  const plan = planReduce(caps, dims, !!prologue.fours && !epilogue);
   const outSlot = prologue.buffers.length;
   const extra = (epilogue?.buffers ?? []).map((_, i) => outSlot + 1 + i);
   const inputs = prologue.buffers.map((_, i) => i);
@@ -47,7 +56,7 @@ export function reduce(caps: Caps, { op, dims, prologue, epilogue }: ReduceProbl
   // Partials lie as [outputs, splits] for the tier that reads rows best, [splits, outputs] for the other: see `dispatch`.
   const outputs = { size: plan.outputs, reduce: false };
   const parts = { size: plan.splits, reduce: true };
-  const combine = planReduce(caps, plan.template === 'rows' ? [outputs, parts] : [parts, outputs]);
+  const combine = planReduce(caps, plan.template === 'rows' ? [outputs, parts] : [parts, outputs], !epilogue);
   const whole: ReducePlan = { ...combine, splits: 1, chunk: plan.splits };
   return {
     dispatches: [
@@ -58,9 +67,14 @@ export function reduce(caps: Caps, { op, dims, prologue, epilogue }: ReduceProbl
   };
 }
 
-function dispatch(op: ReduceProblem['op'], plan: ReducePlan, prologue: Prologue, epilogue: Epilogue | undefined, bind: number[]): Dispatch {
+function dispatch(op: ReduceProblem['op'], plan: ReducePlan, { fours, ...ones }: Prologue, epilogue: Epilogue | undefined, bind: number[]): Dispatch {
   const { start, combine } = OPS[op];
-  const { template, workgroup: wg, kept, reduced, outputs, count, splits, chunk } = plan;
+  const { template, workgroup: wg, kept, reduced, load, count, splits, chunk } = plan;
+  const prologue = load === 'one' ? ones : fours!;
+  const [type, out] = [load === 'one' ? 'f32' : 'vec4f', load === 'across' ? 'vec4f' : 'f32'];
+  const width = load === 'across' ? 4 : 1;
+  const outputs = plan.outputs / width;
+  const total = load === 'along' ? combine(`(${combine('acc.x', 'acc.y')})`, `(${combine('acc.z', 'acc.w')})`) : 'acc';
   const params: [string, number][] = [['outputs', outputs], ['count', count], ['splits', splits], ['chunk', chunk]];
   for (const [letter, axes] of [['k', kept], ['r', reduced]] as const) {
     axes.forEach((a, i) => params.push([`${letter}n${i}`, a.size], [`${letter}s${i}`, a.stride]));
@@ -69,24 +83,24 @@ function dispatch(op: ReduceProblem['op'], plan: ReducePlan, prologue: Prologue,
   const inner = reduced.length - 1;
   const main = template === 'columns' ? `  let t = (wid.x + wid.y * nwg.x) * ${wg}u + li;
   if (t >= p.outputs * p.splits) { return; }
-  let o = t % p.outputs;
-  let base = keptOffset(o);
-  var r = t / p.outputs * p.chunk;
+  let part = ${splits === 1 ? '0u' : 'quotient(t, p.outputs)'};
+  let base = keptOffset(${width === 4 ? '4u * (t - part * p.outputs)' : 't - part * p.outputs'});
+  var r = part * p.chunk;
   let end = min(r + p.chunk, p.count);
-  var acc = f32(${start});
+  var acc = ${type}(${start});
   while (r < end) { // a run along the innermost reduced axis, at most 64 long: blocked sums keep the rounding small
-    let left = p.rn${inner} - r % p.rn${inner};
+    let left = p.rn${inner} - ${inner === 0 ? 'r' : `(r - quotient(r, p.rn${inner}) * p.rn${inner})`};
     let run = min(min(left, 64u), end - r);
     var i = base + reducedOffset(r);
-    var part = f32(${start});
+    var block = ${type}(${start});
     for (var k = 0u; k < run; k++) {
-      part = ${combine('part', 'load(i)')};
+      block = ${combine('block', 'load(i)')};
       i += p.rs${inner};
     }
-    acc = ${combine('acc', 'part')};
+    acc = ${combine('acc', 'block')};
     r += run;
   }
-  dst[t] = epilogue(acc, t);` : `  let g = wid.x + wid.y * nwg.x;
+  dst[t] = ${epilogue ? `epilogue(${total}, t)` : total};` : `  let g = wid.x + wid.y * nwg.x;
   if (g >= p.outputs * p.splits) { return; }
   let base = keptOffset(g / p.splits);
   let first = g % p.splits * p.chunk;
@@ -99,22 +113,22 @@ function dispatch(op: ReduceProblem['op'], plan: ReducePlan, prologue: Prologue,
     if (li < half) { parts[li] = ${combine('parts[li]', 'parts[li + half]')}; }
     workgroupBarrier();
   }
-  if (li == 0u) { dst[g] = epilogue(parts[0], g); }`;
+  if (li == 0u) { dst[g] = ${epilogue ? 'epilogue(parts[0], g)' : 'parts[0]'}; }`;
   const wgsl = shader({
     params: params.map(([name]) => name),
-    buffers: [...prologue.buffers, { name: 'dst', type: 'f32', access: 'read_write' }, ...epilogueBindings(epilogue, 1)],
+    buffers: [...prologue.buffers, { name: 'dst', type: out, access: 'read_write' }, ...epilogueBindings(epilogue, 1)],
     workgroup: [wg, 1, 1],
     functions: [
-      prologue.functions, epilogueFunction(epilogue, 1), offset('keptOffset', 'k', kept), offset('reducedOffset', 'r', reduced),
+      prologue.functions, epilogue ? epilogueFunction(epilogue, 1) : '', quotientFunction('quotient'), offset('keptOffset', 'k', kept), offset('reducedOffset', 'r', reduced),
       template === 'rows' ? `var<workgroup> parts: array<f32, ${wg}>;` : '',
     ].join('\n'),
     main,
   });
-  const threads = outputs * splits;
+  const threads = outputs * splits, numbers = load === 'along' ? 4 * count : count;
   return {
-    label: `reduce ${op} ${template} ${wg} k${kept.length}r${reduced.length} ${outputs}x${count}/${splits}`,
+    label: `reduce ${op} ${template} ${wg}${load === 'one' ? '' : ` x4 ${load}`} k${kept.length}r${reduced.length} ${plan.outputs}x${numbers}/${splits}`,
     wgsl, grid: foldGrid(template === 'rows' ? threads : ceilDiv(threads, wg)), params: params.map(([, v]) => v), bind,
-    flops: outputs * count, bytes: 4 * (outputs * count * prologue.buffers.length + threads),
+    flops: plan.outputs * numbers, bytes: 4 * (plan.outputs * numbers * prologue.buffers.length + threads * width),
   };
 }
 
@@ -122,6 +136,6 @@ function dispatch(op: ReduceProblem['op'], plan: ReducePlan, prologue: Prologue,
 function offset(name: string, letter: string, axes: readonly Axis[]): string {
   const steps = axes.map((_, i) => i).reverse().map((i) => (i === 0
     ? `  return at + rest * p.${letter}s0;`
-    : `  at += rest % p.${letter}n${i} * p.${letter}s${i};\n  rest /= p.${letter}n${i};`));
+    : `  { let next = quotient(rest, p.${letter}n${i}); at += (rest - next * p.${letter}n${i}) * p.${letter}s${i}; rest = next; }`));
   return `fn ${name}(i: u32) -> u32 {\n  var rest = i;\n  var at = 0u;\n${steps.join('\n')}\n}`;
 }
