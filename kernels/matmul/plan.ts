@@ -9,7 +9,8 @@ export type MatmulDType = 'f32' | 'f16';
 
 /**
  * out[batch, M, N] = op(a) · op(b), accumulated in f32. a is stored [batch, M, K], or [batch, K, M] with transA; b is
- * [batch, K, N], or [batch, N, K] with transB. All are contiguous.
+ * [batch, K, N], or [batch, N, K] with transB. All are contiguous. An f16 operand has 11 bits and ends at 65504, above which it is
+ * infinite; products and sums of halves are f32, so only an f16 output can overflow again.
  */
 export interface MatmulProblem {
   batch: number;
