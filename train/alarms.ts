@@ -46,6 +46,8 @@ const still = {
   remedy: 'keep an earlier average, lower phase2.lambda or the generator\'s learning rate, or raise guidance in phase I',
 } as const;
 
+const lags = { kind: 'fake model lags', remedy: 'raise phase1.fake.updates or its learning rate, or lower the generator\'s' } as const;
+
 export const RULES: readonly Rule[] = [
   {
     kind: 'normaliser at its floor', of: 'floor', over: 20, patience: 10, bad: (x) => x > 0.5, good: (x) => x < 0.25,
@@ -68,9 +70,12 @@ export const RULES: readonly Rule[] = [
   { ...collapse, of: 'first', over: 20, patience: 10, best: Math.min, bad: (x, best) => x > decibels(2) * best, good: (x, best) => x < decibels(1) * best },
   { ...collapse, of: 'firstFramePsnr', over: 1, patience: 1, best: Math.max, bad: (x, best) => x < best - 2, good: (x, best) => x > best - 1 },
   {
-    kind: 'fake model lags', of: 'fakeLoss', over: 30, patience: 10, best: Math.min, bad: (x, best) => x > 1.3 * best, good: (x, best) => x < 1.15 * best,
+    ...lags, of: 'lag', over: 20, patience: 10, bad: (x) => x > 1, good: (x) => x < 0.9,
+    cause: 'it denoises the generator\'s samples no better than the teacher, which never saw them: the score difference is no guide',
+  },
+  {
+    ...lags, of: 'fakeLoss', over: 30, patience: 10, best: Math.min, bad: (x, best) => x > 1.3 * best, good: (x, best) => x < 1.15 * best,
     cause: 'its loss on the generator\'s samples rises: it no longer follows them, so the score difference points astray',
-    remedy: 'raise phase1.fake.updates or its learning rate, or lower the generator\'s',
   },
   {
     kind: 'steps not finite', of: 'skipped', over: 20, patience: 1, bad: (x) => x > 0, good: (x) => x === 0,

@@ -23,7 +23,7 @@ const STEPS = [
   { title: 'STR1', of: ['str1'], note: 'slope of the head\'s logits in space and time' },
   { title: 'Conditional SDS', of: ['csds', 'csdsFirst'], note: 'all frames, and the first, which should be lowest' },
   { title: 'Gradients at x̂0', of: ['gD', 'gS'], note: 'adversarial and C-SDS: the second is 0.1 to 1 of the first' },
-  { title: 'Angle', of: ['cos'], note: 'cosine between the two parts of the gradient' },
+  { title: 'Angle', of: ['cos'], note: 'cosine: of gap and gradient while priming, of adversarial and C-SDS gradient later' },
   { title: 'Spread of the latents', of: ['deviation'], note: 'over the data\'s: saturated above 1.15', limit: 1.15 },
   { title: 'Motion', of: ['motion'], note: 'over the data\'s, between latent frames: static below 0.7', limit: 0.7 },
   { title: 'First frame', of: ['first'], note: 'squared distance to the given one: collapse when it grows', log: true },
@@ -62,6 +62,12 @@ function columns(chart, { at, metrics }) {
   return [at, ...chart.of.flatMap((m) => [metrics[m].mean, metrics[m].low, metrics[m].high])];
 }
 
+/** A flat curve stands in the middle, any other fills the height. @param {uPlot} _ @param {number} low @param {number} high @returns {[number, number]} */
+function spread(_, low, high) {
+  const room = high > low ? 0.08 * (high - low) : Math.max(0.1 * Math.abs(low), 0.1);
+  return [low - room, high + room];
+}
+
 /** One card. @param {Chart} chart @param {Curves} curves */
 export function drawCard(chart, curves) {
   const card = document.createElement('section');
@@ -73,7 +79,7 @@ export function drawCard(chart, curves) {
   const axis = { stroke: css('--quiet'), grid: { stroke: css('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, "Open Sans", sans-serif' };
   const plot = new uPlot({
     width: 300, height: HEIGHT, padding: [6, 8, 0, 0], cursor: { sync: { key: 'steps' }, points: { size: 5 } }, legend: { show: false },
-    scales: { x: { time: false }, y: { distr: chart.log ? 3 : 1 } },
+    scales: { x: { time: false }, y: chart.log ? { distr: 3 } : { range: spread } },
     axes: [{ ...axis, size: 24 }, { ...axis, size: 48, values: (/** @type {unknown} */ _, /** @type {number[]} */ values) => values.map((v) => (v === null ? '' : short(v))) }],
     series: [{}, ...chart.of.flatMap((label, i) => {
       const stroke = colors[i % 3];
