@@ -9,6 +9,9 @@ interface Change { sets: readonly string[]; offload?: true; what: string; cost: 
 const TRAINS: readonly JobName[] = ['teacher', 'prime', 'equilibrium'];
 const FROZEN: readonly JobName[] = ['prime', 'equilibrium', 'sample'];
 
+/** Width of a discriminator's head that is small beside a large model: as wide as the smallest Wan. */
+const NARROW = 1536;
+
 /** Of each row at most one is taken. */
 function changesFor(job: JobName, s: Subject): Change[][] {
   const batchOf = { teacher: ['teacher.batch', s.teacher.batch], prime: ['phase1.batch', s.phase1.batch], equilibrium: ['phase2.batch', s.phase2.batch] } as const;
@@ -24,6 +27,8 @@ function changesFor(job: JobName, s: Subject): Change[][] {
     if (smaller.length) rows.push(smaller.map((n) => ({ sets: [`${name}=${n}`], what: `batch ${n}`, cost: (500 * batch) / n })));
   }
   if (job === 'equilibrium' && !s.phase2.apart) rows.push([{ sets: ['phase2.apart=true'], what: 'samples one after the other', cost: 12 }]);
+  const narrow = NARROW - (NARROW % s.head.head_dim);
+  if (job === 'equilibrium' && s.head.dim > narrow) rows.push([{ sets: [`phase2.head.dim=${narrow}`], what: `a discriminator head of width ${narrow}`, cost: 5000 }]);
   if ((job === 'prime' || job === 'equilibrium') && s.student.mode === 'full') rows.push([{ sets: ['student.mode=lora'], what: 'adapters instead of all weights', cost: 10_000 }]);
   return rows;
 }
