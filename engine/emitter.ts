@@ -122,7 +122,9 @@ export class Emitter {
   /** Code for v at index; its name. `top` computes v even where it is a leaf. */
   value(v: Value, index: Index, top = false): string {
     const key = `${keyOf(v)}@${this.idOf(index)}`;
-    const found = this.seen.get(key) ?? this.known.get(keyOf(v));
+    const known = this.known.get(keyOf(v));
+    if (known !== undefined) return index.swapped ? `${known}.yxwz` : known;
+    const found = this.seen.get(key);
     if (found !== undefined) return found;
     const name = !top && this.leaves.has(keyOf(v)) ? this.load(v, index) : this.compute(v.node, index);
     this.seen.set(key, name);

@@ -3,11 +3,12 @@
  * modulation, gate and residual cost no pass over memory. A product that others read too, as a gradient does, is written beside it.
  */
 import { type Group } from './fuse.ts';
-import { keyOf, sizeOf, typeOf, type OpName, type Value } from './graph.ts';
-import { vectorize } from './vectorize.ts';
+import { keyOf, POINTWISE, sizeOf, typeOf, type OpAttrs, type OpName, type Value } from './graph.ts';
+import { swapsPairs, vectorize } from './vectorize.ts';
 
 /** Families that call an epilogue before they store. */
-const HOSTS = new Set<OpName>(['matmul', 'conv3d', 'conv3dInput', 'softmax', 'layerNorm', 'layerNormGrad', 'rmsNorm', 'rmsNormGrad']);
+const ROWS = new Set<OpName>(['softmax', 'layerNorm', 'layerNormGrad', 'rmsNorm', 'rmsNormGrad']);
+const HOSTS = new Set<OpName>(['matmul', 'conv3d', 'conv3dInput', ...ROWS]);
 
 /** Less than the step from one group to the next, however often it is added. */
 const BEHIND = 1e-6;
@@ -39,7 +40,7 @@ export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<stri
     for (const product of g.leaves) {
       const host = maker.get(keyOf(product));
       if (!host || host.epilogue || !HOSTS.has(host.node.op)) continue;
-      if (sizeOf(typeOf(product)) !== sizeOf(typeOf(root)) || !elementwise(root, product, g.leaves)) continue;
+      if (sizeOf(typeOf(product)) !== sizeOf(typeOf(root)) || !elementwise(root, product, g.leaves, ROWS.has(host.node.op))) continue;
       const leaves = g.leaves.filter((v) => v !== product);
       const last = Math.max(...leaves.map((v) => order.get(maker.get(keyOf(v))!) ?? -1));
       const others = readers.get(keyOf(product))!.filter((reader) => reader !== g);
@@ -63,8 +64,12 @@ export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<stri
   return [...order.keys()].sort((a, b) => order.get(a)! - order.get(b)!);
 }
 
-/** Element i of the root reads element i of the product and no other. */
-function elementwise(root: Value, product: Value, leaves: readonly Value[]): boolean {
+/**
+ * Element i of the root reads element i of the product and no other; with `fours` also its neighbour in a pair, as rotary embedding
+ * does: families of rows whose length is a multiple of 4 always have four at hand.
+ */
+function elementwise(root: Value, product: Value, leaves: readonly Value[], fours: boolean): boolean {
+  const pairs = fours && typeOf(product).shape.at(-1)! % 4 === 0;
   const stop = new Set(leaves.map(keyOf));
   const touches = new Map<string, boolean>();
   const reaches = (v: Value, top = false): boolean => {
@@ -80,7 +85,9 @@ function elementwise(root: Value, product: Value, leaves: readonly Value[]): boo
     const key = keyOf(v);
     if (key === keyOf(product) || seen.has(key) || (!top && stop.has(key)) || !reaches(v, top)) return true;
     seen.add(key);
-    const moves = ['permute', 'expand', 'slice', 'pad', 'flip', 'concat'].includes(v.node.op);
+    const { op, attrs } = v.node;
+    const swaps = pairs && op === 'flip' && swapsPairs((attrs as OpAttrs['flip']).axes, typeOf(v).shape);
+    const moves = !POINTWISE.has(op) && op !== 'reshape' && op !== 'detach' && !swaps;
     return !moves && v.node.inputs.every((x) => straight(x));
   };
   return straight(root, true);

@@ -41,6 +41,15 @@ test('norms carry their gain and modulation, forward and backward', () => {
   assert.is(kinds((x, g, w) => vjp(x!.rmsNorm().mul(w!), g!, x!).add(g!), [t(6, 8), t(6, 8), t(8)]), 'mul rmsNormGrad+');
 });
 
+test('a norm carries the rotation of its pairs, where it has four at hand', () => {
+  const rotated = (x: Tensor, w: Tensor, cos: Tensor, sin: Tensor) => {
+    const y = x.rmsNorm().mul(w);
+    return y.mul(cos).add(y.reshape([-1, 2]).flip(1).reshape(y.shape).mul(sin));
+  };
+  assert.is(kinds(rotated as never, [t(6, 8), t(8), t(6, 8), t(6, 8)]), 'rmsNorm+');
+  assert.is(kinds(rotated as never, [t(6, 6), t(6), t(6, 6), t(6, 6)]), 'rmsNorm add');
+});
+
 test('an operand that the epilogue would read again, or in another order, keeps it apart', () => {
   assert.is(kinds((x, w) => x!.add(linear(x!, w!)), [t(6, 8), t(8, 8)]), 'matmul add');
   assert.is(kinds((x, w) => linear(x!, w!).transpose().exp(), [t(6, 8), t(4, 8)]), 'matmul exp');

@@ -64,6 +64,7 @@ const LINKS: Record<string, { shape: (s: readonly number[]) => readonly number[]
   residual: { shape: (s) => s, of: (y, t) => t.add(y) },
   gelu: { shape: () => [], of: (y) => gelu(y) },
   silu: { shape: () => [], of: (y) => silu(y) },
+  rotation: { shape: (s) => s, of: (y, t) => (y.shape.at(-1)! % 2 ? y.mul(t) : y.add(y.reshape([-1, 2]).flip(1).reshape(y.shape).mul(t))) },
 };
 
 function draw(anchor: Anchor, scale: number): Draw {
@@ -77,7 +78,7 @@ function draw(anchor: Anchor, scale: number): Draw {
     fn: (...x) => {
       const first = of(...x);
       const last = links.reduce((y, link, i) => LINKS[link]!.of(y, x[inputs.length + i]!), first);
-      return again ? [last, first.sum()] : [last];
+      return again ? [last, first.square().sum()] : [last];
     },
   };
 }
@@ -106,6 +107,13 @@ test('large, small and denormal numbers', async () => {
   for (const scale of [1e15, 1e-15, 1e-39]) {
     const { name, inputs, of } = ANCHORS[0]!(scale);
     await check({ name: `${name} of ${scale}`, inputs, fn: (...x) => [of(...x)] }, 2e-6);
+  }
+});
+
+test('a norm and the rotation of its pairs', async () => {
+  for (const cols of [12, 10]) {
+    const { shape, of } = LINKS.rotation!;
+    await check({ name: `rotated norm of ${cols}`, inputs: [numbers([9, cols], 1), numbers(shape([9, cols]), 1)], fn: (x, t) => [of(x!.rmsNorm(), t!)] }, 5e-6);
   }
 });
 
