@@ -1,5 +1,6 @@
 /**
- * The folder of one training run: config.json, environment.json, metrics.jsonl, checkpoints, and a lock that keeps a second process out.
+ * The folder of one training run: config.json, environment.json, metrics.jsonl (steps, judgements, alarms), checkpoints,
+ * samples/*.webp, and a lock that keeps a second process out.
  */
 import { createHash } from 'node:crypto';
 import { appendFileSync } from 'node:fs';

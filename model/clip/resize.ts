@@ -8,8 +8,8 @@ export type Taps = (at: number) => readonly (readonly [source: number, weight: n
 /** PyTorch's coefficient of cubic convolution. */
 const A = -0.75;
 
-/** Cubic convolution at distance d, |d| ≤ 2 (Keys 1981). */
-const cubic = (d: number): number => (d <= 1 ? ((A + 2) * d - (A + 3)) * d * d + 1 : ((A * d - 5 * A) * d + 8 * A) * d - 4 * A);
+/** Cubic convolution at distance d, 0 ≤ d ≤ 2 (Keys 1981). */
+export const cubic = (d: number, a = A): number => (d <= 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : ((a * d - 5 * a) * d + 8 * a) * d - 4 * a);
 
 const bicubic: Taps = (at) => [-1, 0, 1, 2].map((tap) => [Math.floor(at) + tap, cubic(Math.abs(at - Math.floor(at) - tap))] as const);
 

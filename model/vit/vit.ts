@@ -7,6 +7,7 @@
 import { attention, concat, gelu } from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
+import { cubic } from '../clip/resize.ts';
 import { kaiming, linearSpecs, materialise, normal, normSpecs, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
 
 export interface ViTConfig {
@@ -103,6 +104,3 @@ export function positionsFor(c: ViTConfig, positions: HostTensor, rows: number, 
   }));
   return host(out, [1, 1 + rows * columns, c.dim]);
 }
-
-/** Cubic convolution with PyTorch's a = -0.75. */
-const cubic = (d: number): number => (d <= 1 ? (1.25 * d - 2.25) * d * d + 1 : d < 2 ? ((-0.75 * d + 3.75) * d - 6) * d + 3 : 0);

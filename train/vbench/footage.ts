@@ -1,4 +1,5 @@
 /** A video as it is judged: RGB bytes, as any file is decoded; and its resizing as torchvision does it. */
+import { cubic } from '../../model/clip/resize.ts';
 import type { ClipShape } from '../metrics/frames.ts';
 
 export interface Footage {
@@ -30,13 +31,10 @@ export function footageOf(video: Float32Array, [channels, count, height, width]:
 /** Interpolation kernels: value at distance d, and how far they reach. `cubic` has PyTorch's coefficient for tensors, `pillow` Pillow's. */
 const KERNELS = {
   linear: { reach: 1, at: (d: number) => Math.max(0, 1 - d) },
-  cubic: { reach: 2, at: (d: number) => keys(d, -0.75) },
-  pillow: { reach: 2, at: (d: number) => keys(d, -0.5) },
+  cubic: { reach: 2, at: (d: number) => cubic(d) },
+  pillow: { reach: 2, at: (d: number) => cubic(d, -0.5) },
 };
 export type Kernel = keyof typeof KERNELS;
-
-const keys = (d: number, a: number): number =>
-  d < 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0;
 
 /** Sources and weights of each of `to` results from `from` sources. @param antialias widens the kernel where it shrinks, as Pillow does; sources beyond an edge are left out then, else they fall on it */
 function taps(from: number, to: number, kernel: Kernel, antialias: boolean): [source: number, weight: number][][] {
