@@ -1,7 +1,7 @@
 /** Jobs by name, and a quick guess of what a deep network needs. */
 import { withSite } from '../../engine/errors.ts';
 import type { Room } from '../../engine/plan.ts';
-import { deviceBytes, totalOf, type JobCost } from './cost.ts';
+import { peakOf, totalOf, type JobCost, type Stage } from './cost.ts';
 import { samplingCost, type Sampler } from './sampling.ts';
 import type { Subject } from './subject.ts';
 import { equilibriumCost, primingCost, teacherCost, vaeCost } from './training.ts';
@@ -16,8 +16,9 @@ const COSTS: Record<JobName, (s: Subject, target: Target, sampler: Sampler) => J
 
 export const costOf = (job: JobName, s: Subject, sampler: Sampler, target: Target): JobCost => COSTS[job](s, target, sampler);
 
-/** Depths that a guess is made from. */
+/** Depths that a guess is made from, and up to which it is the plan itself. */
 const SHALLOW = [3, 5] as const;
+const EXACT = 12;
 
 /** The same network with fewer blocks. */
 function shallow(s: Subject, layers: number): Subject {
@@ -25,11 +26,22 @@ function shallow(s: Subject, layers: number): Subject {
   return { ...s, config: { ...s.config, num_layers: layers }, phase2: { ...s.phase2, taps } };
 }
 
-/** Device memory of each stage, drawn out as a straight line from two shallow networks: memory grows with the blocks evenly. In milliseconds, where the plan itself takes seconds. */
+/** What stays for as long as a stage lasts, then the arenas of each of its programs. */
+const parts = ({ held, runs }: Stage): number[] => {
+  const arenas = runs.map((r) => r.plan.memory.arenas.reduce((a, b) => a + b, 0));
+  return [totalOf(held) + runs.reduce((sum, r, i) => sum + r.plan.bytes - arenas[i]!, 0), ...arenas];
+};
+
+/** Device memory, drawn out as straight lines from two shallow networks: each part grows evenly with the blocks. In a second or two, where the plan itself takes many. */
 export function guessPeak(job: JobName, s: Subject, sampler: Sampler, target: Target): number {
   const { num_layers } = s.config;
-  const at = (layers: number): number[] => withSite('', () => costOf(job, shallow(s, layers), sampler, target)).stages.map((stage) => totalOf(deviceBytes(stage)));
-  if (num_layers <= SHALLOW[1]) return Math.max(...withSite('', () => costOf(job, s, sampler, target)).stages.map((stage) => totalOf(deviceBytes(stage))));
-  const [few, more] = [at(SHALLOW[0]), at(SHALLOW[1])];
-  return Math.max(...few.map((bytes, i) => bytes + ((more[i]! - bytes) * (num_layers - SHALLOW[0])) / (SHALLOW[1] - SHALLOW[0])));
+  if (num_layers <= EXACT) return withSite('', () => peakOf(costOf(job, s, sampler, target)));
+  const [few, more] = SHALLOW;
+  const at = (layers: number): number[][] => withSite('', () => costOf(job, shallow(s, layers), sampler, target)).stages.map(parts);
+  const [a, b] = [at(few), at(more)];
+  const line = (x: number, y: number): number => x + ((y - x) * (num_layers - few)) / (more - few);
+  return Math.max(...a.map((stage, i) => {
+    const [fixed, ...arenas] = stage.map((bytes, k) => line(bytes, b[i]![k]!)) as [number, ...number[]];
+    return fixed + Math.max(...arenas);
+  }));
 }
