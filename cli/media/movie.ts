@@ -1,6 +1,7 @@
 /** MP4 (H.264) and WebM (VP9) out of RGBA frames: by `ffmpeg`, or by mediabunny where that is installed. Neither comes with this program. */
 import { spawn } from 'node:child_process';
 import { renameSync, rmSync } from 'node:fs';
+import process from 'node:process';
 import { run } from '../../engine/host.ts';
 import { writeWhole } from '../../train/files.ts';
 
@@ -98,13 +99,24 @@ const byMediabunny: Open = async (path, format, { width, height, fps }) => {
   };
 };
 
-/** A way to write movies on this machine. @throws one line that names what to install, before any work is done for nothing */
-export async function movieMaker(path: string): Promise<Open> {
+async function findMaker(): Promise<Open | undefined> {
   if ((await run('ffmpeg', ['-version'])).code === 0) return byFfmpeg;
   try {
     for (const name of PACKAGES) await import(name as string);
     return byMediabunny;
   } catch {
-    throw new Error(`[video] ${path}: needs ffmpeg on the PATH, or mediabunny (npm install --no-save ${PACKAGES.join(' ')}); a name that ends in .webp needs neither`);
+    return undefined;
   }
+}
+
+/** What was found, by the PATH it was found on: many clips ask. */
+const makers = new Map<string, Promise<Open | undefined>>();
+
+/** A way to write movies on this machine. @throws one line that names what to install, before any work is done for nothing */
+export async function movieMaker(path: string): Promise<Open> {
+  const where = process.env['PATH'] ?? '';
+  if (!makers.has(where)) makers.set(where, findMaker());
+  const maker = await makers.get(where)!;
+  if (!maker) throw new Error(`[video] ${path}: needs ffmpeg on the PATH, or mediabunny (npm install --no-save ${PACKAGES.join(' ')}); a name that ends in .webp needs neither`);
+  return maker;
 }
