@@ -2,7 +2,10 @@
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { distill as distillTeacher } from '../train/pipeline.ts';
-import { Interrupted } from './errors.ts';
+import { openCheckpoint } from '../model/files/checkpoint.ts';
+import { openVideoShards } from '../train/data/videos.ts';
+import { courseOf, distillVideos } from '../train/videodistill.ts';
+import { Interrupted, UsageError } from './errors.ts';
 import { CLASSIFIER, ownOr, willWrite } from './files.ts';
 import { drawSamples } from './media/animation.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
@@ -10,9 +13,30 @@ import { jobMeter, jobName } from './progress.ts';
 import { session } from './session.ts';
 import { makeShards } from './shards.ts';
 
-const options = { ...preset, ...seed, ...run('runs/digits'), ...bundle } as const;
+const options = {
+  ...preset, ...seed, ...run('runs/digits'), ...bundle,
+  model: { type: 'string', alias: 'ckpt_dir', describe: 'a Wan2.1 folder as downloaded, in the place of --preset: it is distilled on --records' },
+  records: { type: 'string', describe: 'with --model: what data make has made of real videos; the commonest form is taken' },
+} as const;
+type DistillArgs = Args<typeof options>;
 
-async function distill(args: Args<typeof options>): Promise<void> {
+async function distillWan(path: string, { records, run: out, set, seed: own }: DistillArgs): Promise<void> {
+  if (records === undefined) throw new UsageError('--model is distilled on --records: make them with vpae data make FOLDER');
+  const shards = openVideoShards(records);
+  const checkpoint = await openCheckpoint(path);
+  const course = courseOf(checkpoint, shards.latent, set, own);
+  willWrite(join(out, 'run.lock'));
+  console.error(`${records}: ${shards.count} clips of latents ${shards.latent.join('x')}${shards.others ? `; ${shards.others} of other forms are left aside` : ''}`);
+  await session(`stopped; ${out} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
+    const progress = jobMeter(() => device.allocated);
+    const made = await distillVideos({ device, out, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, checkpoint, shards, course }).finally(progress.end);
+    if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${out}; the same command goes on from there`);
+    console.log(`${made.path}: vpae sample --model ${path} ${made.path.endsWith('lora.safetensors') ? `--lora ${made.path}` : 'with this file in the place of its transformer'}`);
+  });
+}
+
+async function distill(args: DistillArgs): Promise<void> {
+  if (args.model !== undefined) return distillWan(args.model, args);
   const p = presetOf(args);
   const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
   willWrite(join(args.run, 'run.lock'));
@@ -26,12 +50,13 @@ async function distill(args: Args<typeof options>): Promise<void> {
   });
 }
 
-const command: CommandModule<object, Args<typeof options>> = {
+const command: CommandModule<object, DistillArgs> = {
   command: 'distill',
   describe: 'distil a teacher into a one-step student: stability priming, then adversarial equilibrium',
   builder: (y) => y
     .options(options)
     .example('$0 distill --run runs/mine', 'distils the run\'s teacher, or the bundled one where the run has none')
+    .example('$0 distill --model Wan2.1-T2V-1.3B --records data/clips --run runs/wan --set student.mode=lora', 'a downloaded Wan2.1 on real videos')
     .example('$0 distill --set phase1.steps=100 --set phase2.steps=100', 'a shorter run of runs/digits'),
   handler: distill,
 };

@@ -11,19 +11,19 @@ import type { Shards } from './data/shards.ts';
 import type { EquilibriumConfig } from './equilibrium.ts';
 import type { ClipShape } from './metrics/frames.ts';
 import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
-import type { Preset } from './presets/index.ts';
+import type { Course } from './presets/index.ts';
 import type { PrimingConfig } from './priming.ts';
 
 /** The numbers of a preset as the models' configs. */
-export const vaeConfigOf = (p: Preset): VAEConfig =>
+export const vaeConfigOf = (p: Course): VAEConfig =>
   ({ ...p.vae, latent_mean: Array<number>(p.vae.z_dim).fill(0), latent_std: Array<number>(p.vae.z_dim).fill(1) });
 
-export const ditConfigOf = (p: Preset): DiTConfig => ({
+export const ditConfigOf = (p: Course): DiTConfig => ({
   ...p.dit, ...p.text, eps: 1e-6,
-  in_dim: p.dit.model_type === 't2v' ? p.vae.z_dim : 2 * p.vae.z_dim + MASK_CHANNELS, out_dim: p.vae.z_dim, clip_dim: p.vae.channels * IMAGE_PATCH ** 2,
+  in_dim: p.dit.model_type === 't2v' ? p.vae.z_dim : 2 * p.vae.z_dim + MASK_CHANNELS, out_dim: p.vae.z_dim, clip_dim: p.dit.clip_dim ?? p.vae.channels * IMAGE_PATCH ** 2,
 });
 
-export const headConfigOf = (p: Preset): HeadConfig => {
+export const headConfigOf = (p: Course): HeadConfig => {
   const { kind, dim, head_dim } = p.phase2.head;
   const dit = ditConfigOf(p);
   return {
@@ -32,24 +32,28 @@ export const headConfigOf = (p: Preset): HeadConfig => {
   };
 };
 
-export const primingConfigOf = (p: Preset): PrimingConfig =>
+export const primingConfigOf = (p: Course): PrimingConfig =>
   ({ dit: ditConfigOf(p), student: p.student, fake: p.phase1.fake, guidance: p.phase1.guidance, wmin: p.phase1.wmin });
 
-export const equilibriumConfigOf = (p: Preset): EquilibriumConfig => {
+export const equilibriumConfigOf = (p: Course): EquilibriumConfig => {
   const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = p.phase2;
   return { dit: ditConfigOf(p), student: p.student, head: headConfigOf(p), taps, backbone, loss, sees, lambda, guidance, str1, apart };
 };
 
 /** [channels, frames, height, width]. */
-export const videoShape = (p: Preset): ClipShape => [p.vae.channels, p.data.frames, p.data.size, p.data.size];
+export function videoShape({ vae, data }: Course): ClipShape {
+  const { width, height } = data.set === 'videos' ? data : { width: data.size, height: data.size };
+  return [vae.channels, data.frames, height, width];
+}
 
 /** What its captions are made of. */
-export const languageOf = (p: Preset): Language => (p.data.set === 'emoji' ? 'any' : 'digits');
+export const languageOf = (p: Course): Language => (p.data.set === 'emoji' ? 'any' : 'digits');
 
 /** [C, F, h, w] of its latent. */
-export function latentShape(p: Preset): ClipShape {
-  const [time, height, width] = vaeStride(vaeConfigOf(p));
-  return [p.vae.z_dim, 1 + (p.data.frames - 1) / time, p.data.size / height, p.data.size / width];
+export function latentShape(p: Course): ClipShape {
+  const [time, down, across] = vaeStride(vaeConfigOf(p));
+  const [, frames, height, width] = videoShape(p);
+  return [p.vae.z_dim, 1 + (frames - 1) / time, height / down, width / across];
 }
 
 export interface Conditioner {
@@ -59,12 +63,13 @@ export interface Conditioner {
 }
 
 /** Makes conditions for the networks of a preset. */
-export function conditioner(p: Preset): Conditioner {
+export function conditioner(p: Course): Conditioner {
   const dit = ditConfigOf(p);
   const embed = embedderOf(languageOf(p), p.text.text_dim, p.text.text_len);
   const tables = ditTables(dit, [tokenGrid(dit, latentShape(p))]);
   const image = dit.model_type !== 't2v';
-  const imageTokens = image ? (p.data.size / IMAGE_PATCH) ** 2 : 0;
+  const [, , height, width] = videoShape(p);
+  const imageTokens = image ? (height / IMAGE_PATCH) * (width / IMAGE_PATCH) : 0;
   const condition: Conditioner['condition'] = (captions, frame, latent) => {
     const { context, lengths } = embed(captions);
     return { text: context, lengths: semanticLengths(headConfigOf(p), imageTokens, lengths), ...(image && { frame, latent }), tables };
@@ -72,8 +77,13 @@ export function conditioner(p: Preset): Conditioner {
   return {
     condition,
     batch(shards, seed, step, size, role) {
-      const { latent, imageLatent, firstFrame, captions } = shards.batch(seed, step, size, role);
-      return { x0: latent, c: condition(captions, firstFrame, imageLatent) };
+      const { latent, imageLatent, firstFrame, captions, embedded } = shards.batch(seed, step, size, role);
+      if (!embedded) return { x0: latent, c: condition(captions, firstFrame, imageLatent) };
+      const { text, lengths, imageTokens: tokens } = embedded;
+      return {
+        x0: latent,
+        c: { text, lengths: semanticLengths(headConfigOf(p), tokens?.shape[1] ?? 0, lengths), ...(tokens && imageLatent && { pictures: tokens, latent: imageLatent }), tables },
+      };
     },
   };
 }

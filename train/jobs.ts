@@ -13,7 +13,7 @@ import { drawTimes, type TimeLaw } from './flow.ts';
 import type { Job } from './loop.ts';
 import { timeAt, type Time } from './networks.ts';
 import { cosine, emaDecay, type Trained } from './optim.ts';
-import type { Preset } from './presets/index.ts';
+import type { Course, Preset } from './presets/index.ts';
 import { key, Stream } from './rng.ts';
 import type { Weights } from './sample.ts';
 import { compileStep } from './step.ts';
@@ -54,7 +54,7 @@ export function vaeJob(device: Device, p: Preset): OpenJob {
 }
 
 /** Draws of one job, each named by its role. */
-export function draws(p: Preset) {
+export function draws(p: Course) {
   const dit = ditConfigOf(p);
   return {
     times: (law: TimeLaw, n: number, step: number, role: string): Time<HostTensor> => timeAt(dit, drawTimes(law, n, p.seed, step, role)),

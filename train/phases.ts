@@ -13,7 +13,7 @@ import { discriminatorStep, followStep, generatorStep, initDiscriminator, judgeS
 import { draws, start, type StudentJob } from './jobs.ts';
 import { ownFrom, type Batch, type Form } from './networks.ts';
 import { warm, type AdamConfig, type Trained } from './optim.ts';
-import type { Preset } from './presets/index.ts';
+import type { Course } from './presets/index.ts';
 import { fakeStep, primingStep } from './priming.ts';
 import { Rollout } from './rollout.ts';
 import type { Weights } from './sample.ts';
@@ -35,7 +35,7 @@ export interface Pair {
 }
 
 /** Phase I. */
-export const primingJob = (device: Device, p: Preset, shards: Shards, teacher: HostParams): StudentJob => pairJob(device, p, shards, teacher, {
+export const primingJob = (device: Device, p: Course, shards: Shards, teacher: HostParams): StudentJob => pairJob(device, p, shards, teacher, {
   name: 'phase1', fake: ownFrom(p.phase1.fake, ditConfigOf(p), teacher, p.seed),
   fakeStep: fakeStep(primingConfigOf(p), p.phase1.fake.adam), generatorStep: primingStep(primingConfigOf(p), p.phase1.generator.adam),
 });
@@ -44,7 +44,7 @@ export const primingJob = (device: Device, p: Preset, shards: Shards, teacher: H
  * By phase I's numbers: the first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the
  * generator once.
  */
-export function pairJob(device: Device, p: Preset, shards: Shards, teacher: HostParams, pair: Pair): StudentJob {
+export function pairJob(device: Device, p: Course, shards: Shards, teacher: HostParams, pair: Pair): StudentJob {
   const { phase1: o, seed, student } = p;
   const { generator, fake } = o;
   const { batch } = conditioner(p);
@@ -109,7 +109,7 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
 /**
  * Phase II, from what phase I trained (its averaged weights, or adapters). The first `head.warmup` steps update the discriminator alone.
  */
-export function equilibriumJob(device: Device, p: Preset, shards: Shards, teacher: HostParams, primed: HostParams): StudentJob {
+export function equilibriumJob(device: Device, p: Course, shards: Shards, teacher: HostParams, primed: HostParams): StudentJob {
   const { phase2: o, seed, student } = p;
   const { generator, head } = o;
   const config = equilibriumConfigOf(p);

@@ -50,7 +50,7 @@ export interface Trained { done: boolean; step: number; path: string }
 const environment = (device: Device): Record<string, Json> => ({ runtime, platform: process.platform, arch: process.arch, adapter: JSON.parse(JSON.stringify(device.info)) as Json });
 
 /** Drives a job in `out/NAME` to its end or to the signal, and closes it. The caller frees the state. */
-export async function run(w: Work, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
+export async function run(w: Omit<Work, 'preset'> & { preset: Pick<Preset, 'seed' | 'run'> }, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
   const folder = join(w.out, job.name);
   try {
     const result = await drive(job, {

@@ -10,14 +10,14 @@ import { schedule } from '../model/schedulers/index.ts';
 import { ditConfigOf, latentShape } from './conditions.ts';
 import { noise } from './flow.ts';
 import { assemble, predictX0, timeAt, type Condition, type Time } from './networks.ts';
-import type { Preset } from './presets/index.ts';
+import type { Course } from './presets/index.ts';
 import { key, Stream } from './rng.ts';
 import { studentSampler } from './sample.ts';
 
 interface State { x: Tensor }
 
 export class Rollout {
-  private readonly preset: Preset;
+  private readonly preset: Course;
   /** σ of the student's levels, from 1 down. */
   private readonly levels: readonly number[];
   /** The state, written anew by every call. */
@@ -25,7 +25,7 @@ export class Rollout {
   private readonly start;
   private readonly move;
 
-  constructor(device: Device, p: Preset, batch: number) {
+  constructor(device: Device, p: Course, batch: number) {
     const { steps, shift } = studentSampler(p.student.steps);
     const dit = ditConfigOf(p);
     this.preset = p;

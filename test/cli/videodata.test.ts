@@ -31,6 +31,7 @@ await writeFolder(at('i2v'), 'diffusers', 'i2v');
 for (const name of ['a', 'b', 'wide']) await writeClip(`${name}.webp`, 6, name === 'wide' ? 2 * SIDE : SIDE);
 await writeClip('short.webp', 3);
 await writeClip('silent.webp', 6);
+await sharp({ create: { width: SIDE, height: SIDE, channels: 3, background: '#a04020' } }).png().toFile(at('first.png'));
 writeFileSync(join(at('clips'), 'damaged.gif'), 'GIF89a and then nothing');
 for (const name of ['b', 'short', 'damaged']) writeFileSync(join(at('clips'), `${name}.txt`), `a cat ${name}\n`);
 writeFileSync(join(at('clips'), 'captions.jsonl'), '{"file": "a.webp", "caption": "a dog runs"}\n{"file": "wide.webp", "caption": "snow"}\n');
@@ -45,25 +46,29 @@ test('two processes make every shard once; a bad video is told and left out', as
   assert.match(said, /damaged\.gif is left out: \[read\] .*damaged\.gif: /);
   assert.match(said, /short\.webp is left out: is too short: 0\.19 s, 5 frames at 16 a second are 0\.31 s/);
   const shards = openVideoShards(at('records'));
-  assert.is(shards.count, 3);
+  assert.is(shards.count + shards.others, 3);
   assert.equal(shards.refused.map((r) => r.file), ['damaged.gif', 'short.webp']);
   assert.equal(readdirSync(join(at('records'), 'claims')), []);
 });
 
 test('records hold the encoders\' numbers, a batch is of one form', async () => {
   const shards = openVideoShards(at('records'));
-  const batches = Array.from({ length: 12 }, (_, step) => shards.batch(1, step, 1));
-  const shapes = new Set(batches.map((b) => b.latent.shape.join()));
-  assert.equal([...shapes].sort(), ['1,16,2,4,4', '1,16,2,2,4'].sort());
-  const batch = batches.find((b) => b.captions[0] === 'a dog runs')!;
-  assert.equal([batch.text.shape, batch.imageTokens!.shape, batch.imageLatent!.shape], [[1, 16, 32], [1, 257, 80], [1, 16, 2, 4, 4]]);
+  assert.equal([shards.latent, shards.count, shards.others], [[16, 2, 4, 4], 2, 1]);
+  assert.equal(openVideoShards(at('records'), [16, 2, 2, 4]).batch(1, 0, 1).captions, ['snow']);
+  assert.throws(() => openVideoShards(at('records'), [16, 2, 8, 8]), /holds no record of latents 16x2x8x8/);
+  const both = shards.batch(1, 0, 2);
+  assert.equal(both.captions.sort(), ['a cat b', 'a dog runs'], 'every record once in an epoch');
+  const batch = shards.records([0]);
+  const { text: stored, imageTokens, lengths } = batch.embedded!;
+  assert.equal([batch.captions, stored.shape, imageTokens!.shape, batch.imageLatent!.shape], [['a dog runs'], [1, 16, 32], [1, 257, 80], [1, 16, 2, 4, 4]]);
+  assert.ok(lengths[0]! > 3 && lengths[0]! < 16);
 
   const device = await open();
   const checkpoint = await openCheckpoint(at('i2v'));
   const model = wanModel(checkpoint);
   const none = () => {};
   const [text] = await model.encodeText(device, ['a dog runs'], none);
-  assert.ok(largest(batch.text, text!) < 1e-2, 'f16');
+  assert.ok(largest(stored, text!) < 1e-2, 'f16');
   const { data } = await sharp(join(at('clips'), 'a.webp'), { animated: true }).removeAlpha().raw().toBuffer({ resolveWithObject: true });
   const plane = SIDE * SIDE;
   const video = host(Float32Array.from({ length: 3 * 5 * plane }, (_, i) => data[3 * (Math.floor(i / plane) % 5) * plane + 3 * (i % plane) + Math.floor(i / (5 * plane))]! / 127.5 - 1), [1, 3, 5, SIDE, SIDE]);
@@ -85,6 +90,17 @@ test('it goes on where it stopped, and refuses other settings', async () => {
   const other = await vpae([...command, '--fps', '8']);
   assert.match(other.said.at(-1)!, /was made of other videos, captions or settings/);
   assert.match(readFileSync(join(at('records'), 'index.json'), 'utf8'), /"fps": 16/);
+});
+
+test('distill runs on the records, and sample takes what it wrote', async () => {
+  const brief = ['student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1', 'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]'];
+  const made = await vpae(['distill', '--model', at('i2v'), '--records', at('records'), '--run', at('run'), ...brief.flatMap((s) => ['--set', s])]);
+  assert.is(made.code, 0, made.stderr);
+  assert.match(made.stderr, /2 clips of latents 16x2x4x4; 1 of other forms are left aside/);
+  const lora = join(at('run'), 'student.lora.safetensors');
+  const { code, stdout, stderr } = await vpae(['sample', '--model', at('i2v'), '--lora', lora, '--prompt', 'a cat', '--image', at('first.png'), '--size', '32x32', '--frames', '5', '--out', at('clip.webp')]);
+  assert.is(code, 0, stderr);
+  assert.match(stdout, /Wan2\.1 i2v student, 1 evaluation a clip/);
 });
 
 test.after(() => rmSync(dir, { recursive: true }));

@@ -32,13 +32,13 @@ test('records come back as they were made, with the image condition of Wan', asy
   const shards = await precompute(recipe('whole'));
   assert.is(shards.count, 10);
   const { latent, imageLatent, firstFrame, captions, meta } = shards.records([9, 0, 5]);
-  assert.equal([latent.shape, imageLatent.shape, firstFrame.shape], [[3, ...LATENT], [3, ...LATENT], [3, 1, 32, 32]]);
+  assert.equal([latent.shape, imageLatent!.shape, firstFrame!.shape], [[3, ...LATENT], [3, ...LATENT], [3, 1, 32, 32]]);
   [9, 0, 5].forEach((i, b) => {
     const clip = clips.clip(i);
     assert.equal(Array.from(latent.data.slice(b * 384, (b + 1) * 384)), half(clip.video.filter((_, k) => k % 24 === 0)));
     const still = clip.video.map((v, k) => (k < 1024 ? v : 0)); // the first frame, then zero pixels
-    assert.equal(Array.from(imageLatent.data.slice(b * 384, (b + 1) * 384)), half(still.filter((_, k) => k % 24 === 0)));
-    assert.equal(Array.from(firstFrame.data.slice(b * 1024, (b + 1) * 1024)), half(clip.video.subarray(0, 1024)));
+    assert.equal(Array.from(imageLatent!.data.slice(b * 384, (b + 1) * 384)), half(still.filter((_, k) => k % 24 === 0)));
+    assert.equal(Array.from(firstFrame!.data.slice(b * 1024, (b + 1) * 1024)), half(clip.video.subarray(0, 1024)));
     assert.is(captions[b], clip.caption);
     assert.equal(meta[b], { digit: clip.digit, direction: clip.direction, velocity: clip.velocity });
   });

@@ -38,11 +38,23 @@ export interface Batch {
   /** [B, C, F, h, w], normalised as the encoder gave it. */
   latent: HostTensor;
   /** [B, C, F, h, w]: encoding of (first frame, then zero pixel frames), Wan's image condition. */
-  imageLatent: HostTensor;
+  imageLatent?: HostTensor;
   /** [B, channels, height, width] in [-1, 1]. */
-  firstFrame: HostTensor;
+  firstFrame?: HostTensor;
   captions: string[];
+  /** Of drawn clips: what was drawn. */
   meta: Meta[];
+  /** Of real videos, in place of what the small data sets' own encoders make of captions and first frames. */
+  embedded?: Embedded;
+}
+
+/** Made by a checkpoint's own encoders. */
+export interface Embedded {
+  /** [B, text_len, dim], zero past each text, and each one's tokens. */
+  text: HostTensor;
+  lengths: number[];
+  /** Image-to-video: [B, I, clip_dim]. */
+  imageTokens?: HostTensor;
 }
 
 export interface Shards {
@@ -195,6 +207,12 @@ export function openShards(dir: string, made?: string): Shards {
     };
   };
 
+  const choose = inEpochs(count);
+  return { count, made: index.made, records, batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)) };
+}
+
+/** Numbers below `count` for each step: shuffled anew every epoch of a (seed, role), in which every number comes once. */
+export function inEpochs(count: number): (seed: number, step: number, size: number, role: string) => number[] {
   const orders = new Map<string, Uint32Array>(); // the newest few epochs
   const order = (seed: number, epoch: number, role: string): Uint32Array => {
     const name = `${seed} ${epoch} ${role}`;
@@ -203,15 +221,8 @@ export function openShards(dir: string, made?: string): Shards {
     orders.set(name, known);
     return known;
   };
-  return {
-    count,
-    made: index.made,
-    records,
-    batch(seed, step, size, role = 'batch') {
-      return records(Array.from({ length: size }, (_, j) => {
-        const place = step * size + j;
-        return order(seed, Math.floor(place / count), role)[place % count]!;
-      }));
-    },
-  };
+  return (seed, step, size, role) => Array.from({ length: size }, (_, j) => {
+    const place = step * size + j;
+    return order(seed, Math.floor(place / count), role)[place % count]!;
+  });
 }

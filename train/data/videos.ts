@@ -14,8 +14,8 @@ import { sizeLike, type Size } from '../../model/pipeline/size.ts';
 import { StreamingVAE } from '../../model/wan/vaestream.ts';
 import { writeWhole } from '../files.ts';
 import { isThere, ownerOf, releaseLock, takeLock } from '../lock.ts';
-import { Stream } from '../rng.ts';
 import { canonical, hashOf } from '../run.ts';
+import { inEpochs, type Batch, type Shards } from './shards.ts';
 
 /** A video that may become a record. */
 export interface VideoSource {
@@ -212,31 +212,25 @@ function readIndex(dir: string): Index {
   throw new Error(`[videos] ${path} is missing or no index of video shards: make the data first, or name the folder that holds it`);
 }
 
-/** One bucket's clips of a batch. */
-export interface VideoBatch {
-  /** [B, C, F, h, w], normalised. */
-  latent: HostTensor;
-  /** [B, text_len, dim], zero past each text. */
-  text: HostTensor;
-  /** Image-to-video: [B, C, F, h, w] of (first frame, zeros), and [B, I, clip_dim]. */
-  imageLatent?: HostTensor;
-  imageTokens?: HostTensor;
-  captions: string[];
-}
-
-export interface VideoShards {
-  readonly count: number;
-  /** What was left out, and why. */
+/** The records of one form, as training takes them. */
+export interface VideoShards extends Shards {
+  /** [C, F, h, w] of every latent. */
+  readonly latent: readonly number[];
+  /** Records of other forms, which are left aside. */
+  readonly others: number;
+  /** Videos that were left out, and why. */
   readonly refused: readonly Refused[];
-  /** Clips of one bucket, which comes as often as it has clips: a pure function of its arguments. */
-  batch(seed: number, step: number, size: number): VideoBatch;
 }
 
 /** A record's place: its file, and where it lies in it. */
 type Place = Shard['records'][number] & { path: string; from: number };
 
-/** Opens a folder whose shards are all made; records are read when they are asked for. @throws one line that names what is missing or was made of something else */
-export function openVideoShards(dir: string): VideoShards {
+/**
+ * Opens a folder whose shards are all made; records are read when they are asked for.
+ * @param latent the form to take, [C, F, h, w]; the commonest unless given
+ * @throws one line that names what is missing or was made of something else
+ */
+export function openVideoShards(dir: string, latent?: readonly number[]): VideoShards {
   const { made, shards, textLen } = readIndex(dir);
   const all = Array.from({ length: shards }, (_, s) => s);
   const missing = all.filter((s) => !existsSync(shardIndex(dir, s)));
@@ -247,28 +241,26 @@ export function openVideoShards(dir: string): VideoShards {
     let from = 0;
     return shard.records.map((r) => ({ ...r, path: shardData(dir, s), from: (from += r.bytes) - r.bytes }));
   });
-  if (!places.length) throw new Error(`[videos] ${dir} holds no record: all its videos were refused`);
-  const buckets = new Map<string, Place[]>();
-  for (const p of places) {
-    const key = canonical(p.latent);
-    if (!buckets.has(key)) buckets.set(key, []);
-    buckets.get(key)!.push(p);
-  }
+  const forms = new Map<string, Place[]>();
+  for (const p of places) forms.set(canonical(p.latent), [...(forms.get(canonical(p.latent)) ?? []), p]);
+  const commonest = [...forms.values()].sort((a, b) => b.length - a.length)[0];
+  const own = latent ? forms.get(canonical(latent)) : commonest;
+  if (!own) throw new Error(`[videos] ${dir} holds no record${latent ? ` of latents ${latent.join('x')}` : ': all its videos were left out'}`);
+  const records = (numbers: ArrayLike<number>): Batch => stackRecords(Array.from(numbers, (n) => own[n]!), textLen);
+  const choose = inEpochs(own.length);
   return {
-    count: places.length, refused: opened.flatMap((s) => s.refused),
-    batch(seed, step, size) {
-      const random = new Stream(seed, step, 'videos');
-      const bucket = buckets.get(canonical(places[random.int(places.length)]!.latent))!;
-      const chosen = Array.from({ length: size }, () => bucket[random.int(bucket.length)]!);
-      const found = chosen.map(readRecord);
-      const stack = (each: (r: Packing) => Packed | undefined): HostTensor | undefined => (each(found[0]!) ? stackPacked(found.map((r) => each(r)!)) : undefined);
-      const imageLatent = stack((r) => r.imageLatent);
-      const imageTokens = stack((r) => r.imageTokens);
-      return {
-        latent: stack((r) => r.latent)!, text: stackPacked(found.map(({ text }) => padded(text, textLen))),
-        ...(imageLatent && imageTokens && { imageLatent, imageTokens }), captions: chosen.map((p) => p.caption),
-      };
-    },
+    count: own.length, made, latent: own[0]!.latent, others: places.length - own.length, refused: opened.flatMap((s) => s.refused),
+    records, batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)),
+  };
+}
+
+function stackRecords(places: readonly Place[], textLen: number): Batch {
+  const found = places.map(readRecord);
+  const stack = (each: (r: Packing) => Packed | undefined): HostTensor | undefined => (each(found[0]!) ? stackPacked(found.map((r) => each(r)!)) : undefined);
+  const [imageLatent, imageTokens] = [stack((r) => r.imageLatent), stack((r) => r.imageTokens)];
+  return {
+    latent: stack((r) => r.latent)!, ...(imageLatent && { imageLatent }), captions: places.map((p) => p.caption), meta: [],
+    embedded: { text: stackPacked(found.map(({ text }) => padded(text, textLen))), lengths: found.map(({ text }) => text.shape[0]!), ...(imageTokens && { imageTokens }) },
   };
 }
 

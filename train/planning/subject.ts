@@ -45,22 +45,30 @@ function presetSubject(name: string, sets: readonly string[], size?: Partial<Siz
   return { ...p, config: ditConfigOf(p), vae: vaeConfigOf(p), head: headConfigOf(p), latent: latentShape(p), video: videoShape(p), encoders: false, preset: p };
 }
 
-/** The phases are those of the smallest preset at batch 1, with METHOD's numbers where they depend on the size; Wan runs in bf16. */
+/**
+ * How a Wan2.1 is trained: the phases are those of the smallest preset at batch 1, with METHOD's numbers where they depend on the size;
+ * Wan runs in bf16.
+ * @param latent [C,F,h,w]
+ */
+export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: readonly string[]): Settings {
+  const { ffn_parts } = inParts(dit, 1, numel(tokenGrid(dit, latent)), Infinity);
+  const { student, teacher, phase1, phase2 } = loadPreset('digits');
+  const adapters = { rank: 64, alpha: 64 }; // METHOD §1.11
+  return checkSettings(override({
+    stored: 'bf16', dit: { checkpoint: true, ffn_parts },
+    student: { ...student, ...adapters }, teacher: { ...teacher, batch: 1 },
+    phase1: { ...phase1, batch: 1, guidance: 5, fake: { ...phase1.fake, ...adapters } },
+    phase2: { ...phase2, batch: 1, taps: tapsOf(dit.num_layers), head: { ...phase2.head, dim: dit.dim, head_dim: 64 } },
+  }, sets));
+}
+
 function wanSubject(name: string, sets: readonly string[], { dit, width, height, frames }: Size & { dit: DiTConfig }): Subject {
   const [time, tall, wide] = vaeStride(WAN_VAE);
   const cell = tall * dit.patch_size[1];
   if (width % cell || height % cell) throw new Error(`[plan] --size must be multiples of ${cell}, got ${width}x${height}`);
   if ((frames - 1) % time) throw new Error(`[plan] --frames must be 1 + a multiple of ${time}, got ${frames}`);
   const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
-  const { ffn_parts } = inParts(dit, 1, numel(tokenGrid(dit, latent)), Infinity);
-  const { student, teacher, phase1, phase2 } = loadPreset('digits');
-  const adapters = { rank: 64, alpha: 64 }; // METHOD §1.11
-  const settings = checkSettings(override({
-    stored: 'bf16', dit: { checkpoint: true, ffn_parts },
-    student: { ...student, ...adapters }, teacher: { ...teacher, batch: 1 },
-    phase1: { ...phase1, batch: 1, guidance: 5, fake: { ...phase1.fake, ...adapters } },
-    phase2: { ...phase2, batch: 1, taps: tapsOf(dit.num_layers), head: { ...phase2.head, dim: dit.dim, head_dim: 64 } },
-  }, sets));
+  const settings = wanSettings(dit, latent, sets);
   const { kind, dim, head_dim } = settings.phase2.head;
   return {
     ...settings, name, config: { ...dit, ...settings.dit }, vae: WAN_VAE, latent, video: [WAN_VAE.channels, frames, height, width], encoders: true,

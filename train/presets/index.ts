@@ -4,7 +4,7 @@ import { EMOJI } from './emoji.ts';
 import type { z } from 'zod';
 import { presetSchema, settingsSchema, type Preset, type Settings } from './schema.ts';
 
-export type { Preset, Settings } from './schema.ts';
+export type { Course, Preset, Settings } from './schema.ts';
 const PRESETS: Record<string, Preset> = { ...DIGITS, ...EMOJI };
 export const presetNames = (): string[] => Object.keys(PRESETS);
 

@@ -46,6 +46,8 @@ export const presetSchema = z.strictObject({
     /** From text and first frame, or from text alone. */
     model_type: z.enum(['i2v', 't2v']).default('i2v'),
     dim: count, num_heads: count, ffn_dim: count, num_layers: count, patch_size: triple, freq_dim: count,
+    /** Width of the image tokens, where they come from an encoder instead of the frame's own patches. */
+    clip_dim: count.optional(),
     /** Recompute blocks in the backward pass: slower, smaller. */
     checkpoint: z.union([z.boolean(), z.literal('lean')]),
     /** Parts of the tokens that the feed-forward takes one after the other: smaller. */
@@ -116,6 +118,9 @@ export const presetSchema = z.strictObject({
 });
 
 export type Preset = z.infer<typeof presetSchema>;
+
+/** What is distilled: on a preset's own data, or on records of real videos that `data make` has made. */
+export type Course = Omit<Preset, 'data'> & { data: Preset['data'] | { set: 'videos'; width: number; height: number; frames: number } };
 
 /** How a network of any size is trained. */
 export const settingsSchema = presetSchema.pick({ stored: true, student: true, teacher: true, phase1: true, phase2: true })
