@@ -68,14 +68,16 @@ function print(name: string, { cost, roof, subject, target }: Answer): void {
   console.log(draw(['cause', 'of', 'memory'], [
     ...deviceBytes(stage).filter((h) => h.bytes).map((h) => [h.cause, h.what, gb(h.bytes)]), ...stage.host.map((h) => [h.cause, h.what, gb(h.bytes)]),
   ]));
-  console.log(draw(['program', 'calls', 'kernels', 'TFLOP', 'traffic', 'memory'], cost.stages.flatMap((s) => s.runs.map((r) =>
-    [r.name, String(r.calls), String(r.plan.kernels), (r.plan.flops / 1e12).toPrecision(4), gb(r.plan.traffic), gb(r.plan.bytes)]))));
+  console.log(draw(['program', 'calls', 'kernels', 'arithmetic', 'traffic', 'memory'], cost.stages.flatMap((s) => s.runs.map((r) =>
+    [r.name, String(r.calls), String(r.plan.kernels), flop(r.plan.flops), gb(r.plan.traffic), gb(r.plan.bytes)]))));
   const seconds = roof ? `; at least ${time(secondsAt(cost, (work) => leastMs(roof, work)))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s` : '';
-  console.log(`A ${cost.unit}: ${(flopsOf(cost) / 1e12).toPrecision(4)} TFLOP, ${gb(trafficOf(cost))} of traffic${seconds}. Largest tensors at the peak:`);
+  console.log(`A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${seconds}. Largest tensors at the peak:`);
   for (const { name: tensor, bytes } of largestTensors(cost)) console.log(`  ${gb(bytes).padStart(10)}  ${tensor}`);
   const largest = largestTensorOf(cost);
   if (largest > target.caps.maxBindingBytes) console.log(`One tensor of ${gb(largest)} is over the binding limit of ${gb(target.caps.maxBindingBytes)}: --set dit.ffn_parts=8, or a smaller size`);
 }
+
+const flop = (n: number): string => (n < 1e11 ? `${(n / 1e9).toPrecision(4)} GFLOP` : `${(n / 1e12).toPrecision(4)} TFLOP`);
 
 function time(seconds: number): string {
   if (seconds < 60) return `${seconds.toPrecision(3)} s`;
