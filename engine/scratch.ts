@@ -5,7 +5,8 @@ export class Scratch {
   generation = 0;
   private readonly allocate: (bytes: number) => GPUBuffer;
   private readonly release: (buffer: GPUBuffer) => void;
-  private buffers: GPUBuffer[] = [];
+  /** Missing where it has to be made anew, at its next use. */
+  private buffers: (GPUBuffer | undefined)[] = [];
   /** Bytes of each arena that a program asked for. */
   private readonly users = new Map<object, readonly number[]>();
 
@@ -16,32 +17,37 @@ export class Scratch {
 
   /** Bytes of each arena. */
   get sizes(): number[] {
-    return this.buffers.map((b) => b.size);
+    return this.buffers.map((b) => b?.size ?? 0);
   }
 
   arena(i: number): GPUBuffer {
-    return this.buffers[i]!;
+    return (this.buffers[i] ??= this.allocate(this.wanted[i]!));
   }
 
   enter(user: object, arenas: readonly number[]): void {
     this.users.set(user, arenas);
-    this.fit();
+    this.drop();
+    arenas.forEach((_, i) => this.arena(i));
   }
 
+  /** Allocates nothing: a lost device is left as well. */
   leave(user: object): void {
     this.users.delete(user);
-    this.fit();
+    this.drop();
   }
 
-  /** Makes every arena as large as the largest wish: the old one is given back first, its content is nobody's. */
-  private fit(): void {
-    const wanted = largestArenas([...this.users.values()]);
+  private get wanted(): number[] {
+    return largestArenas([...this.users.values()]);
+  }
+
+  /** Gives back what is not of the largest wish's size, before another is made: its content is nobody's. */
+  private drop(): void {
+    const { wanted } = this;
     const old = this.buffers;
-    if (wanted.length === old.length && wanted.every((bytes, i) => bytes === old[i]!.size)) return;
+    if (old.every((b, i) => !b || b.size === wanted[i])) return;
     this.generation++;
-    const fits = (i: number): boolean => wanted[i] === old[i]?.size;
-    old.forEach((b, i) => !fits(i) && this.release(b));
-    this.buffers = wanted.map((bytes, i) => (fits(i) ? old[i]! : this.allocate(bytes)));
+    this.buffers = old.map((b, i) => (b?.size === wanted[i] ? b : undefined)).slice(0, wanted.length);
+    for (const b of old) if (b && !this.buffers.includes(b)) this.release(b);
   }
 }
 
