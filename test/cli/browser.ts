@@ -1,11 +1,23 @@
 /** A real browser for tests: the headless Chromium of the optional package @sparticuz/chromium, driven over a pipe (DevTools protocol). */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
+import { brotliDecompressSync } from 'node:zlib';
 import type { Readable, Writable } from 'node:stream';
+import { untar } from '../../engine/software.ts';
 
 interface Reply { id?: number; method?: string; params?: { exceptionDetails?: { text: string; exception?: { description?: string } }; entry?: { level: string; text: string } }; result?: Record<string, unknown>; error?: { message: string } }
+
+/** Extracts the libraries of Amazon Linux that the package carries. */
+function packedLibraries(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'vpae-'));
+  const root = dirname(createRequire(import.meta.url).resolve('@sparticuz/chromium'));
+  const pack = ['.', '..', '../..', '../../..'].map((up) => join(root, up, 'bin/al2023.tar.br')).find(existsSync)!;
+  for (const { name, data } of untar(brotliDecompressSync(readFileSync(pack)))) writeFileSync(join(dir, basename(name)), data);
+  return dir;
+}
 
 export class Browser {
   /** What the page's scripts threw and what the console calls an error. */
@@ -23,17 +35,28 @@ export class Browser {
       rest = messages.pop()!;
       for (const m of messages) this.take(JSON.parse(m) as Reply);
     });
+    process.stdio[3]!.on('error', () => { /* told by its exit */ });
     process.on('exit', () => { for (const w of this.waiting.values()) w.failed(new Error('the browser has ended')); });
   }
 
-  /** Opens a page, or undefined where the optional package is not installed. */
+  /** Opens a page, or undefined where the optional package is not installed or does not run. */
   static async open(url: string, { width = 1280, height = 900 } = {}): Promise<Browser | undefined> {
     const found = await import('@sparticuz/chromium').catch(() => undefined);
     if (!found) return undefined;
     const { default: chromium } = found;
     const path = await chromium.executablePath();
+    // Its libraries are the system's, or else those that come in the package.
+    for (const libraries of [undefined, packedLibraries()]) {
+      const browser = await Browser.start(path, url, { width, height }, libraries).catch(() => undefined);
+      if (browser) return browser;
+    }
+    console.error('Chromium does not start here: what is tested in it is not tested');
+    return undefined;
+  }
+
+  private static async start(path: string, url: string, { width, height }: { width: number; height: number }, libraries: string | undefined): Promise<Browser> {
     const args = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--remote-debugging-pipe', `--user-data-dir=${mkdtempSync(join(tmpdir(), 'vpae-'))}`, `--window-size=${width},${height}`];
-    const env = { ...process.env, LANG: 'en_US.UTF-8', LC_ALL: 'en_US.UTF-8', FONTCONFIG_PATH: process.env['FONTCONFIG_PATH'] ?? join(tmpdir(), 'fonts') };
+    const env = { ...process.env, LANG: 'en_US.UTF-8', LC_ALL: 'en_US.UTF-8', FONTCONFIG_PATH: process.env['FONTCONFIG_PATH'] ?? join(tmpdir(), 'fonts'), ...(libraries && { LD_LIBRARY_PATH: libraries }) };
     const browser = new Browser(spawn(path, args, { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'], env }));
     const { targetId } = await browser.send('Target.createTarget', { url: 'about:blank' });
     const { sessionId } = await browser.send('Target.attachToTarget', { targetId, flatten: true });
