@@ -12,7 +12,7 @@ import { programOf, type Problem, type Seen } from './problems.ts';
 const MOST = 16; // configurations of a problem that are timed
 const FINALISTS = 3;
 const SAMPLES = 4;
-const GAIN = 1.05; // below it a winner may be noise
+const GAIN = 1.1; // below it a winner may be noise, or be lost again among a step's other kernels
 const OPEN_MS = 120_000;
 /** A trial that compiles and runs longer than this is no winner, whatever it reaches later. */
 const TRIAL_MS = 20_000;

@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert';
 import type { AdapterInfo } from '../../engine/adapter.ts';
 import { ownTable, tunedFile, tuningFor } from '../../engine/tuning.ts';
 import type { Caps } from '../../kernels/kernel.ts';
+import { BUNDLED } from '../../kernels/tuned.ts';
 import { planMatmul, type MatmulProblem } from '../../kernels/matmul/plan.ts';
 
 const cache = mkdtempSync(join(tmpdir(), 'vpae-tuned-'));
@@ -39,6 +40,14 @@ test('another driver, another tier, no file, a damaged file: no table', () => {
     write(text);
     assert.is(ownTable(info, caps), undefined, text);
   }
+});
+
+test('what ships serves where there is no own table, and is among the options', () => {
+  const software: AdapterInfo = { ...info, name: 'llvmpipe-llvm-15', vendor: 'mesa', kind: 'software' };
+  const scalar: Caps = { ...caps, tier: 'scalar', subgroup: 8 };
+  const gradient: MatmulProblem = { ...problem, M: 128, N: 128, K: 2048, transA: true };
+  assert.equal(planMatmul({ ...scalar, tuning: tuningFor(software, scalar)! }, gradient).config, BUNDLED[0]!.table.matmul!['1x128x128x2048 tn f32']);
+  assert.is(tuningFor(software, { ...scalar, subgroup: 4 }), undefined);
 });
 
 test.after(() => rmSync(cache, { recursive: true }));
