@@ -25,7 +25,7 @@ const options = {
   ...preset, ...json,
   shapes: { type: 'string', describe: `sizes for kernels and models, separated by commas: ${Object.keys(SHAPES).join(', ')}; all unless given` },
   budget: { type: 'number', default: 10, describe: 'seconds a case may take; what would take longer is named and left out' },
-  vs: { type: 'string', describe: `other engines on the same works, answers checked: ${peerNames().join(', ')}, separated by commas; every one that is installed when none is named` },
+  vs: { type: 'string', describe: `in place of the cases: ours and other engines on the same works, answers checked: ${peerNames().join(', ')}, separated by commas; every one that is installed when none is named` },
   save: { type: 'string', describe: 'write the results to this file' },
   against: { type: 'string', describe: 'a file of --save: show how much faster or slower each case has become' },
 } as const;
