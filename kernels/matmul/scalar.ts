@@ -38,12 +38,12 @@ export function scalarMain(plan: Plan, config: ScalarConfig): string {
   const text: string[] = [`
 let tile = wid.x + wid.y * nwg.x;
 if (tile >= p.tiles) { return; }
-let line = quotient(tile, p.tilesN);
-let slice = quotient(line, p.tilesM);
+let line = quotient(tile, p.tilesM);
+let slice = quotient(line, p.tilesN);
 let batch = quotient(slice, p.splits);
 let part = slice - batch * p.splits;
-let row = (line - slice * p.tilesM) * ${rows * workgroup[1]}u + lid.y * ${rows}u;
-let col = (tile - line * p.tilesN) * ${4 * cols * workgroup[0]}u + ${x} * ${4 * cols}u;
+let row = (tile - line * p.tilesM) * ${rows * workgroup[1]}u + lid.y * ${rows}u;
+let col = (line - slice * p.tilesN) * ${4 * cols * workgroup[0]}u + ${x} * ${4 * cols}u;
 let k1 = min(p.K, (part + 1u) * p.chunk);
 let baseA = batch * p.strideA;
 let baseB = batch * p.strideB;`];
