@@ -1,5 +1,6 @@
 /** The training floor as a library: presets, the data set, the commands' functions, and the losses under them. */
 export * from './ablate.ts';
+export { RULES, tell, Watch, type Alarm } from './alarms.ts';
 export { PAPER, ROWS, STAGES, type Order, type Row, type Stage } from './ablations.ts';
 export * from './ablationtable.ts';
 export { apt } from './baselines/apt.ts';
@@ -24,8 +25,13 @@ export * from './phases.ts';
 export * from './pipeline.ts';
 export * from './presets/index.ts';
 export * as priming from './priming.ts';
+export { recovering } from './recover.ts';
 export { key, Stream } from './rng.ts';
 export * from './sample.ts';
 export { compileStep, type Step } from './step.ts';
 export { teacherStep } from './teacher.ts';
 export { vaeLoss, vaeStep } from './vae.ts';
+export { groupScores, similarity } from './vbench/formulas.ts';
+export { measure, type Instruments, type Measured } from './vbench/measure.ts';
+export { openNetworks } from './vbench/networks.ts';
+export { PROXIES } from './vbench/proxies.ts';

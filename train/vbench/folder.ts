@@ -63,11 +63,25 @@ function clipOf({ width, height, frames }: Footage | (Frame & { frames: Uint8Arr
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 const flat = (rows: readonly (readonly number[])[]): Float32Array => Float32Array.from(rows.flat());
 
+/** Looks at a video once, however often it is asked: a network's look is what costs. */
+function remembering(eye: Eye): Eye {
+  const known = new WeakMap<Uint8Array, Promise<Feature[]>>(); // by the first frame
+  return {
+    ...eye,
+    see(frames, what) {
+      const first = frames[0]!.data;
+      const rows = known.get(first) ?? eye.see(frames, what);
+      known.set(first, rows);
+      return rows;
+    },
+  };
+}
+
 /** @param reference real videos to compare with; read once, after the others */
 export async function judgeFolder(takes: Takes, instruments: Instruments & { subject_consistency: Eye }, reference?: Takes): Promise<FolderReport> {
-  const eye = instruments.subject_consistency;
+  const eye = remembering(instruments.subject_consistency);
   const made = new Gathered();
-  const measured = await measure(made.of(takes, eye), instruments);
+  const measured = await measure(made.of(takes, eye), { ...instruments, subject_consistency: eye });
   if (!measured.videos) throw new Error('[eval] there is no video to judge');
   const dim = made.videos[0]!.length;
   const shortest = Math.min(...made.psnr.map((p) => p.length));
