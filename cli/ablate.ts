@@ -1,18 +1,18 @@
 /** `vpae ablate`: the paper's ablations and the baselines at equal budgets, as one table and one figure. */
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { ablate as train, type Ablate, type Result } from '../train/ablate.ts';
-import { PAPER, ROWS } from '../train/ablations.ts';
-import { COLUMNS, compare, tableOf, type Summary, type TableRow } from '../train/ablationtable.ts';
+import { ablate as train, type Ablate, type Result } from '../train/ablation/ablate.ts';
+import { PAPER, ROWS } from '../train/ablation/rows.ts';
+import { COLUMNS, compare, tableOf, type Summary, type TableRow } from '../train/ablation/table.ts';
 import { writeWhole } from '../train/files.ts';
-import { didYouMean, Interrupted, UsageError } from './errors.ts';
-import { CLASSIFIER, ownOr, willWrite } from './files.ts';
+import { didYouMean, Interrupted, UsageError } from './common/errors.ts';
+import { CLASSIFIER, ownOr, willWrite } from './common/files.ts';
 import { dotPlot } from './media/dotplot.ts';
-import { bundle, count, preset, presetOf, run, type Args } from './options.ts';
-import { jobName, meter, type Meter } from './progress.ts';
-import { session } from './session.ts';
-import { makeShards } from './shards.ts';
-import { draw } from './table.ts';
+import { bundle, count, preset, presetOf, run, type Args } from './common/options.ts';
+import { jobName, meter, type Meter } from './common/progress.ts';
+import { session } from './common/session.ts';
+import { makeShards } from './common/shards.ts';
+import { draw } from './common/table.ts';
 
 const options = {
   ...preset, ...run('runs/digits'), ...bundle,

@@ -15,10 +15,10 @@ import { heading, number, table, type Report, type Result, type Skipped } from '
 import { leastMs, roofline, type Roofline } from './bench/roofline.ts';
 import { SHAPES } from './bench/shapes.ts';
 import { COLD_TARGET, sideBySide, verdicts, verdictTable } from './bench/targets.ts';
-import { didYouMean, UsageError } from './errors.ts';
-import { willWrite } from './files.ts';
-import { json, preset, presetOf, type Args } from './options.ts';
-import { session } from './session.ts';
+import { didYouMean, UsageError } from './common/errors.ts';
+import { willWrite } from './common/files.ts';
+import { json, preset, presetOf, type Args } from './common/options.ts';
+import { session } from './common/session.ts';
 
 const PARTS = ['kernels', 'models', 'steps', 'load', 'cold', 'all'] as const;
 const options = {

@@ -4,14 +4,14 @@ import type { CommandModule } from 'yargs';
 import { emojiFolder, PACKS } from '../train/data/emoji.ts';
 import { clipsOf } from '../train/data/sets.ts';
 import { videoShape } from '../train/conditions.ts';
-import { ownOr, willWrite } from './files.ts';
+import { ownOr, willWrite } from './common/files.ts';
 import { writeSheet } from './media/sheet.ts';
-import { bundle, count, preset, presetOf, run, seed, type Args } from './options.ts';
-import { session, untilInterrupted } from './session.ts';
+import { bundle, count, preset, presetOf, run, seed, type Args } from './common/options.ts';
+import { session, untilInterrupted } from './common/session.ts';
 import { fetchEmoji } from './data/fetchemoji.ts';
-import { UsageError } from './errors.ts';
-import { makeShards } from './shards.ts';
-import { makeVideos, videoOptions } from './videodata.ts';
+import { UsageError } from './common/errors.ts';
+import { makeShards } from './common/shards.ts';
+import { makeVideos, videoOptions } from './data/videos.ts';
 
 const options = {
   ...preset, ...seed, ...run('runs/digits'), ...bundle, ...videoOptions,

@@ -16,14 +16,14 @@ import type { HostParams } from '../model/params.ts';
 import { clipsThatFit, trainingTime, type Speeds } from './demo/budget.ts';
 import { trainPhase } from './demo/phase.ts';
 import { origins, writeOutcome, type Outcome, type Shown } from './demo/report.ts';
-import { UsageError } from './errors.ts';
-import { CLASSIFIER, loadNet, modelFile, willWrite } from './files.ts';
+import { UsageError } from './common/errors.ts';
+import { CLASSIFIER, loadNet, modelFile, willWrite } from './common/files.ts';
 import type { Video } from './media/picture.ts';
-import { bundle, type Args } from './options.ts';
-import { duration, meter } from './progress.ts';
-import { session, type Session } from './session.ts';
-import { makeShards } from './shards.ts';
-import { cells, COLUMNS, draw, NOTE, type Row } from './table.ts';
+import { bundle, type Args } from './common/options.ts';
+import { duration, meter } from './common/progress.ts';
+import { session, type Session } from './common/session.ts';
+import { makeShards } from './common/shards.ts';
+import { cells, COLUMNS, draw, NOTE, type Row } from './common/table.ts';
 
 const options = {
   ...bundle,

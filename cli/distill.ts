@@ -4,14 +4,14 @@ import type { CommandModule } from 'yargs';
 import { distill as distillTeacher } from '../train/pipeline.ts';
 import { openCheckpoint } from '../model/files/checkpoint.ts';
 import { openVideoShards } from '../train/data/videos.ts';
-import { courseOf, distillVideos } from '../train/videodistill.ts';
-import { Interrupted, UsageError } from './errors.ts';
-import { CLASSIFIER, ownOr, willWrite } from './files.ts';
+import { courseOf, distillVideos } from '../train/videos/distill.ts';
+import { Interrupted, UsageError } from './common/errors.ts';
+import { CLASSIFIER, ownOr, willWrite } from './common/files.ts';
 import { drawSamples } from './media/animation.ts';
-import { bundle, preset, presetOf, run, seed, type Args } from './options.ts';
-import { jobMeter, jobName } from './progress.ts';
-import { session } from './session.ts';
-import { makeShards } from './shards.ts';
+import { bundle, preset, presetOf, run, seed, type Args } from './common/options.ts';
+import { jobMeter, jobName } from './common/progress.ts';
+import { session } from './common/session.ts';
+import { makeShards } from './common/shards.ts';
 
 const options = {
   ...preset, ...seed, ...run('runs/digits'), ...bundle,

@@ -3,7 +3,7 @@ import type { CommandModule } from 'yargs';
 import { evaluateFolder } from './eval/folder.ts';
 import { evaluateModels } from './eval/models.ts';
 import { writeSuite } from './eval/suite.ts';
-import { count, json, model, type Args } from './options.ts';
+import { count, json, model, type Args } from './common/options.ts';
 
 const options = {
   ...model, ...json,

@@ -14,11 +14,11 @@ import type { Weights } from '../model/files/weights.ts';
 import { ditShapes } from '../model/wan/dit.ts';
 import { vaeShapes } from '../model/wan/vae.ts';
 import { writeError } from '../train/files.ts';
-import { UsageError } from './errors.ts';
-import { willWrite } from './files.ts';
-import { readLora } from './lora.ts';
-import { count } from './options.ts';
-import { bytes, meter } from './progress.ts';
+import { UsageError } from './common/errors.ts';
+import { willWrite } from './common/files.ts';
+import { readLora } from './common/lora.ts';
+import { count } from './common/options.ts';
+import { bytes, meter } from './common/progress.ts';
 
 const NAMES = ['wan', 'comfyui', 'diffusers', 'kohya'] as const;
 interface ExportArgs { model: string; out: string; dtype: 'f16' | 'bf16' | 'f32'; names: typeof NAMES[number]; lora: string[]; base: string | undefined; rank: number }

@@ -2,7 +2,7 @@
 import process from 'node:process';
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
-import { didYouMean, EXIT_DOC, report, UsageError } from './errors.ts';
+import { didYouMean, EXIT_DOC, report, UsageError } from './common/errors.ts';
 
 const FILES = ['demo', 'data', 'train', 'distill', 'watch', 'sample', 'eval', 'ablate', 'plan', 'bench', 'tune', 'export', 'doctor'];
 

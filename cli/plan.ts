@@ -5,10 +5,10 @@ import { findFit, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import { subjectOf, type Size, type Subject } from '../train/planning/subject.ts';
 import { WAN } from '../model/wan/released.ts';
-import { json, memoryBytes, preset, presetOf, type Args } from './options.ts';
+import { json, memoryBytes, preset, presetOf, type Args } from './common/options.ts';
 import { bandwidth, leastMs, roofline, type Roofline } from './bench/roofline.ts';
-import { session } from './session.ts';
-import { draw } from './table.ts';
+import { session } from './common/session.ts';
+import { draw } from './common/table.ts';
 
 const options = {
   ...preset, ...json,

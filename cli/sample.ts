@@ -4,14 +4,14 @@ import { generate, type Job } from '../model/pipeline/generate.ts';
 import { checkClip, parseSize, type Size } from '../model/pipeline/size.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { type SolverKind } from '../model/schedulers/index.ts';
-import { willWrite } from './files.ts';
+import { willWrite } from './common/files.ts';
 import { sinkFor } from './media/sink.ts';
-import { count, memoryBytes, model, type Args } from './options.ts';
-import { stageMeter } from './progress.ts';
-import { wantedClips } from './samplejobs.ts';
-import { openSource, type Source } from './samplemodel.ts';
-import { session } from './session.ts';
-import { UsageError } from './errors.ts';
+import { count, memoryBytes, model, type Args } from './common/options.ts';
+import { stageMeter } from './common/progress.ts';
+import { wantedClips } from './sample/jobs.ts';
+import { openSource, type Source } from './sample/wan.ts';
+import { session } from './common/session.ts';
+import { UsageError } from './common/errors.ts';
 
 /** Other names are those of Wan's generate script and of Diffusers' pipelines. */
 const options = {

@@ -10,10 +10,10 @@ import { writeWhole } from '../train/files.ts';
 import { costOf, JOBS } from '../train/planning/jobs.ts';
 import { subjectOf } from '../train/planning/subject.ts';
 import { number } from './bench/report.ts';
-import { UsageError } from './errors.ts';
-import { json, preset, presetOf, type Args } from './options.ts';
-import { session } from './session.ts';
-import { draw } from './table.ts';
+import { UsageError } from './common/errors.ts';
+import { json, preset, presetOf, type Args } from './common/options.ts';
+import { session } from './common/session.ts';
+import { draw } from './common/table.ts';
 import { programOf, recorder, type Seen } from './tune/problems.ts';
 import { Bench, search, type Found } from './tune/search.ts';
 

@@ -1,7 +1,7 @@
 /** `vpae watch`: a run's curves, alarms and pictures on a page of this machine, while it trains or afterwards. */
 import process from 'node:process';
 import type { CommandModule } from 'yargs';
-import { count } from './options.ts';
+import { count } from './common/options.ts';
 import { serve } from './watch/server.ts';
 
 interface WatchArgs { run: string; port: number }

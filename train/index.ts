@@ -1,8 +1,8 @@
 /** The training floor as a library: presets, the data set, the commands' functions, and the losses under them. */
-export * from './ablate.ts';
+export * from './ablation/ablate.ts';
 export { RULES, tell, Watch, type Alarm } from './alarms.ts';
-export { PAPER, ROWS, STAGES, type Order, type Row, type Stage } from './ablations.ts';
-export * from './ablationtable.ts';
+export { PAPER, ROWS, STAGES, type Order, type Row, type Stage } from './ablation/rows.ts';
+export * from './ablation/table.ts';
 export { apt } from './baselines/apt.ts';
 export { consistencyJob } from './baselines/consistency.ts';
 export { dmd2Job } from './baselines/dmd2.ts';

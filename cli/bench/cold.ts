@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Child } from '../child.ts';
+import { Child } from '../common/child.ts';
 import type { Times } from './clock.ts';
 
 const LIMIT_MS = 300_000;

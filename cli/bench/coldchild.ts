@@ -3,8 +3,8 @@ import { open } from '../../engine/device.ts';
 import { toDevice, type State } from '../../train/checkpoint.ts';
 import { teacherJob } from '../../train/jobs.ts';
 import { loadPreset } from '../../train/presets/index.ts';
-import { serve } from '../child.ts';
-import { noiseShards } from '../steps.ts';
+import { serve } from '../common/child.ts';
+import { noiseShards } from '../common/steps.ts';
 import { time } from './clock.ts';
 
 serve(async () => {

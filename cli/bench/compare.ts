@@ -2,7 +2,7 @@
  * The same works by every engine, each in a child process of its own: answers checked against float64, then timed by turns, a
  * sample each, so that what disturbs the machine disturbs all alike.
  */
-import { Child } from '../child.ts';
+import { Child } from '../common/child.ts';
 import { effort, summary, type Sample, type Times } from './clock.ts';
 import type { Opened, Question } from './peers/child.ts';
 import { entriesOf, missing, type EngineName } from './peers/roster.ts';

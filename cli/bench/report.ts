@@ -1,6 +1,6 @@
 /** What `bench` found, as a table for people and as plain data for scripts and later comparisons. */
 import type { AdapterInfo } from '../../engine/adapter.ts';
-import { draw } from '../table.ts';
+import { draw } from '../common/table.ts';
 import type { Times } from './clock.ts';
 import type { Comparison } from './compare.ts';
 import type { Verdict } from './targets.ts';

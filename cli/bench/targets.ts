@@ -1,5 +1,5 @@
 /** What a comparison says: the engines side by side, and our ratios beside what we aim at on a software adapter. */
-import { draw } from '../table.ts';
+import { draw } from '../common/table.ts';
 import { clockOf, type Clock } from './clock.ts';
 import type { Comparison, Contender } from './compare.ts';
 import { number, type Report } from './report.ts';

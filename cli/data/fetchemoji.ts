@@ -9,7 +9,7 @@ import sharp from 'sharp';
 import { untar } from '../../engine/software.ts';
 import { emojiFiles, emojiFolder, STORED, type EmojiEntry } from '../../train/data/emoji.ts';
 import { writeWhole } from '../../train/files.ts';
-import { meter } from '../progress.ts';
+import { meter } from '../common/progress.ts';
 
 /** npm's own hashes of the packages as they were when this was written. */
 const ANIMATIONS = [

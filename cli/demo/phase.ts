@@ -5,7 +5,7 @@ import { freeTree, toDevice, toHost, type State } from '../../train/checkpoint.t
 import type { Judge } from '../../train/eval.ts';
 import type { StudentJob } from '../../train/jobs.ts';
 import { studentSampler, type Sampler } from '../../train/sample.ts';
-import { jobMeter } from '../progress.ts';
+import { jobMeter } from '../common/progress.ts';
 import { stepsThatFit } from './budget.ts';
 
 export interface Phase {

@@ -10,8 +10,8 @@ import { writeGrid } from '../media/animation.ts';
 import type { Video } from '../media/picture.ts';
 import { writeReport } from '../media/report.ts';
 import { writeSheet } from '../media/sheet.ts';
-import { duration } from '../progress.ts';
-import { cells, COLUMNS, NOTE, type Row } from '../table.ts';
+import { duration } from '../common/progress.ts';
+import { cells, COLUMNS, NOTE, type Row } from '../common/table.ts';
 import type { Trained } from './phase.ts';
 
 /** One sampler's clips, in the order of the conditions. */

@@ -4,9 +4,9 @@ import { openNetworks, type NetworkFiles } from '../../train/vbench/networks.ts'
 import { PROXIES } from '../../train/vbench/proxies.ts';
 import type { Eye, Instruments } from '../../train/vbench/measure.ts';
 import { findVideos, readTakes } from '../media/read.ts';
-import { meter } from '../progress.ts';
-import { session } from '../session.ts';
-import { draw } from '../table.ts';
+import { meter } from '../common/progress.ts';
+import { session } from '../common/session.ts';
+import { draw } from '../common/table.ts';
 import { vbenchTable } from './vbench.ts';
 
 export interface FolderArgs extends NetworkFiles { folder: string; images?: string | undefined; reference?: string | undefined; json: boolean }

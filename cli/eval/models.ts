@@ -10,10 +10,10 @@ import { videoShape } from '../../train/conditions.ts';
 import { clipTakes, type Conditions } from '../../train/vbench/clips.ts';
 import { measure, type Instruments, type Measured } from '../../train/vbench/measure.ts';
 import { digitProxies, PROXIES } from '../../train/vbench/proxies.ts';
-import { CLASSIFIER, loadNet, modelFile } from '../files.ts';
-import { meter } from '../progress.ts';
-import { session } from '../session.ts';
-import { byFrame, cells, COLUMNS, draw, NOTE, type Row } from '../table.ts';
+import { CLASSIFIER, loadNet, modelFile } from '../common/files.ts';
+import { meter } from '../common/progress.ts';
+import { session } from '../common/session.ts';
+import { byFrame, cells, COLUMNS, draw, NOTE, type Row } from '../common/table.ts';
 import { writeLayout } from './layout.ts';
 import { vbenchTable } from './vbench.ts';
 

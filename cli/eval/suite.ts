@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join, relative, dirname, resolve } from 'node:path';
 import { writeWhole } from '../../train/files.ts';
-import { UsageError } from '../errors.ts';
+import { UsageError } from '../common/errors.ts';
 
 /** Clips a pair. */
 const TAKES = 5;

@@ -1,6 +1,6 @@
 /** VBench's dimensions as a table: a column each for what was judged. A proxy is named as one wherever its number stands. */
 import type { Measured } from '../../train/vbench/measure.ts';
-import { draw } from '../table.ts';
+import { draw } from '../common/table.ts';
 
 const percent = (x: number | undefined): string => (x === undefined ? '–' : (100 * x).toFixed(2));
 

@@ -2,7 +2,7 @@
 import type { HostTensor } from '../../engine/tree.ts';
 import type { ClipShape } from '../../train/metrics/frames.ts';
 import { writeWhole } from '../../train/files.ts';
-import { UsageError } from '../errors.ts';
+import { UsageError } from '../common/errors.ts';
 import { movieMaker, type MovieShape } from './movie.ts';
 import { Picture } from './picture.ts';
 

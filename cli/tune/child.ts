@@ -9,8 +9,8 @@ import { numel } from '../../kernels/kernel.ts';
 import { toF16 } from '../../model/halves.ts';
 import { sample, type Sample } from '../bench/clock.ts';
 import { errorOf } from '../bench/works.ts';
-import { serve } from '../child.ts';
-import { noise } from '../steps.ts';
+import { serve } from '../common/child.ts';
+import { noise } from '../common/steps.ts';
 import { insisting, programOf, type Input, type Seen } from './problems.ts';
 
 export type Question = { problem: Pick<Seen, 'family' | 'shape' | 'problem' | 'rule'>; exact: boolean } | { config: object; samples: number };

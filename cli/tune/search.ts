@@ -5,7 +5,7 @@ import { matmulCost } from '../../kernels/matmul/cost.ts';
 import type { MatmulConfig, MatmulProblem } from '../../kernels/matmul/plan.ts';
 import { sameConfig } from '../../kernels/tuning.ts';
 import { clockOf, type Sample } from '../bench/clock.ts';
-import { Child } from '../child.ts';
+import { Child } from '../common/child.ts';
 import type { Question, Trial } from './child.ts';
 import { programOf, type Problem, type Seen } from './problems.ts';
 

@@ -1,7 +1,7 @@
 /** Children that crash, hang, leave or throw are told in one line, and never take the parent with them. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Child } from '../../cli/child.ts';
+import { Child } from '../../cli/common/child.ts';
 
 const start = () => new Child(new URL('./childish.ts', import.meta.url));
 

@@ -1,6 +1,6 @@
 /** The child of child.test.ts. */
 import process from 'node:process';
-import { serve } from '../../cli/child.ts';
+import { serve } from '../../cli/common/child.ts';
 
 serve(async (question: { do: string; numbers?: Float32Array }) => {
   if (question.do === 'crash') process.abort();

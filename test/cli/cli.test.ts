@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { oneLine, didYouMean } from '../../cli/errors.ts';
+import { oneLine, didYouMean } from '../../cli/common/errors.ts';
 import { host } from '../../engine/tree.ts';
 import { loadDiT, saveModel } from '../../train/models.ts';
 import { writeBundle } from './bundle.ts';

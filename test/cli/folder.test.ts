@@ -5,7 +5,7 @@ import { delimiter, join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { writeSuite } from '../../cli/eval/suite.ts';
-import { readPrompts } from '../../cli/samplejobs.ts';
+import { readPrompts } from '../../cli/sample/jobs.ts';
 import { animate } from '../../cli/media/animation.ts';
 import { findVideos, readTakes, readVideo } from '../../cli/media/read.ts';
 import { Picture } from '../../cli/media/picture.ts';

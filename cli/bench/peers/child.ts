@@ -1,7 +1,7 @@
 /** The child in which one engine runs one work: it opens, answers, and is then timed a sample at a time. */
 import process from 'node:process';
 import { waiting } from '../../../engine/host.ts';
-import { serve } from '../../child.ts';
+import { serve } from '../../common/child.ts';
 import { sample, type Sample, type Timed } from '../clock.ts';
 import { TRAIN_STEPS, workOf, type WorkName } from '../works.ts';
 import { peer as gpujs } from './gpujs.ts';

@@ -1,5 +1,5 @@
 /** Ablation results as numbers a person can judge: mean and spread over seeds, and whether rows stand in the paper's order. */
-import type { Order, Row } from './ablations.ts';
+import type { Order, Row } from './rows.ts';
 import type { Judged, Result } from './ablate.ts';
 
 /** Over the seeds of a row; `spread` is the sample standard deviation, which one seed does not have. */

@@ -2,18 +2,18 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import sharp from 'sharp';
-import { host, type HostTensor } from '../engine/tree.ts';
-import { openCheckpoint } from '../model/files/checkpoint.ts';
-import { checkClip, parseSize, type Size } from '../model/pipeline/size.ts';
-import { WAN_FPS, WAN_FRAMES, wanModel } from '../model/pipeline/wan.ts';
-import { makeVideoShards, type Refused, type VideoSource } from '../train/data/videos.ts';
-import { hashOf } from '../train/run.ts';
-import type { Footage } from '../train/vbench/footage.ts';
-import { willWrite } from './files.ts';
-import { findVideos, isFilm, readFilm, readVideo } from './media/read.ts';
-import { count, type Args } from './options.ts';
-import { stageMeter } from './progress.ts';
-import { session } from './session.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
+import { openCheckpoint } from '../../model/files/checkpoint.ts';
+import { checkClip, parseSize, type Size } from '../../model/pipeline/size.ts';
+import { WAN_FPS, WAN_FRAMES, wanModel } from '../../model/pipeline/wan.ts';
+import { makeVideoShards, type Refused, type VideoSource } from '../../train/data/videos.ts';
+import { hashOf } from '../../train/run.ts';
+import type { Footage } from '../../train/vbench/footage.ts';
+import { willWrite } from '../common/files.ts';
+import { findVideos, isFilm, readFilm, readVideo } from '../media/read.ts';
+import { count, type Args } from '../common/options.ts';
+import { stageMeter } from '../common/progress.ts';
+import { session } from '../common/session.ts';
 
 export const videoOptions = {
   model: { type: 'string', alias: 'ckpt_dir', describe: 'make, of videos: a Wan2.1 folder as downloaded' },

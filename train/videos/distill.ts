@@ -3,21 +3,21 @@
  * end of each phase is kept.
  */
 import { join } from 'node:path';
-import { vaeStride } from '../model/config.ts';
-import type { Checkpoint } from '../model/files/checkpoint.ts';
-import { saveLora } from '../model/files/lora.ts';
-import { saveTensors } from '../model/files/safetensors.ts';
-import type { HostParams } from '../model/params.ts';
-import { freeTree, toHost } from './checkpoint.ts';
-import { ditConfigOf } from './conditions.ts';
-import type { VideoShards } from './data/videos.ts';
-import { writeError } from './files.ts';
-import type { StudentJob } from './jobs.ts';
-import { equilibriumJob, primingJob } from './phases.ts';
-import { run, type Trained, type Work } from './pipeline.ts';
-import { wanSettings } from './planning/subject.ts';
-import { loadPreset, type Course } from './presets/index.ts';
-import { canonical, hashOf } from './run.ts';
+import { vaeStride } from '../../model/config.ts';
+import type { Checkpoint } from '../../model/files/checkpoint.ts';
+import { saveLora } from '../../model/files/lora.ts';
+import { saveTensors } from '../../model/files/safetensors.ts';
+import type { HostParams } from '../../model/params.ts';
+import { freeTree, toHost } from '../checkpoint.ts';
+import { ditConfigOf } from '../conditions.ts';
+import type { VideoShards } from '../data/videos.ts';
+import { writeError } from '../files.ts';
+import type { StudentJob } from '../jobs.ts';
+import { equilibriumJob, primingJob } from '../phases.ts';
+import { run, type Trained, type Work } from '../pipeline.ts';
+import { wanSettings } from '../planning/subject.ts';
+import { loadPreset, type Course } from '../presets/index.ts';
+import { canonical, hashOf } from '../run.ts';
 
 /** How a checkpoint is distilled on latents of one form. @param sets overrides such as `student.mode=lora` */
 export function courseOf({ dit: { config }, vae: { config: vae }, path }: Checkpoint, latent: readonly number[], sets: readonly string[], seed?: number): Course {

@@ -3,17 +3,17 @@
  *
  * Every row has the same generator updates in all: two jobs get half each. Rows that begin alike share what they begin with.
  */
-import type { Device } from '../engine/device.ts';
-import type { HostParams } from '../model/params.ts';
-import { apt } from './baselines/apt.ts';
-import { consistencyJob } from './baselines/consistency.ts';
-import { dmd2Job } from './baselines/dmd2.ts';
-import { ditConfigOf } from './conditions.ts';
-import type { Shards } from './data/shards.ts';
-import type { StudentJob } from './jobs.ts';
-import { ownFrom } from './networks.ts';
-import { equilibriumJob, primingJob } from './phases.ts';
-import type { Preset } from './presets/index.ts';
+import type { Device } from '../../engine/device.ts';
+import type { HostParams } from '../../model/params.ts';
+import { apt } from '../baselines/apt.ts';
+import { consistencyJob } from '../baselines/consistency.ts';
+import { dmd2Job } from '../baselines/dmd2.ts';
+import { ditConfigOf } from '../conditions.ts';
+import type { Shards } from '../data/shards.ts';
+import type { StudentJob } from '../jobs.ts';
+import { ownFrom } from '../networks.ts';
+import { equilibriumJob, primingJob } from '../phases.ts';
+import type { Preset } from '../presets/index.ts';
 
 export interface Stage {
   /** Gives the job this many generator updates. */

@@ -8,25 +8,25 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { NDArray } from '../engine/ndarray.ts';
-import { saveTensors } from '../model/files/safetensors.ts';
-import type { DiTConfig } from '../model/config.ts';
-import type { HostParams } from '../model/params.ts';
-import { STAGES, type Row } from './ablations.ts';
-import { dropCheckpoints, freeTree, toDevice, toHost } from './checkpoint.ts';
-import { ditConfigOf } from './conditions.ts';
-import type { Shards } from './data/shards.ts';
-import { Judge } from './eval.ts';
-import { writeWhole } from './files.ts';
-import { Diverged, readAverage, readBest, type Progress } from './loop.ts';
-import { loadClassifier } from './metrics/classifier.ts';
-import type { Evaluation } from './metrics/evaluate.ts';
-import { checkFit, checkPair, loadDiT, loadVAE, type Model } from './models.ts';
-import { wholeOf } from './networks.ts';
-import { judged, precompute, run, type Work } from './pipeline.ts';
-import { checkPreset, type Preset } from './presets/index.ts';
-import { hashOf } from './run.ts';
-import { Codec, Sampler, studentSampler } from './sample.ts';
+import type { NDArray } from '../../engine/ndarray.ts';
+import { saveTensors } from '../../model/files/safetensors.ts';
+import type { DiTConfig } from '../../model/config.ts';
+import type { HostParams } from '../../model/params.ts';
+import { STAGES, type Row } from './rows.ts';
+import { dropCheckpoints, freeTree, toDevice, toHost } from '../checkpoint.ts';
+import { ditConfigOf } from '../conditions.ts';
+import type { Shards } from '../data/shards.ts';
+import { Judge } from '../eval.ts';
+import { writeWhole } from '../files.ts';
+import { Diverged, readAverage, readBest, type Progress } from '../loop.ts';
+import { loadClassifier } from '../metrics/classifier.ts';
+import type { Evaluation } from '../metrics/evaluate.ts';
+import { checkFit, checkPair, loadDiT, loadVAE, type Model } from '../models.ts';
+import { wholeOf } from '../networks.ts';
+import { judged, precompute, run, type Work } from '../pipeline.ts';
+import { checkPreset, type Preset } from '../presets/index.ts';
+import { hashOf } from '../run.ts';
+import { Codec, Sampler, studentSampler } from '../sample.ts';
 
 export interface Ablate extends Work {
   vae: string;

@@ -1,6 +1,6 @@
 /** The table of samplers: what each costs and what its clips are worth. */
 import Table from 'cli-table3';
-import type { Evaluation } from '../train/metrics/evaluate.ts';
+import type { Evaluation } from '../../train/metrics/evaluate.ts';
 
 /** One sampler on the conditions; the real clips cost nothing and have neither. */
 export interface Row { name: string; evaluations?: number; secondsPerClip?: number; evaluation: Evaluation }

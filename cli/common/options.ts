@@ -1,6 +1,6 @@
 /** Options that several commands share, and what they mean once parsed. */
 import type { InferredOptionTypes, Options } from 'yargs';
-import { loadPreset, presetNames, type Preset } from '../train/presets/index.ts';
+import { loadPreset, presetNames, type Preset } from '../../train/presets/index.ts';
 import { didYouMean } from './errors.ts';
 import { BUNDLE } from './files.ts';
 

@@ -1,6 +1,6 @@
 /** `--lora` as several commands understand it. */
-import type { Shapes } from '../model/files/load.ts';
-import { loadLora, type Lora } from '../model/files/lora.ts';
+import type { Shapes } from '../../model/files/load.ts';
+import { loadLora, type Lora } from '../../model/files/lora.ts';
 
 /** `file.safetensors` or `file.safetensors:0.8`. */
 export async function readLora(asked: string, shapes: Shapes): Promise<Lora> {

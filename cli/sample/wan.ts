@@ -2,27 +2,27 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import type { HostTensor } from '../engine/tree.ts';
-import { host } from '../engine/tree.ts';
-import { openCheckpoint } from '../model/files/checkpoint.ts';
-import type { Lora } from '../model/files/lora.ts';
-import type { WeightType } from '../model/files/upload.ts';
-import type { Sampling } from '../model/pipeline/diffuse.ts';
-import type { VideoModel } from '../model/pipeline/generate.ts';
-import { sizeLike, type Size } from '../model/pipeline/size.ts';
-import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../model/pipeline/wan.ts';
-import { tokenize, VOCABULARY } from '../model/text.ts';
-import { languageOf, videoShape } from '../train/conditions.ts';
-import { conditions } from '../train/data/digits.ts';
-import { digitsOf } from '../train/data/sets.ts';
-import { frameOf } from '../train/metrics/frames.ts';
-import type { Preset } from '../train/presets/index.ts';
-import { studentSampler } from '../train/sample.ts';
-import { openTrained } from '../train/videomodel.ts';
-import { didYouMean, UsageError } from './errors.ts';
-import { modelFile } from './files.ts';
-import { readLora } from './lora.ts';
-import type { Wanted } from './samplejobs.ts';
+import type { HostTensor } from '../../engine/tree.ts';
+import { host } from '../../engine/tree.ts';
+import { openCheckpoint } from '../../model/files/checkpoint.ts';
+import type { Lora } from '../../model/files/lora.ts';
+import type { WeightType } from '../../model/files/upload.ts';
+import type { Sampling } from '../../model/pipeline/diffuse.ts';
+import type { VideoModel } from '../../model/pipeline/generate.ts';
+import { sizeLike, type Size } from '../../model/pipeline/size.ts';
+import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../../model/pipeline/wan.ts';
+import { tokenize, VOCABULARY } from '../../model/text.ts';
+import { languageOf, videoShape } from '../../train/conditions.ts';
+import { conditions } from '../../train/data/digits.ts';
+import { digitsOf } from '../../train/data/sets.ts';
+import { frameOf } from '../../train/metrics/frames.ts';
+import type { Preset } from '../../train/presets/index.ts';
+import { studentSampler } from '../../train/sample.ts';
+import { openTrained } from '../../train/videos/model.ts';
+import { didYouMean, UsageError } from '../common/errors.ts';
+import { modelFile } from '../common/files.ts';
+import { readLora } from '../common/lora.ts';
+import type { Wanted } from './jobs.ts';
 
 /** A model with what is usual for it. */
 export interface Source {

@@ -2,9 +2,9 @@
 import { accessSync, constants, existsSync, mkdirSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { DiTConfig } from '../model/config.ts';
-import { writeError } from '../train/files.ts';
-import { loadDiT, type Model } from '../train/models.ts';
+import type { DiTConfig } from '../../model/config.ts';
+import { writeError } from '../../train/files.ts';
+import { loadDiT, type Model } from '../../train/models.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 

@@ -1,7 +1,7 @@
 /** What `vpae sample` is to make: one prompt, some seeds of it, or a file of prompts, and where each clip goes. */
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
-import { UsageError } from './errors.ts';
+import { UsageError } from '../common/errors.ts';
 
 export interface Wanted {
   prompt: string;
