@@ -8,6 +8,13 @@
  */
 import { range, XYZW, type Plan, type ScalarConfig } from './plan.ts';
 
+/** names[n] as an expression; `bit` is half their number, a power of two. */
+function chosen(names: readonly string[], bit: number): string {
+  if (names.length === 1) return names[0]!;
+  const [low, high] = [names.slice(0, bit), names.slice(bit)].map((half) => chosen(half, bit / 2));
+  return `select(${low}, ${high}, (n & ${bit}u) != 0u)`;
+}
+
 /** Strides and indices count vec4 when `plan.vec`, else elements. */
 export function scalarMain(plan: Plan, config: ScalarConfig): string {
   const { vec, read } = plan;
@@ -86,13 +93,15 @@ var atA${j} = baseA + part * p.chunk * p.ldA + min(ia${j}, p.M / ${u}u - 1u);`
   }
   text.push('}');
 
-  // One store in the text, whatever the epilogue loads.
+  // One store in the text, whatever the epilogue loads. The sum is chosen bit by bit: an array would be kept in memory, and take
+  // these drivers longer to compile than the product itself.
+  const names = range(rows).flatMap((i) => range(cols).map((c) => `c${i}_${c}`));
   text.push(`
-var sums = array<vec4f, ${rows * cols}>(${range(rows).flatMap((i) => range(cols).map((c) => `c${i}_${c}`)).join(', ')});
 if (row >= p.M || col >= p.N) { return; }
 for (var i = 0u; i < min(${rows}u, p.M - row); i++) {
   for (var c = 0u; c < min(${cols}u, (p.N - col + 3u) / 4u); c++) {
-    put(slice, row + i, col + 4u * c, sums[i * ${cols}u + c]);
+    let n = i * ${cols}u + c;
+    put(slice, row + i, col + 4u * c, ${chosen(names, names.length / 2)});
   }
 }`);
   return text.join('\n');
