@@ -3,6 +3,7 @@
  * each lane fetches distinct data once, and what all lanes need goes round by `subgroupBroadcast`.
  */
 import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
+import { chosen } from '../chosen.ts';
 import type { Conv3dProblem, Correlation, ScalarTile } from './plan.ts';
 
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
@@ -80,12 +81,16 @@ export function scalarCorrelation(name: string, c: Correlation, tile: ScalarTile
       }
     }
   }
-  var all = array<vec4f, ${channels * quads}>(${range(channels * quads).map((i) => `a${i}`).join(', ')});
   let count = select(0u, min(${along}u, p.gw - gw), live);
   for (var o = 0u; o < min(${channels}u, p.co - o0); o++) {
-    for (var v = 0u; v < count; v++) {
-      let i = p.d0 + (n * p.co + o0 + o) * p.dp + gt * p.dt + gh * p.dh + (gw + v) * p.dw;
-      dst[i] = epilogue(all[o * ${quads}u + v / 4u][v % 4u], i);
+    for (var q = 0u; q < ${quads}u; q++) {
+      let which = o * ${quads}u + q;
+      var four = ${chosen(range(channels * quads).map((a) => `a${a}`), 'which')};
+      for (var v = 4u * q; v < min(count, 4u * q + 4u); v++) {
+        let i = p.d0 + (n * p.co + o0 + o) * p.dp + gt * p.dt + gh * p.dh + (gw + v) * p.dw;
+        dst[i] = epilogue(four.x, i);
+        four = four.yzwx;
+      }
     }
   }`),
   });

@@ -6,14 +6,8 @@
  * subgroups every thread loads its own a values, with fewer rows to a thread. Few loads stand in the text, because
  * these drivers compile unrolled loads in quadratic time.
  */
+import { chosen } from '../chosen.ts';
 import { range, XYZW, type Plan, type ScalarConfig } from './plan.ts';
-
-/** names[n] as an expression; `bit` is half their number, a power of two. */
-function chosen(names: readonly string[], bit: number): string {
-  if (names.length === 1) return names[0]!;
-  const [low, high] = [names.slice(0, bit), names.slice(bit)].map((half) => chosen(half, bit / 2));
-  return `select(${low}, ${high}, (n & ${bit}u) != 0u)`;
-}
 
 /** Strides and indices count vec4 when `plan.vec`, else elements. */
 export function scalarMain(plan: Plan, config: ScalarConfig): string {
@@ -101,7 +95,7 @@ if (row >= p.M || col >= p.N) { return; }
 for (var i = 0u; i < min(${rows}u, p.M - row); i++) {
   for (var c = 0u; c < min(${cols}u, (p.N - col + 3u) / 4u); c++) {
     let n = i * ${cols}u + c;
-    put(slice, row + i, col + 4u * c, ${chosen(names, names.length / 2)});
+    put(slice, row + i, col + 4u * c, ${chosen(names, 'n')});
   }
 }`);
   return text.join('\n');
