@@ -28,14 +28,14 @@ function products(kernel: Kernel, f16: boolean, rows: number, dim: number, ffn: 
 function attentions(kernel: Kernel, batch: number, tokens: number, heads: number, size: number, textLen: number): Case[] {
   const q = wanted([batch, tokens, heads, size]), text = wanted([batch, textLen, heads, size]);
   const lse = wanted([batch, heads, tokens]);
-  const lengths = host(new Uint32Array(batch).fill(Math.ceil(textLen / 2)), [batch]);
+  const lengths = host(new Uint32Array(batch).fill(textLen), [batch]); // all of them, or less would be done than is counted
   const of = `${batch} of ${tokens} tokens, ${heads} heads of ${size}`;
   return [
     kernel('scores, batched', `${batch * heads} of ${tokens}x${size} · (${tokens}x${size})ᵀ`, [wanted([batch * heads, tokens, size]), wanted([batch * heads, tokens, size])], (a, b) => a!.matmul(b!, { transB: true })),
     kernel('attention', of, [q, q, q], (a, b, c) => attention(a!, b!, c!)),
     // Statistics of another forward pass: the gradient's work does not depend on what they say.
     kernel('attention gradient', of, [q, q, q, q, lse, q], (...x) => make('attentionGrad', x, { scale: size ** -0.5 })),
-    kernel('cross-attention', `${of}, ${Math.ceil(textLen / 2)} of ${textLen} keys`, [q, text, text, lengths], (a, b, c, n) => attention(a!, b!, c!, { lengths: n })),
+    kernel('cross-attention', `${of}, ${textLen} keys`, [q, text, text, lengths], (a, b, c, n) => attention(a!, b!, c!, { lengths: n })),
   ];
 }
 

@@ -80,7 +80,7 @@ def attention_gradient(_, text):
 
 
 def cross_attention(_, text):
-    batch, tokens, heads, size, keys, _ = numbers(text)
+    batch, tokens, heads, size, keys = numbers(text)
     q, k, v = make(batch, tokens, heads, size), make(batch, keys, heads, size), make(batch, keys, heads, size)
     return lambda: attend(q, k, v)
 
