@@ -6,7 +6,7 @@ import type { DiTConfig } from '../../model/config.ts';
 import { writeError } from '../../train/files.ts';
 import { loadDiT, type Model } from '../../train/models.ts';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /** The weights that come with this program, from wherever it is started. */
 export const BUNDLE = relative('.', join(ROOT, 'bundle/digits'));
