@@ -59,7 +59,7 @@ export function planReduce(caps: Caps, dims: readonly Dim[], fours: boolean): Re
   if (!reduced.length) reduced.push({ size: 1, stride: 0 });
   const outputs = size(kept);
   const rows = caps.tier === 'tiled' && innermostReduced && size(reduced) >= SHORTEST;
-  const four = fours && !rows;
+  const four = fours && !rows && outputs * size(reduced) > 0; // nothing has no neighbours
   const load = four && kept.at(-1)!.stride === 1 && kept.at(-1)!.size % 4 === 0 ? 'across' : four && innermostReduced && reduced.at(-1)!.size % 4 === 0 ? 'along' : 'one';
   if (load === 'along') reduced.push({ size: reduced.pop()!.size / 4, stride: 4 });
   const count = size(reduced), threads = load === 'across' ? outputs / 4 : outputs;

@@ -48,6 +48,16 @@ for (const pattern of ['k37 r129', 'r301 k19', 'r5003', 'r7 k5 r111', 'k3 r70 k9
   }
 }
 
+for (const pattern of ['r0', 'k8 r0']) {
+  for (const c of tiers) {
+    test(`the sum of nothing is 0: ${pattern} ${c.tier}`, async () => {
+      const dims = parse(pattern);
+      const [out] = await launch(reduce(c, { op: 'sum', dims, prologue: plainPrologue('read') }), [new Float32Array(1)], [4 * Math.max(1, dims[0]!.size)]);
+      assert.ok(new Float32Array(out!).every((v) => v === 0));
+    });
+  }
+}
+
 test('a fused producer and consumer, with and without a second stage', async () => {
   const prologue: Prologue = {
     buffers: [{ name: 'a', type: 'f32', access: 'read' }, { name: 'b', type: 'f32', access: 'read' }],
