@@ -11,7 +11,6 @@ import { keyOf, typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary
 import { Index } from './index-space.ts';
 import { swapsPairs, type Lanes } from './vectorize.ts';
 
-
 /** `t` is the type, f32 or vec4f. */
 const UNARY: { [K in Unary]: (a: string, t: string) => string } = {
   neg: (a) => `-${a}`, exp: (a) => `exp(${a})`, log: (a) => `log(${a})`, sqrt: (a) => `sqrt(${a})`, rsqrt: (a) => `inverseSqrt(${a})`,

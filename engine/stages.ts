@@ -24,7 +24,6 @@ export interface CompileOptions {
   operands?: 'f32' | 'f16';
 }
 
-
 export interface Stages {
   inputs: TensorType[];
   outTree: Flat;

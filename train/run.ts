@@ -7,7 +7,7 @@ import { appendFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { writeError, writeWhole } from './files.ts';
-import { isThere, ownerOf, takeLock } from './lock.ts';
+import { isThere, ownerOf, releaseLock, takeLock } from './lock.ts';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
@@ -81,7 +81,7 @@ export class RunFolder {
 
   async close(): Promise<void> {
     held.delete(resolve(this.path));
-    await rm(join(this.path, LOCK), { force: true });
+    releaseLock(join(this.path, LOCK));
   }
 }
 

@@ -5,7 +5,7 @@ import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
 import { numel } from '../kernels/kernel.ts';
-import type { VAEConfig } from '../model/config.ts';
+import type { DiTConfig, VAEConfig } from '../model/config.ts';
 import { withLora } from '../model/lora.ts';
 import type { HostParams, Params } from '../model/params.ts';
 import { schedule } from '../model/schedulers/index.ts';
@@ -13,6 +13,7 @@ import { decode, denormalise, encode, latentStats, normalise, type LatentStats }
 import { freeTree, toDevice } from './checkpoint.ts';
 import { conditioner, ditConfigOf, latentShape, stackRows, videoShape } from './conditions.ts';
 import { noise } from './flow.ts';
+import type { Model } from './models.ts';
 import { guidedVelocity, predictX0, timeAt, type Condition, type Net, type Time } from './networks.ts';
 import type { Preset } from './presets/index.ts';
 import { Stream } from './rng.ts';
@@ -79,6 +80,10 @@ export interface Samples {
 export const teacherSampler = (p: Preset): SamplerSettings => ({ kind: 'euler', ...p.teacher.sampler });
 /** Few-step levels are shifted by 5 (METHOD §1.13); one step starts at 1 whatever the shift. */
 export const studentSampler = (steps = 1): SamplerSettings => ({ kind: 'renoise', steps, shift: 5, guidance: 1 });
+
+/** As a model is meant to be sampled: a teacher by its preset, a student in the steps it was trained for. */
+export const samplerOf = ({ kind, about: { preset } }: Pick<Model<DiTConfig>, 'kind' | 'about'>): SamplerSettings =>
+  (kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps));
 
 interface Move { x: Tensor }
 type Program = CompiledFunction<[Move, Params | Adapted, Time, Condition, { next: Tensor; eps: Tensor }], Move>;

@@ -9,7 +9,7 @@ import { languageOf } from '../conditions.ts';
 import { checkPair, loadDiT, loadVAE, type Kind } from '../models.ts';
 import { pictures } from '../networks.ts';
 import type { Preset } from '../presets/index.ts';
-import { studentSampler, teacherSampler } from '../sample.ts';
+import { samplerOf } from '../sample.ts';
 
 export interface TrainedModel {
   model: VideoModel;
@@ -45,5 +45,5 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
       },
     } satisfies Partial<VideoModel>),
   };
-  return { model, kind: net.kind, preset, sampling: net.kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps) };
+  return { model, kind: net.kind, preset, sampling: samplerOf(net) };
 }
