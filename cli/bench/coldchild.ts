@@ -4,7 +4,7 @@ import { toDevice, type State } from '../../train/checkpoint.ts';
 import { teacherJob } from '../../train/jobs.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { serve } from '../common/child.ts';
-import { noiseShards } from '../common/steps.ts';
+import { noiseShards } from '../common/noise.ts';
 import { time } from './clock.ts';
 
 serve(async () => {

@@ -11,7 +11,7 @@ import { ditConfigOf } from '../../train/conditions.ts';
 import { teacherJob, vaeJob, type OpenJob } from '../../train/jobs.ts';
 import { equilibriumJob, primingJob } from '../../train/phases.ts';
 import type { Preset } from '../../train/presets/index.ts';
-import { noiseShards } from '../common/steps.ts';
+import { noiseShards } from '../common/noise.ts';
 import { programCase, wanted, type Case, type Wanted } from './case.ts';
 import { latentOf, tokensOf, type Shape } from './shapes.ts';
 

@@ -8,7 +8,7 @@ import { evaluate } from '../../engine/oracle.ts';
 import { make, type Tensor } from '../../engine/tensor.ts';
 import { trace } from '../../engine/trace.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
-import { noise } from '../common/steps.ts';
+import { noise } from '../common/noise.ts';
 
 export const WORKS = ['matmul 512', 'matmul 1024', 'attention', 'conv3d', 'conv3d gradient', 'layer norm', 'GELU', 'training step'] as const;
 export type WorkName = typeof WORKS[number];

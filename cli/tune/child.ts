@@ -10,7 +10,7 @@ import { toF16 } from '../../model/halves.ts';
 import { sample, type Sample } from '../bench/clock.ts';
 import { errorOf } from '../bench/works.ts';
 import { serve } from '../common/child.ts';
-import { noise } from '../common/steps.ts';
+import { noise } from '../common/noise.ts';
 import { insisting, programOf, type Input, type Seen } from './problems.ts';
 
 export type Question = { problem: Pick<Seen, 'family' | 'shape' | 'problem' | 'rule'>; exact: boolean } | { config: object; samples: number };
