@@ -11,7 +11,10 @@ import { makeShards } from './common/shards.ts';
 import { jobMeter, meter } from './common/progress.ts';
 import { session } from './common/session.ts';
 
-const options = { ...preset, ...seed, ...run('runs/digits'), ...bundle } as const;
+const options = {
+  ...preset, ...seed, ...run('runs/digits'), ...bundle,
+  from: { type: 'string', describe: 'teacher: a trained one to go on from instead of from scratch' },
+} as const;
 type TrainArgs = Args<typeof options> & { network: 'vae' | 'teacher' | 'classifier' };
 
 /** The judge of `eval`: its settings are its own, and it is trained in one go. */
@@ -30,6 +33,7 @@ async function classifier({ run: dir, seed: s = CLASSIFIER_TRAINING.seed }: Trai
 }
 
 async function train(args: TrainArgs): Promise<void> {
+  if (args.from !== undefined && args.network !== 'teacher') throw new Error('[train] --from is for a teacher');
   if (args.network === 'classifier') return classifier(args);
   const p = presetOf(args);
   willWrite(join(args.run, 'run.lock'));
@@ -38,7 +42,7 @@ async function train(args: TrainArgs): Promise<void> {
     const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples };
     const vae = ownOr(args.run, args.bundle, 'vae');
     if (args.network === 'teacher') await makeShards({ ...work, vae });
-    const training: Promise<Trained & { psnr?: number }> = args.network === 'vae' ? trainVae(work) : trainTeacher({ ...work, vae });
+    const training: Promise<Trained & { psnr?: number }> = args.network === 'vae' ? trainVae(work) : trainTeacher({ ...work, vae, from: args.from });
     const made = await training.finally(progress.end);
     if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
     console.log(`${made.path}: ${made.step} steps${made.psnr === undefined ? '' : `, ${made.psnr.toFixed(1)} dB on held-out clips`}`);
@@ -52,7 +56,8 @@ const command: CommandModule<object, TrainArgs> = {
     .positional('network', { choices: ['vae', 'teacher', 'classifier'] as const, demandOption: true, describe: 'what to train; a teacher needs a VAE (the run\'s, else the bundled one), the classifier judges clips' })
     .options(options)
     .example('$0 train vae --run runs/mine', 'trains a VAE into runs/mine/vae.safetensors')
-    .example('$0 train teacher --run runs/mine --set teacher.steps=2000', 'makes the latents where they are missing, then trains on them'),
+    .example('$0 train teacher --run runs/mine --set teacher.steps=2000', 'makes the latents where they are missing, then trains on them')
+    .example('$0 train teacher --run runs/more --from runs/mine/teacher.safetensors', 'goes on with a trained one: warm-up and decay once more'),
   handler: train,
 };
 export default command;

@@ -63,8 +63,11 @@ export function draws(p: Course) {
   };
 }
 
-/** Flow matching from scratch. */
-export function teacherJob(device: Device, p: Preset, shards: Shards): OpenJob {
+/**
+ * Flow matching, from scratch or from a model.
+ * @param from weights to begin at, and the steps that made them: draws go on behind those, so that nothing is seen twice
+ */
+export function teacherJob(device: Device, p: Preset, shards: Shards, from?: { params: HostParams; steps: number }): OpenJob {
   const { teacher: o, seed } = p;
   const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
@@ -73,11 +76,12 @@ export function teacherJob(device: Device, p: Preset, shards: Shards): OpenJob {
   return {
     name: 'teacher',
     steps: o.steps,
-    initial: async () => ({ teacher: start(initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }) }),
+    initial: async () => ({ teacher: start(from?.params ?? initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }) }),
     async advance(state, n, rate = 1) {
-      const coin = new Stream(seed, n, 'teacher.drop');
-      const { state: teacher, metrics } = await step(state['teacher']!, batch(shards, seed, n, o.batch, 'teacher'), {
-        key: draw.key(n, 'teacher'), t: draw.times(o.times, o.batch, n, 'teacher.time'),
+      const at = n + (from?.steps ?? 0);
+      const coin = new Stream(seed, at, 'teacher.drop');
+      const { state: teacher, metrics } = await step(state['teacher']!, batch(shards, seed, at, o.batch, 'teacher'), {
+        key: draw.key(at, 'teacher'), t: draw.times(o.times, o.batch, at, 'teacher.time'),
         keep: host(Float32Array.from({ length: o.batch }, () => (coin.uniform() < o.textDrop ? 0 : 1)), [o.batch]),
         lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1, decay: emaDecay(o.ema, n),
       });

@@ -127,19 +127,28 @@ export async function precompute(w: Work & { vae?: string; onClips?: (done: numb
   }
 }
 
-/** Trains the teacher on the shards in `out/data`, made if missing; its averaged weights are the model. */
-export async function trainTeacher(w: Work & { vae?: string }): Promise<Trained> {
+/**
+ * Trains the teacher on the shards in `out/data`, made if missing; its averaged weights are the model.
+ * @param w.from a teacher to go on from, with fresh moments and the preset's warm-up and decay
+ */
+export async function trainTeacher(w: Work & { vae?: string; from?: string | undefined }): Promise<Trained> {
   const { preset: p } = w;
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
+  const from = w.from === undefined ? undefined : await loadDiT(w.from);
+  if (from) {
+    checkPair(vae, from);
+    checkFit(from, ditConfigOf(p));
+  }
   const shards = await precompute(w);
   const path = join(w.out, 'teacher.safetensors');
   const codec = new Codec(w.device, vae.config, vae.params);
   const sampler = new Sampler(w.device, p, codec);
-  const job = teacherJob(w.device, p, shards);
+  const job = teacherJob(w.device, p, shards, from && { params: from.params, steps: from.about.steps });
   const close = async () => { await Promise.all([job.close(), sampler.close(), codec.close()]); };
   const samples = w.draw && samplePreviews(p, w.draw, sampler, (state) => state['teacher']!.ema!, [teacherSampler(p)]);
-  const { state, step, done } = await run(w, { ...job, samples, close }, { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher });
-  if (done) await saveModel(path, 'teacher', ditConfigOf(p), await toHost(state['teacher']!.ema!) as HostParams, { preset: p, steps: step, vae: vae.hash });
+  const { state, step, done } = await run(w, { ...job, samples, close }, { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher, ...(from && { from: from.hash }) });
+  const steps = step + (from?.about.steps ?? 0);
+  if (done) await saveModel(path, 'teacher', ditConfigOf(p), await toHost(state['teacher']!.ema!) as HostParams, { preset: p, steps, vae: vae.hash, ...(from && { from: from.hash }) });
   freeTree(state);
   return { done, step, path };
 }

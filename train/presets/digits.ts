@@ -13,7 +13,7 @@ const digits: Preset = {
   data: {
     size: 32, frames: 9, //                 METHOD §1.14: 32x32; 9 = 1 + 4·2 frames, so three latent frames
     sprite: 20, speed: [1, 1.5], //         14 px of writing, one pixel a frame as in the trial
-    trainClips: 6000, shardClips: 500, // budget; each clip is its own handwriting, place and speed
+    trainClips: 12000, shardClips: 500, // budget; each clip is its own handwriting, place and speed
     heldOutClips: 256, //                   the trial's count
   },
   // Wan's causal VAE with dim 96 → 8, three levels instead of four, 16 → 8 latent channels: stride (4,4,4) instead of (4,8,8).
