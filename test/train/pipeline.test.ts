@@ -6,7 +6,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { open } from '../../engine/device.ts';
 import { host } from '../../engine/tree.ts';
-import { materialise } from '../../model/params.ts';
+import { materialise, type HostParams } from '../../model/params.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { freeTree, toDevice, toHost } from '../../train/checkpoint.ts';
 import { conditioner } from '../../train/conditions.ts';
@@ -37,6 +37,25 @@ test('VAE, latents and teacher; a finished part is not run again', async () => {
   const { dispatches } = device.counters;
   assert.ok((await trainTeacher(work)).done);
   assert.is(device.counters.dispatches, dispatches);
+});
+
+test('a teacher goes on from a trained one, on draws that one has not seen', async () => {
+  const more = mkdtempSync(join(tmpdir(), 'vpae-'));
+  for (const part of ['vae.safetensors', 'data']) cpSync(join(out, part), join(more, part), { recursive: true });
+  assert.ok((await trainTeacher({ ...work, out: more, from: join(out, 'teacher.safetensors') })).done);
+  const [first, second] = [await loadDiT(join(out, 'teacher.safetensors')), await loadDiT(join(more, 'teacher.safetensors'))];
+  assert.is(second.about.steps, 2 * first.about.steps);
+  assert.is(second.about['from'], first.hash);
+  const shards = openShards(join(out, 'data'));
+  const loss = async (from: { params: HostParams; steps: number }, step: number) => {
+    const job = teacherJob(device, preset, shards, from);
+    const { state, metrics } = await job.advance(toDevice(device, await job.initial()), step);
+    freeTree(state);
+    await job.close();
+    return metrics['loss'];
+  };
+  const { params } = first;
+  assert.is(await loss({ params, steps: 6 }, 1), await loss({ params, steps: 0 }, 7));
 });
 
 test('a NaN in the data leaves every tensor as it was', async () => {
