@@ -8,12 +8,13 @@ export interface Tracing {
   readonly graph: Graph;
   /** Segment of the nodes now made: of a checkpoint (> 0), of its clones and gradients (< 0), or none (0). */
   segment: number;
-  /** Checkpoints so far; sweeps over checkpoints so far; random call sites so far. */
-  segments: number;
+  /** For each checkpoint so far the one around it; 0 is none. */
+  readonly around: number[];
+  /** Sweeps over checkpoints so far; random call sites so far. */
   sweeps: number;
   streams: number;
-  /** Nodes of checkpoints whose values stay in memory. */
-  readonly kept: Set<number>;
+  /** Nodes whose values stay in memory beyond their checkpoint: as long as the one around it runs, or (0) for good. */
+  readonly kept: Map<number, number>;
 }
 
 let current: Tracing | null = null;
@@ -26,7 +27,7 @@ export function tracing(op: string): Tracing {
 /** Runs `body` with a fresh graph, which functions of tensors add to. */
 export function withTrace<T>(body: (trace: Tracing) => T): T {
   const before = current;
-  current = { graph: new Graph(), segment: 0, segments: 0, sweeps: 0, streams: 0, kept: new Set() };
+  current = { graph: new Graph(), segment: 0, around: [0], sweeps: 0, streams: 0, kept: new Map() };
   try {
     return body(current);
   } finally {

@@ -22,8 +22,11 @@ export interface DiTConfig {
   eps: number;
   /** Width of the image tokens; i2v and flf2v only. */
   clip_dim: number;
-  /** Recompute each block in the backward pass instead of keeping its activations: all but dear attention (true), or all (`lean`). */
-  checkpoint: boolean | 'lean';
+  /**
+   * Recompute each block in the backward pass instead of keeping its activations: all but dear attention (true), or all (`lean`), and even
+   * of the tokens between blocks all but every sixth (`nested`).
+   */
+  checkpoint: boolean | 'lean' | 'nested';
   /** Parts that the feed-forward takes the tokens in, one after the other: its hidden layer is the largest activation. */
   ffn_parts: number;
 }
@@ -51,7 +54,7 @@ const ditSchema = z.object({
   num_heads: count, num_layers: count,
   eps: z.number().positive().default(1e-6),
   clip_dim: count.default(1280),
-  checkpoint: z.union([z.boolean(), z.literal('lean')]).default(false),
+  checkpoint: z.union([z.boolean(), z.enum(['lean', 'nested'])]).default(false),
   ffn_parts: count.default(1),
   // Wan2.1 has one value of each of these; another would be another network.
   qk_norm: z.literal(true).default(true),

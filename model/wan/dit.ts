@@ -51,6 +51,9 @@ const IMAGE_EPS = 1e-5;
 /** First and last frame, 257 CLIP tokens each. */
 const FLF_TOKENS = 514;
 
+/** Blocks in one of nested checkpoints: the fewest tokens are kept where it is the square root of their number, and Wan has 30 or 40. */
+export const GROUP = 6;
+
 /** Every parameter with its shape and initialisation: Xavier linears, embeddings at 0.02, a zero head. */
 export function ditSpecs(c: DiTConfig): Specs {
   const patch = c.patch_size[0] * c.patch_size[1] * c.patch_size[2];
@@ -165,13 +168,27 @@ export function dit(params: Params | Scope, config: DiTConfig, input: DiTInput, 
   if (wrong !== undefined) fail('dit', `tap ${wrong} is none of the blocks 0 … ${config.num_layers - 1}`);
 
   const { x: first, e, told } = ditEmbed(s, config, input, probe);
-  const outputs: Tensor[] = [];
-  let x = first;
-  for (let i = 0; i < config.num_layers; i++) {
-    const run = (h: Tensor) => block(s.scope('blocks').scope(i), config, h, { ...told, tables: input.tables }, (name, v) => probe(`block${i}.${name}`, v));
-    x = config.checkpoint ? checkpoint(run, config.checkpoint === 'lean' ? 'nothing' : 'attention')(x) : run(x);
-    probe(`block${i}`, x);
-    outputs.push(x);
+  const one = (h: Tensor, i: number): Tensor => {
+    const run = (x: Tensor) => block(s.scope('blocks').scope(i), config, x, { ...told, tables: input.tables }, (name, v) => probe(`block${i}.${name}`, v));
+    const y = config.checkpoint ? checkpoint(run, config.checkpoint === true ? 'attention' : 'nothing')(h) : run(h);
+    probe(`block${i}`, y);
+    return y;
+  };
+  const several = (h: Tensor, from: number, to: number): { x: Tensor; tapped: Record<number, Tensor> } => {
+    const tapped: Record<number, Tensor> = {};
+    let x = h;
+    for (let i = from; i < to; i++) {
+      x = one(x, i);
+      if (taps.includes(i)) tapped[i] = x;
+    }
+    return { x, tapped };
+  };
+  const nested = config.checkpoint === 'nested';
+  const span = nested ? GROUP : config.num_layers;
+  let all = { x: first, tapped: {} as Record<number, Tensor> };
+  for (let from = 0; from < config.num_layers; from += span) {
+    const { x, tapped } = (nested ? checkpoint(several, 'nothing') : several)(all.x, from, Math.min(from + span, config.num_layers));
+    all = { x, tapped: { ...all.tapped, ...tapped } };
   }
-  return { v: ditHead(s, config, x, e, input.x, probe), taps: taps.map((l) => outputs[l]!) };
+  return { v: ditHead(s, config, all.x, e, input.x, probe), taps: taps.map((l) => all.tapped[l]!) };
 }

@@ -31,6 +31,10 @@ function net(wrap: (fn: typeof block) => typeof block) {
 }
 const keep = net((fn) => fn);
 const again = net((fn) => checkpoint(fn));
+const nested = (x: Tensor, blocks: Block[]): Block[] => {
+  const run = checkpoint((h: Tensor) => blocks.reduce((y, p) => checkpoint(block, 'nothing')(y, p), h), 'nothing');
+  return vjp(run(x).square().mean(), constant(1), blocks);
+};
 
 /** Values of the forward pass that a later gradient node still reads. */
 function held({ nodes }: Graph, firstGradient: Node): Value[] {
@@ -41,7 +45,7 @@ test('checkpointed gradients equal the others', () => {
   const data = (t: TensorType, k: number): HostTensor => ({ ...t, data: Float64Array.from({ length: t.shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(i * 1.3 + k)) });
   const flat = [types[0] as TensorType, ...[0, 1, 2].flatMap(() => [blockTypes.down, blockTypes.qkv, blockTypes.up])];
   const inputs = flat.map(data);
-  const results = [keep, again].flatMap((fn) => {
+  const results = [keep, again, nested].flatMap((fn) => {
     const t = trace(fn, types);
     const lean = simplify(t.graph, t.outputs);
     return [evaluate(t.graph, t.outputs, inputs), evaluate(lean.graph, lean.outputs, inputs)];
@@ -94,9 +98,15 @@ test('without gradients a checkpoint adds nothing', () => {
   assert.is(forward((fn) => checkpoint(fn)), forward((fn) => fn));
 });
 
-test('an inner checkpoint belongs to the outer one', () => {
-  const t = trace((x: Tensor) => checkpoint((y: Tensor) => checkpoint((z: Tensor) => z.exp())(y).sin())(x), [type(2)]);
-  assert.equal(t.graph.nodes.map((n) => n.segment), [0, 1, 1]);
+test('of nested checkpoints, the outer keeps what it is given, and runs once more for what the inner ones are given', () => {
+  const t = trace(nested, types);
+  const { graph } = simplify(t.graph, t.outputs);
+  const { nodes } = graph;
+  assert.equal(held(graph, nodes.find((n) => n.segment < 0)!).filter((v) => v.node.segment > 0), []);
+  // Each block runs once, again for what the next is given (not the last), and again for its gradients.
+  assert.is(nodes.filter((n) => n.op === 'layerNorm').length, 3 + 2 + 3);
+  const grads = nodes.filter((n) => n.op === 'attentionGrad');
+  assert.ok(grads[0]!.id < nodes.filter((n) => n.op === 'layerNorm')[6]!.id, 'the last block is done before the second is run for its gradients');
 });
 
 test.run();

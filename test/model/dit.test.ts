@@ -49,7 +49,7 @@ test('checkpointed blocks and a feed-forward in parts give the same tokens and g
   };
   const plain = await run({});
   assert.equal(plain['last']!.shape, [2, 8, 24]);
-  for (const changes of [{ checkpoint: true }, { checkpoint: 'lean', ffn_parts: 3 }] as const) {
+  for (const changes of [{ checkpoint: true }, { checkpoint: 'lean', ffn_parts: 3 }, { checkpoint: 'nested' }] as const) {
     const other = await run(changes);
     for (const name of Object.keys(plain)) assert.ok(largest(plain[name]!, other[name]!) < 1e-12, name);
   }

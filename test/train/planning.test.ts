@@ -44,7 +44,7 @@ async function allocated(p: Preset, make: (shards: Shards) => StudentJob): Promi
 
 for (const [job, ...sets] of [
   ['prime', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'dit.ffn_parts=2'],
-  ['equilibrium'], ['equilibrium', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=true', 'phase2.apart=true'],
+  ['equilibrium'], ['equilibrium', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=nested', 'phase2.apart=true'],
 ] as [JobName, ...string[]][]) {
   test(`digits-test, ${[job, ...sets].join(', ')}: the planned peak is the allocated one`, async () => {
     const p = loadPreset('digits-test', sets);

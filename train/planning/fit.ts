@@ -1,4 +1,5 @@
 /** The cheapest set of changes that makes a job fit into a memory: combinations are tried in the order of what they cost. */
+import type { DiTConfig } from '../../model/config.ts';
 import { largestTensorOf, peakOf, type JobCost } from './cost.ts';
 import { costOf, guessPeak, type JobName, type Sampler, type Target } from './jobs.ts';
 import type { Subject } from './subject.ts';
@@ -12,6 +13,13 @@ const FROZEN: readonly JobName[] = ['prime', 'equilibrium', 'sample'];
 /** Width of a discriminator's head that is small beside a large model: as wide as the smallest Wan. */
 const NARROW = 1536;
 
+/** Each keeps less than the one before it. */
+const RECOMPUTE: readonly (Change & { keeps: DiTConfig['checkpoint'] })[] = [
+  { keeps: true, sets: ['dit.checkpoint=true'], what: 'blocks recomputed, attention kept', cost: 10 },
+  { keeps: 'lean', sets: ['dit.checkpoint=lean'], what: 'blocks recomputed, nothing kept', cost: 30 },
+  { keeps: 'nested', sets: ['dit.checkpoint=nested'], what: 'blocks recomputed in groups, nothing kept', cost: 50 },
+];
+
 /** Of each row at most one is taken. */
 function changesFor(job: JobName, s: Subject): Change[][] {
   const batchOf = { teacher: ['teacher.batch', s.teacher.batch], prime: ['phase1.batch', s.phase1.batch], equilibrium: ['phase2.batch', s.phase2.batch] } as const;
@@ -20,8 +28,8 @@ function changesFor(job: JobName, s: Subject): Change[][] {
   if (job === 'sample' && s.encoders) rows.push([{ sets: [], offload: true, what: 'blocks from their files at every step', cost: 20 }]);
   if (job !== 'sample' && s.config.ffn_parts === 1) rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2 }]);
   if (TRAINS.includes(job)) {
-    const recompute: Change[] = [{ sets: ['dit.checkpoint=true'], what: 'blocks recomputed, attention kept', cost: 10 }, { sets: ['dit.checkpoint=lean'], what: 'blocks recomputed, nothing kept', cost: 30 }];
-    if (s.config.checkpoint !== 'lean') rows.push(s.config.checkpoint ? recompute.slice(1) : recompute);
+    const recompute = RECOMPUTE.slice(1 + RECOMPUTE.findIndex((c) => c.keeps === s.config.checkpoint));
+    if (recompute.length) rows.push(recompute);
     const [name, batch] = batchOf[job as keyof typeof batchOf];
     const smaller = Array.from({ length: Math.floor(Math.log2(batch)) }, (_, i) => Math.floor(batch / 2 ** (i + 1)));
     if (smaller.length) rows.push(smaller.map((n) => ({ sets: [`${name}=${n}`], what: `batch ${n}`, cost: (500 * batch) / n })));

@@ -1,6 +1,7 @@
 /** Jobs by name, and a quick guess of what a deep network needs. */
 import { withSite } from '../../engine/errors.ts';
 import type { Room } from '../../engine/plan.ts';
+import { GROUP } from '../../model/wan/dit.ts';
 import { peakOf, totalOf, type JobCost, type Stage } from './cost.ts';
 import { samplingCost, type Sampler } from './sampling.ts';
 import type { Subject } from './subject.ts';
@@ -16,8 +17,9 @@ const COSTS: Record<JobName, (s: Subject, target: Target, sampler: Sampler) => J
 
 export const costOf = (job: JobName, s: Subject, sampler: Sampler, target: Target): JobCost => COSTS[job](s, target, sampler);
 
-/** Depths that a guess is made from, and up to which it is the plan itself. */
-const SHALLOW = [3, 5] as const;
+/** Depths that a guess is made from: whole groups, where blocks are recomputed in groups. */
+const depths = ({ config }: Subject): readonly [number, number] => (config.checkpoint === 'nested' ? [GROUP, 2 * GROUP] : [3, 5]);
+/** Depth up to which a guess is the plan itself. */
 const EXACT = 12;
 
 /** The same network with fewer blocks. */
@@ -36,7 +38,7 @@ const parts = ({ held, runs }: Stage): number[] => {
 export function guessPeak(job: JobName, s: Subject, sampler: Sampler, target: Target): number {
   const { num_layers } = s.config;
   if (num_layers <= EXACT) return withSite('', () => peakOf(costOf(job, s, sampler, target)));
-  const [few, more] = SHALLOW;
+  const [few, more] = depths(s);
   const at = (layers: number): number[][] => withSite('', () => costOf(job, shallow(s, layers), sampler, target)).stages.map(parts);
   const [a, b] = [at(few), at(more)];
   const line = (x: number, y: number): number => x + ((y - x) * (num_layers - few)) / (more - few);

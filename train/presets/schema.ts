@@ -49,7 +49,7 @@ export const presetSchema = z.strictObject({
     /** Width of the image tokens, where they come from an encoder instead of the frame's own patches. */
     clip_dim: count.optional(),
     /** Recompute blocks in the backward pass: slower, smaller. */
-    checkpoint: z.union([z.boolean(), z.literal('lean')]),
+    checkpoint: z.union([z.boolean(), z.enum(['lean', 'nested'])]),
     /** Parts of the tokens that the feed-forward takes one after the other: smaller. */
     ffn_parts: count.default(1),
   }),
