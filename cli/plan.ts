@@ -3,23 +3,18 @@ import type { CommandModule } from 'yargs';
 import { flopsOf, hostPeakOf, deviceBytes, largestStage, largestTensorOf, peakOf, secondsAt, totalOf, trafficOf, type JobCost } from '../train/planning/cost.ts';
 import { findFit, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
-import { subjectOf, type Size, type Subject } from '../train/planning/subject.ts';
-import { WAN } from '../model/wan/released.ts';
-import { json, memoryBytes, preset, presetOf, type Args } from './common/options.ts';
+import type { Subject } from '../train/planning/subject.ts';
+import { json, memoryBytes, type Args } from './common/options.ts';
+import { gb, overrides, released, subjectsOf } from './common/released.ts';
 import { bandwidth, leastMs, roofline, type Roofline } from './bench/roofline.ts';
 import { session } from './common/session.ts';
 import { draw } from './common/table.ts';
 
 const options = {
-  ...preset, ...json,
-  preset: { ...preset.preset, describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}` },
+  ...released, ...json,
   job: { choices: JOBS, describe: 'what is to be done; all training of a preset unless given, sampling of a released model' },
-  size: { type: 'string', describe: 'WIDTHxHEIGHT of a released model\'s clip; what it was trained for unless given' },
-  frames: { type: 'number', describe: 'frames of a released model\'s clip; 81 unless given' },
-  mode: { choices: ['full', 'adapters'] as const, describe: 'how the student is held: all its weights, or low-rank adapters of the frozen teacher' },
   steps: { type: 'number', default: 50, describe: 'sampling steps, guided; 1: a student\'s, unguided' },
   offload: { type: 'boolean', default: false, describe: 'sample with blocks from their files at every step' },
-  memory: { type: 'string', describe: 'does it fit into so much, as 24GB? If not, the cheapest changes that make it fit' },
   tflops: { type: 'number', implies: 'gbps', describe: 'arithmetic rate to predict seconds with, 10^12 operations a second; measured on this adapter unless given' },
   gbps: { type: 'number', implies: 'tflops', describe: 'memory rate to predict seconds with, 10^9 bytes a second' },
 } as const;
@@ -31,14 +26,6 @@ const GPU: Target = {
   caps: { tier: 'tiled', f16: true, subgroup: 32, maxInvocations: 1024, maxWorkgroupBytes: 32768, maxStorageBuffers: 10, maxBindingBytes: 2 ** 32 - 4 },
   maxBufferBytes: 2 ** 32 - 4,
 };
-
-const gb = (bytes: number): string => (bytes < 1e7 ? `${(bytes / 1e6).toFixed(3)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
-
-function sizeOf({ size, frames }: PlanArgs): Partial<Size> {
-  const [, width, height] = /^(\d+)x(\d+)$/.exec(size ?? '') ?? [];
-  if (size !== undefined && !width) throw new Error(`--size reads as 832x480, got "${size}"`);
-  return { ...(width && { width: Number(width), height: Number(height) }), ...(frames !== undefined && { frames }) };
-}
 
 /** A job planned, and against what it is held. */
 interface Answer { cost: JobCost; subject: Subject; target: Target; roof: Roofline | undefined; changes: Fit['changes'] | undefined; memory: number | undefined }
@@ -84,16 +71,9 @@ function time(seconds: number): string {
   return seconds < 7200 ? `${(seconds / 60).toPrecision(3)} min` : `${(seconds / 3600).toPrecision(3)} h`;
 }
 
-/** Arguments that make the job fit. */
-const overrides = (args: PlanArgs, changes: Fit['changes']): string =>
-  [...[...args.set, ...changes.flatMap((c) => c.sets)].map((s) => `--set ${s}`), ...(args.offload || changes.some((c) => c.offload) ? ['--offload'] : [])].join(' ');
-
 async function plan(args: PlanArgs): Promise<void> {
   const memory = args.memory === undefined ? undefined : memoryBytes(args.memory);
-  const size = sizeOf(args);
-  if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
-  const mode = args.mode ? [`student.mode=${args.mode === 'adapters' ? 'lora' : 'full'}`] : [];
-  const make = (sets: readonly string[]): Subject => subjectOf(args.preset, [...mode, ...args.set, ...sets], size);
+  const make = subjectsOf(args);
   const subject = make([]);
   const jobs: JobName[] = args.job ? [args.job] : subject.preset ? JOBS.filter((j) => j !== 'sample') : ['sample'];
   if (jobs.includes('vae') && !subject.preset) throw new Error('[plan] the VAE of a released model is not trained');

@@ -36,13 +36,25 @@ export interface DiffusionInput {
 /** Standard normals of a seed: the same on every device, whatever else is made beside them. */
 export const latentNoise = (seed: number, role: string, shape: readonly number[]): HostTensor => host(draw('normal', seed, `latent ${role}`, numel(shape)), shape);
 
+/** u + g (c - u) of two velocities, or of one batch of both. */
+export function guidance(parts: readonly Tensor[], g: Tensor): Tensor {
+  const [cond, uncond] = (parts.length > 1 ? parts : parts[0]!.split(0, 2)) as [Tensor, Tensor];
+  return uncond.add(cond.sub(uncond).mul(g));
+}
+
+/** x̂0 = x - σ v, noised afresh to the next level. */
+export function renoise({ x }: { x: Tensor }, v: Tensor, sigma: Tensor, next: Tensor, eps: Tensor): { x: Tensor } {
+  const x0 = x.sub(v.mul(sigma));
+  return { x: x0.add(eps.sub(x0).mul(next)) };
+}
+
 /** Holds one network's programs, for any number of clips of any sizes. */
 export class Diffusion {
   private readonly device: Device;
   private readonly config: DiTConfig;
   private readonly network: Network;
   private readonly forward: Forward;
-  private readonly guide: CompiledFunction<[Tensor[], Tensor], Tensor>;
+  private readonly guide: CompiledFunction<[readonly Tensor[], Tensor], Tensor>;
   private readonly solve: CompiledFunction<[SolverState, Tensor, Tensor], SolverState>;
   private readonly renoise: CompiledFunction<[{ x: Tensor }, Tensor, Tensor, Tensor, Tensor], { x: Tensor }>;
 
@@ -50,15 +62,9 @@ export class Diffusion {
   constructor(device: Device, config: DiTConfig, network: Network) {
     [this.device, this.config, this.network] = [device, config, network];
     this.forward = forwardOf(device, config, network);
-    this.guide = device.compile((parts: Tensor[], g: Tensor) => {
-      const [cond, uncond] = (parts.length > 1 ? parts : parts[0]!.split(0, 2)) as [Tensor, Tensor];
-      return uncond.add(cond.sub(uncond).mul(g));
-    }, { name: 'guidance' });
+    this.guide = device.compile(guidance, { name: 'guidance' });
     this.solve = device.compile(solverStep, { donate: [0], name: 'solver step' });
-    this.renoise = device.compile(({ x }: { x: Tensor }, v: Tensor, sigma: Tensor, next: Tensor, eps: Tensor) => {
-      const x0 = x.sub(v.mul(sigma));
-      return { x: x0.add(eps.sub(x0).mul(next)) };
-    }, { donate: [0], name: 'renoise' });
+    this.renoise = device.compile(renoise, { donate: [0], name: 'renoise' });
   }
 
   /**

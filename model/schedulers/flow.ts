@@ -11,8 +11,10 @@ export interface StepWeights {
 /** No corrector: the sample is taken as it was predicted. */
 export const UNCORRECTED: StepWeights['correct'] = [1, 0, 0, 0, 0];
 
+/** How many numbers a step's weights are. */
+export const STEP_WEIGHTS = 9;
 /** Weights as the input f32[9] of `solverStep`. */
-export const packWeights = ({ sigma, correct, predict }: StepWeights): HostTensor => host([sigma, ...correct, ...predict], [9]);
+export const packWeights = ({ sigma, correct, predict }: StepWeights): HostTensor => host([sigma, ...correct, ...predict], [STEP_WEIGHTS]);
 
 /** λ = log(α / σ) with α = 1 - σ; infinite at the ends. */
 export const logSNR = (sigma: number): number => Math.log(1 - sigma) - Math.log(sigma);

@@ -11,6 +11,7 @@ import { packWeights } from './flow.ts';
 import { DIFFUSERS, WAN, type Levels } from './levels.ts';
 import { unipc } from './unipc.ts';
 
+export { STEP_WEIGHTS } from './flow.ts';
 export { shiftSigma, TRAIN_TIMESTEPS } from './levels.ts';
 
 const SOLVERS = { unipc, dpmpp, euler };

@@ -24,6 +24,9 @@ type Weights = Readonly<Record<string, NDArray>>;
 type Memory = { cache: Record<string, Tensor> };
 /** One chunk [1,C,t,h,w] → one chunk. */
 type Coder = (params: Params, stats: LatentStats<Tensor>, x: Tensor, cache: Cache) => Tensor;
+/** Pixels to normalised latents, or back. */
+export const coderOf = (config: VAEConfig, half: 'encoder' | 'decoder'): Coder => (half === 'encoder'
+  ? (p, s, x, cache) => normalise(encode(p, config, x, { cache }).mean, s) : (p, s, x, cache) => decode(p, config, denormalise(x, s), { cache }));
 type Program = CompiledFunction<[Memory, Params, LatentStats<Tensor>, Tensor], Memory & { y: Tensor }>;
 
 export interface StreamOptions {
@@ -135,7 +138,7 @@ export class StreamingVAE {
     const [length, scale] = vaeStride(config);
     const [count, h, w] = [1 + Math.floor((total - 1) / length), height / scale, width / scale];
     const latent = host(new Float32Array(config.z_dim * count * h * w), [config.z_dim, count, h, w]);
-    const chunks = new Chunks(this.device, 'vae encode', (p, s, x, cache) => normalise(encode(p, config, x, { cache }).mean, s), this.params, this.stats);
+    const chunks = new Chunks(this.device, 'vae encode', coderOf(config, 'encoder'), this.params, this.stats);
     for await (const stop of this.walk(chunks, { channels: config.channels, scale, length, count, h, w }, options)) {
       const video = stop.k ? frames(1 + (stop.k - 1) * length, length) : frames(0, 1);
       blend(latent, await chunks.feed(cut(video, stop.pixels)), stop.latent, stop.k);
@@ -151,7 +154,7 @@ export class StreamingVAE {
     const { config } = this;
     const [, count, h, w] = latent.shape as [number, number, number, number];
     const [length, scale] = vaeStride(config);
-    const chunks = new Chunks(this.device, 'vae decode', (p, s, x, cache) => decode(p, config, denormalise(x, s), { cache }), this.params, this.stats);
+    const chunks = new Chunks(this.device, 'vae decode', coderOf(config, 'decoder'), this.params, this.stats);
     const video: (HostTensor | undefined)[] = [];
     for await (const { k, latent: from, pixels, last } of this.walk(chunks, { channels: config.z_dim, scale: 1, length: 1, count, h, w }, options)) {
       const shape = [config.channels, k ? length : 1, h * scale, w * scale];

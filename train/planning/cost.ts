@@ -1,21 +1,38 @@
 /** What a job costs: what lies in memory at the same time and why, and the programs that run. */
-import type { Plan } from '../../engine/plan.ts';
+import type { Plan, Room } from '../../engine/plan.ts';
 import { largestArenas } from '../../engine/scratch.ts';
+import { planFunction } from '../../engine/stages.ts';
 import { sizeOf, type TensorType } from '../../engine/graph.ts';
 import { flatten } from '../../engine/tree.ts';
 import { BYTES } from '../../kernels/kernel.ts';
 
+export type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
 export type Cause = 'weights' | 'optimizer' | 'average' | 'activations' | 'inputs and results' | 'host';
 
 /** Bytes that stay for as long as a stage lasts. */
 export interface Held { cause: Cause; what: string; bytes: number }
+/**
+ * A function and the types it is called on: enough to plan it, and to run it on made-up numbers. One type object is one tensor, wherever
+ * it stands.
+ */
+export interface Call {
+  fn: (...args: never[]) => unknown;
+  args: readonly unknown[];
+  /** Numbers of the arguments that lie on the device; the others are uploaded at each call. */
+  resident: ReadonlySet<number>;
+  donate: readonly number[];
+}
 /** A program, and how often it runs in a unit of the job. */
-export interface Run { name: string; calls: number; plan: Plan }
+export interface Run { name: string; calls: number; call: Call; plan: Plan }
 /** What is on the device at the same time. A job's stages follow one another. */
 export interface Stage { name: string; held: Held[]; runs: Run[]; host: Held[] }
 export interface JobCost { job: string; /** What the calls are counted in. */ unit: 'clip' | 'step'; stages: Stage[] }
 
 const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
+
+/** What a call costs on a device of these capabilities. */
+export const planned = (name: string, calls: number, call: Call, target: Target): Run =>
+  ({ name, calls, call, plan: planFunction(call.fn, call.args, call.resident, target, { donate: call.donate, name }) });
 
 /** Bytes of tensors on the device, each in a buffer of its own. */
 export const treeBytes = (tree: unknown): number =>

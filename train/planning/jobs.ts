@@ -1,16 +1,15 @@
 /** Jobs by name, and a quick guess of what a deep network needs. */
 import { withSite } from '../../engine/errors.ts';
-import type { Room } from '../../engine/plan.ts';
 import { GROUP } from '../../model/wan/dit.ts';
-import { peakOf, totalOf, type JobCost, type Stage } from './cost.ts';
+import { peakOf, totalOf, type JobCost, type Stage, type Target } from './cost.ts';
 import { samplingCost, type Sampler } from './sampling.ts';
 import type { Subject } from './subject.ts';
 import { equilibriumCost, primingCost, teacherCost, vaeCost } from './training.ts';
 
+export type { Target } from './cost.ts';
 export type { Sampler } from './sampling.ts';
 export const JOBS = ['vae', 'teacher', 'prime', 'equilibrium', 'sample'] as const;
 export type JobName = (typeof JOBS)[number];
-export type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
 const COSTS: Record<JobName, (s: Subject, target: Target, sampler: Sampler) => JobCost> = {
   vae: vaeCost, teacher: teacherCost, prime: primingCost, equilibrium: equilibriumCost, sample: (s, target, sampler) => samplingCost(s, sampler, target),
 };

@@ -25,7 +25,8 @@ export interface Subject extends Settings {
   preset?: Preset;
 }
 
-export interface Size { width: number; height: number; frames: number }
+/** Of a released model's clip in pixels; and its blocks, where a shallower network is meant. */
+export interface Size { width: number; height: number; frames: number; layers?: number }
 export const WAN_FRAMES = 81;
 
 export const type = (shape: readonly number[], dtype: DType = 'f32'): TensorType => ({ shape, dtype });
@@ -40,7 +41,7 @@ export function subjectOf(name: string, sets: readonly string[], size?: Partial<
 }
 
 function presetSubject(name: string, sets: readonly string[], size?: Partial<Size>): Subject {
-  if (size && Object.keys(size).length) throw new Error(`[plan] --size and --frames are for released models; "${name}" has its own: --set data.size=…, data.frames=…`);
+  if (size && Object.keys(size).length) throw new Error(`[plan] --size, --frames and --layers are for released models; "${name}" has its own: --set data.size=…, data.frames=…`);
   const p = loadPreset(name, sets);
   return { ...p, config: ditConfigOf(p), vae: vaeConfigOf(p), head: headConfigOf(p), latent: latentShape(p), video: videoShape(p), encoders: false, preset: p };
 }
@@ -62,7 +63,8 @@ export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: rea
   }, sets));
 }
 
-function wanSubject(name: string, sets: readonly string[], { dit, width, height, frames }: Size & { dit: DiTConfig }): Subject {
+function wanSubject(name: string, sets: readonly string[], { dit: released, width, height, frames, layers = released.num_layers }: Size & { dit: DiTConfig }): Subject {
+  const dit = { ...released, num_layers: layers };
   const [time, tall, wide] = vaeStride(WAN_VAE);
   const cell = tall * dit.patch_size[1];
   if (width % cell || height % cell) throw new Error(`[plan] --size must be multiples of ${cell}, got ${width}x${height}`);

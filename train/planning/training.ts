@@ -1,7 +1,6 @@
 /** What training costs: the steps of each job on tensors that are types only. */
 import type { TensorType } from '../../engine/graph.ts';
-import type { Room } from '../../engine/plan.ts';
-import { planFunction } from '../../engine/stages.ts';
+import { mapTree } from '../../engine/tree.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import { discriminatorShapes, discriminatorStep, followStep, generatorStep, judgeStep, type EquilibriumConfig } from '../equilibrium.ts';
@@ -11,17 +10,20 @@ import { fakeStep, primingStep, type PrimingConfig } from '../priming.ts';
 import { stepOf } from '../step.ts';
 import { teacherStep } from '../teacher.ts';
 import { vaeStep } from '../vae.ts';
-import { treeBytes, type Held, type JobCost, type Run } from './cost.ts';
+import { planned, treeBytes, type Held, type JobCost, type Run, type Target } from './cost.ts';
 import { batchTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
-type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
 
 const KEY = type([2], 'u32');
 const RATES = { lr: type([]), count: type([]) };
 const UPDATE = { ...RATES, decay: type([]) };
 
-const trained = (params: Types, { beta1 }: AdamConfig, ema: boolean): Trained<TensorType> => ({ params, v: params, ...(beta1 > 0 && { m: params }), ...(ema && { ema: params }) });
+/** Weights with what goes along with them, each a tensor of its own. */
+function trained(params: Types, { beta1 }: AdamConfig, ema: boolean): Trained<TensorType> {
+  const another = (): Types => mapTree((t: TensorType) => ({ ...t }), params);
+  return { params, v: another(), ...(beta1 > 0 && { m: another() }), ...(ema && { ema: another() }) };
+}
 
 function heldBy(what: string, { params, v, m, ema }: Trained<TensorType>): Held[] {
   return [
@@ -31,9 +33,8 @@ function heldBy(what: string, { params, v, m, ema }: Trained<TensorType>): Held[
 }
 
 function run(name: string, calls: number, fn: unknown, target: Target, state: Trained<TensorType>, frozen: readonly unknown[], data: unknown, at: unknown): Run {
-  const step = stepOf(fn as Parameters<typeof stepOf>[0]);
   const args = [state, ...frozen, data, at];
-  return { name, calls, plan: planFunction(step as never, args, new Set(args.slice(0, 1 + frozen.length).keys()), target, { donate: [0], name }) };
+  return planned(name, calls, { fn: stepOf(fn as Parameters<typeof stepOf>[0]), args, resident: new Set(args.slice(0, 1 + frozen.length).keys()), donate: [0] }, target);
 }
 
 /** Frozen weights are read whole before they go to the device. */

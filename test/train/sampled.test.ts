@@ -1,0 +1,97 @@
+/** What sampling is planned to take is what it takes, through the pipeline of `vpae sample`. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { open } from '../../engine/device.ts';
+import { openCheckpoint } from '../../model/files/checkpoint.ts';
+import { IMAGE_PATCH } from '../../model/imagetokens.ts';
+import type { Sampling } from '../../model/pipeline/diffuse.ts';
+import { networkOf } from '../../model/pipeline/forward.ts';
+import { generate, halfOf, type Job, type VideoModel } from '../../model/pipeline/generate.ts';
+import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
+import { initDiT } from '../../model/wan/dit.ts';
+import { initVAE } from '../../model/wan/vae.ts';
+import { toDevice } from '../../train/checkpoint.ts';
+import { deviceBytes, totalOf, type Stage } from '../../train/planning/cost.ts';
+import { costOf, type Sampler } from '../../train/planning/jobs.ts';
+import { subjectOf, type Subject } from '../../train/planning/subject.ts';
+import { writeFolder } from '../model/folders.ts';
+import { noise } from '../model/tiny.ts';
+
+const device = await open();
+const test = suite('sampling, planned and allocated');
+
+/** Bytes at most of each stage that loads weights: first frame, diffusion, decoding. */
+async function allocated(model: VideoModel, { video }: Subject, sampling: Sampling): Promise<Record<string, number>> {
+  const [channels, frames, height, width] = video as [number, number, number, number];
+  const job: Job = { prompt: 'one', negative: 'another one', size: { width, height }, frames, seed: 1, ...(model.encodeImages && { picture: noise('picture', [channels, height, width]) }) };
+  const before = device.allocated;
+  const peaks: Record<string, number> = {};
+  let stage = '';
+  const enter = (next: string): void => {
+    if (stage) peaks[stage] = device.peak - before;
+    [stage, device.peak] = [next, device.allocated];
+  };
+  const watched: VideoModel = {
+    ...model,
+    loadVAE(d, half, progress) { enter(half === 'encoder' ? 'first frame' : 'decoding'); return model.loadVAE(d, half, progress); },
+    loadDiT(d, progress) { enter('diffusion'); return model.loadDiT(d, progress); },
+  };
+  let cells = 0;
+  await generate(device, watched, [job], {
+    sampling, progress: () => {},
+    sink: () => Promise.resolve({ add: (chunk) => Promise.resolve(void (cells += chunk.data.length)), end: () => Promise.resolve(), abort: () => Promise.resolve() }),
+  });
+  enter('');
+  assert.is(cells, channels * frames * height * width);
+  assert.is(device.allocated, before);
+  return peaks;
+}
+
+const stages = (s: Subject, sampler: Sampler): Stage[] => costOf('sample', s, sampler, device).stages;
+const planned = (s: Subject, sampler: Sampler): Record<string, number> => Object.fromEntries(stages(s, sampler).map((stage) => [stage.name, totalOf(deviceBytes(stage))]));
+
+for (const guided of [true, false]) {
+  test(`digits-test, ${guided ? 'guided' : 'one evaluation'}`, async () => {
+    const s = subjectOf('digits-test', []);
+    const [net, vae] = [initDiT(s.config, 1), initVAE(s.vae, 1)];
+    const { text_len: length, text_dim: dim, clip_dim: wide } = s.config;
+    const patches = (s.preset!.data.size / IMAGE_PATCH) ** 2;
+    const model: VideoModel = {
+      dit: s.config, vae: s.vae,
+      encodeText: (_, texts) => Promise.resolve(texts.map((t) => noise(t, [length, dim]))),
+      encodeImages: (_, images) => Promise.resolve(images.map(() => noise('tokens', [patches, wide]))),
+      loadDiT: (d) => Promise.resolve(networkOf(toDevice(d, net))), loadVAE: (d, half) => Promise.resolve(toDevice(d, halfOf(vae, half))),
+    };
+    const sampling: Sampling = guided ? { kind: 'euler', steps: 2, shift: 5, guidance: 3 } : { kind: 'renoise', steps: 1, shift: 1, guidance: 1 };
+    assert.equal(await allocated(model, s, sampling), planned(s, { steps: sampling.steps, guided, offload: false }));
+  });
+}
+
+for (const [kind, offload] of [['t2v', false], ['i2v', true]] as const) {
+  test(`a folder of ${kind}, ${offload ? 'block by block' : 'whole'}`, async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'sampled-'));
+    try {
+      await writeFolder(folder, 'original', kind);
+      const checkpoint = await openCheckpoint(folder);
+      const { dit: { config }, vae: { config: vae } } = checkpoint;
+      const s: Subject = { ...subjectOf(kind === 't2v' ? 'wan2.1-t2v-1.3b' : 'wan2.1-i2v-14b', []), config, vae, latent: [vae.z_dim, 2, 4, 2], video: [3, 5, 32, 16], encoders: false };
+      const sampler = { steps: 2, guided: true, offload };
+      const got = await allocated(wanModel(checkpoint, { offload }), s, { ...wanSampling(checkpoint, { width: 16, height: 32 }), steps: 2 });
+      const want = planned(s, sampler);
+      if (offload) { // of the block that is being read, what has come before the last one is freed is a matter of time
+        const blocks = stages(s, sampler).find((stage) => stage.name === 'diffusion')!.held.find(({ what }) => what.includes('two blocks'))!.bytes;
+        const missing = want['diffusion']! - got['diffusion']!;
+        assert.ok(missing >= 0 && missing <= blocks / 2, `${missing} of ${blocks}`);
+        got['diffusion'] = want['diffusion']!;
+      }
+      assert.equal(got, want);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+}
+
+test.run();
