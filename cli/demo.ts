@@ -11,8 +11,9 @@ import { checkPair, loadVAE, saveModel } from '../train/models.ts';
 import { equilibriumJob, primingJob } from '../train/phases.ts';
 import type { Preset } from '../train/presets/index.ts';
 import { RunFolder } from '../train/run.ts';
-import { Codec, Sampler, studentSampler, teacherSampler, type SamplerSettings } from '../train/sample.ts';
+import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from '../train/sample.ts';
 import type { HostParams } from '../model/params.ts';
+import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { clipsThatFit, trainingTime, type Speeds } from './demo/budget.ts';
 import { trainPhase } from './demo/phase.ts';
 import { origins, writeOutcome, type Outcome, type Shown } from './demo/report.ts';
@@ -84,7 +85,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
 
   const shards = await makeShards({ device, preset, out: run, signal, vae: vae.path });
   const codec = new Codec(device, vae.config, vae.params);
-  const sampler = new Sampler(device, preset, codec);
+  const sampler = new Sampler(device, preset, endsOf(preset, codec));
   const onDevice = (params: HostParams) => toDevice(device, params) as Record<string, NDArray>;
 
   const net = onDevice(teacher.params);
@@ -106,7 +107,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   const rows: Row[] = [{ name: 'real clips', evaluation: judge.evaluate(judge.clips.map((c) => c.video)) }];
   const video = (data: Float32Array): Video => ({ data, shape: videoShape(preset) });
   const shown: Shown[] = [{ title: 'real clip', note: 'held out', file: 'real.webp', videos: judge.clips.map((c) => video(c.video)) }];
-  const see = async (name: string, file: string, weights: Record<string, NDArray>, settings: SamplerSettings): Promise<void> => {
+  const see = async (name: string, file: string, weights: Record<string, NDArray>, settings: Sampling): Promise<void> => {
     const bar = meter(name, { unit: 'clips', total: clips, memory: () => device.allocated });
     const { samples, evaluation } = await judge.judge(sampler, weights, settings, { batch: sizes.group, signal, onProgress: (n) => bar.at(Math.floor(Math.min(n, clips))) }).finally(bar.end);
     rows.push({ name, evaluations: samples.evaluations, secondsPerClip: samples.seconds / clips, evaluation });
@@ -126,7 +127,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
 }
 
 /** Seconds of a guided step and of all around it, for one group of clips. */
-async function sampling(sampler: Sampler, judge: Judge, net: Record<string, NDArray>, settings: SamplerSettings): Promise<Speeds> {
+async function sampling(sampler: Sampler, judge: Judge, net: Record<string, NDArray>, settings: Sampling): Promise<Speeds> {
   await judge.judge(sampler, net, { ...settings, steps: 1 }); // compiles
   const start = now();
   const { samples: { seconds } } = await judge.judge(sampler, net, { ...settings, steps: 1 });

@@ -18,6 +18,8 @@ export { initLora, LORA_TARGETS, mergeLora, withLora } from './lora.ts';
 export { Scope, type HostParams, type Params } from './params.ts';
 export { schedule, shiftSigma, SOLVER_KINDS, solverStep, startState, TRAIN_TIMESTEPS, type Schedule, type SolverKind, type SolverState } from './schedulers/index.ts';
 export { embedCaptions, embedderOf, embeddingTable, tokenize, VOCABULARY, type Embed, type Language } from './text.ts';
+export { Diffusion, evaluationsOf, latentNoise, type DiffusionInput, type Sampling } from './pipeline/diffuse.ts';
+export { networkOf, type Network } from './pipeline/forward.ts';
 export { cleanPrompt, loadTokenizer, Tokenizer } from './tokenizer.ts';
 export { encodeText, type EncodedText, type EncodeTextOptions } from './umt5/encode.ts';
 export { UMT5_XXL, umt5Config, type UMT5Config } from './umt5/config.ts';

@@ -1,4 +1,5 @@
 /** Judges samplers on clips they never saw: held-out conditions for reports, spare training clips for choosing a checkpoint. */
+import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { conditions, digits, type DigitClip } from './data/digits.ts';
 import { digitsOf } from './data/sets.ts';
 import type { ClassifierWeights } from './metrics/classifier.ts';
@@ -7,14 +8,12 @@ import { frameOf } from './metrics/frames.ts';
 import { videoShape } from './conditions.ts';
 import type { Metrics } from './loop.ts';
 import type { Preset } from './presets/index.ts';
-import type { Request, Sampler, SamplerSettings, Samples, Weights } from './sample.ts';
-
-type SampleOptions = Parameters<Sampler['sample']>[3];
+import type { Request, SampleOptions, Sampler, Samples, Weights } from './sample.ts';
 
 /** What chooses among the averages of a phase. */
 export interface Chooser {
   /** Samples its conditions: the score, and the numbers behind it. */
-  choose(sampler: Sampler, net: Weights, settings: SamplerSettings): Promise<{ score: number } & Metrics>;
+  choose(sampler: Sampler, net: Weights, settings: Sampling): Promise<{ score: number } & Metrics>;
 }
 
 /** A fixed set of conditions of `digits` with the real clips' features. */
@@ -52,12 +51,12 @@ export class Judge implements Chooser {
   }
 
   /** Samples every condition and judges the clips. */
-  async judge(sampler: Sampler, net: Weights, settings: SamplerSettings, options?: SampleOptions): Promise<{ evaluation: Evaluation; samples: Samples }> {
+  async judge(sampler: Sampler, net: Weights, settings: Sampling, options?: SampleOptions): Promise<{ evaluation: Evaluation; samples: Samples }> {
     const samples = await sampler.sample(net, this.requests(), settings, options);
     return { evaluation: this.evaluate(samples.videos), samples };
   }
 
-  async choose(sampler: Sampler, net: Weights, settings: SamplerSettings): Promise<{ score: number } & Metrics> {
+  async choose(sampler: Sampler, net: Weights, settings: Sampling): Promise<{ score: number } & Metrics> {
     const { evaluation } = await this.judge(sampler, net, settings);
     const { byFrame: _, ...numbers } = evaluation;
     return { ...numbers, score: this.score(evaluation) };

@@ -1,13 +1,14 @@
 /** A model file, sampled: clips for requests, and a report on the held-out conditions. */
 import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
+import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { freeTree, toDevice } from './checkpoint.ts';
 import { Judge } from './eval.ts';
 import { loadClassifier } from './metrics/classifier.ts';
 import type { Evaluation } from './metrics/evaluate.ts';
 import { checkPair, loadDiT, loadVAE, type Kind } from './models.ts';
 import type { Preset } from './presets/index.ts';
-import { Codec, Sampler, samplerOf, type Request, type SamplerSettings, type Samples } from './sample.ts';
+import { Codec, endsOf, Sampler, samplerOf, type Request, type Samples } from './sample.ts';
 
 export interface Infer {
   device: Device;
@@ -18,7 +19,7 @@ export interface Infer {
   onProgress?: ((done: number, count: number) => void) | undefined;
 }
 
-interface Ready { preset: Preset; kind: Kind; settings: SamplerSettings; sampler: Sampler; net: Record<string, NDArray> }
+interface Ready { preset: Preset; kind: Kind; settings: Sampling; sampler: Sampler; net: Record<string, NDArray> }
 
 /** Opens the models, runs `body`, and gives their memory back. */
 async function withModel<R>(w: Infer, body: (ready: Ready) => Promise<R>): Promise<R> {
@@ -28,7 +29,7 @@ async function withModel<R>(w: Infer, body: (ready: Ready) => Promise<R>): Promi
   const { preset } = model.about;
   const settings = samplerOf(model);
   const codec = new Codec(w.device, vae.config, vae.params);
-  const sampler = new Sampler(w.device, preset, codec);
+  const sampler = new Sampler(w.device, preset, endsOf(preset, codec));
   const net = toDevice(w.device, model.params) as Record<string, NDArray>;
   try {
     return await body({ preset, kind: model.kind, settings, sampler, net });
@@ -46,7 +47,7 @@ export function sampleClips(w: Infer & { requests: readonly Request[] }): Promis
 
 export interface Report {
   kind: Kind;
-  settings: SamplerSettings;
+  settings: Sampling;
   samples: Samples;
   evaluation: Evaluation;
   /** The real clips of the same conditions, judged the same way. */

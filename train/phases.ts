@@ -20,10 +20,8 @@ import type { Weights } from './sample.ts';
 import { compileStep } from './step.ts';
 
 /** A generator's average as a network that samples. */
-export function studentOf(form: Form, teacher: Record<string, NDArray>, { generator }: State): Weights {
-  const average = generator!.ema!;
-  return form.mode === 'lora' ? { base: teacher, lora: average, scale: form.alpha / form.rank } : average;
-}
+export const studentOf = ({ mode }: Form, teacher: Record<string, NDArray>, { generator }: State): Weights =>
+  (mode === 'lora' ? { ...teacher, ...generator!.ema! } : generator!.ema!);
 
 /** A generator and a fake model that follows it, and how each is updated. */
 export interface Pair {

@@ -29,7 +29,7 @@ import { PixelJudge } from './pixeljudge.ts';
 import { reconstructions, samplePreviews, type Draw } from './previews.ts';
 import type { Preset } from './presets/index.ts';
 import type { Json } from './run.ts';
-import { Codec, Sampler, studentSampler, teacherSampler } from './sample.ts';
+import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from './sample.ts';
 import { LatentStatistics } from './vae.ts';
 
 export interface Work {
@@ -142,7 +142,7 @@ export async function trainTeacher(w: Work & { vae?: string; from?: string | und
   const shards = await precompute(w);
   const path = join(w.out, 'teacher.safetensors');
   const codec = new Codec(w.device, vae.config, vae.params);
-  const sampler = new Sampler(w.device, p, codec);
+  const sampler = new Sampler(w.device, p, endsOf(p, codec));
   const job = teacherJob(w.device, p, shards, from && { params: from.params, steps: from.about.steps });
   const close = async () => { await Promise.all([job.close(), sampler.close(), codec.close()]); };
   const samples = w.draw && samplePreviews(p, w.draw, sampler, (state) => state['teacher']!.ema!, [teacherSampler(p)]);
@@ -180,7 +180,7 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
   checkFit(teacher, ditConfigOf(p));
   const shards = await precompute(w);
   const codec = new Codec(device, vae.config, vae.params);
-  const sampler = new Sampler(device, p, codec);
+  const sampler = new Sampler(device, p, endsOf(p, codec));
   const path = join(w.out, 'student.safetensors');
   const phases: { name: string; step: number; score: number }[] = [];
   try {

@@ -1,4 +1,5 @@
 /** Judges samplers on a data set without a classifier of its own: motion, first frame, and how far the frames' thumbnails lie from the real ones'. */
+import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { footageOf, frameAt } from './vbench/footage.ts';
 import { CLIP_FPS } from './vbench/clips.ts';
 import { thumbnails } from './vbench/proxies.ts';
@@ -9,7 +10,7 @@ import type { Metrics } from './loop.ts';
 import { firstFramePsnr, flicker, frameOf, motionEnergy } from './metrics/frames.ts';
 import { frechet } from './metrics/frechet.ts';
 import type { Preset } from './presets/index.ts';
-import type { Sampler, SamplerSettings, Weights } from './sample.ts';
+import type { Sampler, Weights } from './sample.ts';
 
 export class PixelJudge implements Chooser {
   private readonly preset: Preset;
@@ -38,7 +39,7 @@ export class PixelJudge implements Chooser {
   }
 
   /** The score is the first frame's PSNR in units of 100 dB (nothing for text alone) - frechetWeight × Fréchet distance, minus 1 when motion is below `minMotion` of the real clips'. */
-  async choose(sampler: Sampler, net: Weights, settings: SamplerSettings): Promise<{ score: number } & Metrics> {
+  async choose(sampler: Sampler, net: Weights, settings: Sampling): Promise<{ score: number } & Metrics> {
     const shape = videoShape(this.preset);
     const { minMotion, frechetWeight } = this.preset.best;
     const { videos } = await sampler.sample(net, this.clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, shape, 0), seed })), settings);

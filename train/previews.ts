@@ -4,6 +4,7 @@ import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { Params } from '../model/params.ts';
+import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { decode, encode } from '../model/wan/vae.ts';
 import type { State } from './checkpoint.ts';
 import { stackRows, vaeConfigOf, videoShape } from './conditions.ts';
@@ -11,7 +12,7 @@ import { clipsOf, type Clip } from './data/sets.ts';
 import type { Job } from './loop.ts';
 import { frameOf, type ClipShape } from './metrics/frames.ts';
 import type { Preset } from './presets/index.ts';
-import type { Sampler, SamplerSettings, Weights } from './sample.ts';
+import type { Sampler, Weights } from './sample.ts';
 
 /** Draws rows of clips [channels, frames, height, width] as an animated WebP. */
 export type Draw = (rows: readonly (readonly Float32Array[])[], shape: ClipShape) => Promise<Uint8Array>;
@@ -25,7 +26,7 @@ function shown(p: Preset): Clip[] {
 }
 
 /** One row a sampler setting. @param net what of the state samples */
-export function samplePreviews(p: Preset, draw: Draw, sampler: Sampler, net: (state: State) => Weights, settings: readonly SamplerSettings[]): Job['samples'] {
+export function samplePreviews(p: Preset, draw: Draw, sampler: Sampler, net: (state: State) => Weights, settings: readonly Sampling[]): Job['samples'] {
   const shape = videoShape(p);
   const clips = shown(p);
   const requests = clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, shape, 0), seed }));

@@ -1,4 +1,7 @@
-/** From noise to a latent: a DiT stepped by any sampler, guided by two texts, or a student's few levels of its own. */
+/**
+ * From noise to latents: the one sampling loop. A batch of clips goes through a DiT stepped by any sampler, guided by two texts, or
+ * through a student's few levels of its own.
+ */
 import type { CompiledFunction } from '../../engine/compile.ts';
 import type { Device } from '../../engine/device.ts';
 import { EngineError } from '../../engine/errors.ts';
@@ -10,30 +13,37 @@ import type { DiTConfig } from '../config.ts';
 import { draw } from '../params.ts';
 import { schedule, solverStep, startState, type Layout, type SolverKind, type SolverState } from '../schedulers/index.ts';
 import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../wan/tables.ts';
-import { forwardOf, type Forward, type Network, type Told } from './forward.ts';
+import { forwardFunctions, StreamedForward, WholeForward, type Forward, type Network, type Told } from './forward.ts';
 
 /**
  * - a solver: a teacher's, guided; two evaluations a step unless guidance is 1;
- * - `renoise`: x̂0 at each level, noised afresh to the next: a student's; one step is x̂0 = ε - v.
+ * - `renoise`: x̂0 at each level, noised afresh to the next: a student's; one step is x̂0 = ε - v (METHOD §1.13).
  */
 export interface Sampling { kind: SolverKind | 'renoise'; steps: number; shift: number; guidance: number; /** Whose noise levels; Wan's own unless given. */ layout?: Layout }
 
+/** Forwards of the network for one clip. */
+export const evaluationsOf = ({ steps, guidance }: Sampling): number => steps * (guidance === 1 ? 1 : 2);
+
+/** B clips of one size. */
 export interface DiffusionInput {
-  /** Of the latent, [C, F, h, w]. */
-  shape: readonly [number, number, number, number];
-  /** Decides all noise. */
-  seed: number;
-  /** [text_len, text_dim], zero past the text. */
+  /** Of a latent, [C, F, h, w]. */
+  shape: readonly number[];
+  /** Of each clip: decides all of its noise, whatever stands beside it. */
+  seeds: readonly number[];
+  /** [B, text_len, text_dim], zero past each text. */
   text: HostTensor;
   /** What guidance leads away from, as `text`. */
   negative: HostTensor;
-  /** i2v: [I, clip_dim]. */
+  /** i2v: [B, I, clip_dim]. */
   imageTokens?: HostTensor | undefined;
-  /** i2v: mask and image latent, [in_dim - C, F, h, w]. */
+  /** i2v: mask and image latent, [B, in_dim - C, F, h, w]. */
   beside?: HostTensor | undefined;
 }
 
-/** Standard normals of a seed: the same on every device, whatever else is made beside them. */
+/** [B, C, F, h, w], its taker's to free; and what the steps took, the compiling of what was not compiled included. */
+export interface Diffused { latent: NDArray; seconds: number }
+
+/** Standard normals of a seed, made on the host: the same on every device, whatever else is made beside them. */
 export const latentNoise = (seed: number, role: string, shape: readonly number[]): HostTensor => host(draw('normal', seed, `latent ${role}`, numel(shape)), shape);
 
 /** u + g (c - u) of two velocities, or of one batch of both. */
@@ -48,98 +58,126 @@ export function renoise({ x }: { x: Tensor }, v: Tensor, sigma: Tensor, next: Te
   return { x: x0.add(eps.sub(x0).mul(next)) };
 }
 
-/** Holds one network's programs, for any number of clips of any sizes. */
+/** Holds the programs of a network's config, for any weights and any number of clips of any sizes. */
 export class Diffusion {
   private readonly device: Device;
   private readonly config: DiTConfig;
-  private readonly network: Network;
-  private readonly forward: Forward;
+  private readonly whole: Forward;
+  private readonly streamed: Forward;
   private readonly guide: CompiledFunction<[readonly Tensor[], Tensor], Tensor>;
   private readonly solve: CompiledFunction<[SolverState, Tensor, Tensor], SolverState>;
   private readonly renoise: CompiledFunction<[{ x: Tensor }, Tensor, Tensor, Tensor, Tensor], { x: Tensor }>;
+  /** Whether both texts go through the network at once, by network and size. */
+  private readonly together = new Map<string, boolean>();
 
-  /** @param network stays the caller's */
-  constructor(device: Device, config: DiTConfig, network: Network) {
-    [this.device, this.config, this.network] = [device, config, network];
-    this.forward = forwardOf(device, config, network);
+  /** @param adapterScale what adapters beside the weights are multiplied by */
+  constructor(device: Device, config: DiTConfig, adapterScale = 1) {
+    [this.device, this.config] = [device, config];
+    const functions = forwardFunctions(config, device.caps.maxBindingBytes, adapterScale);
+    this.whole = new WholeForward(device, functions);
+    this.streamed = new StreamedForward(device, functions, config.num_layers);
     this.guide = device.compile(guidance, { name: 'guidance' });
     this.solve = device.compile(solverStep, { donate: [0], name: 'solver step' });
     this.renoise = device.compile(renoise, { donate: [0], name: 'renoise' });
   }
 
   /**
-   * The latent [C, F, h, w] of an input.
-   * @param onStep told after every step; what it throws ends the work
+   * @param network stays the caller's
+   * @param onStep told after every step that is done on the device; what it throws ends the work. Without it the steps are queued
    */
-  async run(input: DiffusionInput, sampling: Sampling, onStep: (done: number, steps: number) => void = () => {}): Promise<HostTensor> {
+  async run(network: Network, input: DiffusionInput, sampling: Sampling, onStep?: (done: number, steps: number) => void): Promise<Diffused> {
     const { device, config } = this;
     const { kind, steps, shift, guidance, layout } = sampling;
-    const shape = [1, ...input.shape];
+    const noise = (role: string): HostTensor => stacked(input.seeds.map((seed) => latentNoise(seed, role, input.shape)));
     const { sigmas, timesteps, weights } = schedule(kind === 'renoise' ? 'euler' : kind, steps, shift, layout);
     const upload = (t: HostTensor): NDArray => device.tensor(t.data, t.shape, t.dtype);
     const told: Told = {
       tables: mapTree(upload, ditTables(config, [tokenGrid(config, input.shape)])) as unknown as DiTTables<NDArray>,
-      ...(input.beside && { y: upload(stacked([input.beside])) }), ...(input.imageTokens && { imageTokens: upload(stacked([input.imageTokens])) }),
+      ...(input.beside && { y: upload(input.beside) }), ...(input.imageTokens && { imageTokens: upload(input.imageTokens) }),
     };
-    let state = mapTree(upload, startState(latentNoise(input.seed, 'start', shape))) as unknown as SolverState<NDArray>;
+    let state = mapTree(upload, startState(noise('start'))) as unknown as SolverState<NDArray>;
     let contexts: NDArray[] = [];
+    let latent: NDArray | undefined;
     try {
       const texts = guidance === 1 ? [input.text] : [input.text, input.negative];
-      const groups = texts.length > 1 && await this.fitTogether(state.x, texts, told) ? [texts] : texts.map((t) => [t]);
-      contexts = groups.map((group) => upload(stacked(group)));
+      const groups = texts.length > 1 && await this.fitTogether(network, state.x, texts, told) ? [texts] : texts.map((t) => [t]);
+      contexts = groups.map((group) => upload(beneath(group)));
+      const levels = kind === 'renoise' ? Array.from({ length: steps }, (_, k) => (k + 1 < steps ? noise(`level ${k + 1}`) : blank(state.x.shape))) : [];
+      await device.idle();
+      const start = performance.now();
       for (let k = 0; k < steps; k++) {
-        const v = await this.velocity(state.x, timesteps[k]!, contexts, guidance, told);
-        if (kind === 'renoise') {
-          const eps = k + 1 < steps ? latentNoise(input.seed, `level ${k + 1}`, shape) : host(new Float32Array(numel(shape)), shape);
-          state = { ...state, ...await this.renoise({ x: state.x }, v, sigmas[k]!, sigmas[k + 1]!, eps) };
-        } else {
-          state = await this.solve(state, v, weights[k]!);
-        }
+        const v = await this.velocity(network, state.x, timesteps[k]!, contexts, guidance, told);
+        if (kind === 'renoise') state = { ...state, ...await this.renoise({ x: state.x }, v, sigmas[k]!, sigmas[k + 1]!, levels[k]!) };
+        else state = await this.solve(state, v, weights[k]!);
+        if (!onStep) continue;
         await device.idle();
         onStep(k + 1, steps);
       }
-      return host(await state.x.read(), input.shape);
+      await device.idle();
+      latent = state.x;
+      return { latent, seconds: (performance.now() - start) / 1000 };
     } finally {
-      for (const t of flatten<NDArray>([told, state, contexts]).leaves) t.free();
+      for (const t of flatten<NDArray>([told, state, contexts]).leaves) if (t !== latent) t.free();
     }
   }
 
   /** v at x and t: under the text alone, or led away from the negative one, u + g (c - u). */
-  private async velocity(x: NDArray, t: number, contexts: readonly NDArray[], guidance: number, told: Told): Promise<NDArray> {
+  private async velocity(network: Network, x: NDArray, t: number, contexts: readonly NDArray[], guidance: number, told: Told): Promise<NDArray> {
+    const forward = this.forward(network);
     const tEmb = timeEmbedding([t], this.config.freq_dim);
     const [first, second] = contexts as [NDArray, NDArray?];
-    const v = await this.forward.run(x, tEmb, first, told);
+    const v = await forward.run(network, x, tEmb, first, told);
     if (guidance === 1) return v;
     if (!second) return this.guide([v], guidance);
     const cond = v.keep();
     try {
-      return await this.guide([cond, await this.forward.run(x, tEmb, second, told)], guidance);
+      return await this.guide([cond, await forward.run(network, x, tEmb, second, told)], guidance);
     } finally {
       cond.free();
     }
   }
 
+  private forward({ blocks }: Network): Forward {
+    return blocks ? this.streamed : this.whole;
+  }
+
   /** Whether both texts go through the network at once: where what that takes is less than the weights. */
-  private async fitTogether(x: NDArray, texts: readonly HostTensor[], told: Told): Promise<boolean> {
+  private async fitTogether(network: Network, x: NDArray, texts: readonly HostTensor[], told: Told): Promise<boolean> {
+    const key = `${network.bytes} ${Boolean(network.blocks)} ${x.shape.join()}`;
+    const known = this.together.get(key);
+    if (known !== undefined) return known;
+    const fit = await this.bytesUnder(network, x, texts, told) < network.bytes;
+    this.together.set(key, fit);
+    return fit;
+  }
+
+  /** Of the forward under some texts; without end where it is refused. */
+  private async bytesUnder(network: Network, x: NDArray, texts: readonly HostTensor[], told: Told): Promise<number> {
     try {
-      return await this.forward.plan(x, timeEmbedding([0], this.config.freq_dim), stacked(texts), told) < this.network.bytes;
+      return await this.forward(network).plan(network, x, timeEmbedding([0], this.config.freq_dim), beneath(texts), told);
     } catch (error) {
-      if (error instanceof EngineError && (error.op === 'memory' || error.op === 'tensor')) return false;
+      if (error instanceof EngineError && (error.op === 'memory' || error.op === 'tensor')) return Infinity;
       throw error;
     }
   }
 
   /** Gives back the programs' memory. */
   async close(): Promise<void> {
-    await this.forward.close();
+    for (const forward of [this.whole, this.streamed]) await forward.close();
     for (const program of [this.guide, this.solve, this.renoise]) await program.free();
   }
 }
 
-/** Tensors of one shape as a batch. */
-function stacked(rows: readonly HostTensor[]): HostTensor {
-  const size = rows[0]!.data.length;
-  const data = new Float32Array(rows.length * size);
-  rows.forEach((t, i) => data.set(t.data, i * size));
-  return host(data, [rows.length, ...rows[0]!.shape]);
+const blank = (shape: readonly number[]): HostTensor => host(new Float32Array(numel(shape)), shape);
+
+/** Batches below one another. */
+function beneath(batches: readonly HostTensor[]): HostTensor {
+  const [{ shape }] = batches as [HostTensor];
+  const size = numel(shape);
+  const data = new Float32Array(batches.length * size);
+  batches.forEach((t, i) => data.set(t.data, i * size));
+  return host(data, [batches.length * shape[0]!, ...shape.slice(1)]);
 }
+
+/** Tensors of one shape as a batch. */
+const stacked = (rows: readonly HostTensor[]): HostTensor => beneath(rows.map((t) => ({ ...t, shape: [1, ...t.shape] })));

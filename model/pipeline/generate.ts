@@ -9,7 +9,7 @@ import { vaeStride, type DiTConfig, type VAEConfig } from '../config.ts';
 import { resize, resizeTables, type ResizeTables } from '../clip/resize.ts';
 import { StreamingVAE } from '../wan/vaestream.ts';
 import type { Tensor } from '../../engine/tensor.ts';
-import { Diffusion, type Sampling } from './diffuse.ts';
+import { Diffusion, evaluationsOf, type Sampling } from './diffuse.ts';
 import type { Network } from './forward.ts';
 import { latentShape, type Size } from './size.ts';
 
@@ -71,17 +71,19 @@ export async function generate(device: Device, model: VideoModel, jobs: readonly
   const images = model.encodeImages && await encodeFirstFrames(device, model, jobs, tile, progress);
   const net = await model.loadDiT(device, progress);
   let decoder: DeviceWeights = {};
-  const diffusion = new Diffusion(device, model.dit, net);
+  const diffusion = new Diffusion(device, model.dit);
   const total = jobs.length * sampling.steps;
   let seconds = 0;
   try {
     for (const [i, job] of jobs.entries()) {
-      const from = performance.now();
-      const latent = await diffusion.run({
-        shape: latentShape(model.vae, job.size, job.frames), seed: job.seed, text: texts.get(job.prompt)!, negative: texts.get(job.negative) ?? texts.get(job.prompt)!,
-        imageTokens: images?.tokens[i], beside: images?.beside[i],
+      const shape = latentShape(model.vae, job.size, job.frames);
+      const { latent: x, seconds: took } = await diffusion.run(net, {
+        shape, seeds: [job.seed], text: alone(texts.get(job.prompt)!), negative: alone(texts.get(job.negative) ?? texts.get(job.prompt)!),
+        ...(images && { imageTokens: alone(images.tokens[i]!), beside: images.beside[i]! }),
       }, sampling, (done) => progress('diffusion', 'steps', i * sampling.steps + done, total));
-      seconds += (performance.now() - from) / 1000;
+      const latent = host(await x.read(), shape);
+      x.free();
+      seconds += took;
       await diffusion.close();
       if (i === jobs.length - 1) await net.free();
       if (i === 0) decoder = await model.loadVAE(device, 'decoder', progress);
@@ -92,8 +94,11 @@ export async function generate(device: Device, model: VideoModel, jobs: readonly
     await net.free();
     freeAll(decoder);
   }
-  return { seconds, evaluations: sampling.steps * (sampling.guidance === 1 ? 1 : 2) };
+  return { seconds, evaluations: evaluationsOf(sampling) };
 }
+
+/** As a batch of one. */
+const alone = (t: HostTensor): HostTensor => ({ ...t, shape: [1, ...t.shape] });
 
 /** Every text that is asked for, once. */
 async function encodeTexts(device: Device, model: VideoModel, jobs: readonly Job[], guided: boolean, progress: Progress): Promise<Map<string, HostTensor>> {
@@ -102,7 +107,7 @@ async function encodeTexts(device: Device, model: VideoModel, jobs: readonly Job
   return new Map(texts.map((text, i) => [text, encoded[i]!]));
 }
 
-interface FirstFrames { tokens: HostTensor[]; beside: HostTensor[] }
+interface FirstFrames { /** [I, clip_dim]. */ tokens: HostTensor[]; /** [1, in_dim - C, F, h, w]. */ beside: HostTensor[] }
 
 /** What an image-to-video DiT is told of each job's first frame: its tokens; the mask and the latent of (first frame, zeros). Jobs of one picture share them. */
 async function encodeFirstFrames(device: Device, model: VideoModel, jobs: readonly Job[], tile: number | undefined, progress: Progress): Promise<FirstFrames> {
@@ -121,7 +126,7 @@ async function encodeFirstFrames(device: Device, model: VideoModel, jobs: readon
       const first = host(await (await scale(picture!, resizeTables([h, w], [height, width]))).read(), [channels, 1, height, width]);
       const video = (at: number, count: number) => (at === 0 ? first : host(new Float32Array(channels * count * height * width), [channels, count, height, width]));
       const latent = await vae.encode([frames, height, width], video, { tile, onProgress: (done, total) => progress('image', 'chunks', done, total) });
-      beside.set(nameOf(job), withMask(latent, vaeStride(model.vae)[0]));
+      beside.set(nameOf(job), withMask(alone(latent), vaeStride(model.vae)[0]));
     }
     return { tokens: jobs.map((j) => tokens[pictures.indexOf(j.picture!)]!), beside: jobs.map((j) => beside.get(nameOf(j))!) };
   } finally {
@@ -131,13 +136,17 @@ async function encodeFirstFrames(device: Device, model: VideoModel, jobs: readon
   }
 }
 
-/** [C,F,h,w] → [stride + C,F,h,w]: one mask channel for each frame that a latent frame stands for, 1 on the latent frame that is given. */
+/** [B,C,F,h,w] → [B,stride + C,F,h,w]: one mask channel for each frame that a latent frame stands for, 1 on the latent frame that is given. */
 export function withMask(latent: HostTensor, stride: number): HostTensor {
-  const [c, f, h, w] = latent.shape as [number, number, number, number];
-  const data = new Float32Array((stride + c) * f * h * w);
-  for (let m = 0; m < stride; m++) data.fill(1, m * f * h * w, m * f * h * w + h * w);
-  data.set(latent.data, stride * f * h * w);
-  return host(data, [stride + c, f, h, w]);
+  const [b, c, f, h, w] = latent.shape as [number, number, number, number, number];
+  const [channel, clip] = [f * h * w, c * f * h * w];
+  const data = new Float32Array(b * (stride * channel + clip));
+  for (let n = 0; n < b; n++) {
+    const from = n * (stride * channel + clip);
+    for (let m = 0; m < stride; m++) data.fill(1, from + m * channel, from + m * channel + h * w);
+    data.set(latent.data.subarray(n * clip, (n + 1) * clip), from + stride * channel);
+  }
+  return host(data, [b, stride + c, f, h, w]);
 }
 
 async function decodeTo(clip: ClipSink, device: Device, config: VAEConfig, weights: DeviceWeights, latent: HostTensor, tile: number | undefined, progress: Progress): Promise<void> {

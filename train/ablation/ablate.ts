@@ -26,7 +26,7 @@ import { wholeOf } from '../networks.ts';
 import { judged, precompute, run, type Work } from '../pipeline.ts';
 import { checkPreset, type Preset } from '../presets/index.ts';
 import { hashOf } from '../run.ts';
-import { Codec, Sampler, studentSampler } from '../sample.ts';
+import { Codec, endsOf, Sampler, studentSampler } from '../sample.ts';
 
 export interface Ablate extends Work {
   vae: string;
@@ -83,7 +83,7 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
   checkFit(teacher, ditConfigOf(p));
   const shards = await precompute({ ...w, out: w.data });
   const codec = new Codec(device, vae.config, vae.params);
-  const sampler = new Sampler(device, p, codec);
+  const sampler = new Sampler(device, p, endsOf(p, codec));
   try {
     const classifier = await loadClassifier(w.classifier);
     const [validation, heldOut] = [Judge.validation(p, classifier), Judge.heldOut(p, classifier)];
