@@ -25,6 +25,7 @@ type DataArgs = Args<typeof options> & { action: 'show' | 'make' | 'fetch'; what
 async function show(args: DataArgs): Promise<void> {
   const p = presetOf(args);
   const total = count('count', args.count, 1, 200);
+  if (!args.out.endsWith('.png')) throw new UsageError(`--out "${args.out}": the name must end in .png`);
   willWrite(args.out);
   const clip = clipsOf(p, args.split);
   const clips = Array.from({ length: total }, (_, i) => clip(i));

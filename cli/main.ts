@@ -14,11 +14,13 @@ function complaint(message: string, options: readonly string[]): string {
   const unknown = /^Unknown (?:argument|command)s?: ([^,]*)/.exec(message)?.[1];
   if (unknown !== undefined) {
     const isOption = process.argv.some((a) => a.replace(/=.*/s, '').replace(/^-+/, '') === unknown && a.startsWith('-'));
-    return isOption ? `there is no option --${unknown} here${didYouMean(unknown, options, '--')}` : `unknown word "${unknown}"${didYouMean(unknown, FILES)}`;
+    return isOption ? `there is no option --${unknown} here${didYouMean(unknown, options, '--')}` : `unknown word "${unknown}"${didYouMean(unknown, FILES) || (FILES.includes(process.argv[2]!) ? '' : ': vpae --help lists the commands')}`;
   }
   const [, name, given, choices] = /Argument: (.*), Given: "(.*)", Choices: (.*)/.exec(message) ?? [];
   if (name !== undefined) return `${name} must be one of ${choices!.replaceAll('"', '')}, got "${given}"${didYouMean(given!, choices!.replaceAll('"', '').split(', '))}`;
   if (message.startsWith('Not enough non-option arguments')) return 'a word is missing after the command: add --help to see which';
+  const [, missing] = /^Missing required arguments?: (.*)/.exec(message) ?? [];
+  if (missing !== undefined) return `--${missing.split(', ').join(' and --')} must be given: add --help to see what it means`;
   const [, bare] = /^Not enough arguments following: (.*)/.exec(message) ?? [];
   if (bare !== undefined) return `--${bare} needs a value`;
   return message.replace(/\s*\n\s*/g, ' ');

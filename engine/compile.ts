@@ -71,7 +71,7 @@ class Compiled {
     const flat = args.map((a) => flatten<Leaf>(a));
     const leaves = flat.flatMap((f) => f.leaves);
     const built = await this.build(flat, leaves);
-    this.checkDonations(flat);
+    this.checkArrays(flat);
     const spans = leaves.map((leaf, i) => this.span(leaf, built, i));
     await built.program.run(spans);
     const generation = ++built.generation;
@@ -122,11 +122,12 @@ class Compiled {
     return { program, inputs, outTree, results: outputs.map((o) => ({ type: typeOf(o.value), into: o.into })), generation: 0 };
   }
 
-  private checkDonations(flat: readonly Flat<Leaf>[]): void {
+  private checkArrays(flat: readonly Flat<Leaf>[]): void {
     const buffers = new Map<GPUBuffer, string>();
     flat.forEach((f, a) => f.leaves.forEach((leaf, i) => {
       if (!(leaf instanceof NDArray)) return;
-      const name = `argument ${a} ${f.paths[i]}`;
+      const name = `argument ${a} ${f.paths[i]}`.trimEnd();
+      if (leaf.device !== this.device) throw new EngineError(this.name, `${name} lies on another device than this program: read() it there and bring it as host()`);
       const before = buffers.get(leaf.buffer);
       if (before && (this.donate.has(a) || before.startsWith('donated '))) {
         throw new EngineError(this.name, `${name} shares its memory with ${before}: donate a keep() of it`);
@@ -153,5 +154,5 @@ function leafType(leaf: Leaf): TensorType {
   if (leaf instanceof NDArray || (leaf && typeof leaf === 'object' && 'shape' in leaf && 'dtype' in leaf)) {
     return { shape: leaf.shape, dtype: leaf.dtype as DType };
   }
-  throw new EngineError('compile', `arguments are trees of tensors and numbers, got ${leaf === null ? 'null' : typeof leaf}`);
+  throw new EngineError('compile', `arguments are trees of tensors and numbers, got ${typeof leaf === 'object' ? (leaf as object).constructor.name : typeof leaf}; numbers in an array come as host(data, shape)`);
 }

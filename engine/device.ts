@@ -1,9 +1,10 @@
 /** A device: the adapter that was opened, its memory budget, its pipelines, and the way in and out for tensors. */
 import { BYTES, numel, type Caps, type DType } from '../kernels/kernel.ts';
 import { openAdapter, type AdapterInfo, type DeviceState } from './adapter.ts';
-import { EngineError, mib } from './errors.ts';
+import { checkShape, EngineError, mib } from './errors.ts';
 import { memory, waiting } from './host.ts';
 import { Scratch } from './scratch.ts';
+import { dtypeOf } from './tree.ts';
 import { tuningFor } from './tuning.ts';
 import { NDArray, type Typed } from './ndarray.ts';
 import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
@@ -117,6 +118,7 @@ export class Device {
 
   /** Uninitialised (zeroed by WebGPU). */
   empty(shape: readonly number[], dtype: DType = 'f32'): NDArray {
+    checkShape('tensor', shape, 0);
     const bytes = numel(shape) * BYTES[dtype];
     if (bytes > this.caps.maxBindingBytes) {
       throw new EngineError('tensor', `[${shape.join()}] ${dtype} takes ${mib(bytes)}, over this adapter's binding limit of ${mib(this.caps.maxBindingBytes)}`);
@@ -128,8 +130,8 @@ export class Device {
     return this.empty(shape, dtype);
   }
 
-  /** Uploads. f16 and bf16 take their bits in a Uint16Array; Float64Array is rounded to f32. */
-  tensor(data: Typed | Float64Array, shape: readonly number[], dtype: DType = 'f32'): NDArray {
+  /** Uploads; the dtype follows the array's type unless given. f16 and bf16 take their bits in a Uint16Array; Float64Array is rounded to f32. */
+  tensor(data: Typed | Float64Array, shape: readonly number[], dtype: DType = dtypeOf(data)): NDArray {
     if (data.length !== numel(shape)) throw new EngineError('tensor', `${data.length} values do not fill [${shape.join()}]`);
     const out = this.empty(shape, dtype);
     this.write(out.buffer, out.offset, data, dtype);
@@ -172,6 +174,7 @@ export class Device {
 
 /** Data as writeBuffer takes it: 4-byte multiples, and never a view on shared memory, which segfaults Dawn. */
 function uploadable(data: Typed | Float64Array, dtype: DType): Uint32Array<ArrayBuffer> {
+  if (BYTES[dtype] === 2 && !(data instanceof Uint16Array)) throw new EngineError('tensor', `${dtype} takes its bits in a Uint16Array, got a ${data.constructor.name}`);
   const typed: Typed = dtype === 'f32' && !(data instanceof Float32Array) ? Float32Array.from(data)
     : dtype === 'i32' && !(data instanceof Int32Array) ? Int32Array.from(data)
       : dtype === 'u32' && !(data instanceof Uint32Array) ? Uint32Array.from(data) : (data as Typed);

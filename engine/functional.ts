@@ -76,7 +76,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, { lengths, scale }: {
   return make('attention', lengths ? [q, k, v, lengths] : [q, k, v], { scale: scale ?? 1 / Math.sqrt(q.shape.at(-1)!) })[0]!;
 }
 
-/** Rows of table [V,...D] by ids (u32 or i32, [...]) → [...ids,...D]. */
+/** Rows of table [V,...D] by ids (u32 or i32, [...]) → [...ids,...D]. On a device an id outside the table gives zeros; the oracle throws. */
 export const gather = (table: Tensor, ids: Tensor): Tensor => make('gather', [table, ids], {})[0]!;
 
 function random(dist: 'normal' | 'uniform', key: Tensor, shape: readonly number[]): Tensor {
@@ -90,7 +90,7 @@ export const uniform = (key: Tensor, shape: readonly number[]): Tensor => random
 /** x [N,C,...] normalised over groups of channels; w and b [C]. */
 export function groupNorm(x: Tensor, groups: number, w: Tensor, b: Tensor, eps = 1e-5): Tensor {
   const [n, c] = x.shape as [number, number];
-  if (c % groups) fail('groupNorm', `${c} channels of ${printShapes(x.shape)} do not split into ${groups} groups`);
+  if (c % groups !== 0) fail('groupNorm', `${c} channels of ${printShapes(x.shape)} do not split into ${groups} groups`);
   const channel = [c, ...x.shape.slice(2).map(() => 1)];
   return x.reshape([n, groups, numel(x.shape) / n / groups]).layerNorm(eps).reshape(x.shape).mul(w.reshape(channel)).add(b.reshape(channel));
 }

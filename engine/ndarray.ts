@@ -2,6 +2,7 @@
 import { BYTES, numel, type DType } from '../kernels/kernel.ts';
 import { EngineError } from './errors.ts';
 import type { Device } from './device.ts';
+import { printType } from './graph.ts';
 
 export type Typed = Float32Array | Int32Array | Uint32Array | Uint16Array;
 
@@ -38,8 +39,8 @@ export class NDArray {
 
   /** Throws if this tensor's memory no longer holds it. */
   check(): void {
-    if (this.freed) throw new EngineError('tensor', 'it was freed');
-    if (!this.alive()) throw new EngineError('tensor', 'the program that made it has run again: read() or keep() results before the next call');
+    if (this.freed) throw new EngineError('tensor', `${printType(this)} was freed`);
+    if (!this.alive()) throw new EngineError('tensor', `the program that made this ${printType(this)} has run again: read() or keep() results before the next call`);
   }
 
   async read(): Promise<Float32Array> {
@@ -49,8 +50,9 @@ export class NDArray {
     return Float32Array.from(this.dtype === 'i32' ? new Int32Array(bytes, 0, this.size) : new Uint32Array(bytes, 0, this.size));
   }
 
-  /** The single value of a scalar. */
+  /** The value of a tensor of one. */
   async item(): Promise<number> {
+    if (this.size !== 1) throw new EngineError('tensor', `item() is of one value, this is ${printType(this)}: read() gives them all`);
     return (await this.read())[0]!;
   }
 

@@ -73,5 +73,5 @@ export function checkFits(name: string, { memory, bytes, largest }: Plan, { caps
   if (allocated + bytes - shared <= budget) return;
   const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');
   throw new EngineError('memory', `${name} needs ${mib(bytes)} beside the ${mib(allocated)} in use; the budget is ${mib(budget)}.\n`
-    + `Largest at the peak:\n${table}\nRemedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`);
+    + `${table && `Largest at the peak:\n${table}\n`}Remedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`);
 }

@@ -1,6 +1,6 @@
 /** Tensor: a symbolic value while a function is traced. Its methods add nodes to the graph and never compute. */
 import type { DType } from '../kernels/kernel.ts';
-import { numel } from '../kernels/kernel.ts';
+import { BYTES, numel } from '../kernels/kernel.ts';
 import { emit } from './tracing.ts';
 import { fail, printShapes } from './errors.ts';
 import type { Binary, OpAttrs, OpName, TensorType, Unary, Value } from './graph.ts';
@@ -10,8 +10,23 @@ import { isFloat, sameShape } from './ops/op.ts';
 /** What pointwise methods take. Numbers become constants of the tensor's dtype. */
 export type Like = Tensor | number;
 
+/** Ops whose kernels read f32 alone: narrower floats come in by a cast. */
+const WIDE: ReadonlySet<OpName> = new Set<OpName>([
+  'sum', 'amax', 'conv3d', 'conv3dInput', 'conv3dWeight', 'attention', 'attentionGrad', 'softmax', 'layerNorm', 'layerNormGrad',
+  'rmsNorm', 'rmsNormGrad', 'gather', 'scatterAdd',
+]);
+
 export function make<K extends OpName>(op: K, inputs: readonly Tensor[], attrs: OpAttrs[K]): Tensor[] {
-  return emit(op, inputs.map((t) => t.value), attrs).map((v) => new Tensor(v));
+  const values = inputs.map((t) => {
+    if (!(t instanceof Tensor)) return noTensor(op, t);
+    return WIDE.has(op) && BYTES[t.dtype] === 2 ? t.cast('f32').value : t.value;
+  });
+  return emit(op, values, attrs).map((v) => new Tensor(v));
+}
+
+function noTensor(op: string, x: unknown): never {
+  const what = typeof x === 'object' && x ? x.constructor.name : typeof x;
+  return fail(op, `expected a traced tensor or a number, got ${what}: arrays come in as arguments of the compiled function`);
 }
 
 const make1 = <K extends OpName>(op: K, inputs: readonly Tensor[], attrs: OpAttrs[K]): Tensor => make(op, inputs, attrs)[0]!;
@@ -32,6 +47,7 @@ export function broadcastShape(op: string, shapes: readonly (readonly number[])[
 
 /** Brings operands to one shape and, of f16 and f32, to f32. bf16 is read as f32. */
 export function broadcast(op: string, operands: readonly Like[]): Tensor[] {
+  for (const t of operands) if (typeof t !== 'number' && !(t instanceof Tensor)) noTensor(op, t);
   const first = operands.find((t): t is Tensor => typeof t !== 'number');
   const dtype = operands.some((t) => typeof t !== 'number' && (t.dtype === 'f32' || t.dtype === 'bf16')) ? 'f32' : (first?.dtype ?? 'f32');
   const tensors = operands.map((t) => {
@@ -89,7 +105,7 @@ export class Tensor {
   /** This where `mask` is not 0, else `other`. */
   select(mask: Tensor, other: Like): Tensor {
     const shape = broadcastShape('where', [mask.shape, this.shape, typeof other === 'number' ? [] : other.shape]);
-    return make1('where', [mask.expand(shape), ...broadcast('where', [this.expand(shape), other])], {});
+    return make1('where', [(isFloat(mask.dtype) ? mask : mask.cast('f32')).expand(shape), ...broadcast('where', [this.expand(shape), other])], {});
   }
   /** `value` in this tensor's shape and dtype. */
   like(value: number): Tensor { return scalar(value, this.dtype).expand(this.shape); }
@@ -132,7 +148,7 @@ export class Tensor {
   /** Equal parts along an axis. */
   split(axis: number, parts: number): Tensor[] {
     const size = this.shape[this.axis('split', axis)]!;
-    if (size % parts) fail('split', `axis ${axis} of ${printShapes(this.shape)} does not split into ${parts}`);
+    if (!(parts >= 1 && size % parts === 0)) fail('split', `axis ${axis} of ${printShapes(this.shape)} does not split into ${parts}`);
     return Array.from({ length: parts }, (_, i) => this.slice(axis, (i * size) / parts, ((i + 1) * size) / parts));
   }
   /** Zeros in front, behind, and between neighbours; one entry an axis. */

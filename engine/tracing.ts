@@ -1,5 +1,5 @@
 /** The trace in progress, and the one place where nodes are made. */
-import { EngineError, callSite } from './errors.ts';
+import { EngineError, callSite, checkShape } from './errors.ts';
 import type { OpAttrs, OpName, Value } from './graph.ts';
 import { Graph, typeOf } from './graph.ts';
 import { opOf } from './ops/index.ts';
@@ -52,6 +52,7 @@ export function emit<K extends OpName>(op: K, inputs: readonly Value[], attrs: O
   const { graph, segment } = tracing(op);
   for (const v of inputs) if (graph.nodes[v.node.id] !== v.node) throw new EngineError(op, 'an operand belongs to another trace');
   const outs = opOf(op).infer(inputs.map(typeOf), attrs);
+  for (const { shape } of outs) checkShape(op, shape, 1);
   const node = graph.add(op, inputs, attrs, outs, callSite(), segment);
   return outs.map((_, out) => ({ node: node as unknown as Value['node'], out }));
 }

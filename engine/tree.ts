@@ -1,7 +1,7 @@
 /** Trees: nested plain objects and arrays around leaves. Also tensors in host memory, the commonest leaf. */
 import type { DType } from '../kernels/kernel.ts';
 import { numel } from '../kernels/kernel.ts';
-import { fail, printShapes } from './errors.ts';
+import { checkShape, fail, printShapes } from './errors.ts';
 
 export type HostData = Float64Array | Float32Array | Int32Array | Uint32Array;
 
@@ -12,10 +12,14 @@ export interface HostTensor {
   readonly data: HostData;
 }
 
+/** What an array's type says of its numbers. */
+export const dtypeOf = (data: unknown): DType => (data instanceof Int32Array ? 'i32' : data instanceof Uint32Array ? 'u32' : 'f32');
+
 /** Numbers as a host tensor; the dtype follows the array's type unless given. Throws when the count does not match the shape. */
 export function host(data: HostData | readonly number[], shape: readonly number[], dtype?: DType): HostTensor {
   if (data.length !== numel(shape)) fail('host', `${data.length} numbers do not fill ${printShapes(shape)}`);
-  const type = dtype ?? (data instanceof Int32Array ? 'i32' : data instanceof Uint32Array ? 'u32' : 'f32');
+  checkShape('host', shape, 0);
+  const type = dtype ?? dtypeOf(data);
   if (!Array.isArray(data)) return { shape, dtype: type, data: data as HostData };
   return { shape, dtype: type, data: type === 'i32' ? Int32Array.from(data) : type === 'u32' ? Uint32Array.from(data) : Float32Array.from(data) };
 }

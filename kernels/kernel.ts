@@ -96,9 +96,9 @@ export interface ShaderSpec {
 /** Texts so far: equal ones are one string, however many kernels of a program share it. */
 const texts = new Map<string, string>();
 
-/** Writes the module: uniform struct P at binding 0 (as `p`), storage from binding 1, and the entry point `main`. */
+/** Writes the module: uniform struct P at binding 0 (as `p`), storage from binding 1, and the entry point `main`. Whatever says f16 enables it. */
 export function shader(spec: ShaderSpec): string {
-  const lines = [...(spec.enable ?? []).map((e) => `enable ${e};`), ...(spec.diagnostics ?? []).map((d) => `diagnostic(${d});`)];
+  const lines: string[] = [];
   const fields = spec.params.length ? spec.params : ['unused'];
   lines.push(`struct P { ${fields.map((f) => `${f}: u32`).join(', ')} }`);
   lines.push('@group(0) @binding(0) var<uniform> p: P;');
@@ -114,7 +114,8 @@ export function shader(spec: ShaderSpec): string {
     builtins.push('@builtin(subgroup_invocation_id) lane: u32', '@builtin(subgroup_size) sgs: u32');
   }
   lines.push(`@compute @workgroup_size(${spec.workgroup.join(', ')})\nfn main(${builtins.join(', ')}) {\n${spec.main}\n}`);
-  const text = lines.join('\n');
+  const enable = new Set([...(lines.some((l) => /\bf16\b/.test(l)) ? ['f16'] : []), ...(spec.enable ?? [])]);
+  const text = [...[...enable].map((e) => `enable ${e};`), ...(spec.diagnostics ?? []).map((d) => `diagnostic(${d});`), ...lines].join('\n');
   return texts.get(text) ?? (texts.set(text, text), text);
 }
 

@@ -13,9 +13,9 @@ export const EXIT_DOC = `Exit codes: 0 done, ${EXIT.failed} failed, ${EXIT.usage
 
 const SHOWN = 3; // lines of a long message, before its last
 
-/** A message of several lines as one: the first few and the last. */
+/** A message of several lines as one: the first few and the last. Bytes of a file that it quotes do not reach the terminal as controls. */
 export function oneLine(message: string): string {
-  const lines = message.split('\n').map((l) => l.trim()).filter(Boolean);
+  const lines = message.replace(/[^\P{C}\n]/gu, '').split('\n').map((l) => l.trim()).filter(Boolean);
   const hidden = lines.length - SHOWN - 1;
   const shown = hidden > 0 ? [...lines.slice(0, SHOWN), `${hidden} more (DEBUG=1 shows them)`, lines.at(-1)!] : lines;
   return shown.map((l, i) => (i < shown.length - 1 && !/[.:;,]$/.test(l) ? `${l};` : l)).join(' ');

@@ -1,10 +1,11 @@
 /** Where the models of a folder lie (a bundle and a run have the same names in them), and whether a place can be written. */
-import { accessSync, constants, existsSync, mkdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { DiTConfig } from '../../model/config.ts';
 import { writeError } from '../../train/files.ts';
 import { loadDiT, type Model } from '../../train/models.ts';
+import { UsageError } from './errors.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -28,6 +29,7 @@ export async function loadNet(dir: string, kind: 'teacher' | 'student'): Promise
 
 /** Makes the folder of a file that is to be written. @throws one line before any work is done for nothing */
 export function willWrite(path: string): void {
+  if (existsSync(resolve(path)) && statSync(resolve(path)).isDirectory()) throw new UsageError(`--out "${path}" is a folder: name a file`);
   try {
     makeFolder(dirname(resolve(path)));
     accessSync(dirname(path), constants.W_OK);

@@ -1,7 +1,7 @@
 /** Options that several commands share, and what they mean once parsed. */
 import type { InferredOptionTypes, Options } from 'yargs';
 import { loadPreset, presetNames, type Preset } from '../../train/presets/index.ts';
-import { didYouMean } from './errors.ts';
+import { didYouMean, UsageError } from './errors.ts';
 import { BUNDLE } from './files.ts';
 
 /** A command's arguments, from its options. */
@@ -40,7 +40,7 @@ export function presetOf(args: { preset: string; set: readonly string[]; seed?: 
 
 /** A count given on the command line. @throws one line when it is not a whole number in [lo, hi] */
 export function count(name: string, value: number, lo = 1, hi = 100_000): number {
-  if (!Number.isInteger(value) || value < lo || value > hi) throw new Error(`--${name} must be a whole number from ${lo} to ${hi}, got ${value}`);
+  if (!Number.isInteger(value) || value < lo || value > hi) throw new UsageError(`--${name} must be a whole number from ${lo} to ${hi}, got ${value}`);
   return value;
 }
 
@@ -50,6 +50,6 @@ const UNITS: Record<string, number> = { MB: 1e6, GB: 1e9, MiB: 2 ** 20, GiB: 2 *
 export function memoryBytes(text: string): number {
   const [, value, unit] = /^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(text) ?? [];
   const size = UNITS[unit ?? ''];
-  if (!value || !size) throw new Error(`--memory reads as 24GB or 24GiB, got "${text}"`);
+  if (!Number(value) || !size) throw new UsageError(`--memory reads as 24GB or 24GiB, got "${text}"`);
   return Number(value) * size;
 }

@@ -20,7 +20,7 @@ export interface VideoFile { name: string; path: string; /** What it was made fr
  * @throws one line when there is none
  */
 export function findVideos(folder: string, images?: string): VideoFile[] {
-  if (!existsSync(folder) || !statSync(folder).isDirectory()) throw new Error(`[eval] there is no folder ${folder}`);
+  if (!existsSync(folder) || !statSync(folder).isDirectory()) throw new Error(`[videos] there is no folder ${folder}`);
   const isSuite = statSync(join(folder, 'videos'), { throwIfNoEntry: false })?.isDirectory() ?? false;
   const at = isSuite ? join(folder, 'videos') : folder;
   const stills = images ?? (isSuite && existsSync(join(folder, 'images')) ? join(folder, 'images') : undefined);
@@ -31,7 +31,7 @@ export function findVideos(folder: string, images?: string): VideoFile[] {
     const name = entry.isDirectory() ? entry.name : basename(path, extname(path));
     return isVideo ? [{ name, path, image: known.get(name) ?? known.get(name.replace(/-\d+$/, '')) }] : [];
   });
-  if (!found.length) throw new Error(`[eval] ${at} holds no video (${[...ANIMATIONS, ...FILMS].join(' ')}, or a folder of pictures each)`);
+  if (!found.length) throw new Error(`[videos] ${at} holds no video (${[...ANIMATIONS, ...FILMS].join(' ')}, or a folder of pictures each)`);
   return found.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 

@@ -14,7 +14,7 @@ const GAP = 2; // px between the frames of a strip, in the clip's own
 /** What a name asks for. @throws UsageError */
 export function endingOf(path: string): Ending {
   const ending = /\.(\w+)$/.exec(path)?.[1]?.toLowerCase() as Ending;
-  if (!ENDINGS.includes(ending)) throw new UsageError(`${path}: the name must end in .mp4, .webm, .webp, .gif or .png`);
+  if (!ENDINGS.includes(ending)) throw new UsageError(`"${path}": the name must end in .mp4, .webm, .webp, .gif or .png`);
   return ending;
 }
 

@@ -12,6 +12,9 @@ const geometry = ({ stride, padLo, padHi }: ConvAttrs): ConvAttrs => ({ stride, 
 export function convShape(op: OpName, x: readonly number[], w: readonly number[], { stride, padLo, padHi }: ConvAttrs): number[] {
   if (x.length !== 5 || w.length !== 5) fail(op, `expected x [N,C,T,H,W] and w [O,C,kt,kh,kw], got ${printShapes(x, w)}`);
   if (x[1] !== w[1]) fail(op, `channels differ: x ${printShapes(x)} has ${x[1]}, w ${printShapes(w)} has ${w[1]}`);
+  if (![...stride, ...padLo, ...padHi].every(Number.isInteger) || stride.some((n) => n < 1)) {
+    fail(op, `strides must be whole numbers from 1 and pads whole numbers, got [${stride.join()}] and [${padLo.join()}] [${padHi.join()}]`);
+  }
   const out = [0, 1, 2].map((i) => Math.floor((x[i + 2]! + padLo[i]! + padHi[i]! - w[i + 2]!) / stride[i]!) + 1);
   if (out.some((n) => !(n >= 1))) fail(op, `the kernel ${printShapes(w)} is larger than the padded input ${printShapes(x)}, pads [${padLo.join()}] [${padHi.join()}]`);
   return [x[0]!, w[0]!, ...out];

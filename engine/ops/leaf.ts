@@ -1,7 +1,7 @@
 /** Ops without operands: inputs, constants, iota. */
 import { numel } from '../../kernels/kernel.ts';
 import { fail, printShapes } from '../errors.ts';
-import { strides } from './op.ts';
+import { isFloat, strides } from './op.ts';
 import type { OpDef } from './op.ts';
 
 const input: OpDef<'input'> = {
@@ -14,6 +14,7 @@ const input: OpDef<'input'> = {
 const constant: OpDef<'const'> = {
   infer(_, { value, dtype }) {
     if (!Number.isFinite(value)) fail('const', `expected a finite number, got ${value}: shaders have no literal for it`);
+    if (!isFloat(dtype) && (!Number.isInteger(value) || (dtype === 'u32' && value < 0))) fail('const', `${value} is no ${dtype}: cast the tensor beside it first`);
     return [{ shape: [], dtype }];
   },
   oracle: (_, { value }) => [[value]],

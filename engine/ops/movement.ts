@@ -69,7 +69,7 @@ const slice: OpDef<'slice'> = {
     const shape = rankOf('slice', x, start, end, step);
     const out = shape.map((n, i) => {
       const [a, b, s] = [start[i]!, end[i]!, step[i]!];
-      if (!(a >= 0 && a < b && b <= n && s >= 1)) fail('slice', `${a}:${b}:${s} is no range of axis ${i} of ${printShapes(shape)}`);
+      if (![a, b, s].every(Number.isInteger) || !(a >= 0 && a < b && b <= n && s >= 1)) fail('slice', `${a}:${b}:${s} is no range of axis ${i} of ${printShapes(shape)}`);
       return Math.ceil((b - a) / s);
     });
     return [{ shape: out, dtype: x[0]!.dtype }];

@@ -1,4 +1,5 @@
 /** Elementwise ops: unary, binary, where, cast, detach. Operands have one shape; broadcasting is an `expand` before. */
+import { BYTES } from '../../kernels/kernel.ts';
 import { fail, printShapes } from '../errors.ts';
 import type { Binary, TensorType, Unary } from '../graph.ts';
 import { sizeOf } from '../graph.ts';
@@ -109,6 +110,7 @@ export const where: OpDef<'where'> = {
     arity('where', x, 3);
     const [mask, a, b] = x as [TensorType, TensorType, TensorType];
     if (!sameShape(mask.shape, a.shape) || !sameShape(a.shape, b.shape)) fail('where', `shapes differ: ${printShapes(mask.shape, a.shape, b.shape)}`);
+    floats('where', [mask]);
     if (a.dtype !== b.dtype) fail('where', `dtypes differ: ${a.dtype} and ${b.dtype}; cast one`);
     return [a];
   },
@@ -123,6 +125,7 @@ export const where: OpDef<'where'> = {
 export const cast: OpDef<'cast'> = {
   infer(x, { dtype }) {
     arity('cast', x, 1);
+    if (!(dtype in BYTES)) fail('cast', `expected one of ${Object.keys(BYTES).join(', ')}, got ${String(dtype)}`);
     if (dtype === 'bf16' && x[0]!.dtype !== 'bf16') fail('cast', 'bf16 is for storage: it is made on the host (device.tensor), never by a kernel');
     return [{ shape: x[0]!.shape, dtype }];
   },

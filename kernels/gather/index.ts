@@ -14,19 +14,19 @@ export interface GatherProblem {
 const WORKGROUP = 64;
 const PARAMS = ['ids_n', 'rows_n', 'width'];
 
-/** Slots: table [rows, width] f32, ids, out [ids, width] f32. An id out of range (or negative) gives a row of zeros. */
+/** Slots: table [rows, width], ids, out [ids, width]; copied as words, so that f32, i32 and u32 keep their bits. An id out of range (or negative) gives a row of zeros. */
 export function gather(_caps: Caps, { ids, rows, width, idsDtype, access }: GatherProblem): Launch {
   const wgsl = shader({
     params: PARAMS,
     buffers: [
-      { name: 'table', type: 'f32', access }, { name: 'ids', type: idsDtype, access },
-      { name: 'dst', type: 'f32', access: 'read_write' },
+      { name: 'table', type: 'u32', access }, { name: 'ids', type: idsDtype, access },
+      { name: 'dst', type: 'u32', access: 'read_write' },
     ],
     workgroup: [WORKGROUP, 1, 1],
     main: `  let i = (wid.x + wid.y * nwg.x) * ${WORKGROUP}u + li;
   if (i >= p.ids_n * p.width) { return; }
   let row = u32(ids[i / p.width]);
-  var v = 0.0;
+  var v = 0u;
   if (row < p.rows_n) { v = table[row * p.width + i % p.width]; }
   dst[i] = v;`,
   });

@@ -3,7 +3,7 @@ import {
   ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader,
   type Caps, type Dispatch, type Launch, type ShaderSpec,
 } from '../kernel.ts';
-import { nativeHalf, type FloatType } from '../halves.ts';
+import { type FloatType } from '../halves.ts';
 import { mma } from '../mma.ts';
 import { quotientFunction } from '../quotient.ts';
 import { matrixFunctions, matrixMain, matrixThreads } from './matrix.ts';
@@ -70,7 +70,6 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const count = batch * M * N;
   const tiles = batch * splits * plan.tilesM * plan.tilesN;
   const width = vec ? 4 : 1;
-  const f16 = [p.dtypeA, p.dtypeB, split ? 'f32' : p.dtypeOut].some((d) => nativeHalf(caps, d));
   const halves = [a.dtype, b.dtype].filter((d) => d !== 'f32').join(' ');
   const fused = split ? undefined : p.epilogue;
   const outBytes = count * size(p.dtypeOut);
@@ -92,7 +91,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
         ...(fused ? extra : []),
       ],
       workgroup: template.workgroup,
-      enable: [...new Set([...(f16 ? ['f16'] : []), ...(template.enable ?? [])])],
+      enable: template.enable ?? [],
       diagnostics: template.diagnostics ?? [],
       functions: [
         ...new Set([read.a.functions, read.b.functions]), split ? '' : epilogueFunction(fused, vec ? 4 : 1), putFunction(plan, p.dtypeOut), template.functions ?? '',
@@ -118,7 +117,6 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
         ...extra,
       ],
       workgroup: [64, 1, 1],
-      enable: p.dtypeOut === 'f16' ? ['f16'] : [],
       functions: epilogueFunction(p.epilogue, vec ? 4 : 1),
       main: `
 let at = (wid.x + wid.y * nwg.x) * 64u + li;

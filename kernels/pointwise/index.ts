@@ -27,7 +27,6 @@ export function pointwise(caps: Caps, problem: PointwiseProblem): Launch {
   const { n, width, buffers, params, functions, body, name, flops, bytes } = problem;
   const units = ceilDiv(n, width);
   const loop = caps.tier === 'scalar' ? Math.min(MAX_LOOP, Math.max(1, Math.floor(units / (GROUP * MIN_GROUPS)))) : 1;
-  const half = buffers.some((b) => b.type === 'f16') || /\bf16\(/.test(body);
   const first = `((wid.x + wid.y * nwg.x) * p.turns * ${GROUP}u + li)`;
   const main = caps.tier === 'scalar'
     ? `let first = ${first};
@@ -44,7 +43,7 @@ let i = u * ${width}u;
 ${body}`;
   const wgsl = shader({
     params: ['units', 'turns', ...params.map(([field]) => field)],
-    buffers, workgroup: [GROUP, 1, 1], enable: half ? ['f16'] : [], functions, main,
+    buffers, workgroup: [GROUP, 1, 1], functions, main,
   });
   const dispatch = {
     label: `pointwise x${width} ${name} ${n}`,

@@ -162,7 +162,7 @@ test('results are the program\'s until its next call', async () => {
   assert.is(await kept.item(), 3);
   let message = '';
   await first.item().catch((error: Error) => { message = error.message; });
-  assert.match(message, /the program that made it has run again/);
+  assert.match(message, /the program that made this f32\[.*\] has run again/);
   assert.throws(() => device.tensor(new Float32Array(3), [2, 2]), /3 values do not fill \[2,2\]/);
 });
 

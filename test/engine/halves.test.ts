@@ -3,7 +3,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/autodiff.ts';
 import { Device, open } from '../../engine/device.ts';
-import { linear } from '../../engine/functional.ts';
+import { attention, conv3d, gather, linear } from '../../engine/functional.ts';
+import type { NDArray } from '../../engine/ndarray.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 
@@ -34,6 +35,27 @@ for (const [name, device, dtype] of [['f16', whole, 'f16'], ['f16 without arithm
     }
   });
 }
+
+test('ops whose kernels read f32 take halves all the same', async () => {
+  const fn = (x: Tensor, ids: Tensor) => {
+    const [video, heads] = [x.reshape([1, 2, 2, 3, 4]), x.reshape([1, 4, 2, 6])];
+    const y = {
+      conv: conv3d(video, video.slice(4, 0, 2)), attention: attention(heads, heads, heads), sum: x.sum([0]), largest: x.amax([1]),
+      softmax: x.softmax(), norm: x.layerNorm(), rms: x.rmsNorm(), rows: gather(x, ids), inTurn: x.cast('f32').mul(3).cast('f16').cast('f32').sum([1]),
+    };
+    return { ...y, ...(x.dtype !== 'bf16' && { slope: vjp(y.conv, y.conv, x).cast('f32') }) };
+  };
+  const numbers = wave(48, 0.7);
+  const ids = whole.tensor(Int32Array.of(3, 0), [2]);
+  for (const [dtype, bits, back] of [['f16', toF16(numbers), fromF16], ['bf16', toBF16(numbers), fromBF16]] as const) {
+    const got: Record<string, NDArray | undefined> = await whole.compile(fn)(whole.tensor(bits, [8, 6], dtype), ids);
+    const want = await whole.compile(fn)(whole.tensor(back(bits), [8, 6]), ids);
+    for (const name of Object.keys(got)) {
+      const [a, b] = [await got[name]!.read(), await want[name as 'conv']!.read()];
+      b.forEach((v, i) => assert.ok(Math.abs(a[i]! - v) <= 2e-3 * (1 + Math.abs(v)), `${name} of ${dtype} at ${i}: ${a[i]} for ${v}`));
+    }
+  }
+});
 
 test('what cannot be computed in bf16 is said', async () => {
   const w = whole.tensor(new Uint16Array(4), [4], 'bf16');

@@ -14,7 +14,7 @@ const adam = z.strictObject({
   clip: positive,
 });
 
-const clips = { size: count, frames: count, trainClips: count, shardClips: count, heldOutClips: count };
+const clips = { size: count.max(4096), frames: count, trainClips: count, shardClips: count, heldOutClips: count };
 
 const timeLaw = z.discriminatedUnion('law', [
   z.strictObject({ law: z.literal('logit-normal'), mean: z.number(), std: positive, shift: positive }),
