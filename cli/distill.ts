@@ -37,6 +37,7 @@ async function distillWan(path: string, { records, run: out, set, seed: own }: D
 
 async function distill(args: DistillArgs): Promise<void> {
   if (args.model !== undefined) return distillWan(args.model, args);
+  if (args.records !== undefined) throw new UsageError('--records goes with --model: without one, distill makes its own data');
   const p = presetOf(args);
   const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
   willWrite(join(args.run, 'run.lock'));

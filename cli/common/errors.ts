@@ -24,7 +24,7 @@ export function oneLine(message: string): string {
 /** Prints an error and gives its exit code. With DEBUG set the whole message and the stack follow. Imports nothing that could fail. */
 export function report(error: unknown): number {
   const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
-  const debug = process.env['DEBUG'] && !(error instanceof UsageError);
+  const debug = Number(process.env['DEBUG']) > 0 && !(error instanceof UsageError);
   console.error(debug ? stack : `vpae: ${oneLine(message)}`);
   return error instanceof UsageError ? EXIT.usage : name === 'NoAdapterError' ? EXIT.noAdapter : error instanceof Interrupted ? EXIT.interrupted : EXIT.failed;
 }

@@ -125,7 +125,7 @@ export const where: OpDef<'where'> = {
 export const cast: OpDef<'cast'> = {
   infer(x, { dtype }) {
     arity('cast', x, 1);
-    if (!(dtype in BYTES)) fail('cast', `expected one of ${Object.keys(BYTES).join(', ')}, got ${String(dtype)}`);
+    if (!(dtype in BYTES)) fail('cast', `expected one of ${Object.keys(BYTES).join(', ')}, got ${dtype}`);
     if (dtype === 'bf16' && x[0]!.dtype !== 'bf16') fail('cast', 'bf16 is for storage: it is made on the host (device.tensor), never by a kernel');
     return [{ shape: x[0]!.shape, dtype }];
   },

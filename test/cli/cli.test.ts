@@ -47,11 +47,13 @@ async function cases(): Promise<Case[]> {
     { what: 'unknown setting', args: ['plan', '--set', 'teacher.stps=3'], line: /no setting "teacher.stps"/ },
     { what: 'setting out of range', args: ['plan', '--set', 'phase1.batch=0'], line: /phase1\.batch: / },
     { what: 'setting against another', args: ['plan', '--set', 'dit.num_heads=3'], line: /not a multiple of dit.num_heads/ },
-    { what: 'count out of range', args: [...PROMPT, good, '--count', '0'], line: /--count must be a whole number/ },
+    { what: 'count out of range', args: [...PROMPT, good, '--count', '0'], code: 2, line: /--count must be a whole number/ },
     { what: 'unknown word', args: ['sample', '--prompt', 'a 3 movin up', '--model', good], line: /unknown word "movin".*did you mean "moving"\?/ },
     { what: 'ending of a file', args: ['sample', '--prompt', 'a 3 moving up', '--out', 'x.avi'], code: 2, line: /must end in \.mp4, \.webm, \.webp, \.gif or \.png/ },
     { what: 'no prompt', args: ['sample'], code: 2, line: /say what to make: --prompt/ },
     { what: 'frames between', args: [...PROMPT, good, '--frames', '8'], line: /frames must be 1 more than a multiple of 4, as 5 or 9, got 8/ },
+    { what: 'a folder for a file', args: ['data', 'show', '--out', at('good')], code: 2, line: /good" (is a folder|: the name must end in \.png)/ },
+    { what: 'records without a model', args: ['distill', '--records', 'clips'], code: 2, line: /--records goes with --model/ },
     { what: 'no picture', args: [...PROMPT, good, '--image', at('file')], line: /\[image\].*file: / },
     { what: 'missing checkpoint', args: [...PROMPT, at('nothing')], line: /there is no file .*student\.safetensors/ },
     { what: 'truncated checkpoint', args: [...PROMPT, cut], line: /student\.safetensors: tensor .* data ends at byte \d+, the file has \d+/ },
@@ -63,6 +65,7 @@ async function cases(): Promise<Case[]> {
     { what: 'no teacher for the demo', args: ['demo', '--bundle', at('nothing'), '--out', at('demo')], line: /train it with: vpae train vae/ },
     { what: 'a folder that cannot be', args: ['train', 'vae', '--preset', 'digits-test', '--run', join(at('file'), 'run')], line: /could not write .*a part of the path is a file/ },
     { what: 'no adapter', args: ['plan', '--preset', 'digits-test'], env: { VPAE_ADAPTER: 'system', VK_DRIVER_FILES: at('none.json'), VK_ICD_FILENAMES: at('none.json') }, code: 3, line: /\[adapter\]/ },
+    { what: 'another wrong flag', args: ['doctor'], env: { DEBUG: 'much' }, line: /DEBUG: expected 0 to 4, got "much"/ },
     { what: 'a wrong developer flag', args: ['doctor'], env: { TIER: 'fast' }, line: /TIER: expected scalar, tiled, matrix, got "fast"/ },
   ];
 }
