@@ -52,7 +52,7 @@ async function cases(): Promise<Case[]> {
     { what: 'ending of a file', args: ['sample', '--prompt', 'a 3 moving up', '--out', 'x.avi'], code: 2, line: /must end in \.mp4, \.webm, \.webp, \.gif or \.png/ },
     { what: 'no prompt', args: ['sample'], code: 2, line: /say what to make: --prompt/ },
     { what: 'frames between', args: [...PROMPT, good, '--frames', '8'], line: /frames must be 1 more than a multiple of 4, as 5 or 9, got 8/ },
-    { what: 'a folder for a file', args: ['data', 'show', '--out', at('good')], code: 2, line: /good" (is a folder|: the name must end in \.png)/ },
+    { what: 'a folder for a file', args: ['export', join(good, 'student.safetensors'), '--out', good], code: 2, line: /good" is a folder: name a file/ },
     { what: 'records without a model', args: ['distill', '--records', 'clips'], code: 2, line: /--records goes with --model/ },
     { what: 'no picture', args: [...PROMPT, good, '--image', at('file')], line: /\[image\].*file: / },
     { what: 'missing checkpoint', args: [...PROMPT, at('nothing')], line: /there is no file .*student\.safetensors/ },
