@@ -118,9 +118,13 @@ const ENOUGH_TILES = 128;
 
 const tileCount = (s: Shape, rows: number, cols: number) => s.batch * ceilDiv(s.M, rows) * ceilDiv(s.N, cols);
 
+/** Workgroups of 32 rows that keep a few cores busy: fewer loads a multiply-add, and twice as long to compile. */
+const TALL_TILES = 12;
+
 function scalarConfig(caps: Caps, s: Shape): ScalarConfig {
   if (!caps.subgroup) return { tier: 'scalar', rows: 4, cols: 2, lanes: 1, workgroup: s.M <= 4 ? [32, 1] : [8, 4] };
-  return { tier: 'scalar', rows: s.M <= 4 ? 4 : s.M <= 8 ? 8 : 16, cols: 1, lanes: caps.subgroup, workgroup: [caps.subgroup, 1] };
+  const tall = ceilDiv(s.M, 32) * 32 <= 1.125 * s.M && tileCount(s, 32, 4 * caps.subgroup) >= TALL_TILES;
+  return { tier: 'scalar', rows: s.M <= 4 ? 4 : s.M <= 8 ? 8 : tall ? 32 : 16, cols: 1, lanes: caps.subgroup, workgroup: [caps.subgroup, 1] };
 }
 
 function tiledConfig(caps: Caps, s: Shape): TiledConfig {

@@ -2,11 +2,12 @@
  * Matmul without workgroup memory, for CPU drivers, where a load costs as much as four or five vector instructions.
  *
  * A lane holds `rows` × 4·`cols` sums. Per step of four k it loads the b values of its own columns; the a values are the
- * same for all lanes, so each lane loads a different part of them and `subgroupBroadcast` hands them round. Without
+ * same for all lanes, so each lane loads a different part of them and a shuffle hands them round. Without
  * subgroups every thread loads its own a values, with fewer rows to a thread. Few loads stand in the text, because
  * these drivers compile unrolled loads in quadratic time.
  */
 import { chosen } from '../chosen.ts';
+import { laneIndices, ofLane } from '../lanes.ts';
 import { range, XYZW, type Plan, type ScalarConfig } from './plan.ts';
 
 /** Strides and indices count vec4 when `plan.vec`, else elements. */
@@ -36,7 +37,7 @@ export function scalarMain(plan: Plan, config: ScalarConfig): string {
     return guard ? `select(vec4f(), ${value}, k + ${q} < k1)` : value;
   };
 
-  const text: string[] = [`
+  const text: string[] = [laneIndices(lanes, 'tiles'), `
 let tile = wid.x + wid.y * nwg.x;
 if (tile >= p.tiles) { return; }
 let line = quotient(tile, p.tilesM);
@@ -77,11 +78,12 @@ var atA${j} = baseA + part * p.chunk * p.ldA + min(ia${j}, p.M / ${u}u - 1u);`
       text.push(`atB${c} += 4u * p.ldB;`);
     }
   }
-  for (const q of range(4)) {
-    for (const i of range(rows)) {
+  // Row after row: its sums are touched once a step, not four times, for they do not all fit in registers.
+  for (const i of range(rows)) {
+    for (const q of range(4)) {
       const [t, component] = a.trans ? [q * quads + (i >> 2), i & 3] : [i, q];
       const held = `a${Math.floor(t / lanes)}.${XYZW[component]}`;
-      text.push(`let v${q}_${i} = vec4f(${lanes > 1 ? `subgroupBroadcast(${held}, ${t % lanes}u)` : held});`);
+      text.push(`let v${q}_${i} = vec4f(${lanes > 1 ? ofLane(held, t % lanes) : held});`);
       for (const c of range(cols)) text.push(`c${i}_${c} = fma(v${q}_${i}, b${q}_${c}, c${i}_${c});`);
     }
   }

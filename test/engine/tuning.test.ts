@@ -9,6 +9,7 @@ import type { AdapterInfo } from '../../engine/adapter.ts';
 import { ownTable, tunedFile, tuningFor } from '../../engine/tuning.ts';
 import type { Caps } from '../../kernels/kernel.ts';
 import { BUNDLED } from '../../kernels/tuned.ts';
+import { forward, scalarTile, sizesOf, type Conv3dProblem } from '../../kernels/conv3d/plan.ts';
 import { planMatmul, type MatmulProblem } from '../../kernels/matmul/plan.ts';
 
 const cache = mkdtempSync(join(tmpdir(), 'vpae-tuned-'));
@@ -45,8 +46,10 @@ test('another driver, another tier, no file, a damaged file: no table', () => {
 test('what ships serves where there is no own table, and is among the options', () => {
   const software: AdapterInfo = { ...info, name: 'llvmpipe-llvm-15', vendor: 'mesa', kind: 'software' };
   const scalar: Caps = { ...caps, tier: 'scalar', subgroup: 8 };
-  const gradient: MatmulProblem = { ...problem, M: 128, N: 128, K: 2048, transA: true };
-  assert.equal(planMatmul({ ...scalar, tuning: tuningFor(software, scalar)! }, gradient).config, BUNDLED[0]!.table.matmul!['1x128x128x2048 tn f32']);
+  const size = [16, 32, 32] as const;
+  const conv: Conv3dProblem = { N: 1, C: 16, O: 32, in: size, out: size, kernel: [3, 3, 3], stride: [1, 1, 1], padLo: [2, 1, 1], access: 'read' };
+  const tile = scalarTile({ ...scalar, tuning: tuningFor(software, scalar)! }, 'conv3d', conv, sizesOf(forward(conv)));
+  assert.equal(tile, BUNDLED[0]!.table.conv3d!['16>32 k3 16x1024']);
   assert.is(tuningFor(software, { ...scalar, subgroup: 4 }), undefined);
 });
 

@@ -80,6 +80,10 @@ for (const [name, on] of Object.entries(TIERS)) {
     await check(on, { batch: 2, M: 20, N: 40, K: 12, transA: true, sharedB: true });
     await check(on, { M: 40, N: 36, K: 30, transA: true }); // K ends inside a vec4 step
     await check(on, { M: 130, N: 132, K: 64 });
+    // Enough tiles for the tallest: whole steps, a part of one, and rows that lie along k.
+    await check(on, { M: 125, N: 132, K: 24 });
+    await check(on, { M: 125, N: 131, K: 23, transB: true });
+    await check(on, { M: 124, N: 132, K: 24, transA: true });
     for (const [M, N, K] of [[1, 1, 1], [1, 40, 12], [3, 7, 1], [33, 1, 20], [5, 4, 3]] as const) await check(on, { M, N, K });
   });
 }
