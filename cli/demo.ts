@@ -97,8 +97,8 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   say(`${duration(budget - now())} left of ${duration(budget)}: ${duration(time.priming)} for stability priming, ${duration(time.equilibrium)} for adversarial equilibrium, the rest for judging`);
 
   const phase = { device, sampler, judge: Judge.validation(preset, classifier), group: sizes.group, signal };
-  const primed = await trainPhase({ ...phase, job: primingJob(device, preset, shards, teacher.params), alone: preset.phase1.fake.warmup, seconds: time.priming });
-  const trained = await trainPhase({ ...phase, job: equilibriumJob(device, preset, shards, teacher.params, primed.params), alone: preset.phase2.head.warmup, seconds: time.equilibrium });
+  const primed = await trainPhase({ ...phase, job: await primingJob(device, preset, shards, teacher.params), alone: preset.phase1.fake.warmup, seconds: time.priming });
+  const trained = await trainPhase({ ...phase, job: await equilibriumJob(device, preset, shards, teacher.params, primed.params), alone: preset.phase2.head.warmup, seconds: time.equilibrium });
   copyFileSync(vae.path, modelFile(run, 'vae')); // so that `sample --model` finds both
   await saveModel(modelFile(run, 'student'), 'student', teacher.config, trained.params, { preset, steps: trained.steps, vae: vae.hash, teacher: teacher.hash });
 

@@ -8,8 +8,7 @@ import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import { flatten, mapTree, type HostTensor } from '../engine/tree.ts';
 import { openWeights } from '../model/files/open.ts';
-import { toBF16 } from '../model/halves.ts';
-import { isMatrix, type HostParams } from '../model/params.ts';
+import { inFile, place, type FileTensor, type Origin } from '../model/files/origin.ts';
 import { saveTensors } from '../model/files/safetensors.ts';
 import { writeError } from './files.ts';
 import type { Trained } from './optim.ts';
@@ -42,13 +41,13 @@ export async function latestCheckpoint(folder: string): Promise<string | undefin
   return last && join(folder, last);
 }
 
-/** Writes a checkpoint and removes all but the last two. @throws one line; the checkpoints before it are untouched. */
-export async function saveCheckpoint(folder: string, state: State<HostTensor>, meta: CheckpointMeta): Promise<string> {
+/** Writes a checkpoint, tensor by tensor, and removes all but the last two. @throws one line; the checkpoints before it are untouched. */
+export async function saveCheckpoint(folder: string, state: State<HostTensor | NDArray>, meta: CheckpointMeta): Promise<string> {
   const path = join(folder, fileName(meta.step));
-  const flat: Record<string, HostTensor> = {};
+  const flat: Record<string, HostTensor | NDArray> = {};
   for (const [net, trained] of Object.entries(state)) {
     for (const [part, tensors] of Object.entries(trained)) {
-      for (const [name, t] of Object.entries(tensors as Record<string, HostTensor>)) flat[`${net}/${part}/${name}`] = t;
+      for (const [name, t] of Object.entries(tensors as typeof flat)) flat[`${net}/${part}/${name}`] = t;
     }
   }
   try {
@@ -69,35 +68,42 @@ export async function dropCheckpoints(folder: string): Promise<void> {
   for (const old of await checkpoints(folder)) await rm(join(folder, old));
 }
 
+/** A checkpoint open for reading; for the caller to close. */
+export interface Saved { meta: CheckpointMeta; state: State<FileTensor>; close: () => Promise<void> }
+
 /** @throws one line when the file is damaged or no checkpoint of ours. */
-export async function loadCheckpoint(path: string): Promise<{ state: State<HostTensor>; meta: CheckpointMeta }> {
+export async function openSaved(path: string): Promise<Saved> {
   const weights = await openWeights(path).catch((error: Error) => {
     throw new Error(`[checkpoint] ${basename(path)} is damaged (${error.message}); remove it to resume from the one before it`, { cause: error });
   });
-  try {
-    const text = weights.metadata['checkpoint'];
-    if (text === undefined) throw new Error(`[checkpoint] ${path} holds weights, not the state of a run`);
-    const state: State<HostTensor> = {};
-    for (const key of weights.entries.keys()) {
-      const [net, part, name] = key.split('/') as [string, keyof Trained, string];
-      ((state[net] ??= { params: {}, v: {} })[part] ??= {})[name] = await weights.tensor(key);
-    }
-    return { state, meta: JSON.parse(text) as CheckpointMeta };
-  } finally {
+  const text = weights.metadata['checkpoint'];
+  if (text === undefined) {
     await weights.close();
+    throw new Error(`[checkpoint] ${path} holds weights, not the state of a run`);
   }
+  const state: State<FileTensor> = {};
+  for (const [key, tensor] of Object.entries(inFile(weights))) {
+    const [net, part, name] = key.split('/') as [string, keyof Trained, string];
+    ((state[net] ??= { params: {}, v: {} })[part] ??= {})[name] = tensor;
+  }
+  return { state, meta: JSON.parse(text) as CheckpointMeta, close: () => weights.close() };
+}
+
+/** A saved state on a device. */
+export async function placeState(device: Device, saved: State<FileTensor>): Promise<State> {
+  const state: State = {};
+  for (const [net, parts] of Object.entries(saved)) {
+    const placed: Partial<Trained<NDArray>> = {};
+    for (const [part, tensors] of Object.entries(parts)) placed[part as keyof Trained] = await place(device, tensors as Origin);
+    state[net] = placed as Trained<NDArray>;
+  }
+  return state;
 }
 
 /** Uploads a tree of tensors. */
 export const toDevice = <T>(device: Device, tree: T): OnDevice<T> =>
   mapTree((t: HostTensor) => device.tensor(t.data, t.shape, t.dtype), tree) as OnDevice<T>;
 type OnDevice<T> = T extends HostTensor ? NDArray : T extends object ? { [K in keyof T]: OnDevice<T[K]> } : T;
-
-/** Uploads a network that is not trained, its matrices as `stored`. */
-export const frozen = (device: Device, params: HostParams, stored: 'f32' | 'bf16'): Record<string, NDArray> =>
-  Object.fromEntries(Object.entries(params).map(([name, t]) => [
-    name, stored === 'bf16' && isMatrix(name, t.shape) ? device.tensor(toBF16(t.data as Float32Array), t.shape, 'bf16') : toDevice(device, t),
-  ]));
 
 /** Reads a tree of tensors back. */
 export async function toHost<T>(tree: T): Promise<OnHost<T>> {

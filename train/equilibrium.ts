@@ -2,10 +2,11 @@
 import type { Tensor } from '../engine/tensor.ts';
 import { concat, constant, normal, stopGradient } from '../engine/functional.ts';
 import { vjp } from '../engine/autodiff.ts';
+import type { HostTensor } from '../engine/tree.ts';
 import { numel } from '../kernels/kernel.ts';
 import type { DiTConfig } from '../model/config.ts';
 import { head, headShapes, initHead, type HeadConfig } from '../model/heads.ts';
-import type { HostParams, Params } from '../model/params.ts';
+import type { Params } from '../model/params.ts';
 import { cosine, health } from './diagnostics.ts';
 import { noise } from './flow.ts';
 import { ADVERSARIAL, perturbation, str1Loss, type Str1 } from './losses.ts';
@@ -60,10 +61,10 @@ export const discriminatorShapes = (p: EquilibriumConfig): Record<string, readon
 });
 
 /** First weights of the discriminator: the head's, and those of a backbone of its own, which starts as the teacher (APT). */
-export function initDiscriminator(p: EquilibriumConfig, teacher: HostParams, seed: number): HostParams {
+export function initDiscriminator<T>(p: EquilibriumConfig, teacher: Readonly<Record<string, T>>, seed: number): Record<string, T | HostTensor> {
   if (p.backbone !== 'full') return initHead(p.head, seed);
-  const own = Object.entries(ownFrom(p.student, p.dit, teacher, seed)).map(([name, t]) => [BACKBONE + name, t]);
-  return { ...initHead(p.head, seed), ...Object.fromEntries(own) as HostParams };
+  const own = Object.entries(ownFrom(p.student, p.dit, teacher, seed)).map(([name, t]) => [BACKBONE + name, t] as const);
+  return { ...initHead(p.head, seed), ...Object.fromEntries(own) };
 }
 
 /** The network whose features the discriminator reads. */

@@ -1,7 +1,8 @@
 /** The jobs that train VAE and teacher, and what every job is made of: first states, draws, the preset's times. */
 import type { Device } from '../engine/device.ts';
+import type { NDArray } from '../engine/ndarray.ts';
 import { host, mapTree, type HostTensor } from '../engine/tree.ts';
-import { numel } from '../kernels/kernel.ts';
+import { place, type Origin } from '../model/files/origin.ts';
 import type { HostParams } from '../model/params.ts';
 import { initDiT } from '../model/wan/dit.ts';
 import { initVAE } from '../model/wan/vae.ts';
@@ -30,10 +31,13 @@ export type StudentJob = OpenJob & {
   student: (state: State) => Weights;
 };
 
-const zeros = (p: HostParams): HostParams => mapTree((t: HostTensor) => host(new Float32Array(numel(t.shape)), t.shape), p);
 /** Weights with zeroed moments; `ema` begins at them. */
-export const start = (params: HostParams, keep: { m?: boolean; ema?: boolean }): Trained<HostTensor> =>
-  ({ params, v: zeros(params), ...(keep.m && { m: zeros(params) }), ...(keep.ema && { ema: params }) });
+export async function start(device: Device, first: Origin, keep: { m?: boolean; ema?: boolean }): Promise<Trained<NDArray>> {
+  const params = await place(device, first);
+  const like = (make: (t: NDArray) => NDArray) => mapTree(make, params);
+  const zeros = (t: NDArray) => device.zeros(t.shape);
+  return { params, v: like(zeros), ...(keep.m && { m: like(zeros) }), ...(keep.ema && { ema: like((t) => t.keep()) }) };
+}
 
 /** Reconstruction of the training clips. */
 export function vaeJob(device: Device, p: Preset): OpenJob {
@@ -43,7 +47,7 @@ export function vaeJob(device: Device, p: Preset): OpenJob {
   return {
     name: 'vae',
     steps: o.steps,
-    initial: async () => ({ vae: start(initVAE(vaeConfigOf(p), seed), { m: o.adam.beta1 > 0 }) }),
+    initial: async () => ({ vae: await start(device, initVAE(vaeConfigOf(p), seed), { m: o.adam.beta1 > 0 }) }),
     async advance(state, n, rate = 1) {
       const video = stackRows(Array.from({ length: o.batch }, (_, i) => clip((n * o.batch + i) % p.data.trainClips).video), videoShape(p));
       const { state: vae, metrics } = await step(state['vae']!, video, { key: key(seed, n, 'vae'), lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1 });
@@ -76,7 +80,7 @@ export function teacherJob(device: Device, p: Preset, shards: Shards, from?: { p
   return {
     name: 'teacher',
     steps: o.steps,
-    initial: async () => ({ teacher: start(from?.params ?? initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }) }),
+    initial: async () => ({ teacher: await start(device, from?.params ?? initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }) }),
     async advance(state, n, rate = 1) {
       const at = n + (from?.steps ?? 0);
       const coin = new Stream(seed, at, 'teacher.drop');

@@ -3,12 +3,11 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Device } from '../engine/device.ts';
 import type { NDArray } from '../engine/ndarray.ts';
-import type { HostTensor } from '../engine/tree.ts';
 import type { HostParams } from '../model/params.ts';
 import { openWeights } from '../model/files/open.ts';
 import { saveTensors } from '../model/files/safetensors.ts';
 import { turnedAway, Watch, type Alarm } from './alarms.ts';
-import { dropCheckpoint, freeTree, latestCheckpoint, loadCheckpoint, saveCheckpoint, toDevice, toHost, type State } from './checkpoint.ts';
+import { dropCheckpoint, freeTree, latestCheckpoint, openSaved, placeState, saveCheckpoint, type State } from './checkpoint.ts';
 import { writeError, writeWhole } from './files.ts';
 import { numbersOf, RunFolder, type Json } from './run.ts';
 
@@ -19,7 +18,7 @@ export interface Job {
   name: string;
   steps: number;
   /** The state before step 0. */
-  initial(): Promise<State<HostTensor>>;
+  initial(): Promise<State>;
   /**
    * One step. Metrics whose name ends in `skipped` count updates that a non-finite gradient turned away.
    * @param rate what the learning rates are multiplied by: below 1 after a roll back
@@ -157,7 +156,7 @@ class Loop {
 
   private async save(): Promise<void> {
     if (this.onDisk === this.step) return;
-    await saveCheckpoint(this.o.folder, await toHost(this.state), { job: this.job.name, step: this.step, config: this.folder.hash, rate: this.rate });
+    await saveCheckpoint(this.o.folder, this.state, { job: this.job.name, step: this.step, config: this.folder.hash, rate: this.rate });
     this.onDisk = this.step;
   }
 
@@ -165,11 +164,15 @@ class Loop {
   private async restore(): Promise<void> {
     const { job, o, folder } = this;
     const last = await latestCheckpoint(o.folder);
-    const saved = last ? await loadCheckpoint(last) : undefined;
-    if (saved && (saved.meta.config !== folder.hash || saved.meta.job !== job.name)) {
-      throw new Error(`[resume] ${last} belongs to another run (${saved.meta.job}, configuration ${saved.meta.config}, expected ${job.name}, ${folder.hash})`);
+    const saved = last ? await openSaved(last) : undefined;
+    try {
+      if (saved && (saved.meta.config !== folder.hash || saved.meta.job !== job.name)) {
+        throw new Error(`[resume] ${last} belongs to another run (${saved.meta.job}, configuration ${saved.meta.config}, expected ${job.name}, ${folder.hash})`);
+      }
+      this.state = await (saved ? placeState(o.device, saved.state) : job.initial());
+    } finally {
+      await saved?.close();
     }
-    this.state = toDevice(o.device, saved?.state ?? await job.initial());
     this.step = this.onDisk = saved?.meta.step ?? 0;
     this.rate = saved?.meta.rate ?? 1;
     this.skipped = 0;
@@ -224,7 +227,7 @@ async function bestScore(folder: string): Promise<number> {
 
 async function saveBest(folder: string, weights: Record<string, NDArray>, step: number, score: number): Promise<void> {
   try {
-    await saveTensors(bestFile(folder), await toHost(weights) as HostParams, { metadata: { step: String(step), score: String(score) } });
+    await saveTensors(bestFile(folder), weights, { metadata: { step: String(step), score: String(score) } });
   } catch (error) {
     throw writeError('checkpoint', bestFile(folder), error, '; what was there is intact');
   }

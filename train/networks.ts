@@ -28,7 +28,7 @@ export const ownShapes = (form: Form, config: DiTConfig): Record<string, readonl
   (form.mode === 'lora' ? loraShapes(ditShapes(config), form.rank) : ditShapes(config));
 
 /** First values of the trained part: the network is the teacher. */
-export const ownFrom = (form: Form, config: DiTConfig, teacher: HostParams, seed: number): HostParams =>
+export const ownFrom = <T>(form: Form, config: DiTConfig, teacher: Readonly<Record<string, T>>, seed: number): Record<string, T | HostTensor> =>
   (form.mode === 'lora' ? initLora(ditShapes(config), form.rank, seed) : teacher);
 
 /** A trained part as weights under the network's own names. */

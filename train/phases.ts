@@ -5,8 +5,9 @@ import { ema } from '../engine/functional.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { HostTensor } from '../engine/tree.ts';
-import type { HostParams, Params } from '../model/params.ts';
-import { freeTree, frozen, type State } from './checkpoint.ts';
+import { place, type Origin } from '../model/files/origin.ts';
+import type { Params } from '../model/params.ts';
+import { freeTree, type State } from './checkpoint.ts';
 import { conditioner, ditConfigOf, equilibriumConfigOf, primingConfigOf } from './conditions.ts';
 import type { Shards } from './data/shards.ts';
 import { discriminatorStep, followStep, generatorStep, initDiscriminator, judgeStep, type EquilibriumConfig, type EquilibriumInputs } from './equilibrium.ts';
@@ -27,14 +28,14 @@ export const studentOf = ({ mode }: Form, teacher: Record<string, NDArray>, { ge
 export interface Pair {
   name: string;
   /** First weights of the fake model. */
-  fake: HostParams;
+  fake: () => Origin;
   fakeStep: ReturnType<typeof fakeStep>;
   generatorStep: ReturnType<typeof primingStep>;
 }
 
 /** Phase I. */
-export const primingJob = (device: Device, p: Course, shards: Shards, teacher: HostParams): StudentJob => pairJob(device, p, shards, teacher, {
-  name: 'phase1', fake: ownFrom(p.phase1.fake, ditConfigOf(p), teacher, p.seed),
+export const primingJob = (device: Device, p: Course, shards: Shards, teacher: Origin): Promise<StudentJob> => pairJob(device, p, shards, teacher, {
+  name: 'phase1', fake: () => ownFrom(p.phase1.fake, ditConfigOf(p), teacher, p.seed),
   fakeStep: fakeStep(primingConfigOf(p), p.phase1.fake.adam), generatorStep: primingStep(primingConfigOf(p), p.phase1.generator.adam),
 });
 
@@ -42,12 +43,12 @@ export const primingJob = (device: Device, p: Course, shards: Shards, teacher: H
  * By phase I's numbers: the first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the
  * generator once.
  */
-export function pairJob(device: Device, p: Course, shards: Shards, teacher: HostParams, pair: Pair): StudentJob {
+export async function pairJob(device: Device, p: Course, shards: Shards, teacher: Origin, pair: Pair): Promise<StudentJob> {
   const { phase1: o, seed, student } = p;
   const { generator, fake } = o;
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const real = frozen(device, teacher, p.stored);
+  const real = await place(device, teacher, p.stored);
   const updateFake = compileStep(device, 'fake', pair.fakeStep);
   const updateGenerator = compileStep(device, pair.name, pair.generatorStep);
   const align = compile(device, (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida), { donate: [0], name: 'ida' });
@@ -61,8 +62,8 @@ export function pairJob(device: Device, p: Course, shards: Shards, teacher: Host
     steps: fake.warmup + o.steps,
     alone: fake.warmup,
     initial: async () => ({
-      generator: start(ownFrom(student, ditConfigOf(p), teacher, seed), { m: generator.adam.beta1 > 0, ema: true }),
-      fake: start(pair.fake, { m: fake.adam.beta1 > 0 }),
+      generator: await start(device, ownFrom(student, ditConfigOf(p), teacher, seed), { m: generator.adam.beta1 > 0, ema: true }),
+      fake: await start(device, pair.fake(), { m: fake.adam.beta1 > 0 }),
     }),
     async advance(state, n, rate = 1) {
       const turn = n - fake.warmup;
@@ -107,13 +108,13 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
 /**
  * Phase II, from what phase I trained (its averaged weights, or adapters). The first `head.warmup` steps update the discriminator alone.
  */
-export function equilibriumJob(device: Device, p: Course, shards: Shards, teacher: HostParams, primed: HostParams): StudentJob {
+export async function equilibriumJob(device: Device, p: Course, shards: Shards, teacher: Origin, primed: Origin): Promise<StudentJob> {
   const { phase2: o, seed, student } = p;
   const { generator, head } = o;
   const config = equilibriumConfigOf(p);
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const real = frozen(device, teacher, p.stored);
+  const real = await place(device, teacher, p.stored);
   const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam));
   const updateGenerator = generatorUpdate(device, config, generator.adam);
   const rollout = student.steps > 1 ? new Rollout(device, p, o.batch) : undefined;
@@ -127,8 +128,8 @@ export function equilibriumJob(device: Device, p: Course, shards: Shards, teache
     steps: head.warmup + o.steps,
     alone: head.warmup,
     initial: async () => ({
-      generator: start(primed, { m: generator.adam.beta1 > 0, ema: true }),
-      head: start(initDiscriminator(config, teacher, seed), { m: head.adam.beta1 > 0 }),
+      generator: await start(device, primed, { m: generator.adam.beta1 > 0, ema: true }),
+      head: await start(device, initDiscriminator(config, teacher, seed), { m: head.adam.beta1 > 0 }),
     }),
     async advance(state, n, rate = 1) {
       const { params, ema: average } = state['generator']!;

@@ -193,9 +193,9 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
       if (chosen) phases.push({ name: job.name, step: chosen.step, score: chosen.score });
       return { step, chosen };
     };
-    const first = await phase(primingJob(device, p, shards, teacher.params), { phase1: p.phase1 });
+    const first = await phase(await primingJob(device, p, shards, teacher.params), { phase1: p.phase1 });
     if (!first.chosen) return { done: false, step: first.step, path, phases };
-    const second = await phase(equilibriumJob(device, p, shards, teacher.params, first.chosen.params), { phase1: p.phase1, phase2: p.phase2 });
+    const second = await phase(await equilibriumJob(device, p, shards, teacher.params, first.chosen.params), { phase1: p.phase1, phase2: p.phase2 });
     if (!second.chosen) return { done: false, step: second.step, path, phases };
     const { mode, alpha, rank } = p.student;
     if (mode === 'lora') await saveLora(join(w.out, 'student.lora.safetensors'), second.chosen.params, { naming: 'comfyui', scale: alpha / rank, metadata: { base: teacher.hash } });

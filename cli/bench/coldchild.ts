@@ -1,6 +1,5 @@
 /** The child of cold.ts: one tiny training step in a fresh process. */
 import { open } from '../../engine/device.ts';
-import { toDevice, type State } from '../../train/checkpoint.ts';
 import { teacherJob } from '../../train/jobs.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { serve } from '../common/child.ts';
@@ -11,7 +10,7 @@ serve(async () => {
   const device = await open();
   const p = loadPreset('digits-test');
   const job = teacherJob(device, p, noiseShards(p));
-  let state: State = toDevice(device, await job.initial()) as State;
+  let state = await job.initial();
   return await time({
     call: async () => { ({ state } = await job.advance(state, 0)); },
     settle: () => device.idle(),

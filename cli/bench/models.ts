@@ -6,7 +6,7 @@ import { shapesOf, Scope, type Params } from '../../model/params.ts';
 import { block, blockSpecs, type BlockInput } from '../../model/wan/block.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { decode, encode, vaeShapes } from '../../model/wan/vae.ts';
-import { freeTree, toDevice, type State } from '../../train/checkpoint.ts';
+import { freeTree } from '../../train/checkpoint.ts';
 import { ditConfigOf } from '../../train/conditions.ts';
 import { teacherJob, vaeJob, type OpenJob } from '../../train/jobs.ts';
 import { equilibriumJob, primingJob } from '../../train/phases.ts';
@@ -41,12 +41,12 @@ export function modelCases(device: Device, s: Shape): Case[] {
 }
 
 /** Times step `n` of a job again and again; the state goes on from call to call. */
-function step(device: Device, name: string, shape: string, n: number, make: () => OpenJob): Case {
+function step(device: Device, name: string, shape: string, n: number, make: () => OpenJob | Promise<OpenJob>): Case {
   return {
     name, shape,
     async open() {
-      const job = make();
-      let state: State = toDevice(device, await job.initial()) as State;
+      const job = await make();
+      let state = await job.initial();
       return {
         async call() { ({ state } = await job.advance(state, n)); },
         settle: () => device.idle(),

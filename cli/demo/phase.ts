@@ -1,7 +1,7 @@
 /** One phase of the distillation, against the clock: as many steps as fit, and the best average of them. */
 import type { Device } from '../../engine/device.ts';
 import type { HostParams } from '../../model/params.ts';
-import { freeTree, toDevice, toHost, type State } from '../../train/checkpoint.ts';
+import { freeTree, toHost } from '../../train/checkpoint.ts';
 import type { Judge } from '../../train/eval.ts';
 import type { StudentJob } from '../../train/jobs.ts';
 import { studentSampler, type Sampler } from '../../train/sample.ts';
@@ -34,7 +34,7 @@ export async function trainPhase({ device, job, alone, seconds, judge, sampler, 
   const start = performance.now();
   const spent = (): number => (performance.now() - start) / 1000;
   const { onProgress, end } = jobMeter(() => device.allocated);
-  let state = toDevice(device, await job.initial()) as State;
+  let state = await job.initial();
   let best: { score: number; params: HostParams } | undefined;
   const score = async (): Promise<void> => {
     const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(), { batch: group, signal });

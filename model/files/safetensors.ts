@@ -7,10 +7,12 @@
 import { open, rename, rm } from 'node:fs/promises';
 import process from 'node:process';
 import { printShapes } from '../../engine/errors.ts';
+import { NDArray } from '../../engine/ndarray.ts';
 import type { HostTensor } from '../../engine/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { toBF16, toF16 } from '../halves.ts';
 import { ARRAYS, bytesPer, decodeUtf8, isObject, isSize, parseJson, type Archive, type DataFile, type Entry, type StoredTensor, type StoredType } from './stored.ts';
+import { CHUNK_BYTES } from './weights.ts';
 
 /** First byte and the byte past the last, counted from the start of the data. */
 interface Ranged extends Entry { readonly range: readonly [number, number] }
@@ -123,12 +125,26 @@ export async function writeTensors(path: string, tensors: Readonly<Record<string
 
 const ENCODERS = { F32: (x: Float32Array) => x, F16: toF16, BF16: toBF16 } as const;
 
+/** f32 values in device memory, in chunks. */
+async function* download(t: NDArray): AsyncGenerator<Float32Array> {
+  t.check();
+  for (let at = 0; at < t.size; at += CHUNK_BYTES / 4) {
+    yield new Float32Array(await t.device.readBuffer(t.buffer, t.offset + 4 * at, 4 * Math.min(CHUNK_BYTES / 4, t.size - at)));
+  }
+}
+
 /**
- * Tensors in memory as a file; see `writeTensors`.
+ * Tensors in host memory or, f32, on a device as a file; see `writeTensors`.
  * @param dtype of all tensors in the file; u32 and i32 tensors are stored as such
  */
-export async function saveTensors(path: string, tensors: Readonly<Record<string, HostTensor>>, { dtype = 'F32', metadata = {} }: { dtype?: keyof typeof ENCODERS; metadata?: Readonly<Record<string, string>> } = {}): Promise<void> {
-  const output = (t: HostTensor): Output => {
+export async function saveTensors(path: string, tensors: Readonly<Record<string, HostTensor | NDArray>>, { dtype = 'F32', metadata = {} }: { dtype?: keyof typeof ENCODERS; metadata?: Readonly<Record<string, string>> } = {}): Promise<void> {
+  const output = (t: HostTensor | NDArray): Output => {
+    if (t instanceof NDArray) {
+      const values = async function* () {
+        for await (const chunk of download(t)) yield ENCODERS[dtype](chunk);
+      };
+      return { dtype, shape: t.shape, values };
+    }
     const whole = t.dtype === 'i32' ? 'I32' : t.dtype === 'u32' ? 'U32' : undefined;
     return { dtype: whole ?? dtype, shape: t.shape, values: () => [whole ? t.data : ENCODERS[dtype](Float32Array.from(t.data))] };
   };

@@ -3,6 +3,7 @@ import type { Device } from '../../engine/device.ts';
 import type { NDArray } from '../../engine/ndarray.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
 import { toBF16, toF16 } from '../halves.ts';
+import { isMatrix } from '../params.ts';
 import { bytesPer, FLOATS, WeightsError, type StoredType } from './stored.ts';
 import { CHUNK_BYTES, type Weights } from './weights.ts';
 
@@ -26,6 +27,13 @@ async function count(device: Device, bytes: number): Promise<void> {
   const sum = (queued.get(device) ?? 0) + bytes;
   queued.set(device, sum < QUEUED_BYTES ? sum : 0);
   if (sum >= QUEUED_BYTES) await device.idle();
+}
+
+/** Numbers in host memory as a tensor on a device. */
+export async function uploadData(device: Device, data: Parameters<Device['tensor']>[0], shape: readonly number[], dtype: WeightType): Promise<NDArray> {
+  const t = device.tensor(data, shape, dtype);
+  await count(device, t.bytes);
+  return t;
 }
 
 export interface UploadOptions {
@@ -63,11 +71,8 @@ export async function upload(device: Device, weights: Weights, name: string, { d
   }
 }
 
-/** Biases, gains and modulations are small and stay in the type they have. */
-const isMatrix = (name: string, shape: readonly number[]): boolean => shape.length > 1 && name.endsWith('.weight');
-
 export interface UploadAllOptions {
-  /** Of matrices and convolution kernels; as they are stored unless given. */
+  /** Of matrices and convolution kernels; as they are stored unless given. Biases, gains and modulations stay in the type they have. */
   dtype?: WeightType | undefined;
   /** All unless given. */
   names?: Iterable<string>;

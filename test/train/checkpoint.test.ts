@@ -8,7 +8,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Device } from '../../engine/device.ts';
 import { host } from '../../engine/tree.ts';
-import { latestCheckpoint, loadCheckpoint, saveCheckpoint } from '../../train/checkpoint.ts';
+import { numel } from '../../kernels/kernel.ts';
+import { latestCheckpoint, openSaved, saveCheckpoint } from '../../train/checkpoint.ts';
 import { drive, readBest, type Job, type LoopOptions } from '../../train/loop.ts';
 import { RunFolder } from '../../train/run.ts';
 
@@ -29,10 +30,11 @@ test('a checkpoint comes back bit by bit; the last two are kept', async () => {
   const dir = fresh();
   for (const step of [1, 2, 3]) await saveCheckpoint(dir, stateOf(0.1 * step), meta(step));
   assert.equal(readdirSync(dir), ['checkpoint-00000002.safetensors', 'checkpoint-00000003.safetensors']);
-  const { state, meta: read } = await loadCheckpoint((await latestCheckpoint(dir))!);
+  const { state, meta: read, close } = await openSaved((await latestCheckpoint(dir))!);
   assert.equal(read, meta(3));
-  assert.equal(Array.from(state['net']!.params['a.weight']!.data), [Math.fround(0.1 * 3), 1.5]);
-  assert.equal(Array.from(state['net']!.v['a.weight']!.data), [0, 1]);
+  assert.equal(Array.from((await state['net']!.params['a.weight']!.read()).data), [Math.fround(0.1 * 3), 1.5]);
+  assert.equal(Array.from((await state['net']!.v['a.weight']!.read()).data), [0, 1]);
+  await close();
 });
 
 test('a write that fails half-way says why and leaves the checkpoint before it', async () => {
@@ -46,14 +48,14 @@ test('a write that fails half-way says why and leaves the checkpoint before it',
   const said = execFileSync('bash', ['-c', `ulimit -f 100; exec "$0" --import tsx --input-type=module -e "$1"`, process.execPath, script], { encoding: 'utf8', cwd: new URL('../..', import.meta.url) });
   assert.match(said, /^\[checkpoint\] could not write .*checkpoint-00000002\.safetensors: .*; checkpoint-00000001\.safetensors is intact, the run resumes from it\n$/);
   assert.equal(readdirSync(dir), ['checkpoint-00000001.safetensors']);
-  await loadCheckpoint((await latestCheckpoint(dir))!);
+  await (await openSaved((await latestCheckpoint(dir))!)).close();
 });
 
 test('a damaged checkpoint is one clear line', async () => {
   const dir = fresh();
   const path = await saveCheckpoint(dir, stateOf(1), meta(1));
   truncateSync(path, 100);
-  assert.match(await message(() => loadCheckpoint(path)), /^\[checkpoint\] checkpoint-00000001\.safetensors is damaged .* remove it/);
+  assert.match(await message(() => openSaved(path)), /^\[checkpoint\] checkpoint-00000001\.safetensors is damaged .* remove it/);
 });
 
 test('a folder is refused to a second run, to other settings and where nothing can be written', async () => {
@@ -71,13 +73,19 @@ test('a folder is refused to a second run, to other settings and where nothing c
 });
 
 /** Keeps tensors in host memory. */
-const memory = { tensor: (data: Float32Array, shape: readonly number[], dtype: string) => ({ data, shape, dtype, read: async () => data, free() {} }) } as unknown as Device;
+const memory = {
+  tensor: (data: Float32Array, shape: readonly number[]) => ({ data, shape, dtype: 'f32', buffer: data, offset: 0, read: async () => data, free() {} }),
+  empty: (shape: readonly number[]) => memory.tensor(new Float32Array(numel(shape)), shape),
+  write: (buffer: unknown, offset: number, data: Float32Array) => (buffer as Float32Array).set(data, offset / 4),
+  idle: async () => {},
+} as unknown as Device;
+const one = () => memory.tensor(Float32Array.of(1), []);
 
 /** A state of one number, doubled and moved by the step: every step shows in the result. */
 function counter(steps: number, bad: (step: number) => boolean = () => false): Job {
   return {
     name: 'counter', steps,
-    initial: async () => ({ net: { params: { x: host([1], []) }, v: {}, ema: { x: host([1], []) } } }),
+    initial: async () => ({ net: { params: { x: one() }, v: {}, ema: { x: one() } } }),
     async advance(state, step) {
       const x = Math.fround((await state['net']!.params['x']!.read())[0]! * 0.9 + step);
       const made = memory.tensor(Float32Array.of(x), []);

@@ -9,7 +9,7 @@ import { host, type HostTensor } from '../../engine/tree.ts';
 import { materialise, type HostParams } from '../../model/params.ts';
 import { generate } from '../../model/pipeline/generate.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
-import { freeTree, toDevice, toHost } from '../../train/checkpoint.ts';
+import { freeTree, toHost } from '../../train/checkpoint.ts';
 import { conditioner } from '../../train/conditions.ts';
 import { openShards } from '../../train/data/shards.ts';
 import { evaluate, sampleClips } from '../../train/infer.ts';
@@ -51,7 +51,7 @@ test('a teacher goes on from a trained one, on draws that one has not seen', asy
   const shards = openShards(join(out, 'data'));
   const loss = async (from: { params: HostParams; steps: number }, step: number) => {
     const job = teacherJob(device, preset, shards, from);
-    const { state, metrics } = await job.advance(toDevice(device, await job.initial()), step);
+    const { state, metrics } = await job.advance(await job.initial(), step);
     freeTree(state);
     await job.close();
     return metrics['loss'];
@@ -67,8 +67,9 @@ test('a NaN in the data leaves every tensor as it was', async () => {
     return { ...b, latent: host(Float32Array.from(b.latent.data).fill(NaN, 0, 1), b.latent.shape) };
   } };
   const job = teacherJob(device, preset, broken);
-  const initial = await job.initial();
-  const { state, metrics } = await job.advance(toDevice(device, initial), 0);
+  const first = await job.initial();
+  const initial = await toHost(first);
+  const { state, metrics } = await job.advance(first, 0);
   assert.is(metrics['skipped'], 1);
   const after = await toHost(state);
   for (const part of ['params', 'm', 'v', 'ema'] as const) {

@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { open } from '../../engine/device.ts';
 import { host } from '../../engine/tree.ts';
 import { initDiT } from '../../model/wan/dit.ts';
-import { freeTree, toDevice } from '../../train/checkpoint.ts';
+import { freeTree } from '../../train/checkpoint.ts';
 import { ditConfigOf, latentShape } from '../../train/conditions.ts';
 import type { Shards } from '../../train/data/shards.ts';
 import type { StudentJob } from '../../train/jobs.ts';
@@ -30,11 +30,11 @@ function blank(p: Preset): Shards {
 }
 
 /** Bytes that one step of a job holds at most. */
-async function allocated(p: Preset, make: (shards: Shards) => StudentJob): Promise<number> {
+async function allocated(p: Preset, make: (shards: Shards) => Promise<StudentJob>): Promise<number> {
   const before = device.allocated;
   device.peak = before;
-  const job = make(blank(p));
-  let state = toDevice(device, await job.initial());
+  const job = await make(blank(p));
+  let state = await job.initial();
   ({ state } = await job.advance(state, 4));
   freeTree(state);
   await job.close();

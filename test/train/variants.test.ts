@@ -34,7 +34,7 @@ const records: Shards['records'] = (numbers) => {
 const shards: Shards = { count: 8, made: 'noise', records, batch: (_seed, step, size) => records(Array.from({ length: size }, (_, i) => step + i)) };
 
 async function steps(job: StudentJob, count: number): Promise<State> {
-  let state = toDevice(device, await job.initial()) as State;
+  let state = await job.initial();
   for (let n = 0; n < count; n++) {
     const { state: next, metrics } = await job.advance(state, n);
     state = next;
@@ -45,7 +45,7 @@ async function steps(job: StudentJob, count: number): Promise<State> {
 }
 
 test('both phases train adapters alone, and IDA draws the fake model towards the generator', async () => {
-  const job = primingJob(device, preset, shards, teacher);
+  const job = await primingJob(device, preset, shards, teacher);
   const state = await steps(job, 2);
   const { generator, fake } = await toHost(state);
   const names = Object.keys(generator!.params);
@@ -58,7 +58,7 @@ test('both phases train adapters alone, and IDA draws the fake model towards the
   freeTree(state);
   await job.close();
 
-  const second = equilibriumJob(device, preset, shards, teacher, generator!.ema!);
+  const second = await equilibriumJob(device, preset, shards, teacher, generator!.ema!);
   const after = await steps(second, 1);
   assert.equal(Object.keys((await toHost(after))['generator']!.params), names);
   freeTree(after);

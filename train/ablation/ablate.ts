@@ -98,7 +98,7 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
     const train = async (stage: Planned, row: Row, seed: number, primed: HostParams | undefined): Promise<boolean> => {
       const { preset, settings, folder } = stage;
       const before = finished();
-      const job = STAGES[stage.name].open(device, preset, shards, teacher.params, primed);
+      const job = await STAGES[stage.name].open(device, preset, shards, teacher.params, primed);
       const work = {
         ...w, preset, out: stages,
         onProgress: ({ step, metrics }: Progress) => w.onStep?.({ done: before + step, total, row, seed, job: job.name, metrics }),

@@ -21,7 +21,7 @@ export interface Stage {
   /** With those in which the generator rests. */
   steps: (p: Preset) => number;
   /** @param primed what the stage before made; the teacher's start where there is none */
-  open: (device: Device, p: Preset, shards: Shards, teacher: HostParams, primed: HostParams | undefined) => StudentJob;
+  open: (device: Device, p: Preset, shards: Shards, teacher: HostParams, primed: HostParams | undefined) => Promise<StudentJob>;
   /** What of a preset decides its numbers, beside networks and data. */
   settings: (p: Preset) => Record<string, unknown>;
 }

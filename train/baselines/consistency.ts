@@ -10,9 +10,10 @@ import { constant, mse, normal, stopGradient } from '../../engine/functional.ts'
 import { vjp } from '../../engine/autodiff.ts';
 import { host } from '../../engine/tree.ts';
 import type { DiTConfig } from '../../model/config.ts';
-import type { HostParams, Params } from '../../model/params.ts';
+import { place, type Origin } from '../../model/files/origin.ts';
+import type { Params } from '../../model/params.ts';
 import { schedule } from '../../model/schedulers/index.ts';
-import { freeTree, toDevice } from '../checkpoint.ts';
+import { freeTree } from '../checkpoint.ts';
 import { conditioner, ditConfigOf } from '../conditions.ts';
 import type { Shards } from '../data/shards.ts';
 import { noise, perSample } from '../flow.ts';
@@ -53,18 +54,18 @@ export function consistencyStep(p: ConsistencyConfig, adam: AdamConfig) {
 }
 
 /** For as many updates as phase I has. */
-export function consistencyJob(device: Device, p: Preset, shards: Shards, teacher: HostParams): StudentJob {
+export async function consistencyJob(device: Device, p: Preset, shards: Shards, teacher: Origin): Promise<StudentJob> {
   const { baselines: { consistency: o }, seed, student } = p;
   const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
   const { sigmas } = schedule('euler', o.grid, p.teacher.sampler.shift);
-  const real = toDevice(device, teacher);
+  const real = await place(device, teacher);
   const step = compileStep(device, 'consistency', consistencyStep({ dit, student, guidance: o.guidance }, o.adam));
   return {
     name: 'consistency',
     steps: p.phase1.steps,
     alone: 0,
-    initial: async () => ({ generator: start(ownFrom(student, dit, teacher, seed), { m: o.adam.beta1 > 0, ema: true }) }),
+    initial: async () => ({ generator: await start(device, ownFrom(student, dit, teacher, seed), { m: o.adam.beta1 > 0, ema: true }) }),
     async advance(state, n, rate = 1) {
       const random = new Stream(seed, n, 'consistency.level');
       const levels = Array.from({ length: o.batch }, () => random.int(o.grid));

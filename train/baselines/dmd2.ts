@@ -10,9 +10,11 @@ import type { Tensor } from '../../engine/tensor.ts';
 import type { Device } from '../../engine/device.ts';
 import { concat, constant, normal, stopGradient } from '../../engine/functional.ts';
 import { vjp } from '../../engine/autodiff.ts';
+import type { HostTensor } from '../../engine/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { head, initHead, type HeadConfig } from '../../model/heads.ts';
-import type { HostParams, Params } from '../../model/params.ts';
+import type { Origin } from '../../model/files/origin.ts';
+import type { Params } from '../../model/params.ts';
 import { headConfigOf, primingConfigOf } from '../conditions.ts';
 import type { Shards } from '../data/shards.ts';
 import { noise } from '../flow.ts';
@@ -35,7 +37,7 @@ export interface Dmd2Config extends PrimingConfig {
 const CLASSIFIER = 'classifier.';
 
 /** First weights of the fake model with its classifier. */
-export const initFake = (p: Dmd2Config, teacher: HostParams, seed: number): HostParams => ({
+export const initFake = <T>(p: Dmd2Config, teacher: Readonly<Record<string, T>>, seed: number): Record<string, T | HostTensor> => ({
   ...ownFrom(p.fake, p.dit, teacher, seed),
   ...Object.fromEntries(Object.entries(initHead(p.head, seed)).map(([name, t]) => [CLASSIFIER + name, t])),
 });
@@ -80,7 +82,7 @@ export const dmd2ConfigOf = (p: Preset): Dmd2Config =>
   ({ ...primingConfigOf(p), head: { ...headConfigOf(p), kind: 'conv' }, taps: p.phase2.taps, weights: p.baselines.dmd2 });
 
 /** For as many updates as phase I has. */
-export const dmd2Job = (device: Device, p: Preset, shards: Shards, teacher: HostParams): StudentJob => pairJob(device, p, shards, teacher, {
-  name: 'dmd2', fake: initFake(dmd2ConfigOf(p), teacher, p.seed),
+export const dmd2Job = (device: Device, p: Preset, shards: Shards, teacher: Origin): Promise<StudentJob> => pairJob(device, p, shards, teacher, {
+  name: 'dmd2', fake: () => initFake(dmd2ConfigOf(p), teacher, p.seed),
   fakeStep: dmd2FakeStep(dmd2ConfigOf(p), p.phase1.fake.adam), generatorStep: dmd2GeneratorStep(dmd2ConfigOf(p), p.phase1.generator.adam),
 });

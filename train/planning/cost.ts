@@ -5,6 +5,7 @@ import { planFunction } from '../../engine/stages.ts';
 import { sizeOf, type TensorType } from '../../engine/graph.ts';
 import { flatten } from '../../engine/tree.ts';
 import { BYTES } from '../../kernels/kernel.ts';
+import { UPLOAD_HOST_BYTES } from '../../model/files/upload.ts';
 
 export type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
 export type Cause = 'weights' | 'optimizer' | 'average' | 'activations' | 'inputs and results' | 'host';
@@ -33,6 +34,9 @@ const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
 /** What a call costs on a device of these capabilities. */
 export const planned = (name: string, calls: number, call: Call, target: Target): Run =>
   ({ name, calls, call, plan: planFunction(call.fn, call.args, call.resident, target, { donate: call.donate, name }) });
+
+/** Weights on their way from files to the device. */
+export const READING: Held = { cause: 'host', what: 'chunks of weights being read', bytes: UPLOAD_HOST_BYTES };
 
 /** Bytes of tensors on the device, each in a buffer of its own. */
 export const treeBytes = (tree: unknown): number =>

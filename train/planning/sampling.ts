@@ -7,7 +7,6 @@ import { clipBlock, clipBlockSpecs, clipDepth, clipTokens } from '../../model/cl
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { resize, resizeTables } from '../../model/clip/resize.ts';
 import { vaeStride } from '../../model/config.ts';
-import { UPLOAD_HOST_BYTES } from '../../model/files/upload.ts';
 import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import { Scope, shapesOf, type Params } from '../../model/params.ts';
 import { UMT5_XXL } from '../../model/umt5/config.ts';
@@ -20,16 +19,13 @@ import { ditShapes } from '../../model/wan/dit.ts';
 import { latentStats, vaeShapes, type LatentStats } from '../../model/wan/vae.ts';
 import { Cache } from '../../model/wan/vaelayers.ts';
 import { coderOf } from '../../model/wan/vaestream.ts';
-import { planned, treeBytes, type Held, type JobCost, type Run, type Stage, type Target } from './cost.ts';
+import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Stage, type Target } from './cost.ts';
 import { conditionTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
 
 /** `offload`: the DiT's blocks come from their files at every step. */
 export interface Sampler { steps: number; guided: boolean; offload: boolean }
-
-/** Weights on their way from files to the device. */
-const READING: Held = { cause: 'host', what: 'chunks of weights being read', bytes: UPLOAD_HOST_BYTES };
 
 /** A stack of blocks that come from files one after the other: two are on the device. */
 function stacked(name: string, blocks: number, block: Types, fn: (s: Scope, x: Tensor, context: never) => Tensor, x: TensorType, context: unknown, resident: ReadonlySet<number>, target: Target): Stage {

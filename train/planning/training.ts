@@ -1,16 +1,17 @@
 /** What training costs: the steps of each job on tensors that are types only. */
 import type { TensorType } from '../../engine/graph.ts';
 import { mapTree } from '../../engine/tree.ts';
+import { headShapes } from '../../model/heads.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import { discriminatorShapes, discriminatorStep, followStep, generatorStep, judgeStep, type EquilibriumConfig } from '../equilibrium.ts';
-import { ownShapes } from '../networks.ts';
+import { ownShapes, type Form } from '../networks.ts';
 import type { AdamConfig, Trained } from '../optim.ts';
 import { fakeStep, primingStep, type PrimingConfig } from '../priming.ts';
 import { stepOf } from '../step.ts';
 import { teacherStep } from '../teacher.ts';
 import { vaeStep } from '../vae.ts';
-import { planned, treeBytes, type Held, type JobCost, type Run, type Target } from './cost.ts';
+import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Target } from './cost.ts';
 import { batchTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
@@ -37,14 +38,22 @@ function run(name: string, calls: number, fn: unknown, target: Target, state: Tr
   return planned(name, calls, { fn: stepOf(fn as Parameters<typeof stepOf>[0]), args, resident: new Set(args.slice(0, 1 + frozen.length).keys()), donate: [0] }, target);
 }
 
-/** Frozen weights are read whole before they go to the device. */
-const onHost = (what: string, shapes: Readonly<Record<string, readonly number[]>>): Held => ({ cause: 'host', what, bytes: treeBytes(paramTypes(shapes)) });
+const onHost = (what: string, params: Types): Held => ({ cause: 'host', what, bytes: treeBytes(params) });
+/**
+ * A preset's teacher is read whole, a released one's weights go to the device in chunks.
+ * @param whole of what else lies there, one at a time: adapters and heads, when they are drawn and when adapters are written
+ */
+const hostOf = (s: Subject, shapes: Readonly<Record<string, readonly number[]>>, whole: readonly Types[]): Held[] => [
+  s.preset ? onHost('teacher', paramTypes(shapes)) : READING,
+  onHost('adapters, or a head, of one network', whole.reduce((a, b) => (treeBytes(b) > treeBytes(a) ? b : a), {})),
+];
+const adaptersOf = (forms: readonly Form[], s: Subject): Types[] => forms.filter((f) => f.mode === 'lora').map((f) => paramTypes(ownShapes(f, s.config)));
 
 export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCost {
   const { batch, adam } = preset!.trainVae;
   const state = trained(paramTypes(vaeShapes(vae)), adam, false);
   return { job: 'vae', unit: 'step', stages: [{
-    name: 'training', held: heldBy('VAE', state), host: [onHost('VAE', vaeShapes(vae))],
+    name: 'training', held: heldBy('VAE', state), host: [onHost('VAE', paramTypes(vaeShapes(vae)))],
     runs: [run('vae', 1, vaeStep(vae, preset!.trainVae, adam), target, state, [], type([batch, ...video]), { key: KEY, ...RATES })],
   }] };
 }
@@ -54,7 +63,7 @@ export function teacherCost(s: Subject, target: Target): JobCost {
   const shapes = ditShapes(s.config);
   const state = trained(paramTypes(shapes), adam, true);
   return { job: 'teacher', unit: 'step', stages: [{
-    name: 'training', held: heldBy('teacher', state), host: [onHost('teacher', shapes)],
+    name: 'training', held: heldBy('teacher', state), host: [onHost('teacher', paramTypes(shapes))],
     runs: [run('teacher', 1, teacherStep(s.config, adam), target, state, [], batchTypes(s, batch), { key: KEY, t: timeTypes(s, batch), keep: type([batch]), ...UPDATE })],
   }] };
 }
@@ -70,7 +79,7 @@ export function primingCost(s: Subject, target: Target): JobCost {
   const at = { key: KEY, t: timeTypes(s, batch), score: timeTypes(s, batch) };
   const data = batchTypes(s, batch);
   return { job: 'prime', unit: 'step', stages: [{
-    name: 'training', host: [onHost('teacher', shapes)],
+    name: 'training', host: hostOf(s, shapes, adaptersOf([student, fake], s)),
     held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('fake model', follower)],
     runs: [
       run('fake', fake.updates, fakeStep(config, fake.adam), target, follower, [real, own.params], data, { ...at, ...RATES }),
@@ -90,7 +99,7 @@ export function equilibriumCost(s: Subject, target: Target): JobCost {
   const at = { key: KEY, noiseKey: KEY, end: timeTypes(s, batch), t: timeTypes(s, batch), score: timeTypes(s, batch) };
   const data = batchTypes(s, batch);
   return { job: 'equilibrium', unit: 'step', stages: [{
-    name: 'training', host: [onHost('teacher', shapes)],
+    name: 'training', host: hostOf(s, shapes, [paramTypes(headShapes(s.head)), ...adaptersOf([student], s)]),
     held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('discriminator', psi)],
     runs: [
       run('discriminator', 1, discriminatorStep(config, head.adam), target, psi, [own.params, own.ema!, real], data, { ...at, ...RATES }),

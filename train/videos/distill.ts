@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { vaeStride } from '../../model/config.ts';
 import type { Checkpoint } from '../../model/files/checkpoint.ts';
 import { saveLora } from '../../model/files/lora.ts';
+import { inFile } from '../../model/files/origin.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import type { HostParams } from '../../model/params.ts';
-import { freeTree, toHost } from '../checkpoint.ts';
+import { freeTree, latestCheckpoint, openSaved, toHost } from '../checkpoint.ts';
 import { ditConfigOf } from '../conditions.ts';
 import type { VideoShards } from '../data/videos.ts';
 import { writeError } from '../files.ts';
@@ -46,32 +47,38 @@ export interface VideoDistill extends Omit<Work, 'preset' | 'draw'> {
   course: Course;
 }
 
-/** Both phases. The student is written as a LoRA file where it is one, else whole, under Wan's names, with its course in the metadata. */
+/**
+ * Both phases. The student is written as a LoRA file where it is one, else whole, under Wan's names, with its course in the metadata.
+ * Weights go from file to device and back: none is held in host memory as a whole.
+ */
 export async function distillVideos(w: VideoDistill): Promise<Trained> {
   const { checkpoint, course: p, shards } = w;
-  const file = await checkpoint.dit.open();
-  const teacher: HostParams = {};
-  for (const name of Object.keys(checkpoint.dit.shapes)) teacher[name] = await file.tensor(name);
-  await file.close();
-  const own = { data: shards.made, latent: [...shards.latent], dit: ditConfigOf(p), teacher: hashOf(new Uint8Array(teacher['head.head.weight']!.data.buffer)), student: p.student };
-  const phase = async (job: StudentJob, settings: Record<string, unknown>) => {
-    const { state, step, done } = await run({ ...w, preset: p }, job, { ...own, ...settings });
-    const average = done ? await toHost(state['generator']!.ema!) as HostParams : undefined;
-    freeTree(state);
-    return { step, average };
-  };
   const { mode, alpha, rank } = p.student;
   const path = join(w.out, mode === 'lora' ? 'student.lora.safetensors' : 'student.safetensors');
-  const first = await phase(primingJob(w.device, p, shards, teacher), { phase1: p.phase1 });
-  if (!first.average) return { done: false, step: first.step, path };
-  const second = await phase(equilibriumJob(w.device, p, shards, teacher, first.average), { phase1: p.phase1, phase2: p.phase2 });
-  if (!second.average) return { done: false, step: second.step, path };
-  const metadata = { format: 'pt', kind: 'student', config: JSON.stringify(checkpoint.dit.config), about: JSON.stringify({ preset: p, steps: second.step, teacher: own.teacher, data: own.data }) };
+  const file = await checkpoint.dit.open();
   try {
-    if (mode === 'lora') await saveLora(path, second.average, { naming: 'comfyui', scale: alpha / rank, dtype: 'BF16', metadata });
-    else await saveTensors(path, second.average, { dtype: 'BF16', metadata });
-  } catch (error) {
-    throw writeError('distill', path, error);
+    const teacher = inFile(file);
+    const own = { data: shards.made, latent: [...shards.latent], dit: ditConfigOf(p), teacher: hashOf(new Uint8Array((await file.tensor('head.head.weight')).data.buffer)), student: p.student };
+    const phase = (job: StudentJob, settings: Record<string, unknown>) => run({ ...w, preset: p }, job, { ...own, ...settings });
+
+    const first = await phase(await primingJob(w.device, p, shards, teacher), { phase1: p.phase1 });
+    freeTree(first.state);
+    if (!first.done) return { done: false, step: first.step, path };
+
+    const primed = await openSaved((await latestCheckpoint(first.folder))!);
+    const second = await phase(await equilibriumJob(w.device, p, shards, teacher, primed.state['generator']!.ema!), { phase1: p.phase1, phase2: p.phase2 }).finally(primed.close);
+    const metadata = { format: 'pt', kind: 'student', config: JSON.stringify(checkpoint.dit.config), about: JSON.stringify({ preset: p, steps: second.step, teacher: own.teacher, data: own.data }) };
+    const average = second.state['generator']!.ema!;
+    try {
+      if (second.done && mode === 'lora') await saveLora(path, await toHost(average) as HostParams, { naming: 'comfyui', scale: alpha / rank, dtype: 'BF16', metadata });
+      else if (second.done) await saveTensors(path, average, { dtype: 'BF16', metadata });
+    } catch (error) {
+      throw writeError('distill', path, error);
+    } finally {
+      freeTree(second.state);
+    }
+    return { done: second.done, step: second.step, path };
+  } finally {
+    await file.close();
   }
-  return { done: true, step: second.step, path };
 }
