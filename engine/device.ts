@@ -1,5 +1,5 @@
 /** A device: the adapter that was opened, its memory budget, its pipelines, and the way in and out for tensors. */
-import { BYTES, numel, type Caps, type DType } from '../kernels/kernel.ts';
+import { boundBytes, BYTES, numel, type Caps, type DType } from '../kernels/kernel.ts';
 import { openAdapter, type AdapterInfo, type DeviceState } from './adapter.ts';
 import { checkShape, EngineError, mib } from './errors.ts';
 import { memory, waiting } from './host.ts';
@@ -74,7 +74,7 @@ export class Device {
 
   buffer(bytes: number, usage = USAGE.storage | USAGE.copySrc | USAGE.copyDst): GPUBuffer {
     this.check();
-    const size = Math.max(4, Math.ceil(bytes / 4) * 4);
+    const size = boundBytes(bytes);
     if (this.allocated + size > this.budget) {
       throw new EngineError('memory', `${mib(size)} more would exceed the budget of ${mib(this.budget)} (${mib(this.allocated)} in use)`);
     }
@@ -118,7 +118,7 @@ export class Device {
 
   /** Uninitialised (zeroed by WebGPU). */
   empty(shape: readonly number[], dtype: DType = 'f32'): NDArray {
-    checkShape('tensor', shape, 0);
+    checkShape('tensor', shape);
     const bytes = numel(shape) * BYTES[dtype];
     if (bytes > this.caps.maxBindingBytes) {
       throw new EngineError('tensor', `[${shape.join()}] ${dtype} takes ${mib(bytes)}, over this adapter's binding limit of ${mib(this.caps.maxBindingBytes)}`);

@@ -27,9 +27,9 @@ export function fail(op: string, detail: string): never {
 const printShape = (shape: readonly number[]): string => `[${shape.join()}]`;
 export const printShapes = (...shapes: readonly (readonly number[])[]): string => shapes.map(printShape).join(' · ');
 
-/** @throws where a size is no whole number, which a wrong division easily makes, or below `least` */
-export function checkShape(op: string, shape: readonly number[], least: 0 | 1): void {
-  if (!shape.every((n) => Number.isInteger(n) && n >= least)) fail(op, `sizes must be whole numbers from ${least}, got ${printShapes(shape)}`);
+/** @throws where a size is no whole number, which a wrong division easily makes */
+export function checkShape(op: string, shape: readonly number[]): void {
+  if (!shape.every((n) => Number.isInteger(n) && n >= 0)) fail(op, `sizes must be whole numbers, got ${printShapes(shape)}`);
 }
 
 let fixed: string | undefined;

@@ -3,7 +3,7 @@
  *
  * This comes before `memory`, because a family's plan decides how much scratch it wants; buffers are still slots here.
  */
-import { BYTES, type Access, type Binding, type Caps, type DType, type Epilogue, type Launch } from '../kernels/kernel.ts';
+import { BYTES, numel, type Access, type Binding, type Caps, type DType, type Epilogue, type Launch } from '../kernels/kernel.ts';
 import { attention, attentionGrad } from '../kernels/attention/index.ts';
 import { conv3d, conv3dInput, conv3dWeight } from '../kernels/conv3d/index.ts';
 import { gather, scatterAdd } from '../kernels/gather/index.ts';
@@ -43,7 +43,7 @@ function rows<K extends OpName>(family: (caps: Caps, p: RowsProblem) => Launch):
     const shape = shapeOf(n as unknown as Node, 0);
     const cols = shape.at(-1) ?? 1;
     const { eps = 0 } = n.attrs as { eps?: number };
-    return family(caps, { rows: sizeOf(typeOf(n.inputs[0]!)) / cols, cols, eps, access, epilogue });
+    return family(caps, { rows: numel(shape.slice(0, -1)), cols, eps, access, epilogue });
   };
 }
 
@@ -94,7 +94,7 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
   gather: (caps, n, access) => {
     const table = shapeOf(n as unknown as Node, 0);
     return gather(caps, {
-      ids: sizeOf(typeOf(n.inputs[1]!)), rows: table[0]!, width: sizeOf(typeOf(n.inputs[0]!)) / table[0]!,
+      ids: sizeOf(typeOf(n.inputs[1]!)), rows: table[0]!, width: numel(table.slice(1)),
       idsDtype: integer(dtypeOf(n as unknown as Node, 1)), access: widest(access),
     });
   },

@@ -1,5 +1,5 @@
 /** Concrete tensors on a device. */
-import { BYTES, numel, type DType } from '../kernels/kernel.ts';
+import { boundBytes, BYTES, numel, type DType } from '../kernels/kernel.ts';
 import { EngineError } from './errors.ts';
 import type { Device } from './device.ts';
 import { printType } from './graph.ts';
@@ -34,8 +34,8 @@ export class NDArray {
   }
 
   get size(): number { return numel(this.shape); }
-  /** Bytes, rounded up to the 4 that storage bindings need. */
-  get bytes(): number { return Math.max(4, Math.ceil((this.size * BYTES[this.dtype]) / 4) * 4); }
+  /** Bytes that it is bound with. */
+  get bytes(): number { return boundBytes(this.size * BYTES[this.dtype]); }
 
   /** Throws if this tensor's memory no longer holds it. */
   check(): void {

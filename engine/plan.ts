@@ -1,5 +1,5 @@
 /** What a program will cost: its memory by lifetime, its kernels, arithmetic and traffic. Pure. */
-import type { Caps, Dispatch } from '../kernels/kernel.ts';
+import { boundBytes, type Caps, type Dispatch } from '../kernels/kernel.ts';
 import { EngineError, mib } from './errors.ts';
 import { bytesOf, keyOf, printType, typeOf } from './graph.ts';
 import type { Lowered } from './lowering.ts';
@@ -52,7 +52,7 @@ export function planProgram(lowered: readonly Lowered[], placement: Placement, o
     if (block) block.last = lowered.length;
   }
   const memory = planMemory([...blockOf.values()], maxBufferBytes);
-  const results = sum(outputs.map((o) => (o.into === undefined ? Math.max(4, Math.ceil(bytesOf(typeOf(o.value)) / 4) * 4) : 0)));
+  const results = sum(outputs.map((o) => (o.into === undefined ? boundBytes(bytesOf(typeOf(o.value))) : 0)));
   const dispatches = lowered.flatMap((l) => l.launch.dispatches);
   const uniforms = sum(dispatches.map(uniformBytes));
   const bytes = sum(memory.arenas) + results + Math.max(16, uniforms) + sum(uploads.map((b) => b ?? 0));

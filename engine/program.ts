@@ -1,7 +1,7 @@
 /**
  * Stage `program`: launches and a memory plan become pipelines, arenas and bind groups, made once; a run only encodes.
  */
-import type { Dispatch } from '../kernels/kernel.ts';
+import { boundBytes, type Dispatch } from '../kernels/kernel.ts';
 import type { Device } from './device.ts';
 import { type Group } from './fuse.ts';
 import { keyOf, bytesOf, typeOf, type Value } from './graph.ts';
@@ -62,12 +62,12 @@ export class Program {
     device.scratch.enter(this, plan.memory.arenas);
     this.uploads = uploads.map((bytes) => (bytes === undefined ? undefined : { buffer: device.buffer(bytes), offset: 0, bytes }));
     outputs.forEach((o, i) => {
-      if (o.into === undefined) this.outputs[i] = { buffer: device.buffer(bytesOf(typeOf(o.value))), offset: 0, bytes: padded(bytesOf(typeOf(o.value))) };
+      if (o.into === undefined) this.outputs[i] = { buffer: device.buffer(bytesOf(typeOf(o.value))), offset: 0, bytes: boundBytes(bytesOf(typeOf(o.value))) };
     });
     const arenaSpan = (key: string): Home => {
       const block = blockOf.get(key)!;
       const { arena, offset } = plan.memory.spots.get(block)!;
-      return { arena, offset, bytes: padded(block.bytes) };
+      return { arena, offset, bytes: boundBytes(block.bytes) };
     };
     this.spanOf = (v) => {
       const where = placement.places.get(keyOf(v))!;
@@ -192,5 +192,3 @@ export class Program {
     for (const b of [this.uniform, ...spans.map((s) => s.buffer)]) this.device.release(b);
   }
 }
-
-const padded = (bytes: number): number => Math.max(4, Math.ceil(bytes / 4) * 4);

@@ -2,7 +2,7 @@
  * Every stage from a function to launches, in order: pure, so that what a program costs is known without a device, without
  * weights and in seconds.
  */
-import type { Access, Caps } from '../kernels/kernel.ts';
+import { boundBytes, type Access, type Caps } from '../kernels/kernel.ts';
 import { EngineError } from './errors.ts';
 import { flags } from './flags.ts';
 import { fuse, type Group } from './fuse.ts';
@@ -56,7 +56,7 @@ export function analyse(name: string, fn: (...args: unknown[]) => unknown, args:
   };
   const lowered = groups.map((g) => lower(g, context));
   if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
-  const uploads = inputs.map((type, i) => (fromHost[i] ? Math.max(4, Math.ceil(bytesOf(type) / 4) * 4) : undefined));
+  const uploads = inputs.map((type, i) => (fromHost[i] ? boundBytes(bytesOf(type)) : undefined));
   return { inputs, outTree, groups, lowered, placement, outputs, uploads };
 }
 

@@ -18,7 +18,7 @@ export const dtypeOf = (data: unknown): DType => (data instanceof Int32Array ? '
 /** Numbers as a host tensor; the dtype follows the array's type unless given. Throws when the count does not match the shape. */
 export function host(data: HostData | readonly number[], shape: readonly number[], dtype?: DType): HostTensor {
   if (data.length !== numel(shape)) fail('host', `${data.length} numbers do not fill ${printShapes(shape)}`);
-  checkShape('host', shape, 0);
+  checkShape('host', shape);
   const type = dtype ?? dtypeOf(data);
   if (!Array.isArray(data)) return { shape, dtype: type, data: data as HostData };
   return { shape, dtype: type, data: type === 'i32' ? Int32Array.from(data) : type === 'u32' ? Uint32Array.from(data) : Float32Array.from(data) };

@@ -146,5 +146,8 @@ export function f32bits(x: number): number {
   return scratchU32[0]!;
 }
 
+/** What a tensor of so many bytes is bound with: whole words, and for an empty one a vec4, as which kernels may declare it. */
+export const boundBytes = (bytes: number): number => (bytes ? Math.ceil(bytes / 4) * 4 : 16);
+
 export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
 export const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
