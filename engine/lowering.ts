@@ -64,7 +64,8 @@ function attentionOf<K extends 'attention' | 'attentionGrad'>(family: typeof att
   return (caps, n, access) => {
     const [B, N, H, D] = shapeOf(n as unknown as Node, 0) as [number, number, number, number];
     const L = shapeOf(n as unknown as Node, 1)[1]!;
-    return family(caps, { B, N, L, H, D, scale: n.attrs.scale, lengths: n.inputs.length > lengthsAt, access });
+    const { scale, half = false } = n.attrs;
+    return family(caps, { B, N, L, H, D, scale, half, lengths: n.inputs.length > lengthsAt, access });
   };
 }
 

@@ -16,17 +16,19 @@ export interface MatrixUnit {
 export interface Mma {
   enable: readonly string[];
   diagnostics: readonly string[];
-  /** Element type of operand tiles in workgroup memory, and a vec4f rounded for them: four expressions. */
+  /** Element type of operand tiles in workgroup memory, its bytes, and what rounds an f32 or a vec4f to it. */
   element: 'f16' | 'f32';
-  round(v: string): string;
-  /** Declares a result of zeros. */
+  bytes: number;
+  round(v: string, width?: 1 | 4): string;
+  /** Declares a result of zeros; said outright, because a variable without a value keeps its last one in a loop on some drivers. */
   zeros(name: string): string;
   /** Takes an operand from an array in workgroup memory: element (r, c) lies at `at` + r·ld + c, or + c·ld + r if `across`. */
   load(side: 'left' | 'right', name: string, tile: string, at: string, ld: number, across: boolean): string;
   /** `acc` += left · right; no barrier may stand between the loads and this. */
   multiply(acc: string, left: string, right: string): string;
-  /** Row by row into an array<f32> in workgroup memory. */
-  store(acc: string, tile: string, at: string, ld: number): string;
+  /** Into an array<f32> in workgroup memory, laid as `load` says, and back. */
+  store(acc: string, tile: string, at: string, ld: number, across?: boolean): string;
+  reload(acc: string, tile: string, at: string, ld: number, across?: boolean): string;
 }
 
 export const mma = (unit: MatrixUnit): Mma => (unit.emulated ? emulation(unit) : native(unit));
@@ -34,16 +36,18 @@ export const mma = (unit: MatrixUnit): Mma => (unit.emulated ? emulation(unit) :
 function native({ M, N, K }: MatrixUnit): Mma {
   const type = { left: `subgroup_matrix_left<f16, ${K}, ${M}>`, right: `subgroup_matrix_right<f16, ${N}, ${K}>` }; // columns, rows
   const result = `subgroup_matrix_result<f32, ${N}, ${M}>`;
+  const major = (across: boolean) => (across ? 'col_major' : 'row_major');
   return {
     enable: ['f16', 'chromium_experimental_subgroup_matrix'],
     diagnostics: ['off, chromium.subgroup_matrix_uniformity'], // places depend on the subgroup, which Tint can't see to be uniform in it
-    element: 'f16',
-    round: (v) => `vec4h(${v})`,
-    zeros: (name) => `var ${name}: ${result};`,
+    element: 'f16', bytes: 2,
+    round: (v, width = 4) => `${width === 4 ? 'vec4h' : 'f16'}(${v})`,
+    zeros: (name) => `var ${name} = ${result}();`,
     load: (side, name, tile, at, ld, across) =>
-      `let ${name} = subgroupMatrixLoad<${type[side]}, ${across ? 'col_major' : 'row_major'}>(&${tile}, ${at}, ${ld}u);`,
+      `let ${name} = subgroupMatrixLoad<${type[side]}, ${major(across)}>(&${tile}, ${at}, ${ld}u);`,
     multiply: (acc, left, right) => `${acc} = subgroupMatrixMultiplyAccumulate(${left}, ${right}, ${acc});`,
-    store: (acc, tile, at, ld) => `subgroupMatrixStore<row_major>(&${tile}, ${at}, ${acc}, ${ld}u);`,
+    store: (acc, tile, at, ld, across = false) => `subgroupMatrixStore<${major(across)}>(&${tile}, ${at}, ${acc}, ${ld}u);`,
+    reload: (acc, tile, at, ld, across = false) => `${acc} = subgroupMatrixLoad<${result}, ${major(across)}>(&${tile}, ${at}, ${ld}u);`,
   };
 }
 
@@ -51,21 +55,23 @@ function native({ M, N, K }: MatrixUnit): Mma {
 function emulation({ M, N, lanes }: MatrixUnit): Mma {
   const held = (M * N) / lanes;
   const operands = new Map<string, { tile: string; ld: number; across: boolean }>();
+  const place = (tile: string, at: string, ld: number, across: boolean, r = 'r', c = 'c'): string => `${tile}[${at} + ${across ? c : r} * ${ld}u + ${across ? r : c}]`;
   const element = (name: string, r: string, c: string): string => {
     const { tile, ld, across } = operands.get(name)!;
-    return `${tile}[${name} + ${across ? c : r} * ${ld}u + ${across ? r : c}]`;
+    return place(tile, name, ld, across, r, c);
   };
   const each = (body: string) => `for (var j = 0u; j < ${held}u; j++) { let r = (j * ${lanes}u + li % ${lanes}u) / ${N}u; let c = (j * ${lanes}u + li % ${lanes}u) % ${N}u; ${body} }`;
   return {
-    enable: [], diagnostics: [], element: 'f32',
+    enable: [], diagnostics: [], element: 'f32', bytes: 4,
     round: (v) => `quantizeToF16(${v})`,
-    zeros: (name) => `var ${name}: array<f32, ${held}>;`,
+    zeros: (name) => `var ${name} = array<f32, ${held}>();`,
     load(_side, name, tile, at, ld, across) {
       operands.set(name, { tile, ld, across });
       return `let ${name} = ${at};`;
     },
     multiply: (acc, left, right) =>
       each(`for (var k = 0u; k < p.unitK; k++) { ${acc}[j] = fma(${element(left, 'r', 'k')}, ${element(right, 'k', 'c')}, ${acc}[j]); }`),
-    store: (acc, tile, at, ld) => each(`${tile}[${at} + r * ${ld}u + c] = ${acc}[j];`),
+    store: (acc, tile, at, ld, across = false) => each(`${place(tile, at, ld, across)} = ${acc}[j];`),
+    reload: (acc, tile, at, ld, across = false) => each(`${acc}[j] = ${place(tile, at, ld, across)};`),
   };
 }

@@ -5,7 +5,7 @@
  * alike to within a power of two, share a winner. What the table says counts only while it is among the valid ones, so a
  * table of an older version, or one that was written by hand, can slow a kernel down but never break it.
  */
-import type { AttentionConfig, AttentionProblem } from './attention/plan.ts';
+import type { AttentionConfig, AttentionProblem, MatrixTile } from './attention/plan.ts';
 import type { Conv3dProblem, ScalarTile, WorkgroupTile } from './conv3d/plan.ts';
 import type { Caps } from './kernel.ts';
 import type { MatmulConfig, MatmulProblem } from './matmul/plan.ts';
@@ -16,8 +16,8 @@ type Tile = ScalarTile | WorkgroupTile;
 /** Every family with something to choose: its problem, and what its planner decides. */
 export interface Tunable {
   matmul: { problem: MatmulProblem; config: MatmulConfig };
-  attention: { problem: AttentionProblem; config: AttentionConfig };
-  attentionGrad: { problem: AttentionProblem; config: AttentionConfig };
+  attention: { problem: AttentionProblem; config: AttentionConfig | MatrixTile };
+  attentionGrad: { problem: AttentionProblem; config: AttentionConfig | MatrixTile };
   conv3d: { problem: Conv3dProblem; config: Tile };
   conv3dInput: { problem: Conv3dProblem; config: Tile };
   conv3dWeight: { problem: Conv3dProblem; config: Tile };

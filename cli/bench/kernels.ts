@@ -25,16 +25,21 @@ function products(kernel: Kernel, f16: boolean, rows: number, dim: number, ffn: 
   ];
 }
 
-function attentions(kernel: Kernel, batch: number, tokens: number, heads: number, size: number, textLen: number): Case[] {
+function attentions(kernel: Kernel, units: boolean, batch: number, tokens: number, heads: number, size: number, textLen: number): Case[] {
   const q = wanted([batch, tokens, heads, size]), text = wanted([batch, textLen, heads, size]);
   const lse = wanted([batch, heads, tokens]);
   const lengths = host(new Uint32Array(batch).fill(textLen), [batch]); // all of them, or less would be done than is counted
   const of = `${batch} of ${tokens} tokens, ${heads} heads of ${size}`;
   return [
     kernel('scores, batched', `${batch * heads} of ${tokens}x${size} · (${tokens}x${size})ᵀ`, [wanted([batch * heads, tokens, size]), wanted([batch * heads, tokens, size])], (a, b) => a!.matmul(b!, { transB: true })),
-    kernel('attention', of, [q, q, q], (a, b, c) => attention(a!, b!, c!)),
-    // Statistics of another forward pass: the gradient's work does not depend on what they say.
-    kernel('attention gradient', of, [q, q, q, q, lse, q], (...x) => make('attentionGrad', x, { scale: size ** -0.5 })),
+    ...(units ? [false, true] : [false]).flatMap((half) => {
+      const [in16, attrs] = half ? [' f16', { scale: size ** -0.5, half }] as const : ['', { scale: size ** -0.5 }] as const;
+      return [
+        kernel(`attention${in16}`, of, [q, q, q], (...x) => make('attention', x, attrs)[0]),
+        // Statistics of another forward pass: the gradient's work does not depend on what they say.
+        kernel(`attention gradient${in16}`, of, [q, q, q, q, lse, q], (...x) => make('attentionGrad', x, attrs)),
+      ];
+    }),
     kernel('cross-attention', `${of}, ${textLen} keys`, [q, text, text, lengths], (a, b, c, n) => attention(a!, b!, c!, { lengths: n })),
   ];
 }
@@ -59,7 +64,7 @@ export function kernelCases(device: Device, s: Shape): Case[] {
   const x = wanted([rows, dim]);
   return [
     ...products(kernel, device.caps.f16, rows, dim, ffn),
-    ...attentions(kernel, s.batch, tokens, heads, headDim(s.dit), textLen),
+    ...attentions(kernel, device.caps.matrix !== undefined, s.batch, tokens, heads, headDim(s.dit), textLen),
     ...convolutions(kernel, s.vae.dim, s.clip),
     kernel('layer norm', `${rows}x${dim}`, [x], (a) => a!.layerNorm()),
     kernel('RMS norm', `${rows}x${dim}`, [x], (a) => a!.rmsNorm()),

@@ -25,13 +25,17 @@ def numbers(text):
     return [int(n) for n in re.findall(r"\d+", text.replace("3³", ""))]
 
 
+def dtype_of(name):
+    return HALF.get(name.split()[-1], torch.float32)
+
+
 def make(*shape, dtype=torch.float32):
     return (0.1 * torch.randn(*shape)).to(DEVICE, dtype)
 
 
 def linear(name, text):
     rows, k, n, _ = numbers(text)
-    dtype = HALF[name.split()[-1]]
+    dtype = dtype_of(name)
     x, w = make(rows, k, dtype=dtype), make(n, k, dtype=dtype)
     return lambda: x @ w.T
 
@@ -67,15 +71,15 @@ def heads_of(text):
     return batch, tokens, heads, size
 
 
-def attention(_, text):
-    q, k, v = (make(*heads_of(text)) for _ in range(3))
+def attention(name, text):
+    q, k, v = (make(*heads_of(text), dtype=dtype_of(name)) for _ in range(3))
     return lambda: attend(q, k, v)
 
 
-def attention_gradient(_, text):
-    q, k, v = (make(*heads_of(text)).requires_grad_() for _ in range(3))
+def attention_gradient(name, text):
+    q, k, v = (make(*heads_of(text), dtype=dtype_of(name)).requires_grad_() for _ in range(3))
     o = attend(q, k, v)
-    dy = make(*o.shape)
+    dy = make(*o.shape, dtype=o.dtype)
     return lambda: torch.autograd.grad(o, (q, k, v), dy, retain_graph=True)
 
 

@@ -1,6 +1,5 @@
 /** A planner's problem as a program of the engine: what the tuner runs to time and check a configuration. */
 import { vjp } from '../../engine/autodiff.ts';
-import { attention } from '../../engine/functional.ts';
 import { make, type Tensor } from '../../engine/tensor.ts';
 import type { Caps, DType } from '../../kernels/kernel.ts';
 import type { Family, Question, Tunable, Tuning } from '../../kernels/tuning.ts';
@@ -22,12 +21,13 @@ function product(p: Problem<'matmul'>): Program {
   };
 }
 
-function attended({ B, N, L, H, D, scale, lengths }: Problem<'attention'>, gradient: boolean): Program {
+function attended({ B, N, L, H, D, scale, lengths, half }: Problem<'attention'>, gradient: boolean): Program {
   const [q, k] = [f32(B, N, H, D), f32(B, L, H, D)];
   const counts: Input[] = lengths ? [{ shape: [B], dtype: 'u32', below: L }] : [];
+  const attention = (...x: Tensor[]): Tensor => make('attention', x, half ? { scale, half } : { scale })[0]!;
   return gradient
-    ? { inputs: [q, k, k, q, ...counts], fn: (a, b, c, dy, n) => vjp(attention(a!, b!, c!, { lengths: n, scale }), dy!, [a!, b!, c!]) }
-    : { inputs: [q, k, k, ...counts], fn: (a, b, c, n) => [attention(a!, b!, c!, { lengths: n, scale })] };
+    ? { inputs: [q, k, k, q, ...counts], fn: (a, b, c, dy, ...n) => vjp(attention(a!, b!, c!, ...n), dy!, [a!, b!, c!]) }
+    : { inputs: [q, k, k, ...counts], fn: (...x) => [attention(...x)] };
 }
 
 function convolved(family: 'conv3d' | 'conv3dInput' | 'conv3dWeight', p: Problem<'conv3d'>): Program {

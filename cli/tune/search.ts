@@ -16,7 +16,8 @@ const GAIN = 1.1; // below it a winner may be noise, or be lost again among a st
 const OPEN_MS = 120_000;
 /** A trial that compiles and runs longer than this is no winner, whatever it reaches later. */
 const TRIAL_MS = 20_000;
-const TOLERANCE = { f32: 1e-4, f16: 1e-3 }; // f16 products differ by the order of their sums only
+/** Products of halves differ by the order of their sums only; attention may round its f32 operands and its weights to halves. */
+const TOLERANCE = { f32: 1e-4, f16: 1e-3, rounded: 5e-3 };
 /** Operations up to which the float64 reference is computed; above, the rule's own configuration is the reference. */
 const EXACT_FLOPS = 1e8;
 
@@ -80,7 +81,8 @@ export class Bench implements Trials {
   }
 }
 
-const tolerance = (problem: Problem): number => ('dtypeA' in problem && problem.dtypeA === 'f16' ? TOLERANCE.f16 : TOLERANCE.f32);
+const tolerance = (problem: Problem): number =>
+  TOLERANCE['dtypeA' in problem && problem.dtypeA === 'f16' ? 'f16' : 'half' in problem && problem.half ? 'rounded' : 'f32'];
 
 export async function search(bench: Trials, caps: Caps, seen: Seen, flops: number, signal: AbortSignal): Promise<Found> {
   const configs = candidates(caps, seen);

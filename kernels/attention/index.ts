@@ -1,15 +1,35 @@
 /** Fused attention and its gradient: online softmax over the keys, no N × L storage, no atomics, ordered sums. */
 import { ceilDiv, f32bits, foldGrid, shader, type Binding, type Caps, type Dispatch, type Launch } from '../kernel.ts';
+import { mma } from '../mma.ts';
+import * as matrix from './matrix.ts';
 import {
   lengthsVariable, ownRows, PARAMS, planAttention, rowBinding, rowFunctions, TILE,
-  type AttentionPlan, type AttentionProblem,
+  type AttentionPlan, type AttentionProblem, type Kind,
 } from './plan.ts';
 import * as scalar from './scalar.ts';
 import * as tiled from './tiled.ts';
 
 export type { AttentionProblem } from './plan.ts';
 
-type Kind = 'forward' | 'gradQuery' | 'gradKey';
+const TIERS = { scalar, tiled, matrix };
+
+/** What a tier adds to a kernel: its name in the label, uniform words, extensions and workgroup memory. */
+function tierOf(plan: AttentionPlan, kind: Kind): { how: string; extra: [string, number][]; enable: readonly string[]; diagnostics?: readonly string[]; variables: string } {
+  if (plan.tier === 'scalar') {
+    const subgroups = plan.lanes > 1;
+    return { how: `scalar ${plan.own}x${plan.others} ${subgroups ? `sg${plan.lanes}` : 'registers'}`, extra: [], enable: subgroups ? ['subgroups'] : [], variables: '' };
+  }
+  if (plan.tier === 'tiled') {
+    return { how: `tiled ${TILE}x${TILE}`, extra: [['four', 4], ['eighth', TILE / 4], ['tile', TILE]], enable: [], variables: tiled.tiledVariables(kind) };
+  }
+  const { tile, unit } = plan.matrix!;
+  const { enable, diagnostics } = mma(unit);
+  return {
+    how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${tile.own}x${tile.others}/${tile.subgroups}`,
+    extra: [['width', matrix.paddedWidth(plan.steps, unit)], ['others', tile.others], ['unitK', unit.K]],
+    enable, diagnostics, variables: matrix.matrixVariables(plan, kind),
+  };
+}
 
 /** A tensor that a kernel binds: its slot, and whether it holds rows of D. */
 interface Use { name: string; slot: number; rows: boolean; type?: string; write?: boolean }
@@ -18,25 +38,23 @@ function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: read
   const rows = kind === 'gradKey' ? p.L : p.N;
   const own = ceilDiv(rows, ownRows(plan));
   const tiles = p.B * p.H * own;
-  const family = plan.tier === 'scalar' ? scalar : tiled;
+  const family = TIERS[plan.tier];
   const main = { forward: family.forwardMain, gradQuery: family.gradQueryMain, gradKey: family.gradKeyMain }[kind];
-  const isTiled = plan.tier === 'tiled';
+  const { how, extra, enable, diagnostics = [], variables } = tierOf(plan, kind);
   const rowUses = uses.filter((u) => u.rows);
   const buffers: Binding[] = uses.map((u) => {
     const access = u.write ? 'read_write' : p.access[u.slot] ?? 'read_write'; // past the inputs: scratch
     return u.rows ? rowBinding(plan, u.name, access) : { name: u.name, type: u.type!, access };
   });
-  const how = isTiled ? `tiled ${TILE}x${TILE}` : `scalar ${plan.own}x${plan.others} ${plan.lanes > 1 ? `sg${plan.lanes}` : 'registers'}`;
-  const extra: [string, number][] = isTiled ? [['four', 4], ['eighth', TILE / 4], ['tile', TILE]] : [];
   return {
     label: `attention ${kind} ${how} ${plan.vec ? 'vec' : 'plain'}${p.lengths ? ' lengths' : ''} ${p.B}x${p.N}x${p.L}x${p.H}x${p.D}`,
     wgsl: shader({
       params: [...PARAMS, ...extra.map(([n]) => n)],
       buffers,
       workgroup: [plan.threads, 1, 1],
-      enable: plan.lanes > 1 ? ['subgroups'] : [],
+      enable, diagnostics,
       functions: [
-        lengthsVariable(p.lengths), isTiled ? tiled.tiledVariables(kind) : '',
+        lengthsVariable(p.lengths), variables,
         rowFunctions(plan, rowUses.filter((u) => !u.write).map((u) => u.name), rowUses.filter((u) => u.write).map((u) => u.name)),
       ].join('\n'),
       main: main(plan, p.lengths),
@@ -51,7 +69,7 @@ function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: read
 
 /** Slots: q, k, v, lengths? → o [B, N, H, D], lse [B, H, N]. Rows without keys give o = 0 and lse = −3.4e38. */
 export function attention(caps: Caps, p: AttentionProblem): Launch {
-  const plan = planAttention(caps, 'attention', p, 'queries');
+  const plan = planAttention(caps, p, 'forward');
   const out = p.lengths ? 4 : 3;
   const uses: Use[] = [
     ...['q', 'k', 'v'].map((name, slot) => ({ name, slot, rows: true })),
@@ -66,7 +84,7 @@ export function attention(caps: Caps, p: AttentionProblem): Launch {
 export function attentionGrad(caps: Caps, p: AttentionProblem): Launch {
   const out = p.lengths ? 7 : 6;
   const rows = p.B * p.H * p.N, product = 2 * p.B * p.H * p.N * p.L * p.D;
-  const queries = planAttention(caps, 'attentionGrad', p, 'queries'), keys = planAttention(caps, 'attentionGrad', p, 'keys');
+  const queries = planAttention(caps, p, 'gradQuery'), keys = planAttention(caps, p, 'gradKey');
   const stats: Dispatch = {
     label: `attention delta ${queries.vec ? 'vec' : 'plain'} ${p.B}x${p.N}x${p.H}x${p.D}`,
     wgsl: shader({

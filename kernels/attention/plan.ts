@@ -1,6 +1,8 @@
-/** Attention planner: (capabilities, problem) → the configuration both tiers print from. Pure. */
+/** Attention planner: (capabilities, problem) → the configuration every tier prints from. Pure. */
 import { ceilDiv, type Access, type Binding, type Caps } from '../kernel.ts';
+import type { MatrixUnit } from '../mma.ts';
 import { choose, combinations, near } from '../tuning.ts';
+import { matrixBytes } from './matrix.ts';
 
 /** o = softmax(scale · q kᵀ) v by head. q, o: [B, N, H, D]; k, v: [B, L, H, D]; lse: [B, H, N]. All f32, contiguous. */
 export interface AttentionProblem {
@@ -12,6 +14,8 @@ export interface AttentionProblem {
   scale: number;
   /** A slot of u32[B] follows: keys at lengths[b] and beyond do not take part. */
   lengths: boolean;
+  /** Operands may be rounded to f16; sums and all else stay f32. */
+  half?: boolean;
   /** One for each input slot. */
   access: readonly Access[];
 }
@@ -22,8 +26,16 @@ export interface AttentionConfig {
   others: number;
 }
 
+/** matrix: rows of its own side that a workgroup holds, shared by its subgroups, and rows of the other side it meets at a time. */
+export interface MatrixTile extends AttentionConfig {
+  subgroups: number;
+}
+
+export type Kind = 'forward' | 'gradQuery' | 'gradKey';
+
 export interface AttentionPlan extends AttentionConfig {
-  tier: 'scalar' | 'tiled';
+  tier: 'scalar' | 'tiled' | 'matrix';
+  matrix?: { tile: MatrixTile; unit: MatrixUnit };
   /** D is a multiple of 4: rows are read and written as vec4. */
   vec: boolean;
   /** vec4 steps along D; stands in the text as the size of the sums a lane holds. */
@@ -36,14 +48,48 @@ export interface AttentionPlan extends AttentionConfig {
 /** Rows and columns of a score tile in the tiled tier, and the columns of D staged at a time. */
 export const TILE = 32;
 
-/** `side`: whose rows the lanes hold, queries or keys. */
-export function planAttention(caps: Caps, family: 'attention' | 'attentionGrad', p: AttentionProblem, side: 'queries' | 'keys'): AttentionPlan {
+const TILED: AttentionConfig = { own: TILE, others: TILE };
+
+/** Largest first; what stands behind them is for the tuner. 16 rows a subgroup: their results take 64 of a thread's registers at D = 128. */
+const MATRIX_TILES: readonly MatrixTile[] = [
+  { own: 64, others: 32, subgroups: 4 }, { own: 32, others: 32, subgroups: 2 }, { own: 32, others: 16, subgroups: 2 }, { own: 16, others: 16, subgroups: 1 },
+  { own: 64, others: 64, subgroups: 4 }, { own: 64, others: 32, subgroups: 2 },
+];
+/** Workgroups that fill a device; below, smaller tiles are better. */
+const ENOUGH_TILES = 64;
+/** Head sizes that units serve: below them most of a unit is padding, above them results don't fit a thread's registers. */
+const [LEAST_D, MOST_D] = [32, 128];
+
+/** Units round their operands to f16: they serve where the problem allows it, and rows enough for one of them. */
+function matrixTiles(caps: Caps, p: AttentionProblem, kind: Kind, rows: number): MatrixTile[] {
+  const unit = caps.matrix;
+  if (!unit || !p.half || p.D < LEAST_D || p.D > MOST_D || rows < 16) return [];
+  return MATRIX_TILES.filter((t) => {
+    const threads = t.subgroups * unit.lanes;
+    return (t.own / t.subgroups) % unit.M === 0 && t.others % unit.N === 0 && t.others % unit.K === 0
+      && threads % t.own === 0 && t.others % (threads / t.own) === 0 && threads <= caps.maxInvocations
+      && matrixBytes(t, ceilDiv(p.D, 4), unit, kind) <= caps.maxWorkgroupBytes;
+  });
+}
+
+export function planAttention(caps: Caps, p: AttentionProblem, kind: Kind): AttentionPlan {
   const steps = ceilDiv(p.D, 4), vec = p.D % 4 === 0;
-  if (caps.tier === 'tiled') return { tier: 'tiled', vec, steps, lanes: 1, threads: 64, own: TILE, others: TILE };
+  const [rows, met] = kind === 'gradKey' ? [p.L, p.N] : [p.N, p.L];
+  const family = kind === 'forward' ? 'attention' : 'attentionGrad';
+  const shape = `${kind === 'gradKey' ? 'keys' : 'queries'} ${[p.B * p.H, rows, met, p.D].map(near).join('x')}`;
+  if (caps.tier === 'tiled') {
+    const tiled: AttentionPlan = { tier: 'tiled', vec, steps, lanes: 1, threads: 64, ...TILED };
+    const tiles = matrixTiles(caps, p, kind, rows);
+    if (!tiles.length) return tiled;
+    const rule = tiles.find((t) => p.B * p.H * ceilDiv(rows, t.own) >= ENOUGH_TILES) ?? tiles.find((t) => t.own === Math.min(...tiles.map((o) => o.own)))!;
+    const tile = choose<typeof family>(caps, { family, problem: p, shape: `${shape} f16`, rule, options: () => [...tiles, TILED] });
+    if (!('subgroups' in tile)) return tiled;
+    const unit = caps.matrix!;
+    return { ...tiled, tier: 'matrix', matrix: { tile, unit }, threads: tile.subgroups * unit.lanes, ...tile };
+  }
   const lanes = caps.subgroup || 1, threads = caps.subgroup || 32;
-  const [rows, met] = side === 'queries' ? [p.N, p.L] : [p.L, p.N];
   const config = choose<typeof family>(caps, {
-    family, problem: p, shape: `${side} ${[p.B * p.H, rows, met, p.D].map(near).join('x')}`,
+    family, problem: p, shape,
     rule: { own: rows > threads ? 2 : 1, others: lanes > 1 ? 16 : 4 },
     options: () => combinations<AttentionConfig>({ own: [1, 2, 4], others: lanes > 1 ? [4, 8, 16, 32] : [2, 4, 8] }).filter((c) => c.own * c.others <= 64),
   });
@@ -51,7 +97,7 @@ export function planAttention(caps: Caps, family: 'attention' | 'attentionGrad',
 }
 
 /** Rows of its own side that one workgroup covers. */
-export const ownRows = (plan: AttentionPlan): number => (plan.tier === 'tiled' ? TILE : plan.own * plan.threads);
+export const ownRows = (plan: AttentionPlan): number => (plan.tier === 'scalar' ? plan.own * plan.threads : plan.own);
 
 /** Uniform words of every attention kernel. `H` heads, `D` elements and `steps` vec4 a row; `own` tiles a head. */
 export const PARAMS = ['tiles', 'own', 'B', 'N', 'L', 'H', 'D', 'steps', 'scale'] as const;

@@ -3,6 +3,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Caps } from '../../kernels/kernel.ts';
 import { attention, attentionGrad, type AttentionProblem } from '../../kernels/attention/index.ts';
+import type { MatrixUnit } from '../../kernels/mma.ts';
+import { fromF16, toF16 } from '../../model/halves.ts';
 import { launch, openNull, openTest, validate } from './harness.ts';
 
 const { caps } = await openTest();
@@ -48,12 +50,14 @@ function close(label: string, got: Float32Array, want: Float64Array, tolerance: 
   }
 }
 
-async function check(on: Caps, size: Size, lengths?: number[], spread = 1) {
+/** @param limit of o and of the gradients, in their largest number */
+async function check(on: Caps, size: Size, lengths?: number[], spread = 1, half = false, limit = { o: 3e-6, grad: 1e-5 }) {
   const { B, N, L, H, D } = size, scale = 1 / Math.sqrt(D);
-  const [q, k, v, dy] = [random(B * N * H * D, 3, spread), random(B * L * H * D, 5, spread), random(B * L * H * D, 7), random(B * N * H * D, 9)];
+  const made = [random(B * N * H * D, 3, spread), random(B * L * H * D, 5, spread), random(B * L * H * D, 7), random(B * N * H * D, 9)];
+  const [q, k, v, dy] = half ? made.map((x) => fromF16(toF16(x))) : made;
   const len = lengths && new Uint32Array(lengths);
   const want = reference(size, scale, q!, k!, v!, dy!, len);
-  const p: AttentionProblem = { ...size, scale, lengths: !!len, access: Array(7).fill('read') };
+  const p: AttentionProblem = { ...size, scale, half, lengths: !!len, access: Array(7).fill('read') };
   const twice = async (l: ReturnType<typeof attention>, inputs: (Float32Array | Uint32Array)[], bytes: number[]) => {
     const [a, b] = [await launch(l, inputs, bytes), await launch(l, inputs, bytes)];
     a.forEach((x, i) => assert.equal(new Uint8Array(x), new Uint8Array(b[i]!), `${l.dispatches[0]!.label}: two runs differ`));
@@ -62,11 +66,12 @@ async function check(on: Caps, size: Size, lengths?: number[], spread = 1) {
   const more = len ? [len] : [];
   const f = attention(on, { ...p, access: p.access.slice(0, 3 + more.length) });
   const [o, lse] = await twice(f, [q!, k!, v!, ...more], [q!.byteLength, 4 * B * H * N]);
-  close(`${f.dispatches[0]!.label} o`, o!, want.o, 3e-6 * spread);
+  close(`${f.dispatches[0]!.label} o`, o!, want.o, limit.o * spread);
   close(`${f.dispatches[0]!.label} lse`, lse!, want.lse, 3e-6);
   const g = attentionGrad(on, { ...p, access: p.access.slice(0, 6 + more.length) });
   const grads = await twice(g, [q!, k!, v!, o!, lse!, dy!, ...more], [q!.byteLength, k!.byteLength, k!.byteLength]);
-  (['dq', 'dk', 'dv'] as const).forEach((n, i) => close(`${g.dispatches[1]!.label} ${n}`, grads[i]!, want[n], 1e-5 * spread));
+  (['dq', 'dk', 'dv'] as const).forEach((n, i) => close(`${g.dispatches[1]!.label} ${n}`, grads[i]!, want[n], limit.grad * spread));
+  return [...f.dispatches, ...g.dispatches].map((d) => d.label);
 }
 
 for (const [name, on] of Object.entries(TIERS)) {
@@ -85,11 +90,35 @@ for (const [name, on] of Object.entries(TIERS)) {
   });
 }
 
+const units = (M: number, N: number, K: number, emulated: boolean): MatrixUnit => ({ M, N, K, lanes: 32, emulated });
+/** Operands are exact halves: what is left is the rounding of the weights to 11 bits. */
+const HALF = { o: 5e-4, grad: 1e-3 };
+
+test('matrix units, emulated: statistics as exact as in f32, results to the rounding of the weights', async () => {
+  const on: Caps = { ...caps, tier: 'tiled', matrix: units(16, 16, 16, true) };
+  const size = { B: 2, N: 19, L: 37, H: 2, D: 35 };
+  const labels = await check(on, size, [37, 18], 8, true, HALF); // sharp: scores of ±100, so that maxima grow and sums are rescaled
+  assert.is(labels.filter((l) => l.includes('matrix 16x16x16 emulated 16x16/1')).length, 3, labels.join('; '));
+  await check(on, { ...size, N: 26 }, [0, 99], 1, true, HALF);
+});
+
+test('matrix units serve halves of 32 to 128 a head, and rows enough', () => {
+  const on: Caps = { ...caps, tier: 'tiled', matrix: units(16, 16, 16, false), maxInvocations: 1024, maxWorkgroupBytes: 49152 };
+  const tier = (p: Partial<AttentionProblem>) => {
+    const all = { B: 1, N: 4096, L: 512, H: 12, D: 128, scale: 1, lengths: false, half: true, access: Array(6).fill('read'), ...p };
+    return [attention(on, all), attentionGrad(on, all)].flatMap((l) => l.dispatches).map((d) => /(\w+) (matrix|tiled).* (\d+x\d+(\/\d)?) /.exec(d.label)).filter((m) => m !== null).map((m) => `${m[2]} ${m[3]}`);
+  };
+  assert.equal(tier({}), ['matrix 64x32/4', 'matrix 32x32/2', 'matrix 32x16/2']);
+  assert.equal(tier({ D: 64 }), ['matrix 64x32/4', 'matrix 64x32/4', 'matrix 32x32/2']);
+  for (const p of [{ half: false }, { D: 16 }, { D: 160 }, { N: 8, L: 8 }]) assert.equal(tier(p), ['tiled 32x32', 'tiled 32x32', 'tiled 32x32'], JSON.stringify(p));
+});
+
 test('all WGSL is valid under base limits', async () => {
   const base: Caps = { ...(await openNull()).caps, f16: true, maxInvocations: 256, maxWorkgroupBytes: 16384, maxStorageBuffers: 8 };
-  for (const on of [{ tier: 'tiled' as const, subgroup: 32 }, ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup }))]) {
-    for (const D of [4, 128, 30]) for (const lengths of [false, true]) for (const access of ['read', 'read_write'] as const) {
-      const p: AttentionProblem = { B: 2, N: 100, L: 77, H: 4, D, scale: 1, lengths, access: Array(6 + +lengths).fill(access) };
+  const matrix = [[16, 16, 16], [8, 8, 8], [8, 16, 16]].map(([M, N, K]) => ({ tier: 'tiled' as const, subgroup: 32, matrix: units(M!, N!, K!, false) }));
+  for (const on of [{ tier: 'tiled' as const, subgroup: 32 }, ...matrix, ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup }))]) {
+    for (const D of [4, 128, 30, 50]) for (const lengths of [false, true]) for (const access of ['read', 'read_write'] as const) {
+      const p: AttentionProblem = { B: 2, N: 100, L: 77, H: 4, D, scale: 1, lengths, half: true, access: Array(6 + +lengths).fill(access) };
       const forward = attention({ ...base, ...on }, { ...p, access: p.access.slice(3) });
       const all = [...forward.dispatches, ...attentionGrad({ ...base, ...on }, p).dispatches];
       for (const d of all) {
