@@ -5,7 +5,7 @@ import { vjp } from '../../engine/autodiff.ts';
 import type { Triple } from '../../engine/graph.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { ditConfig, vaeConfig, WAN_VAE, type DiTConfig } from '../../model/config.ts';
-import { dit, ditShapes, initDiT } from '../../model/wan/dit.ts';
+import { dit, ditShapes, GROUP, initDiT } from '../../model/wan/dit.ts';
 import { ditTables, rotaryPairs, rotaryTables, rotate, timeEmbedding, tokenGrid, type DiTTables } from '../../model/wan/tables.ts';
 import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambledDiT, tinyDiT } from './tiny.ts';
@@ -42,16 +42,16 @@ test('checkpointed blocks and a feed-forward in parts give the same tokens and g
   const run = (changes: Partial<DiTConfig>) => {
     const config = tinyDiT(changes);
     return oracle.run(({ p, s, tables }) => {
-      const { v, taps } = dit(p, config, { ...s, tables }, { taps: [2, 0] });
+      const { v, taps } = dit(p, config, { ...s, tables }, { taps: [config.num_layers - 1, 0] });
       const g = vjp([v as Tensor], [(v as Tensor).sin()], { p, x: s.x });
       return { last: taps[0]!, first: taps[1]!, x: g.x, q: g.p['blocks.1.self_attn.q.weight']!, modulation: g.p['blocks.0.modulation']! };
     }, { p: scrambledDiT(config), s: inputs(config, 'c', 2, size), tables: ditTables(config, [tokenGrid(config, size)]) });
   };
   const plain = await run({});
   assert.equal(plain['last']!.shape, [2, 8, 24]);
-  for (const changes of [{ checkpoint: true }, { checkpoint: 'lean', ffn_parts: 3 }, { checkpoint: 'nested' }] as const) {
-    const other = await run(changes);
-    for (const name of Object.keys(plain)) assert.ok(largest(plain[name]!, other[name]!) < 1e-12, name);
+  const deep = { num_layers: GROUP + 2 };
+  for (const [one, ...others] of [[plain, await run({ checkpoint: true }), await run({ checkpoint: 'lean', ffn_parts: 3 })], [await run(deep), await run({ ...deep, checkpoint: 'nested' })]] as const) {
+    for (const other of others) for (const name of Object.keys(one)) assert.ok(largest(one[name]!, other[name]!) < 1e-12, name);
   }
   assert.ok(largest(plain['last']!, plain['first']!) > 0.1);
 });
