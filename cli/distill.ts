@@ -4,6 +4,7 @@ import type { CommandModule } from 'yargs';
 import { distill as distillTeacher } from '../train/pipeline.ts';
 import { openCheckpoint } from '../model/files/checkpoint.ts';
 import { openVideoShards } from '../train/data/videos.ts';
+import { clipSize, subjectOf, wanSubject } from '../train/planning/subject.ts';
 import { courseOf, distillVideos } from '../train/videos/distill.ts';
 import { Interrupted, UsageError } from './common/errors.ts';
 import { CLASSIFIER, ownOr, willWrite } from './common/files.ts';
@@ -12,15 +13,16 @@ import { bundle, preset, presetOf, run, seed, type Args } from './common/options
 import { jobMeter, jobName } from './common/progress.ts';
 import { session } from './common/session.ts';
 import { makeShards } from './common/shards.ts';
+import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
 
 const options = {
-  ...preset, ...seed, ...run('runs/digits'), ...bundle,
+  ...preset, ...seed, ...run('runs/digits'), ...bundle, ...tuneOption,
   model: { type: 'string', alias: 'ckpt_dir', describe: 'a Wan2.1 folder as downloaded, in the place of --preset: it is distilled on --records' },
   records: { type: 'string', describe: 'with --model: what data make has made of real videos; the commonest form is taken' },
 } as const;
 type DistillArgs = Args<typeof options>;
 
-async function distillWan(path: string, { records, run: out, set, seed: own }: DistillArgs): Promise<void> {
+async function distillWan(path: string, { records, run: out, set, seed: own, tune }: DistillArgs): Promise<void> {
   if (records === undefined) throw new UsageError('--model is distilled on --records: make them with vpae data make FOLDER');
   const shards = openVideoShards(records);
   const checkpoint = await openCheckpoint(path);
@@ -28,6 +30,7 @@ async function distillWan(path: string, { records, run: out, set, seed: own }: D
   willWrite(join(out, 'run.lock'));
   console.error(`${records}: ${shards.count} clips of latents ${shards.latent.join('x')}${shards.others ? `; ${shards.others} of other forms are left aside` : ''}`);
   await session(`stopped; ${out} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
+    await tuneFirst(device, tune, () => ({ jobs: ['prime', 'equilibrium'], subject: wanSubject(path, set, { dit: checkpoint.dit.config, ...clipSize(shards.latent), layers: LAYERS }) }), signal);
     const progress = jobMeter(() => device.allocated);
     const made = await distillVideos({ device, out, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, checkpoint, shards, course }).finally(progress.end);
     if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${out}; the same command goes on from there`);
@@ -42,6 +45,7 @@ async function distill(args: DistillArgs): Promise<void> {
   const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
   willWrite(join(args.run, 'run.lock'));
   await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
+    await tuneFirst(device, args.tune, () => ({ jobs: ['prime', 'equilibrium', 'sample'], subject: subjectOf(args.preset, args.set) }), signal);
     const progress = jobMeter(() => device.allocated);
     const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples, vae };
     await makeShards(work);

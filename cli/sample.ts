@@ -11,6 +11,8 @@ import { stageMeter } from './common/progress.ts';
 import { wantedClips } from './sample/jobs.ts';
 import { openSource, type Source } from './sample/wan.ts';
 import { session } from './common/session.ts';
+import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
+import { wanSubject } from '../train/planning/subject.ts';
 import { UsageError } from './common/errors.ts';
 
 /** Other names are those of Wan's generate script and of Diffusers' pipelines. */
@@ -37,6 +39,7 @@ const options = {
   fps: { type: 'number', describe: 'frames a second of the file [16 for Wan2.1]' },
   tile: { type: 'number', describe: 'edge in pixels of the tiles that the VAE works in [whole frames where they fit]' },
   out: { type: 'string', alias: 'save_file', default: 'out/sample.webp', describe: '.mp4, .webm, .webp, .gif, or .png with the frames side by side' },
+  ...tuneOption,
 } as const;
 type SampleArgs = Args<typeof options>;
 
@@ -94,6 +97,7 @@ async function sample(args: SampleArgs): Promise<void> {
   const budget = args.memory === undefined ? undefined : memoryBytes(args.memory);
   await session(`stopped; ${kept}`, async ({ device, signal }) => {
     device.budget = budget ?? device.budget;
+    if (source.released) await tuneFirst(device, args.tune, () => ({ jobs: ['sample'], subject: wanSubject(args.model, [], { dit: source.model.dit, ...jobs[0]!.size, frames, layers: LAYERS }) }), signal);
     const shown = stageMeter(() => device.allocated);
     const { seconds, evaluations } = await generate(device, source.model, jobs, {
       sampling, tile: args.tile,

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { CLASSIFIER_TRAINING, trainClassifier } from '../train/metrics/train-classifier.ts';
+import { subjectOf } from '../train/planning/subject.ts';
 import { trainTeacher, trainVae, type Trained } from '../train/pipeline.ts';
 import { Interrupted } from './common/errors.ts';
 import { ownOr, willWrite } from './common/files.ts';
@@ -10,9 +11,10 @@ import { bundle, preset, presetOf, run, seed, type Args } from './common/options
 import { makeShards } from './common/shards.ts';
 import { jobMeter, meter } from './common/progress.ts';
 import { session } from './common/session.ts';
+import { tuneFirst, tuneOption } from './tune/first.ts';
 
 const options = {
-  ...preset, ...seed, ...run('runs/digits'), ...bundle,
+  ...preset, ...seed, ...run('runs/digits'), ...bundle, ...tuneOption,
   from: { type: 'string', describe: 'teacher: a trained one to go on from instead of from scratch' },
 } as const;
 type TrainArgs = Args<typeof options> & { network: 'vae' | 'teacher' | 'classifier' };
@@ -38,6 +40,7 @@ async function train(args: TrainArgs): Promise<void> {
   const p = presetOf(args);
   willWrite(join(args.run, 'run.lock'));
   await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
+    await tuneFirst(device, args.tune, () => ({ jobs: [args.network as 'vae' | 'teacher'], subject: subjectOf(args.preset, args.set) }), signal);
     const progress = jobMeter(() => device.allocated);
     const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples };
     const vae = ownOr(args.run, args.bundle, 'vae');

@@ -29,6 +29,8 @@ export interface Source {
   readonly model: VideoModel;
   /** As one calls it: `student`. */
   readonly name: string;
+  /** A downloaded Wan2.1, whose clips take long. */
+  readonly released: boolean;
   /** Whether guidance is distilled into it. */
   readonly student: boolean;
   readonly size: Size;
@@ -81,7 +83,7 @@ async function wanSource({ model: path, student: asked, lora, dtype, offload }: 
   const model = wanModel(checkpoint, { loras, dtype, offload });
   const pictures = new Map<string, Promise<HostTensor>>(); // one for all clips made from it
   return {
-    model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(image),
+    model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, released: true, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(image),
     sampling: (size) => (student ? studentSampler(trained) : wanSampling(checkpoint, size)),
     async first({ image: file, prompt }, size) {
       if (!image) {
@@ -105,7 +107,7 @@ async function trainedSource({ model: dir, teacher, lora, dtype, offload }: Whic
   if (kind !== asked) throw new Error(`[model] ${modelFile(dir, asked)} is a ${kind}, expected a ${asked}`);
   const [channels, frames, height, width] = videoShape(preset);
   return {
-    model, name: kind, student: kind === 'student', size: { width, height }, frames, fps: 8, scale: 6, negative: '', sampling: () => sampling,
+    model, name: kind, released: false, student: kind === 'student', size: { width, height }, frames, fps: 8, scale: 6, negative: '', sampling: () => sampling,
     async first(wanted, size) {
       if (languageOf(preset) === 'digits') checkWords(wanted.prompt);
       if (!model.encodeImages) return { size };

@@ -63,7 +63,14 @@ export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: rea
   }, sets));
 }
 
-function wanSubject(name: string, sets: readonly string[], { dit: released, width, height, frames, layers = released.num_layers }: Size & { dit: DiTConfig }): Subject {
+/** Of a latent [C,F,h,w] of Wan's VAE. */
+export function clipSize([, frames, tall, wide]: readonly number[]): Size {
+  const [time, high, broad] = vaeStride(WAN_VAE);
+  return { width: wide! * broad, height: tall! * high, frames: 1 + (frames! - 1) * time };
+}
+
+/** @throws one line when the size is none of the network's */
+export function wanSubject(name: string, sets: readonly string[], { dit: released, width, height, frames, layers = released.num_layers }: Size & { dit: DiTConfig }): Subject {
   const dit = { ...released, num_layers: layers };
   const [time, tall, wide] = vaeStride(WAN_VAE);
   const cell = tall * dit.patch_size[1];
