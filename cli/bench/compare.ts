@@ -92,7 +92,7 @@ export async function compare(names: readonly string[], signal: AbortSignal): Pr
   for (const entry of entriesOf(names)) {
     const install = missing(entry);
     if (!install) engines.push({ name: entry.name, flags: 'flags' in entry ? entry.flags : [] });
-    else if (!told.has(install)) console.error(`${entry.name} is not installed: ${install} (in this folder, or in another that VPAE_PEERS names)`);
+    else if (!told.has(install)) console.error(`${entry.name} is not installed: ${install}`);
     if (install) told.add(install);
   }
   const found: Comparison[] = [];

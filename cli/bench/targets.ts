@@ -6,7 +6,7 @@ import { number, type Report } from './report.ts';
 import { leastMs } from './roofline.ts';
 import type { WorkName } from './works.ts';
 
-/** Ratios of speed: ours over onnxruntime's on the CPU, ours over the best correct WebGPU peer, and the share of the copy bandwidth. */
+/** On a software adapter, ratios of speed: ours over onnxruntime's on the CPU, over the best correct WebGPU peer, and the share of the copy bandwidth. */
 const TARGETS: Record<WorkName, { cpu?: number; peer?: number; share?: number }> = {
   'matmul 512': {},
   'matmul 1024': { cpu: 0.2, peer: 6 },
@@ -17,6 +17,8 @@ const TARGETS: Record<WorkName, { cpu?: number; peer?: number; share?: number }>
   GELU: { share: 0.5 },
   'training step': { peer: 4 },
 };
+/** On a GPU, ours over PyTorch's on the same card, f32. */
+const TORCH: Partial<Record<WorkName, number>> = { 'matmul 512': 0.7, 'matmul 1024': 0.7, attention: 0.35, conv3d: 0.4, 'conv3d gradient': 0.4, 'training step': 0.4 };
 /** Seconds that a tiny training step may take for the first time. */
 export const COLD_TARGET = 10;
 
@@ -36,9 +38,9 @@ export function sideBySide(comparisons: readonly Comparison[], { kind }: Pick<Re
 /** Ratios by the adapter's clock of the best samples and of the medians, and by wall time of the medians. */
 export interface Verdict { work: string; what: string; best: number; median?: number; wall?: number; target?: number | undefined; met?: boolean }
 
-/** The best correct engine of those on `on`. */
-const rivalOf = (contenders: readonly Contender[], on: string, { fastest }: Clock): Contender | undefined =>
-  contenders.filter((c) => c.engine !== 'ours' && c.on === on && !c.wrong).sort((a, b) => fastest(a) - fastest(b))[0];
+/** The best correct engine of those that are so. */
+const rivalOf = (contenders: readonly Contender[], is: (c: Contender) => boolean, { fastest }: Clock): Contender | undefined =>
+  contenders.filter((c) => c.engine !== 'ours' && is(c) && !c.wrong).sort((a, b) => fastest(a) - fastest(b))[0];
 
 /** Our ratios. They are judged by the best samples: neighbours on the machine can only add to a time. */
 export function verdicts(comparisons: readonly Comparison[], { kind, roofline }: Pick<Report, 'roofline' | 'kind'>): Verdict[] {
@@ -48,17 +50,18 @@ export function verdicts(comparisons: readonly Comparison[], { kind, roofline }:
     if (!us) return [];
     const { cpu, peer, share } = kind === 'software' ? TARGETS[work] : {};
     const found: Verdict[] = [];
-    const against = (on: string, target: number | undefined) => {
-      const rival = rivalOf(contenders, on, clock);
+    const against = (is: (c: Contender) => boolean, target: number | undefined) => {
+      const rival = rivalOf(contenders, is, clock);
       if (!rival) return;
       const best = clock.fastest(rival) / clock.fastest(us);
       found.push({
-        work, what: `of ${rival.engine}${on === 'CPU' ? ' on the CPU' : ', the best correct WebGPU peer'}`, best,
+        work, what: `of ${rival.engine}${rival.on === 'WebGPU' ? ', the best correct WebGPU peer' : ` on ${rival.on === 'CPU' ? 'the CPU' : rival.on}`}`, best,
         median: clock.typical(rival) / clock.typical(us), wall: rival.ms / us.ms, ...(target !== undefined && { target, met: best >= target }),
       });
     };
-    against('WebGPU', peer);
-    against('CPU', cpu);
+    against((c) => c.on === 'WebGPU', peer);
+    against((c) => c.engine === 'onnxruntime-node', cpu);
+    against((c) => c.engine === 'torch', kind === 'gpu' ? TORCH[work] : undefined);
     if (share !== undefined) {
       const reached = leastMs(roofline, { flops, traffic }) / clock.fastest(us);
       found.push({ work, what: 'of the copy bandwidth', best: reached, target: share, met: reached >= share });

@@ -5,12 +5,20 @@ import process from 'node:process';
 import { pathToFileURL } from 'node:url';
 import { openAdapter } from '../../../engine/adapter.ts';
 import { env } from '../../../engine/host.ts';
-import type { Timed } from '../clock.ts';
+import type { Sample, Timed } from '../clock.ts';
 import type { Work } from '../works.ts';
 
-export interface PeerRun extends Timed {
+export interface Answering {
   /** The outputs of the last call; of a training step, its loss. */
   answer: () => Promise<ArrayLike<number>[]>;
+}
+
+/** It runs in this process, which times it. */
+export interface PeerRun extends Timed, Answering {}
+
+/** It runs in a process of its own, and times itself there. */
+export interface DistantRun extends Answering {
+  sample: (calls: number) => Promise<Sample & { peakBytes: number }>;
 }
 
 export interface Peer {
@@ -18,7 +26,7 @@ export interface Peer {
   /** What runs where, as `WebGPU` or `CPU`. */
   on: string;
   /** Inputs go to the device here, once. undefined: it has no such operation. */
-  open(work: Work, numbers: readonly Float32Array[]): Promise<PeerRun | undefined>;
+  open(work: Work, numbers: readonly Float32Array[]): Promise<PeerRun | DistantRun | undefined>;
 }
 
 /** Folders whose node_modules may hold a peer. */

@@ -1,5 +1,6 @@
 /** The engines that ours is compared with: what they are called, and which packages they need. */
 import { isInstalled } from './peer.ts';
+import { hasTorch } from './torch.ts';
 
 export const ROSTER = [
   { name: 'gpu.js', packages: ['gpu.js'] },
@@ -9,6 +10,7 @@ export const ROSTER = [
   { name: 'onnxruntime-web', packages: ['onnxruntime-web'], flags: ['--liftoff-only'] },
   { name: 'onnxruntime-web, fused', packages: ['onnxruntime-web'], flags: ['--liftoff-only'] },
   { name: 'onnxruntime-node', packages: ['onnxruntime-node'] },
+  { name: 'torch', packages: [] },
 ] as const satisfies readonly { name: string; packages: readonly string[]; flags?: readonly string[] }[];
 
 export type Entry = typeof ROSTER[number];
@@ -19,7 +21,8 @@ export const peerNames = (): string[] => [...new Set(ROSTER.map((e) => e.name.re
 export const entriesOf = (names: readonly string[]): Entry[] => ROSTER.filter((e) => names.includes(e.name.replace(/,.*/, '')));
 
 /** How to get what an entry lacks; undefined when all is there. */
-export function missing({ packages }: Entry): string | undefined {
+export function missing({ name, packages }: Entry): string | undefined {
+  if (name === 'torch') return hasTorch() ? undefined : 'pip install torch (for the python3 of this machine)';
   const lacking = packages.filter((p) => !isInstalled(p));
-  return lacking.length ? `npm i --no-save --ignore-scripts ${packages.join(' ')}` : undefined;
+  return lacking.length ? `npm i --no-save --ignore-scripts ${packages.join(' ')} (in this folder, or in another that VPAE_PEERS names)` : undefined;
 }
