@@ -61,6 +61,8 @@ test('a wrong peer is no rival', () => {
   const contenders = [contender('ours', 10, false), contender('tfjs', 90, false), contender('jax-js', 20, true), contender('onnxruntime-node', 1, false, 'CPU')];
   const found = verdicts([{ work: 'matmul 1024', shape: '', flops: 1, traffic: 1, contenders, failed: [] }], { roofline: ROOF, kind: 'software' });
   assert.equal(found.map(({ best, met }) => [best, met]), [[9, true], [0.1, false]]);
+  const onCard = verdicts([{ work: 'attention', shape: '', flops: 1, traffic: 1, contenders: [contenders[0]!, contender('torch', 4, false, 'CUDA')], failed: [] }], { roofline: ROOF, kind: 'gpu' });
+  assert.equal(onCard.map(({ what, best, target, met }) => [what, best, target, met]), [['of torch on CUDA', 0.4, 0.35, true]]);
 });
 
 test('the command names what it leaves out, saves, compares, and calls a software adapter one', async () => {

@@ -5,6 +5,7 @@ Requests are lines of JSON on stdin, answers lines of JSON on stdout; raw little
     {"work": …, "shapes": […], "block": {…}} + the inputs  → {"version", "on"}, or {"on": null}: no such work
     {"calls": n}                                           → {"ms", "cpuMs", "peakBytes"}, a call
     {"answer": true}                                       → {"counts": […]} + the outputs of the last call
+    what fails                                             → {"error"}
 
 Products are full f32 (no TF32); a training step runs eagerly.
 """
@@ -88,16 +89,19 @@ def main():
     source, run, results = sys.stdin.buffer, None, []
     while line := source.readline():
         request = json.loads(line)
-        if "work" in request:
-            read = lambda shape: torch.frombuffer(bytearray(source.read(4 * math.prod(shape))), dtype=torch.float32).reshape(shape)
-            run = prepare(request, [read(shape).to(DEVICE) for shape in request["shapes"]])
-            say({"version": torch.__version__, "on": {"cuda": "CUDA", "cpu": "CPU"}[DEVICE] if run else None})
-        elif "calls" in request:
-            results, took = timed(run, request["calls"])
-            say(took)
-        else:
-            raw = [r.float().cpu().contiguous().numpy().tobytes() for r in results]
-            say({"counts": [len(data) // 4 for data in raw]}, raw)
+        raw = [bytearray(source.read(4 * math.prod(shape))) for shape in request.get("shapes", [])]
+        try:
+            if "work" in request:
+                run = prepare(request, [torch.frombuffer(x, dtype=torch.float32).reshape(shape).to(DEVICE) for x, shape in zip(raw, request["shapes"])])
+                say({"version": torch.__version__, "on": {"cuda": "CUDA", "cpu": "CPU"}[DEVICE] if run else None})
+            elif "calls" in request:
+                results, took = timed(run, request["calls"])
+                say(took)
+            else:
+                raw = [r.float().cpu().contiguous().numpy().tobytes() for r in results]
+                say({"counts": [len(data) // 4 for data in raw]}, raw)
+        except (RuntimeError, AttributeError) as error:  # out of memory; an operator that this PyTorch lacks
+            say({"error": str(error).splitlines()[0]})
 
 
 main()

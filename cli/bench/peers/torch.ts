@@ -28,7 +28,9 @@ class Pipe {
     this.python.stdin.write(`${JSON.stringify(question)}\n`);
     for (const x of raw) this.python.stdin.write(new Uint8Array(x.buffer, x.byteOffset, x.byteLength));
     while (!this.held.includes(0x0a)) await this.more();
-    return JSON.parse(this.take(this.held.indexOf(0x0a) + 1).toString()) as T;
+    const said = JSON.parse(this.take(this.held.indexOf(0x0a) + 1).toString()) as T | { error: string };
+    if (typeof said === 'object' && said && 'error' in said) throw new Error(said.error);
+    return said as T;
   }
 
   async floats(count: number): Promise<Float32Array> {
