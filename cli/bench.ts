@@ -1,30 +1,38 @@
 /** `vpae bench`: how fast this machine's adapter runs our kernels, models and training steps, beside what it can do at most. */
 import type { CommandModule } from 'yargs';
 import type { Device } from '../engine/device.ts';
+import { WAN } from '../model/wan/released.ts';
 import { writeWhole } from '../train/files.ts';
 import { against, readBaseline } from './bench/baseline.ts';
-import { judge, type Case, type Cost } from './bench/case.ts';
-import { clockOf, CORES, time } from './bench/clock.ts';
+import { judge, measure, type Case, type Cost } from './bench/case.ts';
+import { clockOf, CORES } from './bench/clock.ts';
 import { coldStep } from './bench/cold.ts';
 import { compare } from './bench/compare.ts';
 import { kernelCases } from './bench/kernels.ts';
 import { loadCases } from './bench/load.ts';
 import { modelCases, stepCases } from './bench/models.ts';
 import { peerNames } from './bench/peers/roster.ts';
-import { heading, number, table, type Report, type Result, type Skipped } from './bench/report.ts';
+import { againstPlan, heading, number, table, type Report, type Result, type Skipped } from './bench/report.ts';
+import { RELEASED_JOBS, releasedSteps } from './bench/released.ts';
 import { leastMs, roofline, type Roofline } from './bench/roofline.ts';
 import { SHAPES } from './bench/shapes.ts';
 import { COLD_TARGET, sideBySide, verdicts, verdictTable } from './bench/targets.ts';
 import { didYouMean, UsageError } from './common/errors.ts';
 import { willWrite } from './common/files.ts';
-import { json, preset, presetOf, type Args } from './common/options.ts';
+import { json, memoryBytes, presetOf, type Args } from './common/options.ts';
+import { released, subjectsOf } from './common/released.ts';
 import { session } from './common/session.ts';
 
 const PARTS = ['kernels', 'models', 'steps', 'load', 'cold', 'all'] as const;
+/** Seconds that a case may take. */
+const SECONDS = 10;
+const RELEASED_SECONDS = 900;
 const options = {
-  ...preset, ...json,
+  ...released, ...json,
+  memory: { ...released.memory, describe: 'of a released model\'s steps: run what fits into so much, as 24GB' },
+  job: { choices: RELEASED_JOBS, describe: 'the one step of a released model to run; sampling and all training unless given' },
   shapes: { type: 'string', describe: `sizes for kernels and models, separated by commas: ${Object.keys(SHAPES).join(', ')}; all unless given` },
-  budget: { type: 'number', default: 10, describe: 'seconds a case may take; what would take longer is named and left out' },
+  budget: { type: 'number', describe: `seconds a case may take; what would take longer is named and left out; ${SECONDS} unless given, ${RELEASED_SECONDS} for a step of a released model` },
   vs: { type: 'string', describe: `in place of the cases: ours and other engines on the same works, answers checked: ${peerNames().join(', ')}, separated by commas; every one that is installed when none is named` },
   save: { type: 'string', describe: 'write the results to this file' },
   against: { type: 'string', describe: 'a file of --save: show how much faster or slower each case has become' },
@@ -50,17 +58,6 @@ function peersOf(list: string): string[] {
 
 type Counted = Result & { cost?: Cost | undefined; moves?: number | undefined };
 
-async function measure(device: Device, of: string, c: Case, cost: Cost | undefined): Promise<Counted> {
-  device.peak = device.allocated;
-  const { close, ...timed } = await c.open();
-  try {
-    const times = await time(timed);
-    return { of, name: c.name, shape: c.shape, ...times, peak: device.peak, cost, moves: c.moves };
-  } finally {
-    await close();
-  }
-}
-
 /** Rates and shares by the adapter's clock. */
 function rated({ cost, moves, ...r }: Counted, device: Device, roof: Roofline): Result {
   const ms = clockOf(device.info.kind).typical(r);
@@ -81,6 +78,14 @@ async function runPeers(device: Device, names: readonly string[], signal: AbortS
   return { roofline: roof, results: [await cold()], skipped: [], comparisons, verdicts: verdicts(comparisons, { roofline: roof, kind: device.info.kind }) };
 }
 
+/** A step of each job of a released model, at the size that was asked for. */
+async function runReleased(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Measured> {
+  const { preset: name, job, memory, budget = RELEASED_SECONDS } = args;
+  const roof = await roofline(device);
+  const make = subjectsOf(args);
+  return { roofline: roof, ...await releasedSteps(device, roof, { name, make, jobs: job ? [job] : RELEASED_JOBS, memory: memory === undefined ? device.budget : memoryBytes(memory), budget }, signal) };
+}
+
 async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Measured> {
   const wants = (part: typeof PARTS[number]) => args.what === part || args.what === 'all';
   const p = presetOf(args);
@@ -96,13 +101,13 @@ async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): P
   for (const [of, cases] of all) {
     for (const c of cases) {
       signal.throwIfAborted();
-      const found = await judge(device, c, roof, args.budget);
+      const found = await judge(device, c, roof, args.budget ?? SECONDS);
       if ('skipped' in found) {
         skipped.push({ of, name: c.name, shape: c.shape, reason: found.skipped });
         continue;
       }
       console.error(`${of}: ${c.name} ${c.shape} …`);
-      counted.push(await measure(device, of, c, found.cost));
+      counted.push({ of, name: c.name, shape: c.shape, ...await measure(device, c), cost: found.cost, moves: c.moves });
     }
   }
   if (wants('cold')) counted.push(await cold());
@@ -122,7 +127,11 @@ async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): P
 function print(report: Report, baseline: Report | undefined): void {
   const { comparisons, verdicts: found, results } = report;
   console.log(heading(report));
-  if (!comparisons || !found) return console.log(table(report, baseline && against(baseline, report)));
+  if (!comparisons || !found) {
+    console.log(table(report, baseline && against(baseline, report)));
+    if (results.some((r) => r.planned)) console.log(againstPlan(results, clockOf(report.kind).typical));
+    return;
+  }
   console.log(`${sideBySide(comparisons, report)}\n${verdictTable(found)}`);
   const [seconds, processor] = [results[0]!.firstMs / 1000, results[0]!.firstCpuMs / 1000];
   console.log(`first call of a tiny training step, nothing compiled yet: ${number(seconds)} s, ${number(processor)} s of processor time; aim ${COLD_TARGET} s: ${seconds <= COLD_TARGET ? 'met' : 'missed'}`);
@@ -131,11 +140,12 @@ function print(report: Report, baseline: Report | undefined): void {
 async function bench(args: BenchArgs): Promise<void> {
   const baseline = args.against === undefined ? undefined : readBaseline(args.against);
   if (args.save !== undefined) willWrite(args.save);
-  if (!(args.budget > 0)) throw new UsageError(`--budget must be more than 0 seconds, got ${args.budget}`);
+  if (args.budget !== undefined && !(args.budget > 0)) throw new UsageError(`--budget must be more than 0 seconds, got ${args.budget}`);
+  if (args.preset in WAN && (args.what !== 'steps' || args.vs !== undefined)) throw new UsageError(`--preset ${args.preset} is for its steps: bench steps --preset ${args.preset}`);
   const peers = args.vs === undefined ? undefined : peersOf(args.vs);
   await session('stopped; nothing was written', async ({ device, signal }) => {
     const { info, caps } = device;
-    const measured = peers ? await runPeers(device, peers, signal) : await runCases(device, args, signal);
+    const measured = peers ? await runPeers(device, peers, signal) : await (args.preset in WAN ? runReleased : runCases)(device, args, signal);
     const report: Report = { adapter: info.name, driver: info.driver, kind: info.kind, tier: caps.tier, clock: clockOf(info.kind).name, cores: CORES, ...measured };
     if (args.save !== undefined) writeWhole(args.save, `${JSON.stringify(report, undefined, 1)}\n`);
     if (args.json) console.log(JSON.stringify(report));
@@ -150,6 +160,7 @@ const command: CommandModule<object, BenchArgs> = {
     .positional('what', { choices: PARTS, default: 'all' as const, describe: 'kernels one by one, parts of the models, training steps of the preset, loading of weights, or the first step on a new machine' })
     .options(options)
     .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
+    .example('$0 bench steps --preset wan2.1-t2v-1.3b --mode adapters', 'sampling and training steps of a released model on made-up weights, beside the plan')
     .example('$0 bench --vs', 'ours and every installed peer, and what we aim at')
     .example('$0 bench --save before.json', 'then, after a change: --against before.json'),
   handler: bench,

@@ -1,6 +1,6 @@
 /** `vpae plan`: what a job will need and whether it fits, from shapes alone: no weights, and for released models no GPU either. */
 import type { CommandModule } from 'yargs';
-import { flopsOf, hostPeakOf, deviceBytes, largestStage, largestTensorOf, peakOf, secondsAt, totalOf, trafficOf, type JobCost } from '../train/planning/cost.ts';
+import { flopsOf, hostPeakOf, deviceBytes, largestStage, peakOf, secondsAt, totalOf, trafficOf, unbound, type JobCost } from '../train/planning/cost.ts';
 import { findFit, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import type { Subject } from '../train/planning/subject.ts';
@@ -60,8 +60,8 @@ function print(name: string, { cost, roof, subject, target }: Answer): void {
   const seconds = roof ? `; at least ${time(secondsAt(cost, (work) => leastMs(roof, work)))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s` : '';
   console.log(`A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${seconds}. Largest tensors at the peak:`);
   for (const { name: tensor, bytes } of largestTensors(cost)) console.log(`  ${gb(bytes).padStart(10)}  ${tensor}`);
-  const largest = largestTensorOf(cost);
-  if (largest > target.caps.maxBindingBytes) console.log(`One tensor of ${gb(largest)} is over the binding limit of ${gb(target.caps.maxBindingBytes)}: --set dit.ffn_parts=8, or a smaller size`);
+  const why = unbound(cost.stages, target);
+  if (why) console.log(`${why}: a smaller size`);
 }
 
 const flop = (n: number): string => (n < 1e11 ? `${(n / 1e9).toPrecision(4)} GFLOP` : `${(n / 1e12).toPrecision(4)} TFLOP`);

@@ -120,9 +120,7 @@ export class Device {
   empty(shape: readonly number[], dtype: DType = 'f32'): NDArray {
     checkShape('tensor', shape);
     const bytes = numel(shape) * BYTES[dtype];
-    if (bytes > this.caps.maxBindingBytes) {
-      throw new EngineError('tensor', `[${shape.join()}] ${dtype} takes ${mib(bytes)}, over this adapter's binding limit of ${mib(this.caps.maxBindingBytes)}`);
-    }
+    if (bytes > this.maxBufferBytes) throw new EngineError('tensor', `[${shape.join()}] ${dtype} takes ${mib(bytes)}, over this adapter's ${mib(this.maxBufferBytes)} a buffer`);
     return new NDArray(this, shape, dtype, this.buffer(bytes));
   }
 

@@ -2,7 +2,7 @@
  * Part of stage `fuse`: the first pointwise group that reads a product becomes the product's epilogue, so that bias, activation,
  * modulation, gate and residual cost no pass over memory. A product that others read too, as a gradient does, is written beside it.
  */
-import { type Group } from './fuse.ts';
+import type { Bindings, Group } from './fuse.ts';
 import { keyOf, POINTWISE, sizeOf, typeOf, type OpAttrs, type OpName, type Value } from './graph.ts';
 import { swapsPairs, vectorize } from './vectorize.ts';
 
@@ -24,7 +24,7 @@ export interface FusedEpilogue {
 }
 
 /** `pinned`: keys of values that must be written because they are results. */
-export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number): Group[] {
+export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number, bindings: Bindings): Group[] {
   const readers = new Map<string, Group[]>();
   const maker = new Map<string, Group>();
   /** Place in the schedule; a host that waits for its epilogue's operands stands right behind the last of them. */
@@ -48,7 +48,7 @@ export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<stri
       const operands = new Set(host.leaves.map(keyOf));
       const types = [root, ...g.leaves].map((v) => typeOf(v).dtype);
       if (leaves.some((v) => operands.has(keyOf(v))) || types.some((t) => t !== 'f32')) continue;
-      if (host.leaves.length + leaves.length + 3 > maxBuffers) continue; // operands, epilogue, outputs, and scratch of a split
+      if (bindings([...host.leaves, ...leaves, root, product]) + 1 > maxBuffers) continue; // operands, epilogue, outputs, and scratch of a split
       if (typeOf(product).shape.at(-1)! % 4 === 0 && !vectorize([root], new Set(g.leaves.map(keyOf)))) continue;
       const kept = others.length > 0 || pinned.has(keyOf(product));
       host.epilogue = { product, root, leaves, kept };

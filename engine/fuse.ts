@@ -42,7 +42,12 @@ interface Expr {
   tangled: number;
 }
 
-export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number, fusing = true): Group[] {
+/** How many bindings these values take together. */
+export type Bindings = (values: Iterable<Value>) => number;
+
+/** @param windows bindings that a value takes: more than one where it is over the binding limit */
+export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number, fusing = true, windows: (v: Value) => number = () => 1): Group[] {
+  const bindings: Bindings = (values) => [...values].reduce((sum, v) => sum + windows(v), 0);
   const maxLeaves = Math.max(2, Math.min(MAX_LEAVES, maxBuffers - 2));
   const materialised = new Set<string>();
   const users = new Map<string, Set<Node>>(); // of a value under any of its names
@@ -87,7 +92,7 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
       if ((factor >= 8 && computed) || (factor >= 2 && e.tangled > 1)) force(source);
     }
     let e = own(n);
-    while (e.leaves.size > maxLeaves || e.nodes.size > MAX_NODES) {
+    while (bindings(e.leaves.values()) + windows({ node: n, out: 0 }) > maxLeaves + 1 || e.nodes.size > MAX_NODES) {
       const widest = n.inputs
         .filter((v) => !materialised.has(keyOf(base(v))) && base(v).node.op !== 'const')
         .sort((a, b) => read(base(b)).leaves.size - read(base(a)).leaves.size || read(base(b)).nodes.size - read(base(a)).nodes.size)[0];
@@ -118,7 +123,7 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
   }
   if (!fusing) return groups;
   const pinned = new Set(outputs.map((v) => keyOf(base(v))));
-  return mergeFlat(fuseEpilogues(groups, pinned, maxBuffers), pinned, maxBuffers);
+  return mergeFlat(fuseEpilogues(groups, pinned, maxBuffers, bindings), pinned, maxBuffers, bindings);
 }
 
 /**
@@ -158,7 +163,7 @@ function isFlat(root: Value, materialised: ReadonlySet<string>): boolean {
  * each tensor once. A group may move up to an earlier one if everything else it reads is written before that. What only its own
  * kernel reads then stays in a register.
  */
-function mergeFlat(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number): Group[] {
+function mergeFlat(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number, bindings: Bindings): Group[] {
   const readers = new Map<string, Group[]>();
   for (const g of groups) for (const v of g.leaves) (readers.get(keyOf(v)) ?? readers.set(keyOf(v), []).get(keyOf(v))!).push(g);
   const out: Group[] = [];
@@ -178,8 +183,9 @@ function mergeFlat(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuf
       const have = new Set([...h.leaves, ...h.roots].map(keyOf));
       if (!g.leaves.some((v) => have.has(keyOf(v)) && sizeOf(typeOf(v)) === size)) continue;
       const roots = seen([...h.roots, ...g.roots], new Set([...members.get(h)!, g]));
-      const leaves = new Set([...h.leaves, ...g.leaves].map(keyOf).filter((k) => !h.roots.some((r) => keyOf(r) === k)));
-      if (leaves.size + roots.length <= maxBuffers - 1) return h;
+      const leaves = new Map([...h.leaves, ...g.leaves].map((v) => [keyOf(v), v]));
+      for (const r of h.roots) leaves.delete(keyOf(r));
+      if (bindings(leaves.values()) + bindings(roots) <= maxBuffers - 1) return h;
     }
     return undefined;
   };

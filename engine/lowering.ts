@@ -13,6 +13,7 @@ import { pointwise } from '../kernels/pointwise/index.ts';
 import { random } from '../kernels/random/index.ts';
 import { reduce, type Source } from '../kernels/reduce/index.ts';
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax, type RowsProblem } from '../kernels/rows/index.ts';
+import { inWindows } from '../kernels/windows.ts';
 import type { FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize, type Lanes } from './vectorize.ts';
@@ -115,7 +116,14 @@ function integer(d: DType): 'i32' | 'u32' {
   throw new Error(`[gather] expected i32 or u32 ids, got ${d}`);
 }
 
+/** What is over the binding limit is bound in windows. */
 export function lower(group: Group, context: LowerContext): Lowered {
+  const { launch, slots } = lowerWhole(group, context);
+  const bytes = [...slots.map((v) => bytesOf(typeOf(v))), ...launch.scratch];
+  return { slots, launch: { ...launch, dispatches: launch.dispatches.map((d) => inWindows(d, bytes, context.caps)) } };
+}
+
+function lowerWhole(group: Group, context: LowerContext): Lowered {
   if (group.kind === 'pointwise') return lowerPointwise(group, context);
   if (group.kind === 'reduce') return lowerReduce(group, context);
   const { node } = group;

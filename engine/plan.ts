@@ -17,6 +17,8 @@ export interface Plan {
   memory: MemoryPlan;
   /** The largest tensor of the arenas. */
   largest: Block | undefined;
+  /** The kernel that binds the most. */
+  widest: { label: string; bindings: number } | undefined;
   /** Arithmetic and traffic of each dispatch, in order. */
   work: { flops: number; bytes: number }[];
 }
@@ -58,17 +60,26 @@ export function planProgram(lowered: readonly Lowered[], placement: Placement, o
   const bytes = sum(memory.arenas) + results + Math.max(16, uniforms) + sum(uploads.map((b) => b ?? 0));
   const plan: Plan = {
     kernels: dispatches.length, bytes, memory, largest: [...blockOf.values()].reduce<Block | undefined>((a, b) => (a && a.bytes >= b.bytes ? a : b), undefined),
+    widest: dispatches.map(({ label, bind }) => ({ label, bindings: bind.length })).reduce<Plan['widest']>((a, b) => (a && a.bindings >= b.bindings ? a : b), undefined),
     flops: sum(dispatches.map((d) => d.flops)), traffic: sum(dispatches.map((d) => d.bytes)),
     work: dispatches.map((d) => ({ flops: d.flops, bytes: d.bytes })),
   };
   return { plan, blockOf };
 }
 
-/** @throws when a tensor is over the binding limit, or all of it over the budget */
-export function checkFits(name: string, { memory, bytes, largest }: Plan, { caps, allocated, budget, scratch }: Room): void {
-  if (largest && largest.bytes > caps.maxBindingBytes) {
-    throw new EngineError('memory', `${name}: ${largest.name} takes ${mib(largest.bytes)}, over this adapter's binding limit of ${mib(caps.maxBindingBytes)}; use a smaller batch or size`);
-  }
+/** Why a program cannot be bound, whatever the memory. Tensors over the binding limit take several bindings. */
+export function unbindable({ largest, widest }: Pick<Plan, 'largest' | 'widest'>, { caps, maxBufferBytes }: Pick<Room, 'caps' | 'maxBufferBytes'>): string | undefined {
+  if (largest && largest.bytes > maxBufferBytes) return `${largest.name} takes ${mib(largest.bytes)}, over this adapter's ${mib(maxBufferBytes)} a buffer`;
+  if (!widest || widest.bindings <= caps.maxStorageBuffers) return undefined;
+  return `${widest.label} takes ${widest.bindings} bindings, this adapter has ${caps.maxStorageBuffers} of ${mib(caps.maxBindingBytes)} each`;
+}
+
+/** @throws when it cannot be bound, or all of it is over the budget */
+export function checkFits(name: string, plan: Plan, room: Room): void {
+  const { memory, bytes } = plan;
+  const { allocated, budget, scratch } = room;
+  const unbound = unbindable(plan, room);
+  if (unbound) throw new EngineError('memory', `${name}: ${unbound}; use a smaller batch or size`);
   const shared = sum(memory.arenas.map((arena, i) => Math.min(arena, scratch.sizes[i] ?? 0)));
   if (allocated + bytes - shared <= budget) return;
   const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');

@@ -2,6 +2,7 @@
  * Stage `program`: launches and a memory plan become pipelines, arenas and bind groups, made once; a run only encodes.
  */
 import { boundBytes, type Dispatch } from '../kernels/kernel.ts';
+import { windowBytes } from '../kernels/windows.ts';
 import type { Device } from './device.ts';
 import { type Group } from './fuse.ts';
 import { keyOf, bytesOf, typeOf, type Value } from './graph.ts';
@@ -166,7 +167,7 @@ export class Program {
     if (found) return found;
     const groups = this.steps.map((s, i) => {
       const storage = s.spans.map((span, b) => {
-        const { buffer, offset, bytes } = this.at(span, inputs);
+        const { buffer, offset, bytes } = windowed(this.at(span, inputs), s.dispatch.windows?.[b], windowBytes(this.device.caps));
         return { binding: b + 1, resource: { buffer, offset, size: bytes } };
       });
       const size = Math.ceil(Math.max(s.dispatch.params.length, 1) / 4) * 16;
@@ -192,3 +193,7 @@ export class Program {
     for (const b of [this.uniform, ...spans.map((s) => s.buffer)]) this.device.release(b);
   }
 }
+
+/** A tensor's bytes, or one of the windows of this size that they are bound in. */
+const windowed = (whole: Span, window: number | undefined, size: number): Span =>
+  (window === undefined ? whole : { ...whole, offset: whole.offset + window * size, bytes: Math.min(size, whole.bytes - window * size) });

@@ -3,6 +3,7 @@
  * weights and in seconds.
  */
 import { boundBytes, type Access, type Caps } from '../kernels/kernel.ts';
+import { windowsOf } from '../kernels/windows.ts';
 import { EngineError } from './errors.ts';
 import { flags } from './flags.ts';
 import { fuse, type Group } from './fuse.ts';
@@ -47,7 +48,7 @@ export function analyse(name: string, fn: (...args: unknown[]) => unknown, args:
   const { outTree } = traced;
   const outputs = matchOutputs(name, new Set(options.donate ?? []), args, outTree, graph, values);
   if (flags.DEBUG >= 3) process.stderr.write(`${name}\n${graph.toString()}\n`);
-  const groups = fuse(graph, outputs.map((o) => o.value), caps.maxStorageBuffers, !flags.NO_FUSE);
+  const groups = fuse(graph, outputs.map((o) => o.value), caps.maxStorageBuffers, !flags.NO_FUSE, (v) => windowsOf(bytesOf(typeOf(v)), caps));
   const placement = place(groups, outputs);
   const context = {
     caps, inPlace: placement.inPlace,

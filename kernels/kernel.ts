@@ -46,6 +46,8 @@ export interface Dispatch {
   params: readonly number[];
   /** Storage binding 1 + i holds slot bind[i]. No slot stands twice. */
   bind: readonly number[];
+  /** For each binding the window of its slot that it holds (see `windows.ts`), where it is not the whole. A slot then stands once a window. */
+  windows?: readonly (number | undefined)[];
   flops: number;
   /** Bytes that must cross memory once: every input read, every output written. */
   bytes: number;

@@ -6,7 +6,7 @@ import type { Tensor } from '../../engine/tensor.ts';
 import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
 import { BYTES, numel, type DType } from '../../kernels/kernel.ts';
 import { leastMs, type Roofline } from './roofline.ts';
-import { type Timed } from './clock.ts';
+import { time, type Timed, type Times } from './clock.ts';
 
 export interface Cost {
   flops: number;
@@ -27,6 +27,18 @@ export interface Case {
   /** Bytes that a call moves, where no ceiling is known for it. */
   moves?: number;
   open(): Promise<Opened>;
+}
+
+/** A case's times, and the bytes it has on the device at most. */
+export async function measure(device: Device, c: Case): Promise<Times & { peak: number }> {
+  const before = device.allocated;
+  device.peak = before;
+  const { close, ...timed } = await c.open();
+  try {
+    return { ...await time(timed), peak: device.peak - before };
+  } finally {
+    await close();
+  }
 }
 
 /** A tensor to be made: filled with small normals, unless its numbers are given. */
@@ -77,7 +89,7 @@ export function programCase(device: Device, name: string, shape: string, args: r
 }
 
 /** Kernels reach about this share of the ceilings; each case is called at least five times. */
-const EFFICIENCY = 0.2;
+export const EFFICIENCY = 0.2;
 const CALLS = 5;
 
 /** Why a case is left out, or what it costs. */

@@ -18,6 +18,8 @@ export interface Result extends Times {
   share?: number;
   /** Bytes on the device at most. */
   peak?: number;
+  /** What `vpae plan` says of it: bytes, and the least milliseconds. */
+  planned?: { peak: number; ms: number };
 }
 
 export interface Skipped { of: string; name: string; shape: string; reason: string }
@@ -48,6 +50,15 @@ function line(r: Result, software: boolean, speedUp: ((r: Result) => number | un
     r.gflops && r.gflops >= 0.1 ? number(r.gflops) : '–', r.gbs ? number(r.gbs) : '–', r.share ? percent(r.share) : '–', number(r.firstMs), r.peak ? number(r.peak / 2 ** 20) : '–',
     ...(speedUp ? [faster === undefined ? '–' : `${number(faster)} x`] : []),
   ];
+}
+
+/** Results beside what was planned. */
+export function againstPlan(results: readonly Result[], clock: (r: Result) => number): string {
+  const mib = (bytes: number): string => number(bytes / 2 ** 20);
+  const off = (is: number, plan: number): string => (is === plan ? '0' : `${is > plan ? '+' : ''}${(100 * (is / plan - 1)).toPrecision(2)} %`);
+  return draw(['', 'peak, MiB', 'planned', 'off', 's', 'least, planned', 'times as long'], results.filter((r) => r.planned).map(({ name, peak, planned, ...r }) => [
+    name, mib(peak!), mib(planned!.peak), off(peak!, planned!.peak), number(clock({ name, ...r }) / 1000), number(planned!.ms / 1000), number(clock({ name, ...r }) / planned!.ms),
+  ]));
 }
 
 /** @param speedUp how many times as fast as in the baseline a case is */

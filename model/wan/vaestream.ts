@@ -67,14 +67,14 @@ class Chunks {
     return outTree.rebuild(outputs.map(typeOf)) as Record<string, HostTensor>;
   }
 
-  /** Whether chunks of these shapes fit into memory and the adapter's bindings. */
+  /** Whether chunks of these shapes fit into memory, and every tensor into one of the adapter's bindings: beside several of them, tiles are cheap. */
   async fits(first: readonly number[], next: readonly number[] | undefined): Promise<boolean> {
     const type = (shape: readonly number[]) => ({ shape, dtype: 'f32' }) as HostTensor;
     try {
       const memory = { cache: this.cacheTypes(first) };
-      await this.first.plan(memory, this.params, this.stats, type(first));
-      if (next) await this.next.plan(memory, this.params, this.stats, type(next));
-      return true;
+      const plans = [await this.first.plan(memory, this.params, this.stats, type(first))];
+      if (next) plans.push(await this.next.plan(memory, this.params, this.stats, type(next)));
+      return plans.every(({ largest }) => !largest || largest.bytes <= this.device.caps.maxBindingBytes);
     } catch (error) {
       if (error instanceof EngineError && (error.op === 'memory' || error.op === 'tensor')) return false;
       throw error;

@@ -31,9 +31,6 @@ test('a lowered binding limit is met by parts', async () => {
   const forward = new WholeForward(tight, forwardFunctions(config, LIMIT));
   const got = await (await forward.run(networkOf(weights), upload(x), tEmb, upload(context), told)).read();
   want.forEach((v, i) => assert.ok(Math.abs(v - got[i]!) <= 1e-5 * (1 + Math.abs(v)), `${i}: ${got[i]} for ${v}`));
-  const refused = tight.compile((p: Params, x: Tensor, tEmb: Tensor, context: Tensor, t: Told<Tensor>) => dit(p, config, { x, tEmb, context, ...t }).v as Tensor, { name: 'whole' });
-  const message = await refused.plan(weights, x, tEmb, context, told).then(() => '', (e: Error) => e.message);
-  assert.match(message, /\[memory\] whole: .*over this adapter's binding limit/);
 });
 
 test.run();

@@ -1,10 +1,10 @@
 /** What a job costs: what lies in memory at the same time and why, and the programs that run. */
-import type { Plan, Room } from '../../engine/plan.ts';
+import { unbindable, type Plan, type Room } from '../../engine/plan.ts';
 import { largestArenas } from '../../engine/scratch.ts';
 import { planFunction } from '../../engine/stages.ts';
 import { sizeOf, type TensorType } from '../../engine/graph.ts';
 import { flatten } from '../../engine/tree.ts';
-import { BYTES } from '../../kernels/kernel.ts';
+import { boundBytes, BYTES } from '../../kernels/kernel.ts';
 import { UPLOAD_HOST_BYTES } from '../../model/files/upload.ts';
 
 export type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
@@ -40,7 +40,7 @@ export const READING: Held = { cause: 'host', what: 'chunks of weights being rea
 
 /** Bytes of tensors on the device, each in a buffer of its own. */
 export const treeBytes = (tree: unknown): number =>
-  sum(flatten<TensorType>(tree).leaves.map((t) => Math.max(4, Math.ceil((sizeOf(t) * BYTES[t.dtype]) / 4) * 4)));
+  sum(flatten<TensorType>(tree).leaves.map((t) => boundBytes(sizeOf(t) * BYTES[t.dtype])));
 
 /** Device memory of a stage by cause; the programs share their arenas. */
 export function deviceBytes({ held, runs }: Stage): Held[] {
@@ -55,8 +55,9 @@ export const largestStage = ({ stages }: JobCost): Stage => stages.reduce((a, b)
 export const peakOf = (cost: JobCost): number => totalOf(deviceBytes(largestStage(cost)));
 export const hostPeakOf = ({ stages }: JobCost): number => Math.max(...stages.map((s) => totalOf(s.host)));
 
-/** Of any program of any stage: it must be bound as a whole. */
-export const largestTensorOf = ({ stages }: JobCost): number => Math.max(...stages.flatMap((s) => s.runs.map((r) => r.plan.largest?.bytes ?? 0)));
+/** Why a program of these cannot be bound on a device, whatever its memory. */
+export const unbound = (stages: readonly Stage[], target: Target): string | undefined =>
+  stages.flatMap((s) => s.runs.map((r) => unbindable(r.plan, target))).find((why) => why !== undefined);
 
 const perUnit = (cost: JobCost, of: (p: Plan) => number): number => sum(cost.stages.flatMap((s) => s.runs.map((r) => r.calls * of(r.plan))));
 export const flopsOf = (cost: JobCost): number => perUnit(cost, (p) => p.flops);

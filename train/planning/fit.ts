@@ -1,6 +1,6 @@
 /** The cheapest set of changes that makes a job fit into a memory: combinations are tried in the order of what they cost. */
 import type { DiTConfig } from '../../model/config.ts';
-import { largestTensorOf, peakOf, type JobCost } from './cost.ts';
+import { peakOf, unbound, type JobCost } from './cost.ts';
 import { costOf, guessPeak, type JobName, type Sampler, type Target } from './jobs.ts';
 import type { Subject } from './subject.ts';
 
@@ -67,7 +67,7 @@ export function findFit(job: JobName, make: (sets: readonly string[]) => Subject
     const subject = make(sets(changes));
     if (guessPeak(job, subject, sampled(changes), target) > DOUBT * memory) continue;
     const cost = costOf(job, subject, sampled(changes), target);
-    if (peakOf(cost) <= memory && largestTensorOf(cost) <= target.caps.maxBindingBytes) return { cost, subject, changes };
+    if (peakOf(cost) <= memory && !unbound(cost.stages, target)) return { cost, subject, changes };
   }
   return undefined;
 }
