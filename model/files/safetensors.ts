@@ -52,6 +52,7 @@ function parseEntry(name: string, value: unknown, dataBytes: number): Ranged {
 /** The header's JSON, checked: every byte of the `dataBytes` behind it must belong to one tensor. */
 function parseHeader(text: string, dataBytes: number): { metadata: Record<string, string>; entries: Map<string, Ranged> } {
   const json = parseJson(text);
+  if (!/^[{[]/.test(text)) throw new Error('its header does not begin with {');
   if (!isObject(json)) throw new Error('its header is not an object');
   refuseDuplicates(text);
   const { __metadata__: metadata = {}, ...tensors } = json;

@@ -6,7 +6,7 @@ import { resizeTables, type Taps } from '../../model/clip/resize.ts';
 import { rotaryTables } from '../../model/wan/tables.ts';
 import { Skip, type Executor } from './executor.ts';
 import { judge, type Case, type Fixture, type Verdict } from './format.ts';
-import { OP_TABLE, type Named } from './optable.ts';
+import { goldenOp, type Named } from './optable.ts';
 
 /** PyTorch's other ways to resize; where none stands here it is the library's own, bicubic. */
 const TAPS: Record<string, Taps> = {
@@ -41,9 +41,10 @@ function extras(c: Case, inputs: Record<string, HostTensor>): Record<string, Hos
 
 /** What the op of a case gives: its outputs and gradients, named as `Fixture.expected` names them. */
 export function runOp(fixture: Fixture, c: Case, executor: Executor): Promise<Record<string, HostTensor>> {
-  const op = OP_TABLE[c.op!];
+  const op = goldenOp(c.op!);
   if (!op) throw new Skip(`op ${c.op} is not in the table`);
-  const attrs = c.attrs ?? {};
+  const inputNames = (c['inputs'] as string[] | undefined)?.map((n) => n.slice(`${c.name}/in/`.length));
+  const attrs = { inputs: inputNames, ...c.attrs };
   const inputs = fixture.under(`${c.name}/in/`);
   const wanted = fixture.expected(c.name).filter((n) => n.startsWith('grad/')).map((n) => n.slice(5));
   const model = ({ x, gout }: { x: Named; gout: Named }): Named => {

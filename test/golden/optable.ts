@@ -18,10 +18,10 @@ const pairs = (ops: Record<string, Two>): Record<string, GoldenOp> => Object.fro
 
 const ACTIVATIONS = each({
   gelu_tanh: (x) => F.gelu(x, 'tanh'), gelu_exact: (x) => F.gelu(x, 'exact'), silu: F.silu, sigmoid: (x) => x.sigmoid(), tanh: (x) => x.tanh(),
-  softplus: F.softplus, relu: F.relu, 'leaky_relu_0.2': (x) => x.select(x.like(0).lt(x), x.mul(0.2)), quick_gelu: (x) => x.mul(x.mul(1.702).sigmoid()),
+  softplus: F.softplus, relu: F.relu, leaky_relu: (x, { number }) => x.select(x.like(0).lt(x), x.mul(number)), quick_gelu: (x) => x.mul(x.mul(1.702).sigmoid()),
   erf: (x) => x.erf(), abs: (x) => x.abs(), square: (x) => x.square(), exp: (x) => x.exp(), expm1: (x) => x.exp().sub(1), log: (x) => x.log(),
   log1p: (x) => x.add(1).log(), sqrt: (x) => x.sqrt(), rsqrt: (x) => x.rsqrt(), reciprocal: (x) => x.like(1).div(x), sin: (x) => x.sin(), cos: (x) => x.cos(),
-  pow3: (x) => x.pow(3), 'pow1.7': (x) => x.pow(1.7), neg: (x) => x.neg(), clamp: (x, { min, max }) => F.clamp(x, min, max),
+  pow: (x, { number }) => x.pow(number), neg: (x) => x.neg(), clamp: (x, { min, max }) => F.clamp(x, min, max),
 });
 
 const ARITHMETIC = pairs({
@@ -36,13 +36,23 @@ const matmul: Two = (a, b, { transpose_a: transA = false, transpose_b: transB = 
   return y.reshape(y.shape.filter((_, i) => !(a === rows ? false : i === y.shape.length - 2) && !(b === columns ? false : i === y.shape.length - 1)));
 };
 
+/** Products of all operands over the axes of all letters, summed over the letters that the result lacks. */
+function einsum(equation: string, operands: readonly Tensor[]): Tensor {
+  const [left, right] = equation.replaceAll(' ', '').split('->') as [string, string];
+  const terms = left.split(',');
+  const letters = [...right, ...new Set([...left.replaceAll(',', '')].filter((c) => !right.includes(c)))];
+  const spread = operands.map((x, i) => {
+    const own = letters.filter((c) => terms[i]!.includes(c));
+    const sizes = letters.map((c) => (own.includes(c) ? x.shape[terms[i]!.indexOf(c)]! : 1));
+    return x.permute(own.map((c) => terms[i]!.indexOf(c))).reshape(sizes);
+  });
+  return spread.reduce((a, b) => a.mul(b)).sum(letters.map((_, i) => i).slice(right.length));
+}
+
 const PRODUCTS: Record<string, GoldenOp> = {
   ...pairs({ matmul }),
   linear: ({ x, w, b }) => F.linear(x!, w!, b),
-  einsum: ({ q, k }, { equation }) => {
-    if (equation !== 'binc,bjnc->bnij') throw new Error(`einsum ${equation} is not in the table`);
-    return q!.permute([0, 2, 1, 3]).matmul(k!.permute([0, 2, 1, 3]), { transB: true });
-  },
+  einsum: (t, { equation, inputs }) => einsum(equation, inputs.map((n: string) => t[n]!)),
   conv3d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi_t_lo_hi: [w0, w1, h0, h1, t0, t1] }) => F.conv3d(x!, w!, b, { stride, padLo: [t0, h0, w0], padHi: [t1, h1, w1] }),
   conv2d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi: [w0, w1, h0, h1] }) => F.conv2d(x!, w!, b, { stride, padLo: [h0, w0], padHi: [h1, w1] }),
   upsample: ({ x, rows, columns }) => resize(x!, { rows: rows!, columns: columns! }),
@@ -135,8 +145,11 @@ const SHAPES: Record<string, GoldenOp> = {
     return F.gather(x!.reshape([-1, 1]), place.cast('i32')).squeeze(-1);
   },
   concat: (t, { axis, order }) => F.concat((order as string[]).map((n) => t[n]!), axis),
-  stack: ({ a, b }, { axis }) => F.stack([a!, b!], axis),
-  chunk: ({ x }, { axis, chunks }) => Object.fromEntries(x!.split(axis, chunks).map((y, i) => [`y${i}`, y])),
+  stack: (t, { axis, inputs }) => F.stack(inputs.map((n: string) => t[n]!), axis),
+  chunk: ({ x }, { axis, chunks }) => {
+    const size = x!.shape.at(axis)!, span = Math.ceil(size / chunks); // the last one may be shorter
+    return Object.fromEntries(Array.from({ length: Math.ceil(size / span) }, (_, i) => [`y${i}`, x!.slice(axis, i * span, Math.min(size, (i + 1) * span))]));
+  },
   split: ({ x }, { axis, sizes }) => {
     let at = 0;
     return Object.fromEntries((sizes as number[]).map((n, i) => [`y${i}`, x!.slice(axis, at, (at += n))]));
@@ -146,6 +159,14 @@ const SHAPES: Record<string, GoldenOp> = {
   modulate: ({ x, scale, shift }) => x!.mul(scale!.add(1)).add(shift!),
 };
 
-export const OP_TABLE: Readonly<Record<string, GoldenOp>> = {
+const OP_TABLE: Readonly<Record<string, GoldenOp>> = {
   ...ACTIVATIONS, ...ARITHMETIC, ...PRODUCTS, ...NORMS, ...ATTENTION, ...REDUCTIONS, ...SHAPES, ...LOSSES,
 };
+
+/** The op of a name; a number at its end, as in `pow1.7` and `leaky_relu_0.2`, is its attribute `number`. */
+export function goldenOp(name: string): GoldenOp | undefined {
+  if (OP_TABLE[name]) return OP_TABLE[name];
+  const [, stem, number] = /^(.*?)_?(-?\d+(?:\.\d+)?)$/.exec(name) ?? [];
+  const op = OP_TABLE[stem ?? ''];
+  return op && ((t, attrs) => op(t, { ...attrs, number: Number(number) }));
+}

@@ -92,6 +92,7 @@ test('halves round to nearest, ties to even', () => {
 
 const MALFORMED: [name: string, header: string, data: number, reason: RegExp, length?: bigint][] = [
   ['no object', '[1,2]', 0, /not an object/],
+  ['space in front', ' {}', 0, /does not begin with \{/],
   ['bad json', '{"x":', 0, /JSON/],
   ['long header', '{}', 0, /says its header has 99 bytes/, 99n],
   ['absurd header', '{}', 0, /says its header has 1152921504606846976 bytes/, 2n ** 60n],
