@@ -40,7 +40,7 @@ const matmul: Two = (a, b, { transpose_a: transA = false, transpose_b: transB = 
 function einsum(equation: string, operands: readonly Tensor[]): Tensor {
   const [left, right] = equation.replaceAll(' ', '').split('->') as [string, string];
   const terms = left.split(',');
-  const letters = [...right, ...new Set([...left.replaceAll(',', '')].filter((c) => !right.includes(c)))];
+  const letters = [...new Set(`${right}${left.replaceAll(',', '')}`.split(''))];
   const spread = operands.map((x, i) => {
     const own = letters.filter((c) => terms[i]!.includes(c));
     const sizes = letters.map((c) => (own.includes(c) ? x.shape[terms[i]!.indexOf(c)]! : 1));
