@@ -1,9 +1,10 @@
 /**
  * Convolutions for CPU drivers. There a load is the cost (a few cycles a lane), arithmetic and broadcasts are nearly free:
- * each lane fetches distinct data once, and what all lanes need goes round by `subgroupBroadcast`.
+ * each lane fetches distinct data once, and what all lanes need goes round by shuffles.
  */
 import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
 import { chosen } from '../chosen.ts';
+import { laneIndices, ofLane } from '../lanes.ts';
 import type { Conv3dProblem, Correlation, ScalarTile } from './plan.ts';
 
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
@@ -17,11 +18,37 @@ interface Fused {
 
 /** Value of channel i of a broadcast (or, without subgroups, private) operand fetched as `name_block`. */
 const share = (tile: ScalarTile, name: string, i: number): string => (tile.broadcast
-  ? `subgroupBroadcast(${name}_${Math.floor(i / tile.lanes)}, ${i % tile.lanes}u)` : `${name}_${i}`);
+  ? ofLane(`${name}_${Math.floor(i / tile.lanes)}`, i % tile.lanes) : `${name}_${i}`);
+const indices = (tile: ScalarTile, word: string): string => laneIndices(tile.broadcast ? tile.lanes : 1, word);
 /** How many fetches a lane makes for `channels` shared values, and the channel each of them is for. */
 const fetches = (tile: ScalarTile): number => (tile.broadcast ? ceilDiv(tile.channels, tile.lanes) : tile.channels);
 const channel = (tile: ScalarTile, b: number): string => (tile.broadcast ? `${b * tile.lanes}u + lane` : `${b}u`);
 const features = (tile: ScalarTile): string[] => (tile.broadcast ? ['subgroups'] : []);
+
+/**
+ * Whether a lane can fetch its own positions as vec4 and have those beside them from the lanes beside it: W is read without
+ * steps, a subgroup holds whole rows, and what lies outside of a row is padding.
+ */
+function wholeRows(c: Correlation, { lanes, broadcast, along }: ScalarTile, segments: number): boolean {
+  const [kw, left, width] = [c.kernel[2], c.pad[2], c.size[2]];
+  const right = kw - 1 - left;
+  return broadcast && c.stride[2] === 1 && kw > 1 && left >= 0 && left <= along && right >= 0 && right <= along
+    && width % along === 0 && width <= along * segments && lanes % segments === 0;
+}
+
+/** Statements of one step for `x0`, `x1`, …: the source from `left` in front of the lane's first position to as far as its kernel reads. */
+function ownAndBeside(left: number, along: number, count: number): string[] {
+  const own = (i: number) => `four${i >> 2}.${'xyzw'[i & 3]!}`;
+  return [
+    ...range(along / 4).map((v) => `        let four${v} = select(vec4f(), src[select(0u, at + ${v}u, inside)], inside);`),
+    ...range(count).map((j) => {
+      const i = j - left;
+      const value = i < 0 ? `select(0.0, subgroupShuffle(${own(along + i)}, before), gw > 0u)`
+        : i < along ? own(i) : `select(0.0, subgroupShuffle(${own(i - along)}, after), gw + ${along}u < p.w)`;
+      return `        let x${j} = ${value};`;
+    }),
+  ];
+}
 
 /** dst = correlation(source, w). A lane owns `along` neighbours in W of one row, and `channels` outputs. Bind: source, w, dst. */
 export function scalarCorrelation(name: string, c: Correlation, tile: ScalarTile, { access, epilogue, bind }: Fused): Dispatch {
@@ -38,16 +65,18 @@ export function scalarCorrelation(name: string, c: Correlation, tile: ScalarTile
     w0: c.wStart, wo: c.wOut, wi: c.wIn, wt: c.wTap[0], wh: c.wTap[1], ww: c.wTap[2],
   }).concat((epilogue?.params ?? []).map(([k, v]) => [k, v]));
   const used = [...new Set(range(along).flatMap((v) => range(kw).map((q) => v * sw + q)))].sort((a, b) => a - b);
+  const whole = wholeRows(c, tile, segments);
   const wgsl = shader({
     enable: features(tile),
     params: params.map(([k]) => k),
     buffers: [
-      { name: 'src', type: 'f32', access }, { name: 'weight', type: 'f32', access },
+      { name: 'src', type: whole ? 'vec4f' : 'f32', access }, { name: 'weight', type: 'f32', access },
       { name: 'dst', type: 'f32', access: 'read_write' }, ...epilogueBindings(epilogue, 1),
     ],
     workgroup: [lanes, 1, 1],
     functions: epilogueFunction(epilogue, 1),
     main: lines(
+      indices(tile, 'batch'),
       `  let seg = (wid.x + wid.y * nwg.x) * ${lanes}u + li;
   let gw = seg % p.segments * ${along}u;
   let gh = seg / p.segments % p.gh;
@@ -56,6 +85,7 @@ export function scalarCorrelation(name: string, c: Correlation, tile: ScalarTile
   let live = n < p.batch;
   let o0 = wid.z * ${channels}u;
   let w = gw * ${sw}u - p.pw;`,
+      whole ? `  let before = (lane + ${lanes - 1}u) % ${lanes}u; let after = (lane + 1u) % ${lanes}u;` : [],
       range(channels * quads).map((i) => `  var a${i} = vec4f();`),
       range(fetches(tile)).map((b) => `  let wat_${b} = p.w0 + min(o0 + ${channel(tile, b)}, p.co - 1u) * p.wo;`),
       `  for (var kt = 0u; kt < p.kt; kt++) {
@@ -63,11 +93,11 @@ export function scalarCorrelation(name: string, c: Correlation, tile: ScalarTile
       let t = gt * p.st + kt - p.pt;
       let h = gh * p.sh + kh - p.ph;
       let row = live && t < p.t && h < p.h;`,
-      used.map((j) => `      let in${j} = row && w + ${j}u < p.w;`),
-      `      var at = ((n * p.ci * p.t + t) * p.h + h) * p.w + w;
+      whole ? '      let inside = row && gw < p.w;' : used.map((j) => `      let in${j} = row && w + ${j}u < p.w;`),
+      `      var at = ${whole ? '(((n * p.ci * p.t + t) * p.h + h) * p.w + gw) / 4u' : '((n * p.ci * p.t + t) * p.h + h) * p.w + w'};
       var tap = kt * p.wt + kh * p.wh;
       for (var c = 0u; c < p.ci; c++) {`,
-      used.map((j) => `        let x${j} = select(0.0, src[select(0u, at + ${j}u, in${j})], in${j});`),
+      whole ? ownAndBeside(c.pad[2], along, used.length) : used.map((j) => `        let x${j} = select(0.0, src[select(0u, at + ${j}u, in${j})], in${j});`),
       range(kw).flatMap((q) => range(fetches(tile)).map((b) => `        let w${q}_${b} = weight[wat_${b} + tap + ${q}u * p.ww];`)),
       range(channels).flatMap((o) => range(kw).flatMap((q) => [
         `        let s${o}_${q} = vec4f(${share(tile, `w${q}`, o)});`,
@@ -76,7 +106,7 @@ export function scalarCorrelation(name: string, c: Correlation, tile: ScalarTile
           return `        a${o * quads + v} = fma(s${o}_${q}, vec4f(${x}), a${o * quads + v});`;
         }),
       ])),
-      `        at += p.t * p.h * p.w;
+      `        at += p.t * p.h * p.w${whole ? ' / 4u' : ''};
         tap += p.wi;
       }
     }
@@ -96,7 +126,7 @@ export function scalarCorrelation(name: string, c: Correlation, tile: ScalarTile
   });
   const [gx, gy] = foldGrid(ceilDiv(c.N * c.grid[0] * c.grid[1] * segments, lanes));
   return {
-    label: `${name} scalar ${channels}x${along} sg${tile.broadcast ? lanes : 0} k${c.kernel.join('')} ${c.ci}>${c.co} ${c.N}x${c.grid.join('x')}`,
+    label: `${name} scalar ${channels}x${along} sg${tile.broadcast ? lanes : 0}${whole ? ' rows' : ''} k${c.kernel.join('')} ${c.ci}>${c.co} ${c.N}x${c.grid.join('x')}`,
     wgsl, grid: [gx, gy, ceilDiv(c.co, channels)], params: params.map(([, v]) => v >>> 0), bind, ...cost(c),
   };
 }
@@ -136,6 +166,7 @@ export function scalarWeight(q: Conv3dProblem, tile: ScalarTile, splits: number,
     workgroup: [lanes, 1, 1],
     functions: epilogueFunction(epilogue, 1),
     main: lines(
+      indices(tile, 'rows'),
       `  let o0 = wid.y * ${channels}u;
   let kernelRows = p.c * p.kt * p.kh;`,
       range(columns).map((r) => `  let g${r} = (wid.x * ${columns}u + ${r}u) * ${lanes}u + li;

@@ -21,6 +21,8 @@ const CASES: Case[] = [
   ['stride 2 everywhere, crooked pads', 1, 2, 3, [4, 7, 5], [3, 3, 3], [2, 2, 2], [1, 0, 2], [1, 2, 0]],
   ['stride over unread rows', 1, 2, 2, [3, 5, 7], [1, 1, 1], [2, 2, 3], [0, 0, 0], [0, 0, 0]],
   ['split voxels', 2, 8, 16, [3, 8, 20], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
+  ['whole rows in a subgroup', 2, 3, 6, [2, 3, 16], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
+  ['whole rows, longer out than in', 1, 3, 18, [2, 3, 12], [1, 3, 3], [1, 1, 1], [0, 1, 2], [0, 1, 2]],
 ];
 
 function problemOf([, N, C, O, size, kernel, stride, padLo, padHi]: Case): Conv3dProblem {
