@@ -1,18 +1,20 @@
 /**
  * Attention for CPU drivers: no workgroup memory, loops, few loads in the text. A lane owns one or two rows (queries, or
  * keys in the kernel for dK and dV) and meets `others` rows of the other side at a time. Each lane loads different
- * rows of those and hands them round by broadcast.
+ * rows of those and hands them round.
  */
+import { laneIndices, ofLane } from '../lanes.ts';
 import { LOWEST, prologue, range, XYZW, type AttentionPlan } from './plan.ts';
 
 /** How many of the other side's rows each lane loads. */
 const loads = (plan: AttentionPlan) => Math.max(1, plan.others / plan.lanes);
 const share = (plan: AttentionPlan, name: string, t: number, part = '') => plan.lanes > 1
-  ? `subgroupBroadcast(${name}${Math.floor(t / plan.lanes)}${part}, ${t % plan.lanes}u)` : `${name}${t}${part}`;
+  ? ofLane(`${name}${Math.floor(t / plan.lanes)}${part}`, t % plan.lanes) : `${name}${t}${part}`;
 
 function ownPlaces(plan: AttentionPlan, count: string): string {
   const me = plan.lanes > 1 ? 'lane' : 'li';
   return [
+    laneIndices(plan.lanes, 'steps'),
     `let first = (tile % p.own) * ${plan.own * plan.threads}u;`,
     ...range(plan.own).map((r) => `let own${r} = first + ${me} + ${r * plan.threads}u; let row${r} = (b * ${count} + min(own${r}, ${count} - 1u)) * p.H + h;`),
   ].join('\n');
