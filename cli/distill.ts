@@ -1,6 +1,7 @@
 /** `vpae distill`: a teacher becomes a one-step student, through both phases of V-PAE. */
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
+import type { Distilled } from '../train/distill.ts';
 import { distill as distillTeacher } from '../train/pipeline.ts';
 import { openCheckpoint } from '../model/files/checkpoint.ts';
 import { openVideoShards } from '../train/data/videos.ts';
@@ -22,6 +23,9 @@ const options = {
 } as const;
 type DistillArgs = Args<typeof options>;
 
+/** What each phase kept. */
+const keptBy = ({ phases }: Distilled): string => phases.map(({ name, step, score }) => `${jobName(name)} kept step ${step}${score === undefined ? '' : `, score ${score.toFixed(3)}`}`).join('; ');
+
 async function distillWan(path: string, { records, run: out, set, seed: own, tune }: DistillArgs): Promise<void> {
   if (records === undefined) throw new UsageError('--model is distilled on --records: make them with vpae data make FOLDER');
   const shards = openVideoShards(records);
@@ -32,9 +36,9 @@ async function distillWan(path: string, { records, run: out, set, seed: own, tun
   await session(`stopped; ${out} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
     await tuneFirst(device, tune, () => ({ jobs: ['prime', 'equilibrium'], subject: wanSubject(path, set, { dit: checkpoint.dit.config, ...clipSize(shards.latent), layers: LAYERS }) }), signal);
     const progress = jobMeter(() => device.allocated);
-    const made = await distillVideos({ device, out, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, checkpoint, shards, course }).finally(progress.end);
+    const made = await distillVideos({ device, out, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples, checkpoint, shards, course }).finally(progress.end);
     if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${out}; the same command goes on from there`);
-    console.log(`${made.path}: vpae sample --model ${path} ${made.path.endsWith('lora.safetensors') ? `--lora ${made.path}` : 'with this file in the place of its transformer'}`);
+    console.log(`${keptBy(made)}\n${made.path}: vpae sample --model ${path} ${made.path.endsWith('lora.safetensors') ? `--lora ${made.path}` : 'with this file in the place of its transformer'}`);
   });
 }
 
@@ -51,7 +55,7 @@ async function distill(args: DistillArgs): Promise<void> {
     await makeShards(work);
     const made = await distillTeacher({ ...work, teacher, classifier: CLASSIFIER }).finally(progress.end);
     if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
-    console.log(`${made.path}: ${made.phases.map((f) => `${jobName(f.name)} kept step ${f.step}, score ${f.score.toFixed(3)}`).join('; ')}`);
+    console.log(`${made.path}: ${keptBy(made)}`);
   });
 }
 

@@ -7,7 +7,7 @@ import { semanticLengths, type HeadConfig } from '../model/heads.ts';
 import { IMAGE_PATCH } from '../model/imagetokens.ts';
 import { embedderOf, type Language } from '../model/text.ts';
 import { ditTables, tokenGrid } from '../model/wan/tables.ts';
-import type { Shards } from './data/shards.ts';
+import type { Batch as Records, Shards } from './data/shards.ts';
 import type { EquilibriumConfig } from './equilibrium.ts';
 import type { ClipShape } from './metrics/frames.ts';
 import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
@@ -59,6 +59,8 @@ export function latentShape(p: Course): ClipShape {
 export interface Conditioner {
   /** Text-to-video leaves frame and latent out. @param frame [B,channels,height,width]; @param latent [B,C,F,h,w] of (first frame, zero frames), normalised */
   condition: (captions: readonly string[], frame?: HostTensor, latent?: HostTensor) => Condition<HostTensor>;
+  /** Records as the networks take them. */
+  told: (records: Records) => Batch<HostTensor>;
   batch: (shards: Shards, seed: number, step: number, size: number, role: string) => Batch<HostTensor>;
 }
 
@@ -74,18 +76,15 @@ export function conditioner(p: Course): Conditioner {
     const { context, lengths } = embed(captions);
     return { text: context, lengths: semanticLengths(headConfigOf(p), imageTokens, lengths), ...(image && { frame, latent }), tables };
   };
-  return {
-    condition,
-    batch(shards, seed, step, size, role) {
-      const { latent, imageLatent, firstFrame, captions, embedded } = shards.batch(seed, step, size, role);
-      if (!embedded) return { x0: latent, c: condition(captions, firstFrame, imageLatent) };
-      const { text, lengths, imageTokens: tokens } = embedded;
-      return {
-        x0: latent,
-        c: { text, lengths: semanticLengths(headConfigOf(p), tokens?.shape[1] ?? 0, lengths), ...(tokens && imageLatent && { pictures: tokens, latent: imageLatent }), tables },
-      };
-    },
+  const told: Conditioner['told'] = ({ latent, imageLatent, firstFrame, captions, embedded }) => {
+    if (!embedded) return { x0: latent, c: condition(captions, firstFrame, imageLatent) };
+    const { text, lengths, imageTokens: tokens } = embedded;
+    return {
+      x0: latent,
+      c: { text, lengths: semanticLengths(headConfigOf(p), tokens?.shape[1] ?? 0, lengths), ...(tokens && imageLatent && { pictures: tokens, latent: imageLatent }), tables },
+    };
   };
+  return { condition, told, batch: (shards, ...which) => told(shards.batch(...which)) };
 }
 
 /** Rows of equal shape as one batch [B, ...shape]. */

@@ -10,11 +10,11 @@ import type { Metrics } from './loop.ts';
 import type { Preset } from './presets/index.ts';
 import type { Request, SampleOptions, Sampler, Samples, Weights } from './sample.ts';
 
-/** What chooses among the averages of a phase. */
-export interface Chooser {
-  /** Samples its conditions: the score, and the numbers behind it. */
-  choose(sampler: Sampler, net: Weights, settings: Sampling): Promise<{ score: number } & Metrics>;
-}
+/** What decides, and the numbers behind it. */
+export type Score = { score: number } & Metrics;
+
+/** What chooses among the averages of a phase: it samples its conditions. */
+export interface Chooser<R extends { seed: number } = Request> { choose(sampler: Sampler<R>, net: Weights, settings: Sampling): Promise<Score> }
 
 /** A fixed set of conditions of `digits` with the real clips' features. */
 export class Judge implements Chooser {
@@ -56,7 +56,7 @@ export class Judge implements Chooser {
     return { evaluation: this.evaluate(samples.videos), samples };
   }
 
-  async choose(sampler: Sampler, net: Weights, settings: Sampling): Promise<{ score: number } & Metrics> {
+  async choose(sampler: Sampler, net: Weights, settings: Sampling): Promise<Score> {
     const { evaluation } = await this.judge(sampler, net, settings);
     const { byFrame: _, ...numbers } = evaluation;
     return { ...numbers, score: this.score(evaluation) };

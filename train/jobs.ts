@@ -27,6 +27,7 @@ export type OpenJob = Job & { close(): Promise<void> };
 export type StudentJob = OpenJob & {
   /** Steps at the start that leave the generator as it is. */
   alone: number;
+  teacher: Weights;
   /** What samples: the generator's average. */
   student: (state: State) => Weights;
 };

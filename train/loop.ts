@@ -24,7 +24,7 @@ export interface Job {
    * @param rate what the learning rates are multiplied by: below 1 after a roll back
    */
   advance(state: State, step: number, rate?: number): Promise<{ state: State; metrics: Metrics }>;
-  /** What the run folder shows of the state every so many steps, always from the same noise: a WebP picture. */
+  /** What the run folder shows of the state every so many steps (0: never), always from the same noise: a WebP picture. */
   samples?: { every: number; draw(state: State): Promise<Uint8Array> } | undefined;
   /** Which state to keep as `best.safetensors`: the EMA of `net` with the highest score, judged every so many steps past step `from`. */
   best?: { every: number; from: number; net: string; score(state: State): Promise<{ score: number } & Metrics> };
@@ -102,7 +102,7 @@ class Loop {
     this.best = await bestScore(o.folder);
     const first = this.step;
     let seconds = 0;
-    if (this.step === 0) await this.draw();
+    if (this.step === 0 && job.samples?.every) await this.draw();
     while (this.step < job.steps && !o.signal?.aborted) {
       const start = performance.now();
       const { state, metrics } = await job.advance(this.state, this.step, this.rate);
@@ -137,13 +137,13 @@ class Loop {
   /** Judges, draws and saves after a step, where it is time. */
   private async keep(): Promise<void> {
     const { job, o, step } = this;
-    const due = (every: number) => step % every === 0 || step === job.steps;
+    const due = (every: number) => every > 0 && (step % every === 0 || step === job.steps);
     if (job.best && step > job.best.from && due(job.best.every)) {
       const { score, ...rest } = await job.best.score(this.state);
       this.note(step - 1, { score, ...rest });
       if (score > this.best) {
         this.best = score;
-        await saveBest(o.folder, this.state[job.best.net]!.ema!, step, score);
+        await saveAverage(bestFile(o.folder), this.state[job.best.net]!.ema!, { step, score });
       }
     }
     if (job.samples && due(job.samples.every)) await this.draw();
@@ -204,7 +204,10 @@ class Loop {
 /** Where the picture of a run after so many steps lies. */
 const samplesFile = (folder: string, step: number): string => join(folder, 'samples', `${String(step).padStart(8, '0')}.webp`);
 
-const bestFile = (folder: string): string => join(folder, 'best.safetensors');
+/** The average with the best score, of a job with a judge. */
+export const bestFile = (folder: string): string => join(folder, 'best.safetensors');
+/** The last average of a job that is done. */
+export const lastFile = (folder: string): string => join(folder, 'last.safetensors');
 
 /** Averaged weights of a run, after how many steps they were taken, and their score, if they have one. @throws when there are none */
 export async function readAverage(path: string): Promise<{ params: HostParams; step: number; score: number }> {
@@ -225,10 +228,11 @@ async function bestScore(folder: string): Promise<number> {
   return existsSync(bestFile(folder)) ? (await readBest(folder)).score : -Infinity;
 }
 
-async function saveBest(folder: string, weights: Record<string, NDArray>, step: number, score: number): Promise<void> {
+/** Averaged weights on a device as a file, with what `readAverage` tells of them. @throws one line */
+export async function saveAverage(path: string, weights: Record<string, NDArray>, about: { step: number; score?: number }): Promise<void> {
   try {
-    await saveTensors(bestFile(folder), weights, { metadata: { step: String(step), score: String(score) } });
+    await saveTensors(path, weights, { metadata: Object.fromEntries(Object.entries(about).map(([name, x]) => [name, String(x)])) });
   } catch (error) {
-    throw writeError('checkpoint', bestFile(folder), error, '; what was there is intact');
+    throw writeError('checkpoint', path, error, '; what was there is intact');
   }
 }

@@ -84,6 +84,7 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
       if (fake.ida < 1) current = { ...current, fake: { ...current['fake']!, params: await align(current['fake']!.params, result.state.params) } };
       return { state: { ...current, generator: result.state }, metrics: { ...metrics, ...result.metrics } };
     },
+    teacher: real,
     student: (state) => studentOf(student, real, state),
     async close() {
       await Promise.all([updateFake.free(), updateGenerator.free(), align.free(), rollout?.close()]);
@@ -147,6 +148,7 @@ export async function equilibriumJob(device: Device, p: Course, shards: Shards, 
       });
       return { state: { ...next, generator: G.state }, metrics: { ...D.metrics, ...G.metrics } };
     },
+    teacher: real,
     student: (state) => studentOf(student, real, state),
     async close() {
       await Promise.all([updateHead.free(), updateGenerator.free(), rollout?.close()]);

@@ -6,62 +6,27 @@
  *   out/{vae,data,teacher,phase1,phase2}/                            the runs and the precomputed latents
  */
 import { join } from 'node:path';
-import type { Device } from '../engine/device.ts';
-import { runtime } from '../engine/host.ts';
 import { host } from '../engine/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
 import { saveLora } from '../model/files/lora.ts';
 import type { HostParams } from '../model/params.ts';
-import type { Alarm } from './alarms.ts';
-import { freeTree, toDevice, toHost, type State } from './checkpoint.ts';
+import { freeTree, toDevice, toHost } from './checkpoint.ts';
 import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { clipsOf, heldOutClips } from './data/sets.ts';
 import { precompute as makeShards, type Shards } from './data/shards.ts';
-import { Judge, type Chooser } from './eval.ts';
-import { teacherJob, vaeJob, type OpenJob, type StudentJob } from './jobs.ts';
-import { drive, readBest, type LoopResult, type Progress } from './loop.ts';
+import { bothPhases, type Distilled } from './distill.ts';
+import { Judge } from './eval.ts';
+import { teacherJob, vaeJob } from './jobs.ts';
+import { readAverage } from './loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
 import { psnr } from './metrics/frames.ts';
 import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
 import { wholeOf } from './networks.ts';
-import { equilibriumJob, primingJob } from './phases.ts';
 import { PixelJudge } from './pixeljudge.ts';
-import { reconstructions, samplePreviews, type Draw } from './previews.ts';
-import type { Preset } from './presets/index.ts';
-import type { Json } from './run.ts';
+import { presetPreviews, reconstructions, samplePreviews } from './previews.ts';
 import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from './sample.ts';
 import { LatentStatistics } from './vae.ts';
-
-export interface Work {
-  device: Device;
-  preset: Preset;
-  out: string;
-  /** Aborted: the work stops after the step it is in, saved. */
-  signal?: AbortSignal | undefined;
-  onProgress?: ((p: Progress) => void) | undefined;
-  onAlarm?: ((a: Alarm) => void) | undefined;
-  /** For the pictures in the runs' `samples` folders; none are kept without it. */
-  draw?: Draw | undefined;
-}
-
-/** What a training function made. `done` is false when the signal stopped it; then there is no model yet, and calling again resumes. */
-export interface Trained { done: boolean; step: number; path: string }
-
-const environment = (device: Device): Record<string, Json> => ({ runtime, platform: process.platform, arch: process.arch, adapter: JSON.parse(JSON.stringify(device.info)) as Json });
-
-/** Drives a job in `out/NAME` to its end or to the signal, and closes it. The caller frees the state. */
-export async function run(w: Omit<Work, 'preset'> & { preset: Pick<Preset, 'seed' | 'run'> }, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
-  const folder = join(w.out, job.name);
-  try {
-    const result = await drive(job, {
-      device: w.device, folder, environment: environment(w.device), signal: w.signal, onProgress: w.onProgress, onAlarm: w.onAlarm,
-      config: { job: job.name, seed: w.preset.seed, ...settings } as Json, ...w.preset.run,
-    });
-    return { ...result, folder };
-  } finally {
-    await job.close();
-  }
-}
+import { run, type Trained, type Work } from './work.ts';
 
 /** Trains the VAE, then measures the latents' mean and deviation and its PSNR on held-out clips. */
 export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
@@ -145,7 +110,7 @@ export async function trainTeacher(w: Work & { vae?: string; from?: string | und
   const sampler = new Sampler(w.device, p, endsOf(p, codec));
   const job = teacherJob(w.device, p, shards, from && { params: from.params, steps: from.about.steps });
   const close = async () => { await Promise.all([job.close(), sampler.close(), codec.close()]); };
-  const samples = w.draw && samplePreviews(p, w.draw, sampler, (state) => state['teacher']!.ema!, [teacherSampler(p)]);
+  const samples = w.draw && samplePreviews(presetPreviews(p, w.draw, sampler), (state) => state['teacher']!.ema!, [teacherSampler(p)]);
   const { state, step, done } = await run(w, { ...job, samples, close }, { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher, ...(from && { from: from.hash }) });
   const steps = step + (from?.about.steps ?? 0);
   if (done) await saveModel(path, 'teacher', ditConfigOf(p), await toHost(state['teacher']!.ema!) as HostParams, { preset: p, steps, vae: vae.hash, ...(from && { from: from.hash }) });
@@ -162,17 +127,8 @@ export interface Distill extends Work {
 
 const PREVIEWED = [1, 4]; // evaluations
 
-/** The job with what chooses its best average: the judge's score of what the student samples. */
-export const judged = (job: StudentJob, p: Preset, judge: Chooser, sampler: Sampler): StudentJob => ({
-  ...job,
-  best: {
-    every: p.best.every, from: job.alone, net: 'generator',
-    score: (state: State) => judge.choose(sampler, job.student(state), studentSampler(p.student.steps)),
-  },
-});
-
-/** Distils the teacher through both phases. Each phase's model is its EMA with the best score (`Judge.score`). */
-export async function distill(w: Distill): Promise<Trained & { phases: { name: string; step: number; score: number }[] }> {
+/** Distils the teacher of a preset on its own data. Each phase's model is its EMA with the best score (`Judge.score`). */
+export async function distill(w: Distill): Promise<Distilled> {
   const { preset: p, device } = w;
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const teacher = await loadDiT(w.teacher ?? join(w.out, 'teacher.safetensors'));
@@ -182,25 +138,20 @@ export async function distill(w: Distill): Promise<Trained & { phases: { name: s
   const codec = new Codec(device, vae.config, vae.params);
   const sampler = new Sampler(device, p, endsOf(p, codec));
   const path = join(w.out, 'student.safetensors');
-  const phases: { name: string; step: number; score: number }[] = [];
+  const { draw } = w;
   try {
     const judge = p.data.set === 'emoji' ? PixelJudge.validation(p) : Judge.validation(p, await loadClassifier(w.classifier));
-    const phase = async (job: StudentJob, settings: Record<string, unknown>) => {
-      const samples = w.draw && samplePreviews(p, w.draw, sampler, job.student, PREVIEWED.map(studentSampler));
-      const { state, step, done, folder } = await run(w, { ...judged(job, p, judge, sampler), samples }, { data: shards.made, dit: ditConfigOf(p), teacher: teacher.hash, student: p.student, best: p.best, ...settings });
-      freeTree(state);
-      const chosen = done ? await readBest(folder) : undefined;
-      if (chosen) phases.push({ name: job.name, step: chosen.step, score: chosen.score });
-      return { step, chosen };
-    };
-    const first = await phase(await primingJob(device, p, shards, teacher.params), { phase1: p.phase1 });
-    if (!first.chosen) return { done: false, step: first.step, path, phases };
-    const second = await phase(await equilibriumJob(device, p, shards, teacher.params, first.chosen.params), { phase1: p.phase1, phase2: p.phase2 });
-    if (!second.chosen) return { done: false, step: second.step, path, phases };
-    const { mode, alpha, rank } = p.student;
-    if (mode === 'lora') await saveLora(join(w.out, 'student.lora.safetensors'), second.chosen.params, { naming: 'comfyui', scale: alpha / rank, metadata: { base: teacher.hash } });
-    await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, second.chosen.params), { preset: p, steps: second.step, vae: vae.hash, teacher: teacher.hash, phases });
-    return { done: true, step: second.step, path, phases };
+    return await bothPhases(w, {
+      course: p, shards, teacher: teacher.params, path, made: { data: shards.made, teacher: teacher.hash },
+      choose: p.best.every ? (net) => judge.choose(sampler, net, studentSampler(p.student.steps)) : undefined,
+      samples: draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, PREVIEWED.map(studentSampler))),
+      async save(average, steps, phases) {
+        const { mode, alpha, rank } = p.student;
+        const { params } = await readAverage(average);
+        if (mode === 'lora') await saveLora(join(w.out, 'student.lora.safetensors'), params, { naming: 'comfyui', scale: alpha / rank, metadata: { base: teacher.hash } });
+        await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, params), { preset: p, steps, vae: vae.hash, teacher: teacher.hash, phases });
+      },
+    });
   } finally {
     await sampler.close();
     await codec.close();

@@ -4,53 +4,72 @@ import { footageOf, frameAt } from './vbench/footage.ts';
 import { CLIP_FPS } from './vbench/clips.ts';
 import { thumbnails } from './vbench/proxies.ts';
 import { videoShape } from './conditions.ts';
-import { clipsOf, type Clip } from './data/sets.ts';
-import type { Chooser } from './eval.ts';
-import type { Metrics } from './loop.ts';
-import { firstFramePsnr, flicker, frameOf, motionEnergy } from './metrics/frames.ts';
+import { clipsOf } from './data/sets.ts';
+import type { Chooser, Score } from './eval.ts';
+import { flicker, frameOf, motionEnergy, psnr } from './metrics/frames.ts';
 import { frechet } from './metrics/frechet.ts';
-import type { Preset } from './presets/index.ts';
-import type { Sampler, Weights } from './sample.ts';
+import type { Course, Preset } from './presets/index.ts';
+import { batchOf, type Request, type Sampler, type Weights } from './sample.ts';
 
-export class PixelJudge implements Chooser {
-  private readonly preset: Preset;
-  private readonly clips: readonly Clip[];
-  private real: Promise<Float32Array> | undefined;
+/** What is remembered of a clip. */
+interface Look { /** Every frame as 8x8 px in 0…1, rows of 192. */ thumbnails: readonly number[]; motion: number; flicker: number; /** Of text alone there is none. */ first?: Float32Array }
 
-  constructor(preset: Preset, clips: readonly Clip[]) {
-    this.preset = preset;
-    this.clips = clips;
+/** One clip at a time is in memory where they are sampled so. */
+export class PixelJudge<R extends { seed: number }> implements Chooser<R> {
+  private readonly course: Course;
+  private readonly requests: readonly R[];
+  private readonly clip: (i: number) => Promise<Float32Array>;
+  private real: Promise<Look[]> | undefined;
+
+  /** @param clip the real clip of a request, [channels,T,H,W] in [-1,1] */
+  constructor(course: Course, requests: readonly R[], clip: (i: number) => Promise<Float32Array>) {
+    [this.course, this.requests, this.clip] = [course, requests, clip];
   }
 
   /** Training-split clips past those in the shards. */
-  static validation(p: Preset): PixelJudge {
+  static validation(p: Preset): PixelJudge<Request> {
     const clip = clipsOf(p, 'train');
-    return new PixelJudge(p, Array.from({ length: p.best.clips }, (_, i) => clip(p.data.trainClips + i)));
+    const clips = Array.from({ length: p.best.clips }, (_, i) => clip(p.data.trainClips + i));
+    return new PixelJudge(p, clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, videoShape(p), 0), seed })), (i) => Promise.resolve(clips[i]!.video));
   }
 
-  /** Every frame as 8x8 px in 0…1, rows of 192. */
-  private async thumbnails(videos: readonly Float32Array[]): Promise<Float32Array> {
-    const rows: number[] = [];
-    for (const video of videos) {
-      const footage = footageOf(video, videoShape(this.preset), CLIP_FPS);
-      for (const row of await thumbnails.see(footage.frames.map((_, t) => frameAt(footage, t)), 'video')) for (let k = 0; k < row.length; k++) rows.push(row[k]! / 255);
+  private async look(video: Float32Array): Promise<Look> {
+    const shape = videoShape(this.course);
+    const footage = footageOf(video, shape, CLIP_FPS);
+    const rows = await thumbnails.see(footage.frames.map((_, t) => frameAt(footage, t)), 'video');
+    return {
+      thumbnails: rows.flatMap((row) => Array.from(row, (x) => x / 255)), motion: motionEnergy(video, shape), flicker: flicker(video, shape),
+      ...(this.course.dit.model_type === 'i2v' && { first: frameOf(video, shape, 0) }),
+    };
+  }
+
+  private async lookAtReal(): Promise<Look[]> {
+    const looks: Look[] = [];
+    for (let i = 0; i < this.requests.length; i++) looks.push(await this.look(await this.clip(i)));
+    return looks;
+  }
+
+  /**
+   * The score is the first frame's PSNR in units of 100 dB (nothing for text alone) - frechetWeight × Fréchet distance, minus 1 when motion
+   * is below `minMotion` of the real clips'. It needs no labels, and no network of its own.
+   */
+  async choose(sampler: Sampler<R>, net: Weights, settings: Sampling): Promise<Score> {
+    const { minMotion, frechetWeight } = this.course.best;
+    const real = await (this.real ??= this.lookAtReal());
+    const made: Look[] = [];
+    const size = batchOf(this.course);
+    for (let i = 0; i < this.requests.length; i += size) {
+      const { videos } = await sampler.sample(net, this.requests.slice(i, i + size), settings);
+      for (const video of videos) made.push(await this.look(video));
     }
-    return Float32Array.from(rows);
-  }
-
-  /** The score is the first frame's PSNR in units of 100 dB (nothing for text alone) - frechetWeight × Fréchet distance, minus 1 when motion is below `minMotion` of the real clips'. */
-  async choose(sampler: Sampler, net: Weights, settings: Sampling): Promise<{ score: number } & Metrics> {
-    const shape = videoShape(this.preset);
-    const { minMotion, frechetWeight } = this.preset.best;
-    const { videos } = await sampler.sample(net, this.clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, shape, 0), seed })), settings);
-    const real = await (this.real ??= this.thumbnails(this.clips.map((c) => c.video)));
-    const mean = (of: (video: Float32Array, i: number) => number, all: readonly Float32Array[] = videos) => all.reduce((s, v, i) => s + of(v, i), 0) / all.length;
-    const motion = (v: Float32Array) => motionEnergy(v, shape);
+    const mean = (of: (look: Look, i: number) => number, all = made) => all.reduce((s, look, i) => s + of(look, i), 0) / all.length;
+    const rows = (all: readonly Look[]) => Float32Array.from(all.flatMap((l) => l.thumbnails));
+    const frames = videoShape(this.course)[1] * real.length;
     const numbers = {
-      motionRatio: mean(motion) / mean(motion, this.clips.map((c) => c.video)),
-      ...(this.preset.dit.model_type === 'i2v' && { firstFramePsnr: mean((v, i) => firstFramePsnr(v, shape, frameOf(this.clips[i]!.video, shape, 0))) }),
-      flicker: mean((v) => flicker(v, shape)),
-      frechet: frechet(await this.thumbnails(videos), real, real.length / (this.clips.length * shape[1])),
+      motionRatio: mean((l) => l.motion) / mean((l) => l.motion, real),
+      ...(real[0]!.first && { firstFramePsnr: mean((l, i) => psnr(l.first!, real[i]!.first!)) }),
+      flicker: mean((l) => l.flicker),
+      frechet: frechet(rows(made), rows(real), rows(real).length / frames),
     };
     return { ...numbers, score: (numbers.firstFramePsnr ?? 0) / 100 - frechetWeight * numbers.frechet - (numbers.motionRatio < minMotion ? 1 : 0) };
   }

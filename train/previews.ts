@@ -11,8 +11,8 @@ import { stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { clipsOf, type Clip } from './data/sets.ts';
 import type { Job } from './loop.ts';
 import { frameOf, type ClipShape } from './metrics/frames.ts';
-import type { Preset } from './presets/index.ts';
-import type { Sampler, Weights } from './sample.ts';
+import type { Course, Preset } from './presets/index.ts';
+import type { Request, Sampler, Weights } from './sample.ts';
 
 /** Draws rows of clips [channels, frames, height, width] as an animated WebP. */
 export type Draw = (rows: readonly (readonly Float32Array[])[], shape: ClipShape) => Promise<Uint8Array>;
@@ -25,20 +25,33 @@ function shown(p: Preset): Clip[] {
   return Array.from({ length: CLIPS }, (_, i) => clip(p.data.trainClips + i));
 }
 
-/** One row a sampler setting. @param net what of the state samples */
-export function samplePreviews(p: Preset, draw: Draw, sampler: Sampler, net: (state: State) => Weights, settings: readonly Sampling[]): Job['samples'] {
-  const shape = videoShape(p);
-  const clips = shown(p);
-  const requests = clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, shape, 0), seed }));
-  return {
-    every: p.run.sampleEvery,
-    async draw(state: State) {
-      const rows = [clips.map((c) => c.video)];
-      for (const s of settings) rows.push((await sampler.sample(net(state), requests, s)).videos);
-      return draw(rows, shape);
-    },
-  };
+/** Which clips are shown, and how they come about. */
+export interface Previews<R extends { seed: number }> {
+  course: Course;
+  draw: Draw;
+  sampler: Sampler<R>;
+  /** Their seeds are the noise. */
+  requests: readonly R[];
+  /** Rows that stay as they are: the real clips, and what they are compared with. */
+  above: () => Promise<readonly (readonly Float32Array[])[]>;
 }
+
+/** A preset's own clips. */
+export function presetPreviews(p: Preset, draw: Draw, sampler: Sampler): Previews<Request> {
+  const clips = shown(p);
+  const requests = clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, videoShape(p), 0), seed }));
+  return { course: p, draw, sampler, requests, above: () => Promise.resolve([clips.map((c) => c.video)]) };
+}
+
+/** One row a sampling, under those that stay. @param net what of the state samples */
+export const samplePreviews = <R extends { seed: number }>({ course: p, draw, sampler, requests, above }: Previews<R>, net: (state: State) => Weights, samplings: readonly Sampling[]): Job['samples'] => ({
+  every: p.run.sampleEvery,
+  async draw(state: State) {
+    const rows = [...await above()];
+    for (const s of samplings) rows.push((await sampler.sample(net(state), requests, s)).videos);
+    return draw(rows, videoShape(p));
+  },
+});
 
 /** One row: what the VAE makes of the clips. Holds a compiled program until `free`. */
 export function reconstructions(device: Device, p: Preset, draw: Draw): Job['samples'] & { free(): Promise<void> } {

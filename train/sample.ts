@@ -99,6 +99,9 @@ export const studentSampler = (steps = 1): Sampling => ({ kind: 'renoise', steps
 export const samplerOf = ({ kind, about: { preset } }: Pick<Model<DiTConfig>, 'kind' | 'about'>): Sampling =>
   (kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps));
 
+/** Clips that are sampled together: real videos are large, and go as they are trained on. */
+export const batchOf = ({ data, phase1 }: Course): number => (data.set === 'videos' ? phase1.batch : 32);
+
 export interface SampleOptions { batch?: number | undefined; onProgress?: ((done: number, count: number) => void) | undefined; signal?: AbortSignal | undefined }
 
 /** Samples with any weights of a course's network. `R` is what one clip is asked for by; its seed decides its noise, whatever stands beside it. */
@@ -119,7 +122,7 @@ export class Sampler<R extends { seed: number } = Request> {
   }
 
   /** Clips for requests, in their order, `batch` at a time. */
-  async sample(net: Weights, requests: readonly R[], sampling: Sampling, { batch = 32, onProgress, signal }: SampleOptions = {}): Promise<Samples> {
+  async sample(net: Weights, requests: readonly R[], sampling: Sampling, { batch = batchOf(this.course), onProgress, signal }: SampleOptions = {}): Promise<Samples> {
     const { kind, steps, guidance } = sampling;
     const size = Math.min(batch, requests.length);
     const network = networkOf(net);

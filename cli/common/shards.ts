@@ -1,6 +1,7 @@
 /** Precomputes a run's latents under a progress bar; what is there already stays. */
 import type { Shards } from '../../train/data/shards.ts';
-import { precompute, type Work } from '../../train/pipeline.ts';
+import { precompute } from '../../train/pipeline.ts';
+import type { Work } from '../../train/work.ts';
 import { meter, type Meter } from './progress.ts';
 
 export async function makeShards(work: Work & { vae: string }): Promise<Shards> {

@@ -11,7 +11,7 @@ const GAP = 2; // between clips, in their own pixels
 const TITLE = 9; // px, capitals
 
 export interface GridStyle {
-  /** Screen pixels a pixel of the clip. */
+  /** Screen pixels a pixel of the clip; below 1 some of its pixels are left out. */
   scale: number;
   /** One title a column. */
   titles?: readonly string[];
@@ -24,14 +24,14 @@ export async function animate(rows: readonly (readonly Video[])[], format: 'webp
   const [, , height, width] = first.shape;
   const columns = Math.max(...rows.map((r) => r.length));
   const frames = Math.max(...rows.flat().map((v) => v.shape[1]));
-  const gap = GAP * scale;
+  const gap = Math.ceil(GAP * scale);
   const head = titles ? 2 * TITLE + gap : 0;
-  const cell = width * scale + gap;
-  const picture = new Picture(columns * cell - gap, head + rows.length * (height * scale + gap) - gap, frames, titles ? [255, 255, 255, 255] : undefined);
+  const [cell, line] = [Math.floor(width * scale) + gap, Math.floor(height * scale) + gap];
+  const picture = new Picture(columns * cell - gap, head + rows.length * line - gap, frames, titles ? [255, 255, 255, 255] : undefined);
   for (let t = 0; t < frames; t++) {
     rows.forEach((row, r) => row.forEach((video, c) => {
       if (video.shape[2] !== height || video.shape[3] !== width) throw new Error(`[animation] clips differ in size: ${video.shape[2]}x${video.shape[3]} beside ${height}x${width}`);
-      picture.frame(video, Math.min(t, video.shape[1] - 1), c * cell, head + r * (height * scale + gap), scale, t);
+      picture.frame(video, Math.min(t, video.shape[1] - 1), c * cell, head + r * line, scale, t);
     }));
   }
   if (titles) {
@@ -43,9 +43,11 @@ export async function animate(rows: readonly (readonly Video[])[], format: 'webp
   return picture.encode(format, Array.from({ length: frames }, (_, t) => (t === frames - 1 ? HOLD_MS : FRAME_MS)));
 }
 
+const WIDEST = 256; // px of a clip among samples
+
 /** Rows of equal clips, small: what a run's folder keeps of its steps. */
 export const drawSamples = (rows: readonly (readonly Float32Array[])[], shape: ClipShape): Promise<Buffer> =>
-  animate(rows.map((row) => row.map((data) => ({ data, shape }))), 'webp', { scale: 2 });
+  animate(rows.map((row) => row.map((data) => ({ data, shape }))), 'webp', { scale: 2 * shape[3] <= WIDEST ? 2 : 1 / Math.ceil(shape[3] / WIDEST) });
 
 /** Writes a grid of clips, rows of columns, as one animated WebP. */
 export async function writeGrid(path: string, rows: readonly (readonly Video[])[], style: GridStyle): Promise<void> {

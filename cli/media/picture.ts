@@ -25,8 +25,8 @@ export class Picture {
 
   /** Puts frame t of a clip on a page with its corner at (left, top), every pixel as a square of `scale` px. */
   frame({ data, shape: [channels, frames, height, width] }: Video, t: number, left: number, top: number, scale: number, page = 0): void {
-    for (let y = 0; y < height * scale; y++) {
-      for (let x = 0; x < width * scale; x++) {
+    for (let y = 0; y < Math.floor(height * scale); y++) {
+      for (let x = 0; x < Math.floor(width * scale); x++) {
         const to = 4 * ((page * this.height + top + y) * this.width + left + x);
         for (let k = 0; k < 3; k++) {
           const v = data[(((channels === 3 ? k : 0) * frames + t) * height + Math.floor(y / scale)) * width + Math.floor(x / scale)]!;

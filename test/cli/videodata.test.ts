@@ -93,10 +93,19 @@ test('it goes on where it stopped, and refuses other settings', async () => {
 });
 
 test('distill runs on the records, and sample takes what it wrote', async () => {
-  const brief = ['student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1', 'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]'];
+  const brief = ['best.every=1', 'run.sampleEvery=1', 'student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1', 'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]'];
   const made = await vpae(['distill', '--model', at('i2v'), '--records', at('records'), '--run', at('run'), ...brief.flatMap((s) => ['--set', s])]);
   assert.is(made.code, 0, made.stderr);
   assert.match(made.stderr, /2 clips of latents 16x2x4x4; 1 of other forms are left aside/);
+  assert.match(made.stdout, /priming kept step 2, score -?[\d.]+; equilibrium kept step 2, score/);
+  for (const phase of ['phase1', 'phase2']) {
+    const job = join(at('run'), phase);
+    const { heldOut } = JSON.parse(readFileSync(join(job, 'config.json'), 'utf8')) as { heldOut: number[] };
+    assert.is(heldOut.length, 1);
+    const { pages, width, height } = await sharp(join(job, 'samples/00000002.webp'), { animated: true }).metadata();
+    assert.equal([pages, width, height], [5, 2 * SIDE, 5 * (3 * (2 * SIDE + 4) - 4)], 'one clip, real, by the teacher and by the student');
+    assert.match(readFileSync(join(job, 'metrics.jsonl'), 'utf8'), /"score":.*"frechet":/);
+  }
   const lora = join(at('run'), 'student.lora.safetensors');
   const { code, stdout, stderr } = await vpae(['sample', '--model', at('i2v'), '--lora', lora, '--prompt', 'a cat', '--image', at('first.png'), '--size', '32x32', '--frames', '5', '--out', at('clip.webp')]);
   assert.is(code, 0, stderr);

@@ -16,9 +16,10 @@ import { evaluate, sampleClips } from '../../train/infer.ts';
 import { teacherJob } from '../../train/jobs.ts';
 import { CLASSIFIER_SHAPES } from '../../train/metrics/classifier.ts';
 import { loadDiT } from '../../train/models.ts';
-import { distill, precompute, trainTeacher, trainVae, type Work } from '../../train/pipeline.ts';
+import { distill, precompute, trainTeacher, trainVae } from '../../train/pipeline.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { openTrained } from '../../train/videos/model.ts';
+import type { Work } from '../../train/work.ts';
 
 const device = await open();
 const preset = loadPreset('digits-test');

@@ -9,24 +9,25 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NDArray } from '../../engine/ndarray.ts';
-import { saveTensors } from '../../model/files/safetensors.ts';
 import type { DiTConfig } from '../../model/config.ts';
 import type { HostParams } from '../../model/params.ts';
 import { STAGES, type Row } from './rows.ts';
-import { dropCheckpoints, freeTree, toDevice, toHost } from '../checkpoint.ts';
+import { dropCheckpoints, freeTree, toDevice } from '../checkpoint.ts';
 import { ditConfigOf } from '../conditions.ts';
 import type { Shards } from '../data/shards.ts';
+import { judged } from '../distill.ts';
 import { Judge } from '../eval.ts';
 import { writeWhole } from '../files.ts';
-import { Diverged, readAverage, readBest, type Progress } from '../loop.ts';
+import { Diverged, lastFile, readAverage, readBest, saveAverage, type Progress } from '../loop.ts';
 import { loadClassifier } from '../metrics/classifier.ts';
 import type { Evaluation } from '../metrics/evaluate.ts';
 import { checkFit, checkPair, loadDiT, loadVAE, type Model } from '../models.ts';
 import { wholeOf } from '../networks.ts';
-import { judged, precompute, run, type Work } from '../pipeline.ts';
+import { precompute } from '../pipeline.ts';
 import { checkPreset, type Preset } from '../presets/index.ts';
 import { hashOf } from '../run.ts';
 import { Codec, endsOf, Sampler, studentSampler } from '../sample.ts';
+import { run, type Work } from '../work.ts';
 
 export interface Ablate extends Work {
   vae: string;
@@ -71,12 +72,10 @@ function planned(w: Ablate, row: Row, seed: number, shards: Shards, teacher: Mod
   });
 }
 
-/** The last average of a finished stage. */
-const lastFile = (folder: string): string => join(folder, 'last.safetensors');
-
 /** Trains and judges every row. @returns the results there are; `done` is false when the signal stopped it */
 export async function ablate(w: Ablate): Promise<{ results: Result[]; done: boolean }> {
   const { preset: p, device } = w;
+  if (!p.best.every) throw new Error('[ablate] best.every=0 keeps no best average, and that is what is compared: give it a number of steps');
   const vae = await loadVAE(w.vae);
   const teacher = await loadDiT(w.teacher);
   checkPair(vae, teacher);
@@ -103,9 +102,9 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
         ...w, preset, out: stages,
         onProgress: ({ step, metrics }: Progress) => w.onStep?.({ done: before + step, total, row, seed, job: job.name, metrics }),
       };
-      const { state, step, done } = await run(work, { ...judged(job, preset, validation, sampler), name: folder }, settings);
+      const { state, step, done } = await run(work, { ...judged(job, preset, (net) => validation.choose(sampler, net, studentSampler(preset.student.steps))), name: folder }, settings);
       try {
-        if (done) await saveTensors(lastFile(join(stages, folder)), await toHost(state['generator']!.ema!) as HostParams, { metadata: { step: String(step) } });
+        if (done) await saveAverage(lastFile(join(stages, folder)), state['generator']!.ema!, { step });
       } finally {
         freeTree(state);
       }

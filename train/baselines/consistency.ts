@@ -75,6 +75,7 @@ export async function consistencyJob(device: Device, p: Preset, shards: Shards, 
       });
       return { state: { generator }, metrics };
     },
+    teacher: real,
     student: (state) => studentOf(student, real, state),
     async close() {
       await step.free();

@@ -14,6 +14,7 @@ import { sizeLike, type Size } from '../../model/pipeline/size.ts';
 import { StreamingVAE } from '../../model/wan/vaestream.ts';
 import { writeWhole } from '../files.ts';
 import { isThere, ownerOf, releaseLock, takeLock } from '../lock.ts';
+import { Stream } from '../rng.ts';
 import { canonical, hashOf } from '../run.ts';
 import { inEpochs, type Batch, type Shards } from './shards.ts';
 
@@ -252,6 +253,20 @@ export function openVideoShards(dir: string, latent?: readonly number[]): VideoS
     count: own.length, made, latent: own[0]!.latent, others: places.length - own.length, refused: opened.flatMap((s) => s.refused),
     records, batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)),
   };
+}
+
+/**
+ * Sets records aside that are never trained on, one in twenty but no more than `most` and none of a single one; how many there are alone
+ * decides which.
+ * @returns what is left to train on, and the others' numbers in `all`
+ */
+export function setAside(all: VideoShards, most: number): { shards: Shards; heldOut: number[] } {
+  const order = Array.from(new Stream(0, 0, 'held out').shuffle(all.count));
+  const held = Math.min(most, Math.ceil(all.count / 20), all.count - 1);
+  const kept = order.slice(held).sort((a, b) => a - b);
+  const choose = inEpochs(kept.length);
+  const records = (numbers: ArrayLike<number>): Batch => all.records(Array.from(numbers, (n) => kept[n]!));
+  return { heldOut: order.slice(0, held), shards: { count: kept.length, made: all.made, records, batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)) } };
 }
 
 function stackRecords(places: readonly Place[], textLen: number): Batch {

@@ -53,11 +53,11 @@ function presetSubject(name: string, sets: readonly string[], size?: Partial<Siz
  */
 export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: readonly string[]): Settings {
   const { ffn_parts } = inParts(dit, 1, numel(tokenGrid(dit, latent)), Infinity);
-  const { student, teacher, phase1, phase2 } = loadPreset('digits');
+  const { student, teacher, phase1, phase2, best, run } = loadPreset('digits');
   const adapters = { rank: 64, alpha: 64 }; // METHOD §1.11
   return checkSettings(override({
     stored: 'bf16', dit: { checkpoint: true, ffn_parts },
-    student: { ...student, ...adapters }, teacher: { ...teacher, batch: 1 },
+    student: { ...student, ...adapters }, teacher: { ...teacher, batch: 1 }, run, best: { ...best, every: 50, clips: 4 },
     phase1: { ...phase1, batch: 1, guidance: 5, fake: { ...phase1.fake, ...adapters } },
     phase2: { ...phase2, batch: 1, taps: tapsOf(dit.num_layers), head: { ...phase2.head, dim: dit.dim, head_dim: 64 } },
   }, sets));

@@ -108,12 +108,12 @@ export const presetSchema = z.strictObject({
     /** Weights of the adversarial terms in the generator's and in the fake model's loss. */
     dmd2: z.strictObject({ generator: z.number().nonnegative(), fake: z.number().nonnegative() }),
   }).default(BASELINES),
-  /** Which EMA of a phase is kept: see `score` in eval.ts. */
-  best: z.strictObject({ every: count, clips: count, minMotion: share, frechetWeight: z.number().nonnegative() }),
+  /** Which EMA of a phase is kept: see `score` in eval.ts. It is judged every so many steps; 0: never, and the last one is kept. */
+  best: z.strictObject({ every: whole, clips: count, minMotion: share, frechetWeight: z.number().nonnegative() }),
   run: z.strictObject({
     saveEvery: count, maxSkipped: count,
-    /** Steps between the pictures of a run's `samples` folder. */
-    sampleEvery: count.default(50),
+    /** Steps between the pictures of a run's `samples` folder; 0: there are none. */
+    sampleEvery: whole.default(50),
   }),
 });
 
@@ -123,6 +123,6 @@ export type Preset = z.infer<typeof presetSchema>;
 export type Course = Omit<Preset, 'data'> & { data: Preset['data'] | { set: 'videos'; width: number; height: number; frames: number } };
 
 /** How a network of any size is trained. */
-export const settingsSchema = presetSchema.pick({ stored: true, student: true, teacher: true, phase1: true, phase2: true })
+export const settingsSchema = presetSchema.pick({ stored: true, student: true, teacher: true, phase1: true, phase2: true, best: true, run: true })
   .extend({ dit: presetSchema.shape.dit.pick({ checkpoint: true, ffn_parts: true }) });
 export type Settings = z.infer<typeof settingsSchema>;

@@ -1,24 +1,28 @@
-/**
- * A downloaded Wan2.1 distilled on records of real videos, by the same two phases. Nothing here judges real videos, so the average at the
- * end of each phase is kept.
- */
+/** A downloaded Wan2.1 distilled on records of real videos, by the same two phases. */
 import { join } from 'node:path';
 import { vaeStride } from '../../model/config.ts';
 import type { Checkpoint } from '../../model/files/checkpoint.ts';
+import { exportWeights } from '../../model/files/export.ts';
+import { fingerprint } from '../../model/files/fingerprint.ts';
 import { saveLora } from '../../model/files/lora.ts';
+import { OWN } from '../../model/files/names.ts';
+import { openWeights } from '../../model/files/open.ts';
 import { inFile } from '../../model/files/origin.ts';
-import { saveTensors } from '../../model/files/safetensors.ts';
-import type { HostParams } from '../../model/params.ts';
-import { freeTree, latestCheckpoint, openSaved, toHost } from '../checkpoint.ts';
-import { ditConfigOf } from '../conditions.ts';
-import type { VideoShards } from '../data/videos.ts';
+import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
+import { ditConfigOf, videoShape } from '../conditions.ts';
+import { setAside, type VideoShards } from '../data/videos.ts';
+import { bothPhases, type Distilled } from '../distill.ts';
 import { writeError } from '../files.ts';
 import type { StudentJob } from '../jobs.ts';
-import { equilibriumJob, primingJob } from '../phases.ts';
-import { run, type Trained, type Work } from '../pipeline.ts';
+import { readAverage } from '../loop.ts';
+import { PixelJudge } from '../pixeljudge.ts';
 import { wanSettings } from '../planning/subject.ts';
 import { loadPreset, type Course } from '../presets/index.ts';
-import { canonical, hashOf } from '../run.ts';
+import { samplePreviews } from '../previews.ts';
+import { canonical } from '../run.ts';
+import { Sampler, studentSampler } from '../sample.ts';
+import type { Work } from '../work.ts';
+import { RecordEnds, type Remake } from './records.ts';
 
 /** How a checkpoint is distilled on latents of one form. @param sets overrides such as `student.mode=lora` */
 export function courseOf({ dit: { config }, vae: { config: vae }, path }: Checkpoint, latent: readonly number[], sets: readonly string[], seed?: number): Course {
@@ -41,44 +45,61 @@ export function courseOf({ dit: { config }, vae: { config: vae }, path }: Checkp
   return course;
 }
 
-export interface VideoDistill extends Omit<Work, 'preset' | 'draw'> {
+export interface VideoDistill extends Omit<Work, 'preset'> {
   checkpoint: Checkpoint;
   shards: VideoShards;
   course: Course;
 }
 
+const PREVIEWED = 2; // clips
+
 /**
- * Both phases. The student is written as a LoRA file where it is one, else whole, under Wan's names, with its course in the metadata.
- * Weights go from file to device and back: none is held in host memory as a whole.
+ * Both phases. Some records are set aside and never trained on (`setAside`): by them `PixelJudge` chooses each phase's average, and two of
+ * them are shown, real, by the teacher (sampled once a process) and by the student. The student is written as a LoRA file where it is
+ * one, else whole, under Wan's names, with its course in the metadata. No weights are in host memory as a whole but a LoRA's.
  */
-export async function distillVideos(w: VideoDistill): Promise<Trained> {
-  const { checkpoint, course: p, shards } = w;
+export async function distillVideos(w: VideoDistill): Promise<Distilled> {
+  const { checkpoint, course: p, device, draw } = w;
   const { mode, alpha, rank } = p.student;
+  const { shards, heldOut } = setAside(w.shards, p.best.every ? p.best.clips : 0);
+  const ends = new RecordEnds(device, p, wanModel(checkpoint), w.shards);
+  const sampler = new Sampler(device, p, ends);
+  const asked = (records: readonly number[]): Remake[] => records.map((record, seed) => ({ record, seed }));
+  const judge = new PixelJudge(p, asked(heldOut), (i) => ends.clip(heldOut[i]!));
+  const shown = asked((heldOut.length ? heldOut : [0]).slice(0, PREVIEWED));
+  const student = studentSampler(p.student.steps);
+  let above: Promise<Float32Array[][]> | undefined;
+  const compared = async (job: StudentJob): Promise<Float32Array[][]> => {
+    const real: Float32Array[] = [];
+    for (const { record } of shown) real.push(await ends.clip(record));
+    const [, , height, width] = videoShape(p);
+    return [real, (await sampler.sample(job.teacher, shown, wanSampling(checkpoint, { width, height }))).videos];
+  };
   const path = join(w.out, mode === 'lora' ? 'student.lora.safetensors' : 'student.safetensors');
   const file = await checkpoint.dit.open();
   try {
-    const teacher = inFile(file);
-    const own = { data: shards.made, latent: [...shards.latent], dit: ditConfigOf(p), teacher: hashOf(new Uint8Array((await file.tensor('head.head.weight')).data.buffer)), student: p.student };
-    const phase = (job: StudentJob, settings: Record<string, unknown>) => run({ ...w, preset: p }, job, { ...own, ...settings });
-
-    const first = await phase(await primingJob(w.device, p, shards, teacher), { phase1: p.phase1 });
-    freeTree(first.state);
-    if (!first.done) return { done: false, step: first.step, path };
-
-    const primed = await openSaved((await latestCheckpoint(first.folder))!);
-    const second = await phase(await equilibriumJob(w.device, p, shards, teacher, primed.state['generator']!.ema!), { phase1: p.phase1, phase2: p.phase2 }).finally(primed.close);
-    const metadata = { format: 'pt', kind: 'student', config: JSON.stringify(checkpoint.dit.config), about: JSON.stringify({ preset: p, steps: second.step, teacher: own.teacher, data: own.data }) };
-    const average = second.state['generator']!.ema!;
-    try {
-      if (second.done && mode === 'lora') await saveLora(path, await toHost(average) as HostParams, { naming: 'comfyui', scale: alpha / rank, dtype: 'BF16', metadata });
-      else if (second.done) await saveTensors(path, average, { dtype: 'BF16', metadata });
-    } catch (error) {
-      throw writeError('distill', path, error);
-    } finally {
-      freeTree(second.state);
-    }
-    return { done: second.done, step: second.step, path };
+    const made = { data: shards.made, heldOut, latent: [...w.shards.latent], teacher: await fingerprint(file) };
+    return await bothPhases(w, {
+      course: p, shards, teacher: inFile(file), path, made,
+      choose: heldOut.length ? (net) => judge.choose(sampler, net, student) : undefined,
+      samples: draw && ((job) => samplePreviews({ course: p, draw, sampler, requests: shown, above: () => (above ??= compared(job)) }, job.student, [student])),
+      async save(average, steps) {
+        const metadata = { format: 'pt', kind: 'student', config: JSON.stringify(checkpoint.dit.config), about: JSON.stringify({ preset: p, steps, teacher: made.teacher, data: made.data }) };
+        try {
+          if (mode === 'lora') await saveLora(path, (await readAverage(average)).params, { naming: 'comfyui', scale: alpha / rank, dtype: 'BF16', metadata });
+          else await exportAverage(average, path, metadata);
+        } catch (error) {
+          throw writeError('distill', path, error);
+        }
+      },
+    });
   } finally {
+    await sampler.close();
     await file.close();
   }
+}
+
+async function exportAverage(average: string, path: string, metadata: Readonly<Record<string, string>>): Promise<void> {
+  const weights = await openWeights(average);
+  await exportWeights(path, weights, { naming: OWN, dtype: 'BF16', metadata }).finally(() => weights.close());
 }

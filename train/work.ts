@@ -1,0 +1,41 @@
+/** What every training function is given and gives back, and how a job runs in its folder. */
+import { join } from 'node:path';
+import type { Device } from '../engine/device.ts';
+import { runtime } from '../engine/host.ts';
+import type { Alarm } from './alarms.ts';
+import type { OpenJob } from './jobs.ts';
+import { drive, type LoopResult, type Progress } from './loop.ts';
+import type { Draw } from './previews.ts';
+import type { Preset } from './presets/index.ts';
+import type { Json } from './run.ts';
+
+export interface Work {
+  device: Device;
+  preset: Preset;
+  out: string;
+  /** Aborted: the work stops after the step it is in, saved. */
+  signal?: AbortSignal | undefined;
+  onProgress?: ((p: Progress) => void) | undefined;
+  onAlarm?: ((a: Alarm) => void) | undefined;
+  /** For the pictures in the runs' `samples` folders; none are kept without it. */
+  draw?: Draw | undefined;
+}
+
+/** What a training function made. `done` is false when the signal stopped it; then there is no model yet, and calling again resumes. */
+export interface Trained { done: boolean; step: number; path: string }
+
+const environment = (device: Device): Record<string, Json> => ({ runtime, platform: process.platform, arch: process.arch, adapter: JSON.parse(JSON.stringify(device.info)) as Json });
+
+/** Drives a job in `out/NAME` to its end or to the signal, and closes it. The caller frees the state. */
+export async function run(w: Omit<Work, 'preset'> & { preset: Pick<Preset, 'seed' | 'run'> }, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
+  const folder = join(w.out, job.name);
+  try {
+    const result = await drive(job, {
+      device: w.device, folder, environment: environment(w.device), signal: w.signal, onProgress: w.onProgress, onAlarm: w.onAlarm,
+      config: { job: job.name, seed: w.preset.seed, ...settings } as Json, ...w.preset.run,
+    });
+    return { ...result, folder };
+  } finally {
+    await job.close();
+  }
+}
