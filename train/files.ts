@@ -1,22 +1,18 @@
 /** Files that are written whole or not at all, and why a write failed. */
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { Draft } from '../model/files/draft.ts';
 
-/** Writes a file beside its place, flushes it to disk and renames it there; makes missing folders. Throws one clear line, and then the old file still stands. */
+/** Writes a file whole or not at all (`Draft`); makes missing folders. Throws one clear line, and then the old file still stands. */
 export function writeWhole(path: string, content: Uint8Array | string): void {
-  const temporary = `${path}.tmp`; // one fixed name, so that what a kill leaves behind is overwritten by the next try
+  let draft: Draft | undefined;
   try {
     mkdirSync(dirname(path), { recursive: true });
-    const file = openSync(temporary, 'w');
-    try {
-      writeFileSync(file, content);
-      fsyncSync(file);
-    } finally {
-      closeSync(file);
-    }
-    renameSync(temporary, path);
+    draft = new Draft(path);
+    draft.write(typeof content === 'string' ? new TextEncoder().encode(content) : content);
+    draft.keep();
   } catch (error) {
-    rmSync(temporary, { force: true });
+    draft?.drop();
     throw new Error(`[write] ${path}: ${reasonOf(error)}`, { cause: error });
   }
 }

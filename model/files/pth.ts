@@ -101,9 +101,11 @@ export async function readPth(file: DataFile): Promise<Archive> {
   const root = pickles[0]!.slice(0, -'data.pkl'.length);
   const order = members.get(`${root}byteorder`);
   if (order && (order.length !== 6 || new TextDecoder().decode(await file.read(order.start, order.length)) !== 'little')) throw new Error('was written on a big-endian machine');
-  const { start, length } = members.get(pickles[0]!)!;
+  const { start, length, checksum } = members.get(pickles[0]!)!;
   if (length > MAX_PICKLE) throw new Error(`its data.pkl has ${length} bytes, ${MAX_PICKLE} are allowed`);
-  const state = unpickle(await file.read(start, length), { globals: GLOBALS, persistent: persistentStorage });
+  const pickle = await file.read(start, length);
+  checksum.follow(start, pickle);
+  const state = unpickle(pickle, { globals: GLOBALS, persistent: persistentStorage });
   if (!(state instanceof Dict)) throw new Error('holds no state dict, names with their tensors');
 
   const place = (name: string, { storage: { dtype, key, count }, offset, shape, strides }: View): StoredTensor => {
@@ -115,7 +117,7 @@ export async function readPth(file: DataFile): Promise<Archive> {
     const end = values ? offset + shape.reduce((sum, size, axis) => sum + (size - 1) * strides[axis]!, 1) : 0;
     // A view that repeats its values could fill the memory from a small file.
     if (!(end <= count && values <= count)) throw fail(`a view ${printShapes(shape)} with strides ${printShapes(strides)} from ${offset} does not fit its storage of ${count}`);
-    const piece = { file, start: member.start + (values ? offset : 0) * bytesPer(dtype), count: values };
+    const piece = { file, start: member.start + (values ? offset : 0) * bytesPer(dtype), count: values, checksum: member.checksum };
     return { dtype, shape, pieces: [isRowMajor(shape, strides) || !values ? piece : { ...piece, view: { shape, strides } }] };
   };
   const tensors = new Map<string, StoredTensor>();

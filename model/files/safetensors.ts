@@ -4,13 +4,12 @@
  * Format: u64 length of the header, the header as JSON (name → dtype, shape, byte range), the data without holes.
  * https://huggingface.co/docs/safetensors
  */
-import { open, rename, rm } from 'node:fs/promises';
-import process from 'node:process';
 import { printShapes } from '../../engine/errors.ts';
 import { NDArray } from '../../engine/ndarray.ts';
 import type { HostTensor } from '../../engine/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { toBF16, toF16 } from '../halves.ts';
+import { Draft } from './draft.ts';
 import { ARRAYS, bytesPer, decodeUtf8, isObject, isSize, parseJson, type Archive, type DataFile, type Entry, type StoredTensor, type StoredType } from './stored.ts';
 import { CHUNK_BYTES } from './weights.ts';
 
@@ -84,7 +83,7 @@ export async function readSafetensors(file: DataFile): Promise<Archive> {
 export interface Output extends Entry { readonly values: () => AsyncIterable<Chunk> | Iterable<Chunk> }
 interface Chunk extends ArrayBufferView { readonly length: number }
 
-/** Writes all or nothing: a file beside `path` is filled, flushed to the disk and then renamed. */
+/** Writes all or nothing (`Draft`). */
 export async function writeTensors(path: string, tensors: Readonly<Record<string, Output>>, metadata: Readonly<Record<string, string>> = {}): Promise<void> {
   // Wide types first, so that every tensor is aligned to its own size.
   const sorted = Object.entries(tensors).sort(([a, { dtype: x }], [b, { dtype: y }]) => bytesPer(y) - bytesPer(x) || (a < b ? -1 : 1));
@@ -100,26 +99,20 @@ export async function writeTensors(path: string, tensors: Readonly<Record<string
   new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
   head.set(text, 8);
 
-  const temporary = `${path}.${process.pid}.part`;
+  const draft = new Draft(path);
   try {
-    const file = await open(temporary, 'w');
-    try {
-      await file.writeFile(head);
-      for (const [name, { dtype, shape, values }] of sorted) {
-        let left = numel(shape);
-        for await (const chunk of values()) {
-          await file.writeFile(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
-          left -= chunk.length;
-        }
-        if (left) throw new Error(`tensor ${JSON.stringify(name)}: ${dtype} ${printShapes(shape)} got ${-left} values too many`);
+    draft.write(head);
+    for (const [name, { dtype, shape, values }] of sorted) {
+      let left = numel(shape);
+      for await (const chunk of values()) {
+        draft.write(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+        left -= chunk.length;
       }
-      await file.sync();
-    } finally {
-      await file.close();
+      if (left) throw new Error(`tensor ${JSON.stringify(name)}: ${dtype} ${printShapes(shape)} got ${-left} values too many`);
     }
-    await rename(temporary, path);
+    draft.keep();
   } catch (error) {
-    await rm(temporary, { force: true });
+    draft.drop();
     throw error;
   }
 }

@@ -1,6 +1,7 @@
 /** Tensors as they lie in files: their types, where their values stand, and the one kind of error that a bad file gives. */
 import { open, type FileHandle } from 'node:fs/promises';
 import { numel } from '../../kernels/kernel.ts';
+import type { Checksum } from './crc32.ts';
 import { fromBF16, fromF16, fromF8E4M3 } from '../halves.ts';
 
 /** f16, bf16 and the eight-bit floats are held as their bits. */
@@ -56,6 +57,8 @@ export interface Piece {
   readonly file: DataFile;
   readonly start: number;
   readonly count: number;
+  /** Told of the bytes that are read. */
+  readonly checksum?: Checksum;
   /** Strides in elements; `start` is where the first element stands. */
   readonly view?: { readonly shape: readonly number[]; readonly strides: readonly number[] };
 }
@@ -127,15 +130,21 @@ export class DataFile {
 }
 
 /** Elements `from` to `to` of a piece, into `out`. */
-export async function readPiece({ file, start, view }: Piece, dtype: StoredType, from: number, to: number, out: StoredData): Promise<void> {
-  if (!view) return file.readInto(start + from * bytesPer(dtype), new Uint8Array(out.buffer, out.byteOffset, (to - from) * bytesPer(dtype)));
+export async function readPiece({ file, start, checksum, view }: Piece, dtype: StoredType, from: number, to: number, out: StoredData): Promise<void> {
+  if (!view) {
+    const [at, bytes] = [start + from * bytesPer(dtype), new Uint8Array(out.buffer, out.byteOffset, (to - from) * bytesPer(dtype))];
+    await file.readInto(at, bytes);
+    return checksum?.follow(at, bytes);
+  }
   let first = Infinity, last = -1;
   walk(view, from, to, (_, at) => {
     first = Math.min(first, at);
     last = Math.max(last, at);
   });
   if (last < 0) return;
-  const bytes = await file.read(start + first * bytesPer(dtype), (last - first + 1) * bytesPer(dtype));
+  const at = start + first * bytesPer(dtype);
+  const bytes = await file.read(at, (last - first + 1) * bytesPer(dtype));
+  checksum?.follow(at, bytes);
   const stored = new ARRAYS[dtype](bytes.buffer);
   walk(view, from, to, (i, at) => { out[i] = stored[at - first]!; });
 }

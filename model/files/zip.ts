@@ -3,10 +3,11 @@
  *
  * Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT §4.3
  */
+import { Checksum } from './crc32.ts';
 import { decodeUtf8, type DataFile } from './stored.ts';
 
 /** Where a member's bytes stand. */
-export interface Member { readonly start: number; readonly length: number }
+export interface Member { readonly start: number; readonly length: number; readonly checksum: Checksum }
 
 const END = { signature: 0x06054b50, bytes: 22 };
 const END64_LOCATOR = { signature: 0x07064b50, bytes: 20 };
@@ -50,7 +51,7 @@ async function findDirectory(file: DataFile): Promise<Directory> {
   return directory;
 }
 
-interface Listed { name: string; nameBytes: Uint8Array; header: number; length: number }
+interface Listed { name: string; nameBytes: Uint8Array; header: number; length: number; crc: number }
 
 /** Zip64 keeps those of size, compressed size and header place that do not fit, in this order. */
 function wide(extra: DataView, fields: readonly [size: number, compressed: number, header: number]): readonly number[] {
@@ -88,7 +89,7 @@ function parseDirectory(bytes: Uint8Array, count: number): Listed[] {
     const extra = view(bytes.subarray(rest + nameLength, rest + nameLength + extraLength));
     const [size, compressed, header] = wide(extra, [data.getUint32(head + 24, true), data.getUint32(head + 20, true), data.getUint32(head + 42, true)]) as [number, number, number];
     if (size !== compressed) throw new Error(`member ${JSON.stringify(name)} is stored, but says two sizes, ${compressed} and ${size}`);
-    members.push({ name, nameBytes, header, length: size });
+    members.push({ name, nameBytes, header, length: size, crc: data.getUint32(head + 16, true) });
   }
   if (at !== bytes.length) throw new Error(`${bytes.length - at} bytes stand behind the last entry of its directory`);
   return members;
@@ -99,7 +100,7 @@ export async function zipMembers(file: DataFile): Promise<Map<string, Member>> {
   const { start, length, count } = await findDirectory(file);
   const members = new Map<string, Member>();
   let before = { name: '', end: 0 };
-  for (const { name, nameBytes, header, length: size } of parseDirectory(await file.read(start, length), count).sort((a, b) => a.header - b.header)) {
+  for (const { name, nameBytes, header, length: size, crc } of parseDirectory(await file.read(start, length), count).sort((a, b) => a.header - b.header)) {
     if (members.has(name)) throw new Error(`member ${JSON.stringify(name)} stands twice`);
     if (header < before.end) throw new Error(`member ${JSON.stringify(name)} begins inside ${JSON.stringify(before.name)}`);
     if (header + LOCAL.bytes + nameBytes.length > start) throw new Error(`member ${JSON.stringify(name)} begins at byte ${header}, the members end at ${start}`);
@@ -109,7 +110,7 @@ export async function zipMembers(file: DataFile): Promise<Map<string, Member>> {
     const same = fields.getUint32(0, true) === LOCAL.signature && fields.getUint16(26, true) === nameBytes.length && nameBytes.every((byte, i) => local[LOCAL.bytes + i] === byte);
     if (!same) throw new Error(`member ${JSON.stringify(name)} is not at byte ${header}, where the directory has it`);
     if (begin + size > start) throw new Error(`member ${JSON.stringify(name)} ends at byte ${begin + size}, the members end at ${start}`);
-    members.set(name, { start: begin, length: size });
+    members.set(name, { start: begin, length: size, checksum: new Checksum(name, begin, size, crc) });
     before = { name, end: begin + size };
   }
   return members;

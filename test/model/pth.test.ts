@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { openWeights } from '../../model/files/open.ts';
+import { crc32Of } from '../../model/files/crc32.ts';
 import { WeightsError } from '../../model/files/stored.ts';
 import { archive, pickleState, pth, zip, type PthTensor } from './pthfile.ts';
 
@@ -94,6 +95,23 @@ test('refuses tensors outside of their storage, and storages outside of the arch
   await refuses(pth({ x: { ...four, shape: [2 ** 40, 2 ** 40] } }), /does not fit its storage/);
   await refuses(archive(pickleState({ x: four }).pickle), /no storage "0"/);
   await refuses(archive(pickleState({ x: four }).pickle, [new Float32Array(3)]), /of 4 F32 needs 16 bytes, the archive has 12/);
+});
+
+test('refuses a changed byte: of the pickle at once, of a tensor when it is read to its end', async () => {
+  assert.is(crc32Of(Buffer.from('56789'), crc32Of(Buffer.from('1234'))), 0xcbf43926); // the standard check value
+  const good = pth(state);
+  const pickle = Buffer.from(good);
+  pickle[good.indexOf('flag')] = 0x46;
+  await refuses(pickle, /"a\/data\.pkl" is damaged: its checksum is [0-9a-f]+, the archive has [0-9a-f]+; get the file anew$/);
+  const tensor = Buffer.from(good);
+  const at = good.indexOf(Buffer.from(Float32Array.of(7).buffer));
+  tensor[at] = 1;
+  const weights = await openWeights(await file(tensor));
+  for (const read of [() => weights.tensor('w'), () => weights.tensor('w.T'), async () => { for await (const _ of weights.chunks('w', new ArrayBuffer(20))); }]) {
+    assert.match(await read().then(() => 'read', (e: Error) => e.message), /^\[weights\] .*a\.pth: "a\/data\/0" is damaged: /);
+  }
+  assert.equal([...(await weights.tensor('half')).data], [1, -2, 3]);
+  await weights.close();
 });
 
 test('refuses damaged and foreign archives', async () => {

@@ -1,5 +1,6 @@
 /** Writes PyTorch archives as torch.save does, for the tests: state dicts whose tensors may share a storage, and pickles of any bytes. */
 import { Buffer } from 'node:buffer';
+import { crc32Of } from '../../model/files/crc32.ts';
 
 const STORAGE = { F64: 'Double', F32: 'Float', F16: 'Half', BF16: 'BFloat16', I64: 'Long', I32: 'Int', I16: 'Short', I8: 'Char', U8: 'Byte', BOOL: 'Bool' } as const;
 
@@ -44,20 +45,21 @@ const bytesOf = (a: ArrayBufferView): Buffer => Buffer.from(a.buffer, a.byteOffs
 export interface Sparse { readonly size: number; readonly pieces: readonly { readonly at: number; readonly bytes: Buffer }[] }
 export type Member = readonly [name: string, data: Buffer | number];
 
-/** A zip of stored members, the data of each at a multiple of 64 as PyTorch has it; without checksums, which our reader leaves to the disk. */
+/** A zip of stored members, the data of each at a multiple of 64 as PyTorch has it; zeros that take no memory have no checksum. */
 export function layOut(members: readonly Member[], zip64 = false): Sparse {
   const pieces: { at: number; bytes: Buffer }[] = [], directory: Buffer[] = [];
   const small = (x: number): Buffer => u32(zip64 ? 2 ** 32 - 1 : x);
   let at = 0;
   for (const [name, data] of members) {
     const header = at, length = typeof data === 'number' ? data : data.length;
+    const crc = u32(typeof data === 'number' ? 0 : crc32Of(data));
     const fill = (64 - ((header + 30 + name.length + 4) % 64)) % 64;
     const sizes = Buffer.concat([small(length), small(length)]); // the directory's count
-    const local = Buffer.concat([op('PK\x03\x04'), u16(0), u16(0x800), Buffer.alloc(10), sizes, u16(name.length), u16(4 + fill), Buffer.from(name), op('FB'), u16(fill), Buffer.alloc(fill, 'Z')]);
+    const local = Buffer.concat([op('PK\x03\x04'), u16(0), u16(0x800), Buffer.alloc(6), crc, sizes, u16(name.length), u16(4 + fill), Buffer.from(name), op('FB'), u16(fill), Buffer.alloc(fill, 'Z')]);
     pieces.push({ at, bytes: local }, ...(typeof data === 'number' ? [] : [{ at: at + local.length, bytes: data }]));
     at += local.length + length;
     const wide = zip64 ? Buffer.concat([u16(1), u16(24), u64(length), u64(length), u64(header)]) : Buffer.alloc(0);
-    directory.push(op('PK\x01\x02'), u16(0), u16(0), u16(0x800), Buffer.alloc(10), sizes, u16(name.length), u16(wide.length), Buffer.alloc(10), small(header), Buffer.from(name), wide);
+    directory.push(op('PK\x01\x02'), u16(0), u16(0), u16(0x800), Buffer.alloc(6), crc, sizes, u16(name.length), u16(wide.length), Buffer.alloc(10), small(header), Buffer.from(name), wide);
   }
   const list = Buffer.concat(directory), n = members.length, count = u16(zip64 ? 0xffff : n);
   const end64 = zip64 ? [op('PK\x06\x06'), u64(44), u16(45), u16(45), u32(0), u32(0), u64(n), u64(n), u64(list.length), u64(at), op('PK\x06\x07'), u32(0), u64(at + list.length), u32(1)] : [];
