@@ -14,6 +14,7 @@ import { RunFolder } from '../train/run.ts';
 import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from '../train/sample.ts';
 import type { HostParams } from '../model/params.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
+import { readResults } from './ablate/results.ts';
 import { clipsThatFit, trainingTime, type Speeds } from './demo/budget.ts';
 import { trainPhase } from './demo/phase.ts';
 import { origins, writeOutcome, type Outcome, type Shown } from './demo/report.ts';
@@ -82,6 +83,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
     best: { ...made.best, clips: Math.min(2 * sizes.group, made.best.clips) },
   };
   const classifier = await loadClassifier(CLASSIFIER);
+  const ablations = readResults(join(args.bundle, 'ablation.json'));
 
   const shards = await makeShards({ device, preset, out: run, signal, vae: vae.path });
   const codec = new Codec(device, vae.config, vae.params);
@@ -119,7 +121,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   if (student) await see('bundled student', 'student-bundled.webp', onDevice(student.params), studentSampler(student.about.preset.student.steps));
   await Promise.all([sampler.close(), codec.close()]);
 
-  const outcome: Outcome = { device, preset, primed, trained, trainClips, teacher, student, conditions: judge.clips, rows, shown };
+  const outcome: Outcome = { device, preset, primed, trained, trainClips, teacher, student, conditions: judge.clips, rows, shown, ablations };
   const files = await writeOutcome(args.out, outcome);
   console.log(`\n${draw(COLUMNS, cells(rows))}\n${clips} held-out conditions. ${NOTE}\n`);
   for (const { title, text } of origins(outcome)) console.log(`${title}. ${text}\n`);

@@ -12,6 +12,7 @@ import { writeReport } from '../media/report.ts';
 import { writeSheet } from '../media/sheet.ts';
 import { duration } from '../common/progress.ts';
 import { cells, COLUMNS, NOTE, type Row } from '../common/table.ts';
+import { sectionOf, type Results } from '../ablate/results.ts';
 import type { Trained } from './phase.ts';
 
 /** One sampler's clips, in the order of the conditions. */
@@ -29,6 +30,8 @@ export interface Outcome {
   conditions: readonly Clip[];
   rows: readonly Row[];
   shown: readonly Shown[];
+  /** That lie in the bundle. */
+  ablations?: Results | undefined;
 }
 
 const SHOWN = 8; // conditions side by side
@@ -54,7 +57,7 @@ const chunk = <T>(all: readonly T[], size: number): T[][] => Array.from({ length
 
 /** Writes everything into `dir` and returns the paths. */
 export async function writeOutcome(dir: string, o: Outcome): Promise<string[]> {
-  const { device: { info }, conditions, rows, shown } = o;
+  const { device: { info }, conditions, rows, shown, ablations } = o;
   const captions = conditions.slice(0, SHOWN).map((c) => c.caption);
   const path = (name: string): string => join(dir, name);
   for (const { file, videos } of shown) await writeGrid(path(file), chunk(videos.slice(0, GRID * GRID), GRID), { scale: SCALE });
@@ -69,6 +72,7 @@ export async function writeOutcome(dir: string, o: Outcome): Promise<string[]> {
     table: { columns: COLUMNS, rows: cells(rows), note: `${first?.evaluation.clips} held-out conditions. ${NOTE}` },
     columns: shown.map(({ title, note }) => ({ title, note })),
     comparisons: captions.map((caption, i) => ({ caption, videos: shown.map((s) => s.videos[i]!) })),
+    ...(ablations && { sections: [sectionOf(ablations)] }),
     origins: origins(o),
     footer: [`${info.name}, ${info.driver}`, `${runtime}, preset ${o.preset.name}, seed ${o.preset.seed}`],
   });

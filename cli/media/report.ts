@@ -3,17 +3,25 @@ import { writeWhole } from '../../train/files.ts';
 import { animate } from './animation.ts';
 import type { Video } from './picture.ts';
 
+/** The first cell of a row is its name. */
+export interface Table { columns: readonly string[]; rows: readonly (readonly string[])[]; note?: string }
+
+/** A part of its own; its figure is SVG. */
+export interface Section { title: string; text: readonly string[]; figure?: { svg: string; alt: string }; tables: readonly Table[] }
+
+/** What is left out is not shown. */
 export interface Report {
   title: string;
   /** What a reader is looking at, a paragraph each. */
   lead: readonly string[];
-  /** The measured table; the first cell of a row is its name. */
-  table: { columns: readonly string[]; rows: readonly (readonly string[])[]; note?: string };
+  /** What was measured. */
+  table?: Table;
   /** The samplers side by side, in the order of each comparison's videos. */
-  columns: readonly { title: string; note?: string }[];
-  comparisons: readonly { caption: string; videos: readonly Video[] }[];
+  columns?: readonly { title: string; note?: string }[];
+  comparisons?: readonly { caption: string; videos: readonly Video[] }[];
+  sections?: readonly Section[];
   /** What was trained in this run and what came bundled: a heading and a text each. */
-  origins: readonly { title: string; text: string }[];
+  origins?: readonly { title: string; text: string }[];
   /** Device, versions, seeds: small print. */
   footer: readonly string[];
 }
@@ -45,54 +53,74 @@ small, .note, footer { color: var(--quiet); font-size: .85rem; }
 .heads b { display: block; line-height: 1.25; } .heads small { display: block; line-height: 1.3; }
 .row img { display: block; width: 100%; image-rendering: pixelated; }
 @media (max-width: 40rem) { .row { grid-template-columns: 1fr; gap: .25rem; } .heads { font-size: .8rem; } }
+.figure { display: block; max-width: 100%; margin: .5rem 0 1rem; }
+.scroll + .scroll, .note + .scroll { margin-top: 1.25rem; }
 .origins { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem; }
 .origins section { background: var(--panel); border-left: 3px solid var(--accent); border-radius: .25rem; padding: .9rem 1.1rem; }
 .origins h3 { margin: 0 0 .3rem; font-size: 1rem; } .origins p { margin: 0; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; } footer div { overflow-wrap: anywhere; }
 `;
 
-/** The page as text. Each comparison is one animation, so that its clips play in step. */
-export async function reportHtml(report: Report): Promise<string> {
-  const { table, columns } = report;
-  const width = report.comparisons[0]?.videos[0]?.shape[3] ?? 32;
+const paragraph = (text: string): string => `<p>${escape(text)}</p>`;
+const heading = (text: string): string => `<h2>${escape(text)}</h2>`;
+
+function tableHtml({ columns, rows, note }: Table): string {
+  const cells = (row: readonly string[]): string => row.map((cell, i) => (i === 0 ? `<th scope="row">${escape(cell)}</th>` : `<td>${escape(cell)}</td>`)).join('');
+  return `<div class="scroll"><table>
+<thead><tr>${columns.map((c) => `<th scope="col">${escape(c)}</th>`).join('')}</tr></thead>
+<tbody>
+${rows.map((row) => `<tr>${cells(row)}</tr>`).join('\n')}
+</tbody>
+</table></div>
+${note ? `<p class="note">${escape(note)}</p>` : ''}`;
+}
+
+/** Each comparison is one animation, so that its clips play in step. */
+async function sideBySide(columns: NonNullable<Report['columns']>, comparisons: NonNullable<Report['comparisons']>): Promise<string> {
+  const width = comparisons[0]?.videos[0]?.shape[3] ?? 32;
   const strip = columns.length * (width + 2) - 2; // as `animate` lays a row out, in the clips' pixels
-  const rows = await Promise.all(report.comparisons.map(async ({ caption, videos }) => {
+  const rows = await Promise.all(comparisons.map(async ({ caption, videos }) => {
     if (videos.length !== columns.length) throw new Error(`[report] "${caption}" has ${videos.length} clips for ${columns.length} columns`);
     const image = (await animate([videos], 'webp', { scale: SCALE })).toString('base64');
     const alt = escape(`${caption}: ${columns.map((c) => c.title).join(', ')}`);
     return `<div class="row"><div>${escape(caption)}</div><img alt="${alt}" src="data:image/webp;base64,${image}"></div>`;
   }));
-  const cells = (tag: string, row: readonly string[]): string => row.map((cell, i) => (i === 0 ? `<th scope="row">${escape(cell)}</th>` : `<${tag}>${escape(cell)}</${tag}>`)).join('');
-  const paragraph = (text: string): string => `<p>${escape(text)}</p>`;
+  return `${heading('Side by side')}
+<div class="clips" style="--n:${columns.length};--strip:${strip}">
+<div class="row head"><small>Condition</small><div class="heads">${columns.map((c) => `<div><b>${escape(c.title)}</b>${c.note ? `<small>${escape(c.note)}</small>` : ''}</div>`).join('')}</div></div>
+${rows.join('\n')}
+</div>`;
+}
+
+const sectionHtml = ({ title, text, figure, tables }: Section): string => [
+  heading(title), ...text.map(paragraph),
+  ...(figure ? [`<img class="figure" alt="${escape(figure.alt)}" src="data:image/svg+xml;base64,${Buffer.from(figure.svg).toString('base64')}">`] : []),
+  ...tables.map(tableHtml),
+].join('\n');
+
+const originsHtml = (origins: NonNullable<Report['origins']>): string => `${heading('Where the networks come from')}
+<div class="origins">
+${origins.map(({ title, text }) => `<section><h3>${escape(title)}</h3><p>${escape(text)}</p></section>`).join('\n')}
+</div>`;
+
+/** The page as text. */
+export async function reportHtml({ title, lead, table, columns = [], comparisons = [], sections = [], origins, footer }: Report): Promise<string> {
+  const parts = [
+    ...lead.map(paragraph), ...(table ? [heading('Measured'), tableHtml(table)] : []), ...(comparisons.length ? [await sideBySide(columns, comparisons)] : []),
+    ...sections.map(sectionHtml), ...(origins ? [originsHtml(origins)] : []),
+  ];
   return `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escape(report.title)}</title>
+<title>${escape(title)}</title>
 <style>${STYLE}</style>
 </head>
 <body>
-<h1>${escape(report.title)}</h1>
-${report.lead.map(paragraph).join('\n')}
-<h2>Measured</h2>
-<div class="scroll"><table>
-<thead><tr>${table.columns.map((c) => `<th scope="col">${escape(c)}</th>`).join('')}</tr></thead>
-<tbody>
-${table.rows.map((row) => `<tr>${cells('td', row)}</tr>`).join('\n')}
-</tbody>
-</table></div>
-${table.note ? `<p class="note">${escape(table.note)}</p>` : ''}
-<h2>Side by side</h2>
-<div class="clips" style="--n:${columns.length};--strip:${strip}">
-<div class="row head"><small>Condition</small><div class="heads">${columns.map((c) => `<div><b>${escape(c.title)}</b>${c.note ? `<small>${escape(c.note)}</small>` : ''}</div>`).join('')}</div></div>
-${rows.join('\n')}
-</div>
-<h2>Where the networks come from</h2>
-<div class="origins">
-${report.origins.map(({ title, text }) => `<section><h3>${escape(title)}</h3><p>${escape(text)}</p></section>`).join('\n')}
-</div>
-<footer>${report.footer.map((line) => `<div>${escape(line)}</div>`).join('\n')}</footer>
+<h1>${escape(title)}</h1>
+${parts.join('\n')}
+<footer>${footer.map((line) => `<div>${escape(line)}</div>`).join('\n')}</footer>
 </body>
 </html>
 `;

@@ -1,9 +1,10 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import sharp from 'sharp';
+import { markdown, readResults, sectionOf, type Results } from '../../cli/ablate/results.ts';
 import { animate, writeGrid } from '../../cli/media/animation.ts';
 import { dotPlot, ticks } from '../../cli/media/dotplot.ts';
 import { textPath, textWidth } from '../../cli/media/letters.ts';
@@ -12,6 +13,7 @@ import { sinkFor } from '../../cli/media/sink.ts';
 import { host } from '../../engine/tree.ts';
 import { reportHtml, writeReport, type Report } from '../../cli/media/report.ts';
 import { contactSheet } from '../../cli/media/sheet.ts';
+import { compare, COLUMNS, summarise } from '../../train/ablation/table.ts';
 import { conditions } from '../../train/data/digits.ts';
 
 const clips = conditions(0, 3);
@@ -98,6 +100,24 @@ test('the report is one file that holds everything and escapes what it is given'
   const image = Buffer.from(/base64,([^"]+)/.exec(html)![1]!, 'base64');
   assert.is((await sharp(image, { animated: true }).metadata()).pages, 9);
   await reportHtml({ ...report, columns: [] }).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /has 2 clips for 0 columns/));
+});
+
+test('ablations stand in a report with their figure, their spread, and the paper\'s order; a file of something else is refused', async () => {
+  const summary = (...values: number[]) => Object.fromEntries(Object.keys(COLUMNS).map((name) => [name, summarise(values)]));
+  const rows = [{ id: 'method', title: 'both phases', seeds: 2, columns: summary(0.7, 0.9) }, { id: 'no-priming', title: 'no priming', seeds: 2, columns: summary(0.5, 0.6) }, { id: 'dmd2', title: 'DMD2, jointly', seeds: 0, columns: {}, failed: 'it diverged' }];
+  const results: Results = { preset: 'digits', updates: 160, seeds: 2, adapter: 'a GPU', rows, paper: compare([{ about: 'priming', rows: ['no-priming', 'method'] }], rows) };
+  const path = join(root, 'ablation.json');
+  assert.is(readResults(path), undefined);
+  writeFileSync(path, JSON.stringify(results));
+  const html = await reportHtml({ title: 'x', lead: [], sections: [sectionOf(readResults(path)!)], footer: [] });
+  assert.match(html, '<th scope="row">both phases</th><td>2</td><td>0.800 ± 0.141</td>');
+  assert.match(html, '<td>no priming</td><td>both phases</td><td>0.250</td><td>agrees</td>');
+  assert.match(html, 'DMD2, jointly failed with at least one seed: it diverged');
+  assert.is(Buffer.from(/svg\+xml;base64,([^"]+)/.exec(html)![1]!, 'base64').toString().match(/<circle/g)?.length, 4);
+  assert.match(markdown(results), '| no priming | 2 | 0.550 ± 0.071 |');
+  assert.not.match(html, 'Side by side');
+  writeFileSync(path, '{}');
+  assert.throws(() => readResults(path), /^\[ablate\] .*ablation\.json holds no results of vpae ablate: copy the table\.json/);
 });
 
 test.run();

@@ -43,7 +43,7 @@ export interface Ablate extends Work {
   /** Told of every step: steps done and in all, over every stage of every row. */
   onStep?: (at: { done: number; total: number; row: Row; seed: number } & Pick<Progress, 'job' | 'metrics'>) => void;
   /** Told when a row has been judged. */
-  onResult?: (results: readonly Result[]) => void;
+  onResult?: (results: readonly Result[]) => Promise<void>;
 }
 
 export interface Judged { step: number; score: number; evaluation: Evaluation }
@@ -143,7 +143,7 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       }
       writeWhole(file, JSON.stringify({ ...result, key }, null, 1));
       results.push(result);
-      w.onResult?.(results);
+      await w.onResult?.(results);
     }
     return { results, done: true };
   } finally {
