@@ -78,6 +78,6 @@ export function checkFit(model: Model<DiTConfig> | Model<VAEConfig>, preset: Par
   const has = model.config as unknown as Record<string, unknown>;
   for (const [name, expected] of Object.entries(preset)) {
     if (name === 'checkpoint' || name === 'ffn_parts' || canonical(has[name]) === canonical(expected)) continue;
-    throw new Error(`[model] ${model.path} has ${name} ${canonical(has[name])}, the preset says ${canonical(expected)}`);
+    throw new Error(`[model] ${model.path} has ${name} ${canonical(has[name])}, the preset says ${canonical(expected)}; train one for this preset, or take the one it was made for`);
   }
 }

@@ -9,6 +9,7 @@ import { WAN_FPS, WAN_FRAMES, wanModel } from '../../model/pipeline/wan.ts';
 import { makeVideoShards, type Refused, type VideoSource } from '../../train/data/videos.ts';
 import { hashOf } from '../../train/run.ts';
 import type { Footage } from '../../train/vbench/footage.ts';
+import { UsageError } from '../common/errors.ts';
 import { willWrite } from '../common/files.ts';
 import { findVideos, isFilm, readFilm, readVideo } from '../media/read.ts';
 import { count, type Args } from '../common/options.ts';
@@ -78,7 +79,7 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
   if (path === undefined) throw new Error('[videos] say which parts encode them: --model with a Wan2.1 folder');
   const size = parseSize(args.size);
   const shardClips = count('shard', args.shard, 1, 10_000);
-  if (!(fps > 0 && fps <= 240)) throw new Error(`--fps must be above 0 and at most 240, got ${fps}`);
+  if (!(fps > 0 && fps <= 240)) throw new UsageError(`--fps must be above 0 and at most 240, got ${fps}`);
   const refused = ({ file, why }: Refused): void => console.error(`${file} is left out: ${why}`);
   const captionOf = captionsOf(folder);
   const sources = findVideos(folder).flatMap((v): VideoSource[] => {

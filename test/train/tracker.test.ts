@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { conditions } from '../../train/data/digits.ts';
-import { drift, firstFramePsnr, flicker, frameOf, framePsnr, motionEnergy, psnr } from '../../train/metrics/frames.ts';
+import { drift, firstFramePsnr, flicker, frameOf, motionEnergy, psnr } from '../../train/metrics/frames.ts';
 import { track } from '../../train/metrics/tracker.ts';
 
 const SHAPE = [1, 9, 32, 32] as const;
@@ -43,7 +43,6 @@ test('PSNR has a data range of 2 and a ceiling', () => {
   const { video } = clips[1]!;
   const spoilt = video.map((v, i) => (i >= 1024 ? v + 0.02 : v));
   assert.is(firstFramePsnr(spoilt, SHAPE, frameOf(video, SHAPE, 0)), 100);
-  assert.equal(framePsnr(spoilt, video, SHAPE).map(Math.round), [100, 40, 40, 40, 40, 40, 40, 40, 40]);
 });
 
 test('motion energy, flicker and drift of a clip that brightens evenly', () => {

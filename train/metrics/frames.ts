@@ -24,10 +24,6 @@ export function psnr(a: Float32Array, b: Float32Array): number {
 /** PSNR of the generated frame 0 to the frame it was conditioned on, dB. */
 export const firstFramePsnr = (video: Float32Array, shape: ClipShape, condition: Float32Array): number => psnr(frameOf(video, shape, 0), condition);
 
-/** PSNR of each frame to the same frame of a reference clip, dB. */
-export const framePsnr = (video: Float32Array, reference: Float32Array, shape: ClipShape): number[] =>
-  Array.from({ length: shape[1] }, (_, t) => psnr(frameOf(video, shape, t), frameOf(reference, shape, t)));
-
 /** Mean absolute difference of consecutive frames, in units of the [-1, 1] range: what moves or flickers, and how strongly. */
 export function motionEnergy(video: Float32Array, [channels, frames, height, width]: ClipShape): number {
   const plane = height * width;
