@@ -23,7 +23,8 @@ export type Binary = (typeof BINARY)[number];
 export type Triple = readonly [number, number, number];
 
 /** Convolution geometry, (time, height, width). Layouts: x [N,C,T,H,W], w [O,C,kt,kh,kw]. */
-export interface ConvAttrs { stride: Triple; padLo: Triple; padHi: Triple }
+/** `half`: operands may be rounded to f16. */
+export interface ConvAttrs { stride: Triple; padLo: Triple; padHi: Triple; half?: true }
 
 /** Every op and its attributes. Pointwise ops take operands of one shape: broadcasting is an explicit `expand`. */
 export type OpAttrs = { [K in Unary | Binary]: None } & {

@@ -53,10 +53,10 @@ function convolution<K extends 'conv3d' | 'conv3dInput' | 'conv3dWeight'>(
 ): Anchor<K> {
   return (caps, n, access, epilogue) => {
     const { x, w, y } = shapes(n);
-    const { stride, padLo } = n.attrs;
+    const { stride, padLo, half = false } = n.attrs;
     return family(caps, {
       N: x[0]!, C: x[1]!, O: w[0]!, in: x.slice(2) as unknown as Triple, out: y.slice(2) as unknown as Triple,
-      kernel: w.slice(2) as unknown as Triple, stride, padLo, access: widest(access), epilogue,
+      kernel: w.slice(2) as unknown as Triple, stride, padLo, half, access: widest(access), epilogue,
     });
   };
 }

@@ -1,8 +1,12 @@
 /**
  * Stage `precision`: operands of matrix products in half precision, where a function asks for it. Sums and all else stay f32.
- * Products read operands cast to f16; attention keeps its f32 operands and may round them itself, where matrix units serve it.
+ * Products read operands cast to f16; attention and convolutions keep their f32 operands and may round them themselves, where
+ * matrix units serve them.
  */
-import { Graph, typeOf, type Node, type Value } from './graph.ts';
+import { Graph, typeOf, type Node, type OpAttrs, type OpName, type Value } from './graph.ts';
+
+const ROUNDING = ['attention', 'attentionGrad', 'conv3d', 'conv3dInput', 'conv3dWeight'] as const satisfies readonly OpName[];
+const rounds = (n: Node): n is Node<typeof ROUNDING[number]> => (ROUNDING as readonly OpName[]).includes(n.op);
 
 export function halveOperands(graph: Graph, outputs: readonly Value[]): { graph: Graph; outputs: Value[] } {
   const to = new Graph();
@@ -15,7 +19,7 @@ export function halveOperands(graph: Graph, outputs: readonly Value[]): { graph:
       return { node: to.add('cast', [v], { dtype: 'f16' }, [{ shape, dtype: 'f16' }], n.site, n.segment) as unknown as Node, out: 0 };
     };
     const inputs = n.inputs.map(map);
-    const attrs = n.op === 'attention' || n.op === 'attentionGrad' ? { ...(n as Node<'attention' | 'attentionGrad'>).attrs, half: true as const } : n.attrs;
+    const attrs: OpAttrs[OpName] = rounds(n) ? { ...n.attrs, half: true } : n.attrs;
     moved.set(n, to.add(n.op, n.op === 'matmul' ? inputs.map(halve) : inputs, attrs, n.outs, n.site, n.segment));
   }
   return { graph: to, outputs: outputs.map(map) };

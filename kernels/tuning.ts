@@ -6,12 +6,12 @@
  * table of an older version, or one that was written by hand, can slow a kernel down but never break it.
  */
 import type { AttentionConfig, AttentionProblem, MatrixTile } from './attention/plan.ts';
-import type { Conv3dProblem, ScalarTile, WorkgroupTile } from './conv3d/plan.ts';
+import type { Conv3dProblem, MatrixTile as ConvTile, ScalarTile, WorkgroupTile } from './conv3d/plan.ts';
 import type { Caps } from './kernel.ts';
 import type { MatmulConfig, MatmulProblem } from './matmul/plan.ts';
 import type { RowsConfig, RowsProblem } from './rows/plan.ts';
 
-type Tile = ScalarTile | WorkgroupTile;
+type Tile = ScalarTile | WorkgroupTile | ConvTile;
 
 /** Every family with something to choose: its problem, and what its planner decides. */
 export interface Tunable {

@@ -14,7 +14,7 @@ function correlate(name: 'conv3d' | 'conv3dInput', caps: Caps, problem: Conv3dPr
     const fused = { access: problem.access, epilogue: problem.epilogue, bind };
     return caps.tier === 'scalar'
       ? scalarCorrelation(name, c, scalarTile(caps, name, problem, sizesOf(c)), fused)
-      : tiledCorrelation(name, c, workgroupTile(caps, name, problem, sizesOf(c)), fused);
+      : tiledCorrelation(name, c, workgroupTile(caps, name, problem, sizesOf(c)), caps.matrix, fused);
   };
 }
 
@@ -42,7 +42,7 @@ function weightParts(caps: Caps, problem: Conv3dProblem): { splits: number; part
   }
   const block = workgroupTile(caps, 'conv3dWeight', problem, sizes);
   const { splits, chunk } = weightSplits(caps, ceilDiv(C * numel(kernel), block.columns) * ceilDiv(O, block.channels), N * numel(out), 256);
-  return { splits, part: (n, fused) => tiledWeight(problem, block, n, chunk, fused) };
+  return { splits, part: (n, fused) => tiledWeight(problem, block, caps.matrix, n, chunk, fused) };
 }
 
 /** Slots: x, dy, dw. Voxels are split into parts whose sums are added in order, so two runs give the same bits. */

@@ -1,6 +1,7 @@
 /** What a 3-D convolution asks of its templates: sizes, the affine form both directions share, and tile choices. */
 import { ceilDiv, numel, type Access, type Caps, type Epilogue } from '../kernel.ts';
 import { choose, combinations, near } from '../tuning.ts';
+import { fitsUnit } from './matrix.ts';
 
 /** Time, height, width. */
 export type Triple = readonly [number, number, number];
@@ -16,6 +17,8 @@ export interface Conv3dProblem {
   stride: Triple;
   padLo: Triple;
   access: Access;
+  /** Operands may be rounded to f16; sums stay f32. */
+  half?: boolean;
   epilogue?: Epilogue;
 }
 
@@ -130,11 +133,29 @@ const WORKGROUP_TILES: readonly WorkgroupTile[] = [
   { channels: 16, columns: 256, panel: 8 }, { channels: 32, columns: 128, panel: 16 }, { channels: 64, columns: 64, panel: 16 },
 ];
 
-export const workgroupTile = (caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): WorkgroupTile => choose<Convolution>(caps, {
-  family, problem, shape: classOf(sizes),
-  rule: WORKGROUP_TILES.find((t) => sizes.co <= t.channels) ?? WORKGROUP_TILES.at(-1)!,
-  options: () => [...WORKGROUP_TILES],
-}) as WorkgroupTile;
+/** `matrix`: the tile is made by rows × cols subgroups. */
+export interface MatrixTile extends WorkgroupTile {
+  rows: number;
+  cols: number;
+}
+
+/** 32 x 32 of the output a subgroup, as matmul's. */
+const MATRIX_TILES: readonly MatrixTile[] = [
+  { channels: 32, columns: 64, panel: 32, rows: 1, cols: 2 }, { channels: 64, columns: 64, panel: 32, rows: 2, cols: 2 },
+  { channels: 32, columns: 32, panel: 16, rows: 1, cols: 1 },
+];
+/** Fewer channels leave most of a unit empty. */
+const LEAST_CHANNELS = 16;
+
+export function workgroupTile(caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): WorkgroupTile | MatrixTile {
+  const { matrix: unit } = caps;
+  const units = unit && problem.half && sizes.co >= LEAST_CHANNELS ? MATRIX_TILES.filter((t) => fitsUnit(t, unit, caps)) : [];
+  const widest = (tiles: readonly WorkgroupTile[]) => tiles.find((t) => sizes.co <= t.channels) ?? tiles.reduce((a, b) => (b.channels > a.channels ? b : a));
+  return choose<Convolution>(caps, {
+    family, problem, shape: `${classOf(sizes)}${units.length ? ' f16' : ''}`,
+    rule: widest(units.length ? units : WORKGROUP_TILES), options: () => [...units, ...WORKGROUP_TILES],
+  }) as WorkgroupTile | MatrixTile;
+}
 
 /** Into how many ordered parts the voxels of a weight gradient are split, so that `groups` workgroups fill the device. */
 export function weightSplits(caps: Caps, groups: number, units: number, shortest: number): { splits: number; chunk: number } {

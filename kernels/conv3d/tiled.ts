@@ -3,7 +3,9 @@
  * memory. What an inner index means (channel and tap, or voxel) is worked out once a panel by `panel` threads, not by every load.
  */
 import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
-import type { Conv3dProblem, Correlation, WorkgroupTile } from './plan.ts';
+import type { MatrixUnit } from '../mma.ts';
+import { matrixGemm } from './matrix.ts';
+import type { Conv3dProblem, Correlation, MatrixTile, WorkgroupTile } from './plan.ts';
 import { cost } from './scalar.ts';
 
 const THREADS = 256;
@@ -14,7 +16,8 @@ interface Fused {
   bind: readonly number[];
 }
 
-interface Gemm {
+/** A GEMM over implicit operands, as both templates print it. */
+export interface Gemm {
   /** Inner index `k` → `vec4u` kept in `inner[]`. */
   decode: string;
   /** The loading thread's own column `column`: `let`s for `loadColumn`. */
@@ -32,10 +35,22 @@ interface Gemm {
   columns: string;
 }
 
-function gemm({ channels, columns, panel }: WorkgroupTile, g: Gemm): { functions: string; main: string } {
+/** A template's text, and what it adds to a kernel. */
+export interface Printed {
+  how: string;
+  threads: number;
+  enable: readonly string[];
+  diagnostics: readonly string[];
+  entries: [string, number][];
+  functions: string;
+  main: string;
+}
+
+function gemm({ channels, columns, panel }: WorkgroupTile, g: Gemm): Printed {
   const across = columns / 4;
   const stride = channels + 1; // odd, so that a panel's column lands in distinct banks
   return {
+    how: `tiled ${channels}x${columns}x${panel}`, threads: THREADS, enable: [], diagnostics: [], entries: [],
     functions: `var<workgroup> rowTile: array<f32, ${panel * stride}>;
 var<workgroup> columnTile: array<f32, ${panel * columns}>;
 var<workgroup> inner: array<vec4u, ${panel}>;
@@ -102,18 +117,18 @@ ${g.place}
   };
 }
 
-function build(label: string, entries: [string, number][], tile: WorkgroupTile, g: Gemm, names: [string, string], fused: Fused) {
-  const params = [...entries, ...(fused.epilogue?.params ?? [])];
-  const { functions, main } = gemm(tile, g);
+function build(label: (how: string) => string, entries: [string, number][], tile: WorkgroupTile | MatrixTile, unit: MatrixUnit | undefined, g: Gemm, names: [string, string], fused: Fused) {
+  const { how, threads, functions, main, ...printed } = 'rows' in tile ? matrixGemm(tile, unit!, g) : gemm(tile, g);
+  const params = [...entries, ...printed.entries, ...(fused.epilogue?.params ?? [])];
   return {
-    label,
+    label: label(how),
     wgsl: shader({
       params: params.map(([k]) => k),
       buffers: [
         ...names.map((name) => ({ name, type: 'f32', access: fused.access })),
         { name: 'dst', type: 'f32', access: 'read_write' }, ...epilogueBindings(fused.epilogue, 1),
       ],
-      workgroup: [THREADS, 1, 1],
+      workgroup: [threads, 1, 1], enable: printed.enable, diagnostics: printed.diagnostics,
       functions: `${functions}\n${epilogueFunction(fused.epilogue, 1)}`,
       main,
     }),
@@ -123,7 +138,7 @@ function build(label: string, entries: [string, number][], tile: WorkgroupTile, 
 }
 
 /** dst = correlation(source, w): rows are output channels, columns positions of the grid, the inner axis (c, kt, kh, kw). */
-export function tiledCorrelation(name: string, c: Correlation, tile: WorkgroupTile, fused: Fused): Dispatch {
+export function tiledCorrelation(name: string, c: Correlation, tile: WorkgroupTile | MatrixTile, unit: MatrixUnit | undefined, fused: Fused): Dispatch {
   const [kt, kh, kw] = c.kernel;
   const columns = c.N * c.grid[0] * c.grid[1] * c.grid[2];
   const inner = c.ci * kt * kh * kw;
@@ -155,13 +170,13 @@ export function tiledCorrelation(name: string, c: Correlation, tile: WorkgroupTi
       let at = p.d0 + (n * p.co + o) * p.dp + gt * p.dt + gh * p.dh + gw * p.dw;`,
     rows: 'p.co', columns: 'p.columns',
   };
-  const label = `${name} tiled ${tile.channels}x${tile.columns}x${tile.panel} k${c.kernel.join('')} ${c.ci}>${c.co} ${c.N}x${c.grid.join('x')}`;
+  const label = (how: string) => `${name} ${how} k${c.kernel.join('')} ${c.ci}>${c.co} ${c.N}x${c.grid.join('x')}`;
   const [gx, gy] = foldGrid(ceilDiv(columns, tile.columns));
-  return { ...build(label, entries, tile, g, ['src', 'weight'], fused), grid: [gx, gy, ceilDiv(c.co, tile.channels)], ...cost(c) };
+  return { ...build(label, entries, tile, unit, g, ['src', 'weight'], fused), grid: [gx, gy, ceilDiv(c.co, tile.channels)], ...cost(c) };
 }
 
 /** Partial weight gradients [splits, O, C, ...kernel]: rows are O, columns (c, kt, kh, kw), the inner axis one part of the voxels. */
-export function tiledWeight(q: Conv3dProblem, tile: WorkgroupTile, splits: number, chunk: number, fused: Fused): Dispatch {
+export function tiledWeight(q: Conv3dProblem, tile: WorkgroupTile | MatrixTile, unit: MatrixUnit | undefined, splits: number, chunk: number, fused: Fused): Dispatch {
   const [kt, kh, kw] = q.kernel;
   const [ot, oh, ow] = q.out;
   const columns = q.C * kt * kh * kw;
@@ -188,9 +203,9 @@ export function tiledWeight(q: Conv3dProblem, tile: WorkgroupTile, splits: numbe
     place: '      let at = (wid.y * p.o + o) * p.columns + column;',
     rows: 'p.o', columns: 'p.columns',
   };
-  const label = `conv3dWeight tiled ${tile.channels}x${tile.columns}x${tile.panel} k${q.kernel.join('')} ${q.C}>${q.O} ${q.N}x${q.out.join('x')}/${splits}`;
+  const label = (how: string) => `conv3dWeight ${how} k${q.kernel.join('')} ${q.C}>${q.O} ${q.N}x${q.out.join('x')}/${splits}`;
   return {
-    ...build(label, entries, tile, g, ['src', 'dy'], fused), grid: [ceilDiv(columns, tile.columns), splits, ceilDiv(q.O, tile.channels)],
+    ...build(label, entries, tile, unit, g, ['src', 'dy'], fused), grid: [ceilDiv(columns, tile.columns), splits, ceilDiv(q.O, tile.channels)],
     flops: 2 * voxels * q.O * columns,
     bytes: 4 * (voxels * q.O + q.N * q.C * q.in[0] * q.in[1] * q.in[2] + splits * q.O * columns),
   };

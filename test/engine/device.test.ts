@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/autodiff.ts';
 import { open } from '../../engine/device.ts';
 import { largestArenas, Scratch } from '../../engine/scratch.ts';
-import { adamW, attention, clipByGlobalNorm, constant, ema, gelu, linear, mse, where } from '../../engine/functional.ts';
+import { adamW, attention, clipByGlobalNorm, constant, conv3d, ema, gelu, linear, mse, where } from '../../engine/functional.ts';
 import type { TensorType } from '../../engine/graph.ts';
 import { evaluate } from '../../engine/oracle.ts';
 import { analyse } from '../../engine/stages.ts';
@@ -188,18 +188,20 @@ test('f16 operands keep a product within half precision of the f32 one', async (
   assert.ok(error > 0 && error < 2e-3, `differs by ${error}`);
 });
 
-test('f16 operands let matrix units serve attention and its gradient; else they stay f32', () => {
+test('f16 operands let matrix units serve attention, convolution and their gradients; else they stay f32', () => {
   const fn = (q: Tensor) => {
     const o = attention(q, q.mul(2), q.mul(3));
-    return { o, dq: vjp(o, o.like(1), q) };
+    const x = q.reshape([1, 64, 1, 8, 8]), w = q.reshape([64, 64, 1, 1, 1]);
+    const y = conv3d(x, w);
+    return { o, y, dq: vjp(o, o.like(1), q), dx: vjp(y, y.like(1), [x, w]) };
   };
   const tiers = (operands: 'f32' | 'f16') => {
     const caps = { ...device.caps, tier: 'tiled' as const, f16: true, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false }, maxInvocations: 256, maxWorkgroupBytes: 32768 };
-    const { lowered } = analyse('attention', fn as (...args: unknown[]) => unknown, [flatten<TensorType>({ shape: [1, 64, 2, 64], dtype: 'f32' })], [false], caps, { operands });
-    return lowered.flatMap((l) => l.launch.dispatches).map((d) => /^attention (?:forward|grad\w+) (\w+)/.exec(d.label)?.[1]).filter((t) => t !== undefined);
+    const { lowered } = analyse('attention', fn as (...args: unknown[]) => unknown, [flatten<TensorType>({ shape: [1, 64, 1, 64], dtype: 'f32' })], [false], caps, { operands });
+    return lowered.flatMap((l) => l.launch.dispatches).map((d) => /^(?:attention (?:forward|grad\w+)|conv3d\w*) (tiled|matrix)/.exec(d.label)?.[1]).filter((t) => t !== undefined);
   };
-  assert.equal(tiers('f16'), ['matrix', 'matrix', 'matrix']);
-  assert.equal(tiers('f32'), ['tiled', 'tiled', 'tiled']);
+  assert.equal(tiers('f16'), Array(6).fill('matrix'));
+  assert.equal(tiers('f32'), Array(6).fill('tiled'));
 });
 
 test('one tensor may be every operand of an op', async () => {

@@ -1,0 +1,93 @@
+/**
+ * The implicit GEMM by subgroup matrices: operands rounded to f16, sums in f32. Each of rows × cols subgroups makes its part of a
+ * tile of channels × columns; results pass through workgroup memory to where they are stored. f16 bounds operands to 65504, drops
+ * what is below 6e-8 and rounds the others by 2^-11 of themselves.
+ */
+import { mma, type MatrixUnit } from '../mma.ts';
+import type { MatrixTile } from './plan.ts';
+import type { Gemm, Printed } from './tiled.ts';
+
+/** Elements behind a row, against bank conflicts. */
+const PAD = 8;
+
+const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+const threadsOf = ({ rows, cols }: MatrixTile, { lanes }: MatrixUnit): number => rows * cols * lanes;
+
+export const fitsUnit = (tile: MatrixTile, unit: MatrixUnit, most: { maxInvocations: number; maxWorkgroupBytes: number }): boolean => {
+  const { channels, columns, panel, rows, cols } = tile;
+  const threads = threadsOf(tile, unit);
+  const bytes = mma(unit).bytes * (channels * (panel + PAD) + panel * (columns + PAD)) + 4 * rows * cols * unit.M * unit.N + 16 * panel;
+  return (channels / rows) % unit.M === 0 && (columns / cols) % unit.N === 0 && panel % unit.K === 0 && threads % columns === 0 && panel <= threads
+    && threads <= most.maxInvocations && bytes <= most.maxWorkgroupBytes;
+};
+
+export function matrixGemm(tile: MatrixTile, unit: MatrixUnit, g: Gemm): Printed {
+  const { channels, columns, panel, rows, cols } = tile;
+  const m = mma(unit);
+  const threads = threadsOf(tile, unit);
+  const [ldRows, ldColumns, size] = [panel + PAD, columns + PAD, unit.M * unit.N];
+  const [high, wide] = [range(channels / rows / unit.M), range(columns / cols / unit.N)];
+  const results = high.flatMap((i) => wide.map((j) => ({ name: `c${i}_${j}`, i, j })));
+  return {
+    how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${channels}x${columns}x${panel}/${rows}x${cols}`,
+    threads, enable: m.enable, diagnostics: m.diagnostics, entries: [['panel', panel], ['unitK', unit.K]],
+    functions: `var<workgroup> rowTile: array<${m.element}, ${channels * ldRows}>;
+var<workgroup> columnTile: array<${m.element}, ${panel * ldColumns}>;
+var<workgroup> results: array<f32, ${rows * cols * size}>;
+var<workgroup> inner: array<vec4u, ${panel}>;
+fn decode(k: u32) -> vec4u {
+${g.decode}
+}`,
+    main: [`  let o0 = wid.z * ${channels}u;
+  let column0 = ${g.tile} * ${columns}u;
+  let first = ${g.first};
+  let end = ${g.end};
+  let subgroup = li / ${unit.lanes}u; let lane = li % ${unit.lanes}u;
+  let rowS = (subgroup / ${cols}u) * ${channels / rows}u;
+  let colS = (subgroup % ${cols}u) * ${columns / cols}u;
+  let mine = subgroup * ${size}u;`,
+    ...results.map(({ name }) => m.zeros(name)),
+    `  let column = column0 + li % ${columns}u;
+${g.prepare}
+  for (var k0 = first; k0 < end; k0 += ${panel}u) {
+    workgroupBarrier();
+    if (li < ${panel}u) { inner[li] = decode(k0 + li); }
+    workgroupBarrier();
+    for (var i = li; i < ${panel * columns}u; i += ${threads}u) {
+      let e = inner[i / ${columns}u];
+      var b = 0.0;
+      if (k0 + i / ${columns}u < end) {
+${g.loadColumn}
+      }
+      columnTile[i / ${columns}u * ${ldColumns}u + i % ${columns}u] = ${m.round('b', 1)};
+    }
+    for (var i = li; i < ${panel * channels}u; i += ${threads}u) {
+      let kk = i % ${panel}u;
+      let e = inner[kk];
+      let o = o0 + i / ${panel}u;
+      var a = 0.0;
+      if (k0 + kk < end && o < ${g.rows}) {
+${g.loadRow}
+      }
+      rowTile[i / ${panel}u * ${ldRows}u + kk] = ${m.round('a', 1)};
+    }
+    workgroupBarrier();
+    for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
+    ...high.map((i) => m.load('left', `a${i}`, 'rowTile', `(rowS + ${i * unit.M}u) * ${ldRows}u + s`, ldRows, false)),
+    ...wide.map((j) => m.load('right', `b${j}`, 'columnTile', `s * ${ldColumns}u + colS + ${j * unit.N}u`, ldColumns, false)),
+    ...results.map(({ name, i, j }) => m.multiply(name, `a${i}`, `b${j}`)),
+    `    }
+  }`,
+    ...results.map(({ name, i, j }) => `${m.store(name, 'results', 'mine', unit.N)}
+  workgroupBarrier();
+  for (var u = lane; u < ${size}u; u += ${unit.lanes}u) {
+    let o = o0 + rowS + ${i * unit.M}u + u / ${unit.N}u;
+    let column = column0 + colS + ${j * unit.N}u + u % ${unit.N}u;
+    if (o < ${g.rows} && column < ${g.columns}) {
+${g.place}
+      dst[at] = epilogue(results[mine + u], at);
+    }
+  }
+  workgroupBarrier();`)].join('\n'),
+  };
+}
