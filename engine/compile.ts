@@ -132,6 +132,7 @@ class Compiled {
       if (before && (this.donate.has(a) || before.startsWith('donated '))) {
         throw new EngineError(this.name, `${name} shares its memory with ${before}: donate a keep() of it`);
       }
+      if (this.donate.has(a) && leaf.whole) throw new EngineError(this.name, `${name} is a view: donate the whole`);
       if (this.donate.has(a) && !leaf.owned) throw new EngineError(this.name, `${name} is another program's result: donate a keep() of it`);
       buffers.set(leaf.buffer, this.donate.has(a) ? `donated ${name}` : name);
     }));

@@ -1,9 +1,10 @@
 /** Free functions of tensors: sources, joins, layers, losses, optimizer steps. All but the first few are algebra over ops. */
 import type { DType } from '../kernels/kernel.ts';
-import { numel } from '../kernels/kernel.ts';
+import { BYTES, numel } from '../kernels/kernel.ts';
 import { tracing } from './tracing.ts';
 import { fail, printShapes } from './errors.ts';
 import type { ConvAttrs, Triple } from './graph.ts';
+import { ALIGN } from './memory.ts';
 import type { Like, Tensor } from './tensor.ts';
 import { broadcast, make, scalar } from './tensor.ts';
 import { flatten, mapTree } from './tree.ts';
@@ -15,6 +16,9 @@ export const zeros = (shape: readonly number[], dtype: DType = 'f32'): Tensor =>
 /** Index along `axis`, as f32. */
 export const iota = (shape: readonly number[], axis: number): Tensor => make('iota', [], { shape: [...shape], axis: axis < 0 ? axis + shape.length : axis })[0]!;
 
+/** Numbers between places that a kernel may bind. */
+export const JOINED = ALIGN / BYTES.f32;
+
 /** Parts that one node joins: a kernel can bind only so many buffers, so that longer lists become trees. */
 const MAX_PARTS = 4;
 
@@ -25,6 +29,15 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
     return concat(Array.from({ length: Math.ceil(tensors.length / span) }, (_, i) => concat(tensors.slice(i * span, (i + 1) * span), axis)), axis);
   }
   return make('concat', tensors, { axis: axis < 0 ? axis + rank : axis })[0]!;
+}
+/**
+ * Joins vectors of numbers, each a multiple of 64 long, into one tensor that stands in memory: what only this join reads is made in its
+ * place there, so that most parts cost no copy. A join of consecutive pieces of a tensor is that tensor.
+ */
+export function join(parts: readonly Tensor[]): Tensor {
+  const odd = parts.find(({ shape, dtype }) => dtype !== 'f32' || shape.length !== 1 || shape[0]! % JOINED);
+  if (odd) fail('join', `expected f32 vectors of a multiple of ${JOINED} numbers, got ${odd.dtype}${printShapes(odd.shape)}`);
+  return make('concat', parts, { axis: 0, join: true })[0]!;
 }
 /** Joins along a new axis, which stands at `axis` of the result. */
 export function stack(tensors: readonly Tensor[], axis: number): Tensor {

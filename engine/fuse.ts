@@ -6,10 +6,11 @@
  * is read, views as index arithmetic, so no copy is made for a permute, slice, pad or concat. Reductions inline their input.
  */
 import { fuseEpilogues, type FusedEpilogue } from './epilogue.ts';
-import { base, INLINE, keyOf, POINTWISE, REDUCTIONS, sizeOf, typeOf, VIEWS, type Graph, type Node, type OpName, type Value } from './graph.ts';
+import { base, INLINE, inputOf, isJoin, keyOf, POINTWISE, REDUCTIONS, sizeOf, typeOf, VIEWS, type Graph, type Node, type OpName, type Value } from './graph.ts';
 
 export interface Group {
-  kind: 'pointwise' | 'reduce' | 'anchor';
+  /** `join`: its leaves are made in their places in the root; see placement.ts. */
+  kind: 'pointwise' | 'reduce' | 'anchor' | 'join';
   /** The anchor or reduction; the first root's node for a pointwise group. */
   node: Node;
   /** What the group writes. */
@@ -60,8 +61,8 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
   }
   const force = (v: Value): void => void materialised.add(keyOf(base(v)));
   for (const n of graph.nodes) {
-    if (n.op === 'input' || !INLINE.has(n.op)) n.outs.forEach((_, out) => materialised.add(keyOf({ node: n, out })));
-    if (!INLINE.has(n.op) && n.op !== 'input' && !REDUCTIONS.has(n.op)) n.inputs.forEach(force);
+    if (!INLINE.has(n.op) || isJoin(n) || inputOf({ node: n, out: 0 })) n.outs.forEach((_, out) => materialised.add(keyOf({ node: n, out })));
+    if ((!INLINE.has(n.op) && !REDUCTIONS.has(n.op)) || isJoin(n)) n.inputs.forEach(force);
     if (!fusing && !VIEWS.has(n.op) && n.op !== 'const') force({ node: n, out: 0 });
   }
   outputs.forEach(force);
@@ -109,12 +110,12 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
 
   const groups: Group[] = [];
   for (const n of graph.nodes) {
-    if (n.op === 'input') continue;
+    if (inputOf({ node: n, out: 0 })) continue;
     if (REDUCTIONS.has(n.op)) {
       groups.push({ kind: 'reduce', node: n, roots: [{ node: n, out: 0 }], leaves: [...read(n.inputs[0]!).leaves.values()], flat: false });
-    } else if (!INLINE.has(n.op)) {
+    } else if (!INLINE.has(n.op) || isJoin(n)) {
       const leaves = new Map(n.inputs.map((v) => [keyOf(base(v)), base(v)]));
-      groups.push({ kind: 'anchor', node: n, roots: n.outs.map((_, out) => ({ node: n, out })), leaves: [...leaves.values()], flat: false });
+      groups.push({ kind: isJoin(n) ? 'join' : 'anchor', node: n, roots: n.outs.map((_, out) => ({ node: n, out })), leaves: [...leaves.values()], flat: false });
     } else if (materialised.has(`${n.id}.0`)) {
       const root = { node: n, out: 0 };
       const leaves = [...own(n).leaves.values()];

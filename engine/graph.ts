@@ -6,6 +6,7 @@
  */
 import type { DType } from '../kernels/kernel.ts';
 import { BYTES, numel } from '../kernels/kernel.ts';
+import { ALIGN } from './memory.ts';
 
 export interface TensorType {
   readonly shape: readonly number[];
@@ -50,7 +51,8 @@ export type OpAttrs = { [K in Unary | Binary]: None } & {
   /** Zeros: lo in front, hi behind, `inner` between neighbours; all ≥ 0. */
   pad: { lo: readonly number[]; hi: readonly number[]; inner: readonly number[] };
   flip: { axes: readonly number[] };
-  concat: { axis: number };
+  /** `join`: the whole is a tensor of its own, and each part is written where it lies in it (see `join` in functional.ts). */
+  concat: { axis: number; join?: true };
   /** Reductions keep the reduced axes with size 1. */
   sum: { axes: readonly number[] };
   amax: { axes: readonly number[] };
@@ -116,6 +118,24 @@ export function base(v: Value): Value {
   while (v.node.op === 'reshape' || v.node.op === 'detach') v = v.node.inputs[0]!;
   return v;
 }
+
+/**
+ * The external tensor that v's bytes are part of, and the byte they begin at: an input, or an aligned piece of one of rank 1, which a
+ * kernel reads where it lies.
+ */
+export function inputOf(v: Value): { index: number; offset: number } | undefined {
+  const { node } = v;
+  if (node.op === 'input') return { index: (node as Node<'input'>).attrs.index, offset: 0 };
+  if (node.op !== 'slice') return undefined;
+  const source = node.inputs[0]!;
+  const { start, step } = (node as Node<'slice'>).attrs;
+  const offset = start[0]! * BYTES[typeOf(source).dtype];
+  if (source.node.op !== 'input' || start.length !== 1 || step[0] !== 1 || offset % ALIGN) return undefined;
+  return { index: (source.node as Node<'input'>).attrs.index, offset };
+}
+
+/** A concatenation that its parts' makers write. */
+export const isJoin = (n: Node): boolean => n.op === 'concat' && !!(n as Node<'concat'>).attrs.join;
 
 export const typeOf = (v: Value): TensorType => v.node.outs[v.out]!;
 export const sizeOf = (t: TensorType): number => numel(t.shape);

@@ -31,6 +31,8 @@ export interface LowerContext {
   access(v: Value): Access;
   /** Key of a written value → the leaf whose bytes it takes over. */
   inPlace: ReadonlyMap<string, Value>;
+  /** It is made in its place in what it is joined to. */
+  inWhole(v: Value): boolean;
 }
 
 type Anchor<K extends OpName> = (caps: Caps, node: Node<K>, access: Access[], epilogue?: Epilogue) => Launch;
@@ -126,6 +128,7 @@ export function lower(group: Group, context: LowerContext): Lowered {
 function lowerWhole(group: Group, context: LowerContext): Lowered {
   if (group.kind === 'pointwise') return lowerPointwise(group, context);
   if (group.kind === 'reduce') return lowerReduce(group, context);
+  if (group.kind === 'join') return lowerJoin(group, context);
   const { node } = group;
   const inputs = node.inputs.map(base);
   const rule = LOWER[node.op as keyof typeof LOWER] as Anchor<OpName>;
@@ -155,6 +158,25 @@ function lowerEpilogue({ product, root, leaves, kept }: FusedEpilogue, context: 
     ],
     params: emitter.params, functions: library(body), body: (width) => emit(width).body,
   };
+}
+
+/** Copies of the parts that could not be made in their places. */
+function lowerJoin({ node, roots, leaves }: Group, context: LowerContext): Lowered {
+  const slots = [...leaves, ...roots];
+  const dispatches: Launch['dispatches'] = [];
+  let at = 0;
+  for (const part of node.inputs.map(base)) {
+    const type = typeOf(part);
+    if (!context.inWhole(part)) {
+      const { dispatches: [copy] } = pointwise(context.caps, {
+        n: sizeOf(type), width: 4, name: 'join', params: [['at', at]], functions: '', body: 'b1[(i + p.at) / 4u] = b0[i / 4u];', flops: 0, bytes: 2 * bytesOf(type),
+        buffers: [{ name: 'b0', type: 'vec4f', access: context.access(part) }, { name: 'b1', type: 'vec4f', access: 'read_write' }],
+      });
+      dispatches.push({ ...copy!, bind: [leaves.findIndex((v) => keyOf(v) === keyOf(part)), leaves.length] });
+    }
+    at += sizeOf(type);
+  }
+  return { launch: { dispatches, scratch: [] }, slots };
 }
 
 function withCopies(launch: Launch, slots: Value[], first: readonly number[], context: LowerContext): Lowered {

@@ -3,6 +3,7 @@ import { boundBytes, BYTES, numel, type DType } from '../kernels/kernel.ts';
 import { EngineError } from './errors.ts';
 import type { Device } from './device.ts';
 import { printType } from './graph.ts';
+import { ALIGN } from './memory.ts';
 
 export type Typed = Float32Array | Int32Array | Uint32Array | Uint16Array;
 
@@ -18,18 +19,21 @@ export class NDArray {
   readonly dtype: DType;
   readonly buffer: GPUBuffer;
   readonly offset: number;
-  /** False for a window into a program's memory. */
+  /** False for a window into a program's memory or another tensor's. */
   readonly owned: boolean;
+  /** The tensor that this one is a view of. */
+  readonly whole: NDArray | undefined;
   private readonly alive: () => boolean;
   private freed = false;
 
-  constructor(device: Device, shape: readonly number[], dtype: DType, buffer: GPUBuffer, offset = 0, alive?: () => boolean) {
+  constructor(device: Device, shape: readonly number[], dtype: DType, buffer: GPUBuffer, offset = 0, alive?: () => boolean, whole?: NDArray) {
     this.device = device;
     this.shape = shape;
     this.dtype = dtype;
     this.buffer = buffer;
     this.offset = offset;
-    this.owned = alive === undefined;
+    this.owned = alive === undefined && !whole;
+    this.whole = whole;
     this.alive = alive ?? (() => true);
   }
 
@@ -37,8 +41,19 @@ export class NDArray {
   /** Bytes that it is bound with. */
   get bytes(): number { return boundBytes(this.size * BYTES[this.dtype]); }
 
+  /**
+   * The numbers from `at` on as a tensor of its own, in the same memory; freeing it frees the whole.
+   * @throws when it would begin where no kernel may bind
+   */
+  view(at: number, shape: readonly number[]): NDArray {
+    const offset = this.offset + at * BYTES[this.dtype];
+    if (offset % ALIGN) throw new EngineError('tensor', `a view begins at a multiple of ${ALIGN} bytes, got ${offset}`);
+    return new NDArray(this.device, shape, this.dtype, this.buffer, offset, undefined, this);
+  }
+
   /** Throws if this tensor's memory no longer holds it. */
   check(): void {
+    this.whole?.check();
     if (this.freed) throw new EngineError('tensor', `${printType(this)} was freed`);
     if (!this.alive()) throw new EngineError('tensor', `the program that made this ${printType(this)} has run again: read() or keep() results before the next call`);
   }
@@ -70,8 +85,9 @@ export class NDArray {
     return copy;
   }
 
-  /** Gives the memory back. Only for tensors with memory of their own. */
+  /** Gives the memory back. A program's result is its program's and stays. */
   free(): void {
+    this.whole?.free();
     if (!this.owned || this.freed) return;
     this.freed = true;
     this.device.release(this.buffer);

@@ -2,10 +2,10 @@
  * Stage `place`: which values live in the caller's tensors, which are results, and which are scratch of the arenas.
  *
  * A donated input is written in place when the group that makes its new value is the last to read the old one; otherwise the
- * new value waits in an arena and is copied at the end.
+ * new value waits in an arena and is copied at the end. A part that only a join reads is made in its place in the whole.
  */
 import { type Group } from './fuse.ts';
-import { base, keyOf, sizeOf, typeOf, type Node, type Value } from './graph.ts';
+import { base, bytesOf, inputOf, keyOf, sizeOf, typeOf, type Value } from './graph.ts';
 
 export interface Output {
   value: Value;
@@ -13,7 +13,9 @@ export interface Output {
   into?: number;
 }
 
-export type Place = { kind: 'input'; index: number } | { kind: 'output'; index: number } | { kind: 'arena' };
+export type Place = { kind: 'arena' } | { kind: 'output'; index: number }
+  /** From byte `offset` of an input, or of a whole that is joined from its parts. */
+  | { kind: 'input'; index: number; offset: number } | { kind: 'part'; whole: Value; offset: number };
 
 export interface Placement {
   /** Where each materialised value lives, by key. */
@@ -33,11 +35,11 @@ export function place(groups: readonly Group[], outputs: readonly Output[]): Pla
   const inputs = new Map<number, Value>();
   groups.forEach((g, at) => {
     for (const v of g.leaves) {
-      if (v.node.op !== 'input') continue;
-      const { index } = (v.node as Node<'input'>).attrs;
-      lastRead.set(index, at);
-      inputs.set(index, v);
-      places.set(keyOf(v), { kind: 'input', index });
+      const from = inputOf(v);
+      if (!from) continue;
+      lastRead.set(from.index, at);
+      if (v.node.op === 'input') inputs.set(from.index, v);
+      places.set(keyOf(v), { kind: 'input', ...from });
     }
     for (const r of g.roots) {
       madeAt.set(keyOf(r), at);
@@ -47,8 +49,8 @@ export function place(groups: readonly Group[], outputs: readonly Output[]): Pla
   outputs.forEach(({ value, into }, index) => {
     const v = base(value);
     const key = keyOf(v);
-    const target: Place = into === undefined ? { kind: 'output', index } : { kind: 'input', index: into };
-    if (v.node.op === 'input' && into === (v.node as Node<'input'>).attrs.index) return;
+    const target: Place = into === undefined ? { kind: 'output', index } : { kind: 'input', index: into, offset: 0 };
+    if (v.node.op === 'input' && into === inputOf(v)!.index) return;
     const at = madeAt.get(key)!;
     const taken = places.get(key)!.kind !== 'arena';
     if (taken || !(into === undefined || writable(groups[at]!, v, into, at, lastRead, inputs, inPlace))) {
@@ -58,7 +60,24 @@ export function place(groups: readonly Group[], outputs: readonly Output[]): Pla
     places.set(key, target);
     if (into !== undefined && lastRead.get(into) === at) inPlace.set(key, inputs.get(into)!);
   });
+  placeParts(groups, outputs, places);
   return { places, inPlace, copies };
+}
+
+/** Parts that nothing but one join reads, once. */
+function placeParts(groups: readonly Group[], outputs: readonly Output[], places: Map<string, Place>): void {
+  const reads = new Map<string, number>();
+  const count = (v: Value): void => void reads.set(keyOf(v), (reads.get(keyOf(v)) ?? 0) + 1);
+  for (const g of groups) (g.kind === 'join' ? g.node.inputs.map(base) : g.leaves).forEach(count);
+  for (const { value } of outputs) count(base(value));
+  for (const { kind, node, roots: [whole] } of groups) {
+    if (kind !== 'join') continue;
+    let offset = 0;
+    for (const part of node.inputs.map(base)) {
+      if (reads.get(keyOf(part)) === 1 && places.get(keyOf(part))!.kind === 'arena') places.set(keyOf(part), { kind: 'part', whole: whole!, offset });
+      offset += bytesOf(typeOf(part));
+    }
+  }
 }
 
 function writable(
@@ -66,8 +85,9 @@ function writable(
   lastRead: ReadonlyMap<number, number>, inputs: ReadonlyMap<number, Value>, inPlace: ReadonlyMap<string, Value>,
 ): boolean {
   const last = lastRead.get(into) ?? -1;
+  if (group.kind === 'join') return false; // its parts are written before it
   if (last < at) return true;
-  if (last > at || !group.flat) return false;
+  if (last > at || !group.flat || group.leaves.some((leaf) => inputOf(leaf)?.index === into && leaf.node.op !== 'input')) return false;
   const old = inputs.get(into)!;
   return sizeOf(typeOf(old)) === sizeOf(typeOf(v)) && ![...inPlace.values()].includes(old);
 }

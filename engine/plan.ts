@@ -1,7 +1,7 @@
 /** What a program will cost: its memory by lifetime, its kernels, arithmetic and traffic. Pure. */
 import { boundBytes, type Caps, type Dispatch } from '../kernels/kernel.ts';
 import { EngineError, mib } from './errors.ts';
-import { bytesOf, keyOf, printType, typeOf } from './graph.ts';
+import { bytesOf, keyOf, printType, typeOf, type Value } from './graph.ts';
 import type { Lowered } from './lowering.ts';
 import { ALIGN, planMemory, type Block, type MemoryPlan } from './memory.ts';
 import type { Output, Placement } from './placement.ts';
@@ -36,11 +36,18 @@ export interface Room {
 const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
 export const uniformBytes = (d: Dispatch): number => Math.ceil((Math.max(d.params.length, 1) * 4) / ALIGN) * ALIGN;
 
+/** The tensor of its own that v is or lies in. */
+function wholeOf(v: Value, placement: Placement): Value {
+  const place = placement.places.get(keyOf(v));
+  return place?.kind === 'part' ? wholeOf(place.whole, placement) : v;
+}
+
 /** Plans memory for lowered groups. `uploads`: bytes of the inputs that come from the host at each call. */
 export function planProgram(lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[], maxBufferBytes: number): { plan: Plan; blockOf: Map<string, Block> } {
   const blockOf = new Map<string, Block>();
   lowered.forEach((l, at) => {
-    for (const v of l.slots) {
+    for (const slot of l.slots) {
+      const v = wholeOf(slot, placement);
       if (placement.places.get(keyOf(v))?.kind !== 'arena') continue;
       const key = keyOf(v);
       const block = blockOf.get(key);

@@ -18,7 +18,7 @@ import { flags } from './flags.ts';
 export interface Span { buffer: GPUBuffer; offset: number; bytes: number }
 
 /** Where a tensor's bytes are: in the shared arenas, in an input, or in the program's own memory. */
-type Home = Span | { input: number } | { arena: number; offset: number; bytes: number };
+type Home = Span | { input: number; offset: number; bytes: number } | { arena: number; offset: number; bytes: number };
 
 /** Sets of input buffers that bind groups are kept for. */
 const MAX_SETS = 8;
@@ -70,10 +70,15 @@ export class Program {
       const { arena, offset } = plan.memory.spots.get(block)!;
       return { arena, offset, bytes: boundBytes(block.bytes) };
     };
-    this.spanOf = (v) => {
-      const where = placement.places.get(keyOf(v))!;
-      return where.kind === 'arena' ? arenaSpan(keyOf(v)) : this.resolve(where);
+    const home = (v: Value, where: Place): Home => {
+      if (where.kind === 'arena') return arenaSpan(keyOf(v));
+      if (where.kind === 'output') return this.outputs[where.index]!;
+      const bytes = boundBytes(bytesOf(typeOf(v)));
+      if (where.kind === 'input') return { input: where.index, offset: where.offset, bytes };
+      const whole = this.spanOf(where.whole);
+      return { ...whole, offset: whole.offset + where.offset, bytes };
     };
+    this.spanOf = (v) => home(v, placement.places.get(keyOf(v))!);
     let words = 0;
     lowered.forEach((l, at) => {
       const spans = [...l.slots.map(this.spanOf), ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`))];
@@ -86,15 +91,14 @@ export class Program {
     for (const s of this.steps) uniforms.set(s.dispatch.params, s.uniformOffset / 4);
     this.uniform = device.uniforms(uniforms.byteLength);
     device.write(this.uniform, 0, uniforms, 'u32');
-    this.copies = placement.copies.map(({ from, to }) => ({ from: this.spanOf(from), to: this.resolve(to) }));
-  }
-
-  private resolve(where: Place): Home {
-    return where.kind === 'input' ? { input: where.index } : this.outputs[(where as { index: number }).index]!;
+    this.copies = placement.copies.map(({ from, to }) => ({ from: this.spanOf(from), to: home(from, to) }));
   }
 
   private at(home: Home, inputs: readonly Span[]): Span {
-    if ('input' in home) return inputs[home.input]!;
+    if ('input' in home) {
+      const { buffer, offset } = inputs[home.input]!;
+      return { buffer, offset: offset + home.offset, bytes: home.bytes };
+    }
     return 'arena' in home ? { ...home, buffer: this.device.scratch.arena(home.arena) } : home;
   }
 
@@ -123,7 +127,7 @@ export class Program {
       await checkRun(device, this.name, this.groups.map((group, g): Checked => ({
         group, spanOf: (v) => this.at(this.spanOf(v), inputs),
         label: this.steps.find((s) => s.group === g)?.dispatch.label ?? '',
-        encode: (pass) => this.encode(pass, groups, this.steps.findIndex((s) => s.group === g), this.steps.findLastIndex((s) => s.group === g) + 1),
+        encode: (pass) => this.encode(pass, groups, Math.max(0, this.steps.findIndex((s) => s.group === g)), this.steps.findLastIndex((s) => s.group === g) + 1),
       })));
     } else if (flags.DEBUG >= 2 || flags.PROFILE) {
       await profileRun(device, this.name, this.steps.map((s, i) => ({ dispatch: s.dispatch, pipeline: this.pipelines[i]!, group: groups[i]! })));

@@ -40,6 +40,21 @@ function foldConstant(op: OpName, inputs: readonly Value[], attrs: OpAttrs[OpNam
   return null;
 }
 
+/** The tensor whose consecutive pieces along `axis` these are. */
+function piecedTogether(parts: readonly Value[], axis: number): Value | null {
+  const source = as(parts[0]!, 'slice')?.inputs[0];
+  if (!source) return null;
+  const shape = shapeOf(source);
+  let at = 0;
+  for (const part of parts) {
+    const piece = as(part, 'slice');
+    if (!piece || !same(piece.inputs[0]!, source) || piece.attrs.start[axis] !== at || piece.attrs.step[axis] !== 1) return null;
+    if (!sameShape(shapeOf(part).with(axis, shape[axis]!), shape)) return null;
+    at += shapeOf(part)[axis]!;
+  }
+  return at === shape[axis] ? source : null;
+}
+
 /** The flag of a matmul operand that is a transpose: the transpose goes away and the flag flips. */
 function untranspose(v: Value): { v: Value; flipped: boolean } {
   const node = as(v, 'permute');
@@ -138,7 +153,7 @@ const RULES: { [K in OpName]?: Rule<K> } = {
     const inner = as(x!, 'flip');
     return inner && sameShape(inner.attrs.axes, axes) ? inner.inputs[0]! : null;
   },
-  concat: (inputs) => (inputs.length === 1 ? inputs[0]! : null),
+  concat: (inputs, { axis }) => (inputs.length === 1 ? inputs[0]! : piecedTogether(inputs, axis)),
   sum: reduces('sum'),
   amax: reduces('amax'),
   matmul([a, b], { transA, transB }, to, out) {

@@ -7,7 +7,7 @@ import { windowsOf } from '../kernels/windows.ts';
 import { EngineError } from './errors.ts';
 import { flags } from './flags.ts';
 import { fuse, type Group } from './fuse.ts';
-import { base, bytesOf, Graph, keyOf, printType, typeOf, type Node, type TensorType, type Value } from './graph.ts';
+import { base, bytesOf, Graph, inputOf, keyOf, printType, typeOf, type Node, type TensorType, type Value } from './graph.ts';
 import { lower, type Lowered } from './lowering.ts';
 import { place, type Output, type Placement } from './placement.ts';
 import { halveOperands } from './precision.ts';
@@ -52,8 +52,9 @@ export function analyse(name: string, fn: (...args: unknown[]) => unknown, args:
   const placement = place(groups, outputs);
   const context = {
     caps, inPlace: placement.inPlace,
+    inWhole: (v: Value): boolean => placement.places.get(keyOf(v))?.kind === 'part',
     // What a program writes may share a buffer with what a kernel writes; what it only reads may not.
-    access: (v: Value): Access => (v.node.op === 'input' ? 'read' : 'read_write'),
+    access: (v: Value): Access => (inputOf(v) ? 'read' : 'read_write'),
   };
   const lowered = groups.map((g) => lower(g, context));
   if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
@@ -96,8 +97,8 @@ function matchOutputs(name: string, donate: ReadonlySet<number>, args: readonly 
       throw new EngineError(name, `${outTree.paths[i]} was donated as ${printType(inputs[into]!)} and returned as ${printType(type)}`);
     }
     const source = base(v);
-    const isInput = source.node.op === 'input';
-    const unchanged = isInput && (source.node as Node<'input'>).attrs.index === into;
+    const isInput = inputOf(source) !== undefined;
+    const unchanged = source.node.op === 'input' && inputOf(source)!.index === into;
     const repeated = seen.has(keyOf(source));
     seen.add(keyOf(source));
     if (unchanged || (!repeated && !isInput)) return { value: v, into };

@@ -12,6 +12,7 @@ import { inFile, place, type FileTensor, type Origin } from '../model/files/orig
 import { saveTensors } from '../model/files/safetensors.ts';
 import { writeError } from './files.ts';
 import type { Trained } from './optim.ts';
+import { moved, packsOf, views } from './packs.ts';
 
 /** Every network a job trains, by name: `generator`, `fake`, `head` … */
 export type State<X = NDArray> = Record<string, Trained<X>>;
@@ -89,12 +90,16 @@ export async function openSaved(path: string): Promise<Saved> {
   return { state, meta: JSON.parse(text) as CheckpointMeta, close: () => weights.close() };
 }
 
-/** A saved state on a device. */
+/** A saved state on a device, in packs. */
 export async function placeState(device: Device, saved: State<FileTensor>): Promise<State> {
   const state: State = {};
   for (const [net, parts] of Object.entries(saved)) {
     const placed: Partial<Trained<NDArray>> = {};
-    for (const [part, tensors] of Object.entries(parts)) placed[part as keyof Trained] = await place(device, tensors as Origin);
+    for (const [part, tensors] of Object.entries(parts)) {
+      const alone = await place(device, tensors as Origin);
+      const packs = packsOf(alone);
+      placed[part as keyof Trained] = views(moved(device, alone, packs), packs);
+    }
     state[net] = placed as Trained<NDArray>;
   }
   return state;

@@ -14,6 +14,7 @@ import { drawTimes, type TimeLaw } from './flow.ts';
 import type { Job } from './loop.ts';
 import { timeAt, type Time } from './networks.ts';
 import { cosine, emaDecay, type Trained } from './optim.ts';
+import { moved, packsOf, views } from './packs.ts';
 import type { Course, Preset } from './presets/index.ts';
 import { key, Stream } from './rng.ts';
 import type { Weights } from './sample.ts';
@@ -32,12 +33,14 @@ export type StudentJob = OpenJob & {
   student: (state: State) => Weights;
 };
 
-/** Weights with zeroed moments; `ema` begins at them. */
+/** Weights with zeroed moments, in packs; `ema` begins at them. */
 export async function start(device: Device, first: Origin, keep: { m?: boolean; ema?: boolean }): Promise<Trained<NDArray>> {
-  const params = await place(device, first);
-  const like = (make: (t: NDArray) => NDArray) => mapTree(make, params);
+  const alone = await place(device, first);
+  const packs = packsOf(alone);
+  const weights = moved(device, alone, packs);
+  const like = (make: (t: NDArray) => NDArray) => views(mapTree(make, weights), packs);
   const zeros = (t: NDArray) => device.zeros(t.shape);
-  return { params, v: like(zeros), ...(keep.m && { m: like(zeros) }), ...(keep.ema && { ema: like((t) => t.keep()) }) };
+  return { params: like((t) => t), v: like(zeros), ...(keep.m && { m: like(zeros) }), ...(keep.ema && { ema: like((t) => t.keep()) }) };
 }
 
 /** Reconstruction of the training clips. */

@@ -1,6 +1,8 @@
 /** One guarded optimiser step over named parameters: clip, AdamW, EMA; a non-finite gradient changes nothing. */
 import type { Tensor } from '../engine/tensor.ts';
 import { adamW, clipByGlobalNorm, ema, where } from '../engine/functional.ts';
+import { isMatrix } from '../model/params.ts';
+import { eachRole, pack, packsOf, unpack } from './packs.ts';
 
 type Tensors = Record<string, Tensor>;
 
@@ -19,29 +21,29 @@ export interface Trained<X = Tensor> {
 export interface Rates<X = Tensor> { lr: X; count: X; decay?: X }
 
 /**
- * AdamW on gradients clipped to a global norm. When any gradient is not finite, every tensor stays as it was.
+ * AdamW on gradients clipped to a global norm, pack by pack. When any gradient is not finite, every tensor stays as it was.
  * @returns the new tensors under the names of `s`, the norm before clipping, and `skipped` (0 or 1).
  */
 export function update<S extends Trained>(s: S, grads: Tensors, config: AdamConfig, rates: Rates): { state: S; norm: Tensor; skipped: Tensor } {
-  const clipped = clipByGlobalNorm(grads, config.clip);
+  const packs = packsOf(s.params);
+  const clipped = clipByGlobalNorm(pack(grads, packs), config.clip);
   const keep = (fresh: Tensor, old: Tensor) => where(clipped.finite, fresh, old);
+  const old = eachRole(s, (tensors) => pack(tensors, packs));
   const next = { params: {} as Tensors, m: {} as Tensors, v: {} as Tensors, ema: {} as Tensors };
-  for (const [name, p] of Object.entries(s.params)) {
+  for (const [name, p] of Object.entries(old.params)) {
     const g = clipped.grads[name]!;
-    const step = adamW(p, g, { m: s.m?.[name], v: s.v[name]! }, {
-      lr: rates.lr, step: rates.count, beta1: config.beta1, beta2: config.beta2, eps: config.eps, weightDecay: decays(name, p) ? config.weightDecay : 0,
+    const decays = isMatrix(name, s.params[name]!.shape); // biases, gains, modulations and other vectors do not
+    const step = adamW(p, g, { m: old.m?.[name], v: old.v[name]! }, {
+      lr: rates.lr, step: rates.count, beta1: config.beta1, beta2: config.beta2, eps: config.eps, weightDecay: decays ? config.weightDecay : 0,
     });
     next.params[name] = keep(step.p, p);
-    next.v[name] = keep(step.v, s.v[name]!);
-    if (s.m) next.m[name] = keep(step.m!, s.m[name]!);
-    if (s.ema) next.ema[name] = keep(ema(s.ema[name]!, step.p, rates.decay!), s.ema[name]!);
+    next.v[name] = keep(step.v, old.v[name]!);
+    if (s.m) next.m[name] = keep(step.m!, old.m![name]!);
+    if (s.ema) next.ema[name] = keep(ema(old.ema![name]!, step.p, rates.decay!), old.ema![name]!);
   }
-  const state = { ...s, params: next.params, v: next.v, ...(s.m && { m: next.m }), ...(s.ema && { ema: next.ema }) };
-  return { state, norm: clipped.norm, skipped: clipped.finite.neg().add(1) };
+  const fresh = { params: next.params, v: next.v, ...(s.m && { m: next.m }), ...(s.ema && { ema: next.ema }) };
+  return { state: { ...s, ...eachRole(fresh, (tensors) => unpack(tensors, packs)) }, norm: clipped.norm, skipped: clipped.finite.neg().add(1) };
 }
-
-/** Matrices decay; biases, gains, modulations and other vectors do not. */
-const decays = (name: string, p: Tensor): boolean => name.endsWith('weight') && p.shape.length > 1;
 
 /** Linear warm-up to lr, then a cosine down to 0 at `steps`; step counts from 0. */
 export function cosine(lr: number, step: number, warmup: number, steps: number): number {

@@ -14,6 +14,7 @@ import { discriminatorStep, followStep, generatorStep, initDiscriminator, judgeS
 import { draws, start, type StudentJob } from './jobs.ts';
 import { ownFrom, type Batch, type Form } from './networks.ts';
 import { warm, type AdamConfig, type Trained } from './optim.ts';
+import { buffersOf, packsOf } from './packs.ts';
 import type { Course } from './presets/index.ts';
 import { fakeStep, primingStep } from './priming.ts';
 import { Rollout } from './rollout.ts';
@@ -81,7 +82,7 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
       const result = await updateGenerator(current['generator']!, real, current['fake']!.params, b, {
         ...await inputs(current, b, turn, 'priming'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
       });
-      if (fake.ida < 1) current = { ...current, fake: { ...current['fake']!, params: await align(current['fake']!.params, result.state.params) } };
+      if (fake.ida < 1) await align(buffersOf(current['fake']!.params, packsOf(current['fake']!.params)), buffersOf(result.state.params, packsOf(current['fake']!.params)));
       return { state: { ...current, generator: result.state }, metrics: { ...metrics, ...result.metrics } };
     },
     teacher: real,

@@ -1,5 +1,5 @@
 /** Compiles an update step: the state is donated and written in place, the metrics come back as numbers in one read. */
-import { compile, type Concrete, type Feed } from '../engine/compile.ts';
+import { compile, type Feed } from '../engine/compile.ts';
 import type { Device } from '../engine/device.ts';
 import { stack } from '../engine/functional.ts';
 import type { Plan } from '../engine/plan.ts';
@@ -7,30 +7,51 @@ import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { Metrics } from './loop.ts';
 import type { Trained } from './optim.ts';
+import { buffersOf, eachRole, pack, packsOf, unpack, views, type Pack } from './packs.ts';
+
+type Args<A extends readonly unknown[]> = [state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }];
 
 export interface Step<A extends readonly unknown[]> {
-  (state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }): Promise<{ state: Trained<NDArray>; metrics: Metrics }>;
+  (...args: Args<A>): Promise<{ state: Trained<NDArray>; metrics: Metrics }>;
   /** What a call costs; nothing is run. */
-  plan(state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }): Promise<Plan>;
+  plan(...args: Args<A>): Promise<Plan>;
   free(): Promise<void>;
 }
 
-/** What is compiled of a step: its metrics are one tensor; `named` is told their names. */
-export const stepOf = <A extends readonly unknown[]>(fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }, named: (names: string[]) => void = () => {}) =>
+/**
+ * What is compiled of a step: its state comes and goes in packs, its metrics are one tensor; `named` is told their names.
+ * @param packs of the state
+ */
+export const stepOf = <A extends readonly unknown[]>(fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }, packs: readonly Pack[], named: (names: string[]) => void = () => {}) =>
   (state: Trained, ...args: A) => {
-    const { metrics, ...next } = fn(state, ...args);
+    const { metrics, ...next } = fn(eachRole(state, (tensors) => unpack(tensors, packs)), ...args);
     named(Object.keys(metrics));
-    return { ...next, metrics: stack(Object.values(metrics), 0) };
+    return { ...eachRole(next, (tensors) => pack(tensors, packs)), metrics: stack(Object.values(metrics), 0) };
   };
 
-/** @param fn (state, …) → the state's new tensors under the same names, and `metrics`, scalars by name */
+type Program<A extends readonly unknown[]> = ((...args: Args<A>) => Promise<Trained<NDArray> & { metrics: NDArray }>) & Pick<Step<A>, 'plan' | 'free'>;
+
+/**
+ * @param fn (state, …) → the state's new tensors under the same names, and `metrics`, scalars by name
+ * @returns a step for states of one network, which lie on the device as `start` and `placeState` put them
+ */
 export function compileStep<A extends readonly unknown[]>(device: Device, name: string, fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }): Step<A> {
   let names: string[] = [];
-  const program = compile(device, stepOf(fn, (found) => { names = found; }), { donate: [0], name });
-  const run = async (...args: Parameters<typeof program>) => {
-    const { metrics, ...state } = await program(...args) as Concrete<Trained & { metrics: Tensor }>;
-    const values = await metrics.read();
-    return { state, metrics: Object.fromEntries(names.map((n, i) => [n, values[i]!])) };
+  let made: { packs: Pack[]; program: Program<A> } | undefined;
+  const of = (state: Trained<NDArray>) => {
+    const packs = made?.packs ?? packsOf(state.params);
+    made ??= { packs, program: compile(device, stepOf(fn, packs, (found) => { names = found; }), { donate: [0], name }) as unknown as Program<A> };
+    return { ...made, buffers: eachRole(state, (tensors) => buffersOf(tensors, packs)) };
   };
-  return Object.assign(run, { plan: (...args: Parameters<typeof program>) => program.plan(...args), free: () => program.free() }) as unknown as Step<A>;
+  const run = async (...[state, ...args]: Args<A>) => {
+    const { program, buffers, packs } = of(state);
+    const { metrics, ...next } = await program(buffers, ...args);
+    const values = await metrics.read();
+    return { state: eachRole(next, (tensors) => views(tensors, packs)), metrics: Object.fromEntries(names.map((n, i) => [n, values[i]!])) };
+  };
+  const plan = (...[state, ...args]: Args<A>) => {
+    const { program, buffers } = of(state);
+    return program.plan(buffers, ...args);
+  };
+  return Object.assign(run, { plan, free: async () => made?.program.free() });
 }

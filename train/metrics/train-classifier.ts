@@ -5,9 +5,13 @@ import { vjp } from '../../engine/autodiff.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
+import type { HostParams } from '../../model/params.ts';
+import { toHost } from '../checkpoint.ts';
 import { digits, DIGITS, type Digits } from '../data/digits.ts';
+import { start } from '../jobs.ts';
 import { cosine, update, type AdamConfig, type Trained } from '../optim.ts';
 import { Stream } from '../rng.ts';
+import { compileStep } from '../step.ts';
 import { CLASSES, CLASSIFIER_SHAPES, SIZE } from './classifier.ts';
 
 /** Chosen for this size: about five minutes on two cores; the last tenth of a point of accuracy is not needed. */
@@ -65,29 +69,25 @@ function frameBatch(clips: Digits, step: number, { seed, batch, blur, faintest }
 }
 
 /** One update on the mean cross-entropy. */
-function classifierStep(s: Trained, data: { frames: Tensor; labels: Tensor }, at: { lr: Tensor; count: Tensor }, adam: AdamConfig) {
+const classifierStep = (adam: AdamConfig) => (s: Trained, data: { frames: Tensor; labels: Tensor }, at: { lr: Tensor; count: Tensor }) => {
   const logits = classifierLogits(s.params, data.frames);
   const top = logits.amax([-1], true);
   const entropy = logits.sub(top).exp().sum([-1], true).log().add(top).sub(logits.mul(data.labels).sum([-1], true));
   const loss = entropy.mean();
   const { state } = update(s, vjp(loss, constant(1), s.params), adam, at);
-  return { ...state, loss };
-}
+  return { ...state, metrics: { loss } };
+};
 
 /** Trains from nothing and writes the weights (F16, about 180 KB). `onStep` gets the loss every hundredth step. */
 export async function trainClassifier(device: Device, path: string, training: Training = CLASSIFIER_TRAINING, onStep?: (step: number, loss: number) => void): Promise<void> {
   const { seed, steps, warmup, adam } = training;
   const clips = digits('train', seed);
-  const start = initClassifier(seed);
-  const upload = (make: (t: HostTensor) => Float32Array) => Object.fromEntries(Object.entries(start).map(([name, t]) => [name, device.tensor(make(t), t.shape)]));
-  const nothing = (t: HostTensor) => new Float32Array(t.data.length);
-  const state = { params: upload((t) => t.data as Float32Array), m: upload(nothing), v: upload(nothing) };
-  const step = device.compile((s: Trained, data: { frames: Tensor; labels: Tensor }, at: { lr: Tensor; count: Tensor }) => classifierStep(s, data, at, adam), { donate: [0], name: 'classifier' });
+  const step = compileStep(device, 'classifier', classifierStep(adam));
+  let state = await start(device, initClassifier(seed), { m: true });
   for (let i = 0; i < steps; i++) {
-    const { loss } = await step(state, frameBatch(clips, i, training), { lr: cosine(adam.lr, i, warmup, steps), count: i + 1 });
-    if (onStep && (i + 1) % 100 === 0) onStep(i + 1, (await loss.read())[0]!);
+    const { state: next, metrics } = await step(state, frameBatch(clips, i, training), { lr: cosine(adam.lr, i, warmup, steps), count: i + 1 });
+    state = next;
+    if (onStep && (i + 1) % 100 === 0) onStep(i + 1, metrics['loss']!);
   }
-  const trained: Record<string, HostTensor> = {};
-  for (const [name, t] of Object.entries(state.params)) trained[name] = host((await t.read()) as Float32Array, t.shape);
-  await saveTensors(path, trained, { dtype: 'F16', metadata: { what: 'digit classifier of 32x32 frames', training: JSON.stringify(training) } });
+  await saveTensors(path, await toHost(state.params) as HostParams, { dtype: 'F16', metadata: { what: 'digit classifier of 32x32 frames', training: JSON.stringify(training) } });
 }

@@ -7,6 +7,7 @@ import { vaeShapes } from '../../model/wan/vae.ts';
 import { discriminatorShapes, discriminatorStep, followStep, generatorStep, judgeStep, type EquilibriumConfig } from '../equilibrium.ts';
 import { ownShapes, type Form } from '../networks.ts';
 import type { AdamConfig, Trained } from '../optim.ts';
+import { eachRole, packsOf, packTypes } from '../packs.ts';
 import { fakeStep, primingStep, type PrimingConfig } from '../priming.ts';
 import { stepOf } from '../step.ts';
 import { teacherStep } from '../teacher.ts';
@@ -34,8 +35,9 @@ function heldBy(what: string, { params, v, m, ema }: Trained<TensorType>): Held[
 }
 
 function run(name: string, calls: number, fn: unknown, target: Target, state: Trained<TensorType>, frozen: readonly unknown[], data: unknown, at: unknown): Run {
-  const args = [state, ...frozen, data, at];
-  return planned(name, calls, { fn: stepOf(fn as Parameters<typeof stepOf>[0]), args, resident: new Set(args.slice(0, 1 + frozen.length).keys()), donate: [0] }, target);
+  const packs = packsOf(state.params);
+  const args = [eachRole(state, (types) => packTypes(types, packs)), ...frozen, data, at];
+  return planned(name, calls, { fn: stepOf(fn as Parameters<typeof stepOf>[0], packs), args, resident: new Set(args.slice(0, 1 + frozen.length).keys()), donate: [0] }, target);
 }
 
 const onHost = (what: string, params: Types): Held => ({ cause: 'host', what, bytes: treeBytes(params) });
