@@ -52,8 +52,11 @@ function packed<X>(tensors: Named<X>, packs: readonly Pack[], whole: (pack: Pack
 export const pack = (tensors: Named<Tensor>, packs: readonly Pack[]): Record<string, Tensor> =>
   packed(tensors, packs, ({ members }) => join(members.map(({ name }) => tensors[name]!.reshape([-1]))));
 
-export const packTypes = (types: Named<TensorType>, packs: readonly Pack[]): Record<string, TensorType> =>
-  packed(types, packs, ({ size }) => ({ shape: [size], dtype: 'f32' }));
+/** A pack as a type, with those of its members. */
+export interface PackType extends TensorType { readonly members: readonly { type: TensorType; at: number }[] }
+
+export const packTypes = (types: Named<TensorType>, packs: readonly Pack[]): Record<string, TensorType | PackType> =>
+  packed<TensorType>(types, packs, ({ size, members }): PackType => ({ shape: [size], dtype: 'f32', members: members.map(({ name, at }) => ({ type: types[name]!, at })) }));
 
 /** What named tensors on a device lie in. @throws one line when a tensor lies alone that should not */
 export const buffersOf = (tensors: Named<NDArray>, packs: readonly Pack[]): Record<string, NDArray> =>

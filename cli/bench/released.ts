@@ -11,6 +11,7 @@ import { networkOf } from '../../model/pipeline/forward.ts';
 import { draw } from '../../model/params.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { freeTree } from '../../train/checkpoint.ts';
+import type { PackType } from '../../train/packs.ts';
 import { deviceBytes, flopsOf, secondsAt, totalOf, trafficOf, unbound, type Stage } from '../../train/planning/cost.ts';
 import { findFit } from '../../train/planning/fit.ts';
 import { costOf, type JobName, type Sampler } from '../../train/planning/jobs.ts';
@@ -53,6 +54,7 @@ class Made {
     for (const [i, type] of flat.leaves.entries()) {
       const found = this.made.get(type) ?? await this.tensor(type, /^[vm]\./.test(flat.paths[i]!)); // moments begin at zero, as the device's memory does
       this.made.set(type, found);
+      if ('members' in type) for (const m of (type as PackType).members) this.made.set(m.type, found.view(m.at, m.type.shape));
       tensors.push(found);
     }
     return flat.rebuild(tensors);
@@ -85,6 +87,7 @@ const told = (textLength: number) => ({ shape, dtype }: TensorType) =>
 async function openTraining(device: Device, { config }: Subject, { runs }: Stage): Promise<Opened> {
   const made = new Made(device, 1);
   const programs: { run: CompiledFunction<unknown[], unknown>; calls: number; args: unknown[] }[] = [];
+  for (const { call } of runs) await made.tree(call.args[0]); // states first: what other steps see of them are views
   for (const { name, calls, call: { fn, args: types, resident, donate } } of runs) {
     const args: unknown[] = [];
     for (const [a, tree] of types.entries()) args.push(resident.has(a) ? await made.tree(tree) : mapTree(told(config.text_len), tree));
