@@ -1,6 +1,7 @@
 /** `vpae bench`: how fast this machine's adapter runs our kernels, models and training steps, beside what it can do at most. */
 import type { CommandModule } from 'yargs';
 import type { Device } from '../engine/device.ts';
+import { precisionOn } from '../model/pipeline/precision.ts';
 import { WAN } from '../model/wan/released.ts';
 import { writeWhole } from '../train/files.ts';
 import { against, readBaseline } from './bench/baseline.ts';
@@ -83,7 +84,7 @@ async function runReleased(device: Device, args: BenchArgs, signal: AbortSignal)
   const { preset: name, job, memory, budget = RELEASED_SECONDS } = args;
   const roof = await roofline(device);
   const make = subjectsOf(args);
-  return { roofline: roof, ...await releasedSteps(device, roof, { name, make, jobs: job ? [job] : RELEASED_JOBS, memory: memory === undefined ? device.budget : memoryBytes(memory), budget }, signal) };
+  return { roofline: roof, ...await releasedSteps(device, roof, { name, make, jobs: job ? [job] : RELEASED_JOBS, precision: precisionOn(device.caps, args.precision), memory: memory === undefined ? device.budget : memoryBytes(memory), budget }, signal) };
 }
 
 async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Measured> {

@@ -4,6 +4,7 @@ import { flopsOf, hostPeakOf, deviceBytes, largestStage, peakOf, secondsAt, tota
 import { findFit, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import type { Subject } from '../train/planning/subject.ts';
+import { precisionOn, type Precision } from '../model/pipeline/precision.ts';
 import { json, memoryBytes, type Args } from './common/options.ts';
 import { gb, overrides, released, subjectsOf } from './common/released.ts';
 import { bandwidth, leastMs, roofline, type Roofline } from './bench/roofline.ts';
@@ -28,7 +29,7 @@ const GPU: Target = {
 };
 
 /** A job planned, and against what it is held. */
-interface Answer { cost: JobCost; subject: Subject; target: Target; roof: Roofline | undefined; changes: Fit['changes'] | undefined; memory: number | undefined }
+interface Answer { cost: JobCost; subject: Subject; /** Of sampling. */ precision: Precision; target: Target; roof: Roofline | undefined; changes: Fit['changes'] | undefined; memory: number | undefined }
 
 function report({ cost, roof, memory, changes }: Answer): object {
   const stage = largestStage(cost);
@@ -48,10 +49,10 @@ function largestTensors(cost: JobCost) {
   return runs.reduce((a, b) => (b.plan.memory.lowerBound > a.plan.memory.lowerBound ? b : a)).plan.memory.atPeak.slice(0, LARGEST);
 }
 
-function print(name: string, { cost, roof, subject, target }: Answer): void {
+function print(name: string, { cost, roof, subject, precision, target }: Answer): void {
   const stage = largestStage(cost);
   const others = cost.stages.filter((s) => s !== stage).map((s) => `${s.name} ${gb(totalOf(deviceBytes(s)))}`).join(', ');
-  console.log(`\n${name}, ${cost.job}, ${subject.video.slice(1).join(' x ')}: ${gb(peakOf(cost))} on the device (${stage.name}${others && `; before and after: ${others}`}), ${gb(hostPeakOf(cost))} on the host`);
+  console.log(`\n${name}, ${cost.job}${cost.job === 'sample' && precision === 'f16' ? ' with f16 operands' : ''}, ${subject.video.slice(1).join(' x ')}: ${gb(peakOf(cost))} on the device (${stage.name}${others && `; before and after: ${others}`}), ${gb(hostPeakOf(cost))} on the host`);
   console.log(draw(['cause', 'of', 'memory'], [
     ...deviceBytes(stage).filter((h) => h.bytes).map((h) => [h.cause, h.what, gb(h.bytes)]), ...stage.host.map((h) => [h.cause, h.what, gb(h.bytes)]),
   ]));
@@ -77,13 +78,14 @@ async function plan(args: PlanArgs): Promise<void> {
   const subject = make([]);
   const jobs: JobName[] = args.job ? [args.job] : subject.preset ? JOBS.filter((j) => j !== 'sample') : ['sample'];
   if (jobs.includes('vae') && !subject.preset) throw new Error('[plan] the VAE of a released model is not trained');
-  const sampler: Sampler = { steps: args.steps, guided: args.steps > 1, offload: args.offload };
   const given = args.tflops !== undefined && args.gbps !== undefined ? { gflops: 1000 * args.tflops, copies: [{ bytes: 0, gbs: args.gbps }] } : undefined;
   const { target, roof } = await machine(subject, given);
+  const precision = subject.preset ? 'f32' : precisionOn(target.caps, args.precision);
+  const sampler: Sampler = { steps: args.steps, guided: args.steps > 1, offload: args.offload, precision };
   const answers = jobs.map((job): Answer => {
     const found = memory === undefined ? undefined : findFit(job, make, sampler, target, memory);
     const cost = found?.cost ?? costOf(job, subject, sampler, target);
-    return { cost, subject: found?.subject ?? subject, target, roof, changes: found?.changes, memory };
+    return { cost, subject: found?.subject ?? subject, precision, target, roof, changes: found?.changes, memory };
   });
   if (args.json) console.log(JSON.stringify(answers.map(report)));
   for (const answer of args.json ? [] : answers) {

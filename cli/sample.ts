@@ -3,10 +3,11 @@ import type { CommandModule } from 'yargs';
 import { generate, type Job } from '../model/pipeline/generate.ts';
 import { checkClip, parseSize, type Size } from '../model/pipeline/size.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
+import { precisionOn } from '../model/pipeline/precision.ts';
 import { type SolverKind } from '../model/schedulers/index.ts';
 import { willWrite } from './common/files.ts';
 import { sinkFor } from './media/sink.ts';
-import { count, memoryBytes, model, type Args } from './common/options.ts';
+import { count, memoryBytes, model, precision, type Args } from './common/options.ts';
 import { stageMeter } from './common/progress.ts';
 import { wantedClips } from './sample/jobs.ts';
 import { openSource, type Source } from './sample/wan.ts';
@@ -32,6 +33,7 @@ const options = {
   'guidance-scale': { type: 'number', alias: ['guidance', 'guidance_scale', 'sample_guide_scale'], describe: 'how strongly the prompt rules a teacher [5 for Wan2.1]' },
   lora: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'a LoRA file for a Wan2.1 folder, as FILE or FILE:STRENGTH; may be given again' },
   dtype: { choices: ['f32', 'f16', 'bf16'] as const, describe: 'how a Wan2.1 DiT\'s matrices lie on the device [as stored; f32 files as bf16]' },
+  ...precision,
   offload: { type: 'boolean', describe: 'read the DiT\'s blocks from their files at every step: two of them on the device instead of all' },
   memory: { type: 'string', describe: 'what the device has, as 24GB; what does not fit into it is read block by block and decoded in tiles [the host\'s on a CPU; WebGPU does not tell a GPU\'s]' },
   seed: { type: 'number', alias: 'base_seed', default: 1, describe: 'decides the noise (and the bundle\'s handwriting)' },
@@ -97,10 +99,13 @@ async function sample(args: SampleArgs): Promise<void> {
   const budget = args.memory === undefined ? undefined : memoryBytes(args.memory);
   await session(`stopped; ${kept}`, async ({ device, signal }) => {
     device.budget = budget ?? device.budget;
+    const operands = source.released ? precisionOn(device.caps, args.precision) : 'f32';
+    const name = `${source.name}${operands === 'f16' ? ' with f16 operands' : ''}`;
+    if (source.released) console.error(`model: ${name}`);
     if (source.released) await tuneFirst(device, args.tune, () => ({ jobs: ['sample'], subject: wanSubject(args.model, [], { dit: source.model.dit, ...jobs[0]!.size, frames, layers: LAYERS }) }), signal);
     const shown = stageMeter(() => device.allocated);
     const { seconds, evaluations } = await generate(device, source.model, jobs, {
-      sampling, tile: args.tile,
+      sampling, precision: operands, tile: args.tile,
       progress(stage, unit, done, total) {
         shown.at(stage, unit, done, total);
         signal.throwIfAborted();
@@ -118,7 +123,7 @@ async function sample(args: SampleArgs): Promise<void> {
         };
       },
     }).finally(() => shown.end());
-    console.log(`${source.name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / jobs.length).toPrecision(3)} s of diffusion a clip, compiling included`);
+    console.log(`${name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / jobs.length).toPrecision(3)} s of diffusion a clip, compiling included`);
   });
 }
 

@@ -117,7 +117,7 @@ export class Sampler<R extends { seed: number } = Request> {
     this.device = device;
     this.course = course;
     this.ends = ends;
-    this.diffusion = new Diffusion(device, ditConfigOf(course), course.student.alpha / course.student.rank);
+    this.diffusion = new Diffusion(device, ditConfigOf(course), { adapterScale: course.student.alpha / course.student.rank });
     this.tokens = compile(device, pictures, { name: 'picture tokens' });
   }
 

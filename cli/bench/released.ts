@@ -8,6 +8,7 @@ import { BYTES, numel } from '../../kernels/kernel.ts';
 import { toBF16 } from '../../model/halves.ts';
 import { Diffusion } from '../../model/pipeline/diffuse.ts';
 import { networkOf } from '../../model/pipeline/forward.ts';
+import type { Precision } from '../../model/pipeline/precision.ts';
 import { draw } from '../../model/params.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { freeTree } from '../../train/checkpoint.ts';
@@ -24,7 +25,7 @@ import type { Result, Skipped } from './report.ts';
 import { leastMs, type Roofline } from './roofline.ts';
 
 /** One step under both texts. */
-const GUIDED: Sampler = { steps: 1, guided: true, offload: false };
+const samplerOf = ({ precision }: Pick<Wanted, 'precision'>): Sampler => ({ steps: 1, guided: true, offload: false, precision });
 /** Of weights: normals of this deviation keep activations finite through any depth. */
 const DEVIATION = 0.02;
 /** Numbers that are drawn; larger tensors repeat them. */
@@ -88,10 +89,10 @@ async function openTraining(device: Device, { config }: Subject, { runs }: Stage
   const made = new Made(device, 1);
   const programs: { run: CompiledFunction<unknown[], unknown>; calls: number; args: unknown[] }[] = [];
   for (const { call } of runs) await made.tree(call.args[0]); // states first: what other steps see of them are views
-  for (const { name, calls, call: { fn, args: types, resident, donate } } of runs) {
+  for (const { name, calls, call: { fn, args: types, resident, donate, operands = 'f32' } } of runs) {
     const args: unknown[] = [];
     for (const [a, tree] of types.entries()) args.push(resident.has(a) ? await made.tree(tree) : mapTree(told(config.text_len), tree));
-    programs.push({ run: device.compile(fn as (...args: unknown[]) => unknown, { donate, name }), calls, args });
+    programs.push({ run: device.compile(fn as (...args: unknown[]) => unknown, { donate, name, operands }), calls, args });
   }
   await device.idle();
   return {
@@ -105,9 +106,9 @@ async function openTraining(device: Device, { config }: Subject, { runs }: Stage
 }
 
 /** The first of the sampler's steps, through the pipeline of `vpae sample`. */
-async function openSampling(device: Device, s: Subject): Promise<Opened> {
+async function openSampling(device: Device, s: Subject, operands: Precision): Promise<Opened> {
   const network = networkOf(await new Made(device, 1).tree(paramTypes(ditShapes(s.config), s.stored)) as Record<string, NDArray>);
-  const diffusion = new Diffusion(device, s.config);
+  const diffusion = new Diffusion(device, s.config, { operands });
   const { text, pictures } = conditionTypes(s, 1);
   const [channels, ...cells] = s.latent as [number, ...number[]];
   const input = {
@@ -130,6 +131,8 @@ export interface Wanted {
   /** With more overrides. */
   make: (sets: readonly string[]) => Subject;
   jobs: readonly JobName[];
+  /** Of sampling. */
+  precision: Precision;
   /** Bytes that may be held at most. */
   memory: number;
   /** Seconds that a job may take. */
@@ -140,11 +143,11 @@ export const RELEASED_JOBS = ['sample', 'teacher', 'prime', 'equilibrium'] as co
 const NAMES: Partial<Record<JobName, string>> = { sample: 'sampling, an evaluation under both texts', prime: 'priming step' };
 
 /** Why a job is not run, in one line. */
-function refusal(device: Device, job: JobName, { make, memory, budget }: Wanted, stage: Stage, seconds: number): string | undefined {
+function refusal(device: Device, job: JobName, { make, precision, memory, budget }: Wanted, stage: Stage, seconds: number): string | undefined {
   const needs = totalOf(deviceBytes(stage));
   const why = needs > memory ? `it needs ${gb(needs)}, there are ${gb(memory)}` : unbound([stage], device);
   if (why) {
-    const changes = findFit(job, make, GUIDED, device, memory)?.changes;
+    const changes = findFit(job, make, samplerOf({ precision }), device, memory)?.changes;
     return `${why}; ${changes ? `it fits with ${overrides({}, changes)}` : 'nothing makes it fit but a smaller --size, fewer --frames or --layers'}`;
   }
   const about = (CALLS * seconds) / EFFICIENCY;
@@ -158,19 +161,19 @@ export async function releasedSteps(device: Device, roof: Roofline, wanted: Want
   for (const job of wanted.jobs) {
     signal.throwIfAborted();
     const s = wanted.make([]);
-    const cost = costOf(job, s, GUIDED, device);
+    const cost = costOf(job, s, samplerOf(wanted), device);
     const stage = cost.stages.find(({ name }) => name === 'diffusion') ?? cost.stages[0]!;
     const whole = { ...cost, stages: [stage] };
     const predicted = secondsAt(whole, (work) => leastMs(roof, work));
     const [of, name] = [wanted.name, NAMES[job] ?? `${job} step`];
-    const shape = `${s.video.slice(1).join('x')}, ${s.config.num_layers} blocks${job === 'prime' || job === 'equilibrium' ? `, ${s.student.mode === 'lora' ? 'adapters' : 'all weights'}` : ''}`;
+    const shape = `${s.video.slice(1).join('x')}, ${s.config.num_layers} blocks${job === 'prime' || job === 'equilibrium' ? `, ${s.student.mode === 'lora' ? 'adapters' : 'all weights'}` : ''}${job === 'sample' && wanted.precision === 'f16' ? ', f16 operands' : ''}`;
     const reason = refusal(device, job, wanted, stage, predicted);
     if (reason) {
       skipped.push({ of, name, shape, reason });
       continue;
     }
     console.error(`${of}: ${name} ${shape} …`);
-    const times = await measure(device, { name, shape, open: () => (job === 'sample' ? openSampling(device, s) : openTraining(device, s, stage)) });
+    const times = await measure(device, { name, shape, open: () => (job === 'sample' ? openSampling(device, s, wanted.precision) : openTraining(device, s, stage)) });
     const ms = clockOf(device.info.kind).typical(times);
     results.push({
       of, name, shape, ...times, gflops: flopsOf(whole) / ms / 1e6, gbs: trafficOf(whole) / ms / 1e6, share: (1000 * predicted) / ms,

@@ -1,5 +1,6 @@
 /** Options that several commands share, and what they mean once parsed. */
 import type { InferredOptionTypes, Options } from 'yargs';
+import { PRECISIONS } from '../../model/pipeline/precision.ts';
 import { loadPreset, presetNames, type Preset } from '../../train/presets/index.ts';
 import { didYouMean, UsageError } from './errors.ts';
 import { BUNDLE } from './files.ts';
@@ -18,6 +19,10 @@ export const run = (fallback: string) =>
   ({ run: { type: 'string', default: fallback, describe: 'folder of the run; an unfinished one is continued' } }) as const satisfies Record<string, Options>;
 
 export const bundle = { bundle: { type: 'string', default: BUNDLE, describe: 'folder of the bundled weights' } } as const satisfies Record<string, Options>;
+
+export const precision = {
+  precision: { choices: PRECISIONS, describe: 'of a Wan2.1 DiT\'s matrix operands; sums are f32 [f16 where the adapter has matrix units, else f32]' },
+} as const satisfies Record<string, Options>;
 
 /** Which model of a folder. */
 export const model = {

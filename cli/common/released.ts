@@ -3,7 +3,8 @@ import type { Options } from 'yargs';
 import type { Fit } from '../../train/planning/fit.ts';
 import { subjectOf, type Size, type Subject } from '../../train/planning/subject.ts';
 import { WAN } from '../../model/wan/released.ts';
-import { count, preset, presetOf, type Args } from './options.ts';
+import { UsageError } from './errors.ts';
+import { count, precision, preset, presetOf, type Args } from './options.ts';
 
 export const released = {
   ...preset,
@@ -11,6 +12,7 @@ export const released = {
   size: { type: 'string', describe: 'WIDTHxHEIGHT of a released model\'s clip; what it was trained for unless given' },
   frames: { type: 'number', describe: 'frames of a released model\'s clip; 81 unless given' },
   layers: { type: 'number', describe: 'blocks of a released model; all of them unless given' },
+  precision: { ...precision.precision, describe: `of sampling: ${precision.precision.describe}` },
   mode: { choices: ['full', 'adapters'] as const, describe: 'how the student is held: all its weights, or low-rank adapters of the frozen teacher' },
   memory: { type: 'string', describe: 'does it fit into so much, as 24GB? If not, the cheapest changes that make it fit' },
 } as const satisfies Record<string, Options>;
@@ -29,6 +31,7 @@ function sizeOf({ size, frames, layers }: ReleasedArgs): Partial<Size> {
 export function subjectsOf(args: ReleasedArgs): (sets: readonly string[]) => Subject {
   const size = sizeOf(args);
   if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
+  if (args.precision && !(args.preset in WAN)) throw new UsageError(`--precision is for sampling with a released model, and ${args.preset} is none`);
   const mode = args.mode ? [`student.mode=${args.mode === 'adapters' ? 'lora' : 'full'}`] : [];
   return (sets) => subjectOf(args.preset, [...mode, ...args.set, ...sets], size);
 }

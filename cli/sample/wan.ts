@@ -9,6 +9,7 @@ import type { Lora } from '../../model/files/lora.ts';
 import type { WeightType } from '../../model/files/upload.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
 import type { VideoModel } from '../../model/pipeline/generate.ts';
+import type { Precision } from '../../model/pipeline/precision.ts';
 import { sizeLike, type Size } from '../../model/pipeline/size.ts';
 import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../../model/pipeline/wan.ts';
 import { tokenize, VOCABULARY } from '../../model/text.ts';
@@ -44,7 +45,7 @@ export interface Source {
   first(wanted: Wanted, size: Size): Promise<{ picture?: HostTensor; size: Size }>;
 }
 
-export interface Which { model: string; teacher: boolean; student: boolean; lora: readonly string[]; dtype?: WeightType | undefined; offload?: boolean | undefined }
+export interface Which { model: string; teacher: boolean; student: boolean; lora: readonly string[]; dtype?: WeightType | undefined; precision?: Precision | undefined; offload?: boolean | undefined }
 
 export async function openSource(which: Which): Promise<Source> {
   if (which.teacher && which.student) throw new UsageError('--teacher and --student: one of them');
@@ -99,8 +100,8 @@ async function wanSource({ model: path, student: asked, lora, dtype, offload }: 
   };
 }
 
-async function trainedSource({ model: dir, teacher, lora, dtype, offload }: Which): Promise<Source> {
-  const foreign = lora.length ? 'lora' : dtype ? 'dtype' : offload && 'offload';
+async function trainedSource({ model: dir, teacher, lora, dtype, precision, offload }: Which): Promise<Source> {
+  const foreign = lora.length ? 'lora' : dtype ? 'dtype' : precision ? 'precision' : offload && 'offload';
   if (foreign) throw new UsageError(`--${foreign} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`);
   const asked = teacher ? 'teacher' : 'student';
   const { model, kind, preset, sampling } = await openTrained(modelFile(dir, 'vae'), modelFile(dir, asked));

@@ -4,6 +4,7 @@ import type { Tensor } from '../../engine/tensor.ts';
 import type { HostTensor } from '../../engine/tree.ts';
 import { ownTable, tunedFile, type Tuned } from '../../engine/tuning.ts';
 import { sameConfig, type TuningTable } from '../../kernels/tuning.ts';
+import { precisionOn } from '../../model/pipeline/precision.ts';
 import { writeWhole } from '../../train/files.ts';
 import { costOf, type JobName } from '../../train/planning/jobs.ts';
 import type { Subject } from '../../train/planning/subject.ts';
@@ -16,7 +17,8 @@ export interface Weighed { seen: Seen; flops: number }
 export async function questions(device: Device, jobs: readonly JobName[], subject: Subject): Promise<Weighed[]> {
   const { tuning, seen } = recorder();
   const target = { caps: { ...device.caps, tuning }, maxBufferBytes: device.maxBufferBytes };
-  for (const job of jobs) costOf(job, subject, { steps: 1, guided: false, offload: false }, target);
+  const precision = subject.preset ? 'f32' : precisionOn(device.caps);
+  for (const job of jobs) costOf(job, subject, { steps: 1, guided: false, offload: false, precision }, target);
   const weighed: Weighed[] = [];
   for (const s of seen.values()) {
     const program = programOf(s.family, s.problem);

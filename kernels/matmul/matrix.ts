@@ -1,5 +1,5 @@
 /**
- * Matmul by subgroup matrices: f16 operands, f32 sums. A workgroup makes BM × BN of the output from panels of BK, staged in
+ * Matmul by subgroup matrices: operands in f16, bf16 rounded to it, f32 sums. A workgroup makes BM × BN of the output from panels of BK, staged in
  * workgroup memory as they lie in storage, with a padding of 8 against bank conflicts; a transposed operand is a matter of how
  * the unit loads it. Results can't be read element by element: they pass through workgroup memory to the epilogue.
  */

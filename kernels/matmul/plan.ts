@@ -145,10 +145,11 @@ const fitsUnit = (caps: Caps, unit: MatrixUnit) => (c: MatrixConfig): boolean =>
   (c.BM / c.rows) % unit.M === 0 && (c.BN / c.cols) % unit.N === 0 && c.BK % unit.K === 0
   && matrixThreads(c, unit) <= caps.maxInvocations && matrixBytes(c, unit) <= caps.maxWorkgroupBytes;
 
-/** Units round their operands to f16: they serve where both are no finer. Flat products read too little to gain from them. */
+/** Units round their operands to f16: they serve beside one that is f16, weights stored as bf16 too. Flat products read too little to gain from them. */
 function matrixConfig(caps: Caps, s: Shape): MatrixConfig | undefined {
   const unit = caps.matrix;
-  if (!unit || s.a.dtype !== 'f16' || s.b.dtype !== 'f16' || s.M <= FLAT_TILE.BM) return undefined;
+  const types = [s.a.dtype, s.b.dtype];
+  if (!unit || !types.includes('f16') || types.includes('f32') || s.M <= FLAT_TILE.BM) return undefined;
   const fits = MATRIX_TILES.filter(fitsUnit(caps, unit));
   return fits.find((t) => tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ?? fits.at(-1);
 }

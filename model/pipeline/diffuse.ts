@@ -14,6 +14,7 @@ import { draw } from '../params.ts';
 import { schedule, solverStep, startState, type Layout, type SolverKind, type SolverState } from '../schedulers/index.ts';
 import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../wan/tables.ts';
 import { forwardFunctions, StreamedForward, WholeForward, type Forward, type Network, type Told } from './forward.ts';
+import type { Precision } from './precision.ts';
 
 /**
  * - a solver: a teacher's, guided; two evaluations a step unless guidance is 1;
@@ -70,12 +71,12 @@ export class Diffusion {
   /** Whether both texts go through the network at once, by network and size. */
   private readonly together = new Map<string, boolean>();
 
-  /** @param adapterScale what adapters beside the weights are multiplied by */
-  constructor(device: Device, config: DiTConfig, adapterScale = 1) {
+  /** @param adapterScale what adapters beside the weights are multiplied by; @param operands of the network's products */
+  constructor(device: Device, config: DiTConfig, { adapterScale = 1, operands = 'f32' }: { adapterScale?: number; operands?: Precision } = {}) {
     [this.device, this.config] = [device, config];
     const functions = forwardFunctions(config, device.caps.maxBindingBytes, adapterScale);
-    this.whole = new WholeForward(device, functions);
-    this.streamed = new StreamedForward(device, functions, config.num_layers);
+    this.whole = new WholeForward(device, functions, operands);
+    this.streamed = new StreamedForward(device, functions, config.num_layers, operands);
     this.guide = device.compile(guidance, { name: 'guidance' });
     this.solve = device.compile(solverStep, { donate: [0], name: 'solver step' });
     this.renoise = device.compile(renoise, { donate: [0], name: 'renoise' });

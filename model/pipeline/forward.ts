@@ -14,6 +14,7 @@ import { Scope, type Params } from '../params.ts';
 import { block, type BlockInput } from '../wan/block.ts';
 import { dit, ditEmbed, ditHead, type DiTInput, type Embedded } from '../wan/dit.ts';
 import type { DiTTables } from '../wan/tables.ts';
+import type { Precision } from './precision.ts';
 
 /** What stays the same over all steps of a batch of B clips. */
 export interface Told<T = NDArray> {
@@ -91,8 +92,8 @@ type Functions = ReturnType<typeof forwardFunctions>;
 export class WholeForward implements Forward {
   private readonly program: CompiledFunction<[Params, Tensor, Tensor, Tensor, Told<Tensor>], Tensor>;
 
-  constructor(device: Device, { whole }: Functions) {
-    this.program = device.compile(whole, { name: 'velocity' });
+  constructor(device: Device, { whole }: Functions, operands: Precision = 'f32') {
+    this.program = device.compile(whole, { name: 'velocity', operands });
   }
 
   run({ weights }: Network, x: NDArray, tEmb: HostTensor, context: NDArray, told: Told): Promise<NDArray> {
@@ -115,11 +116,11 @@ export class StreamedForward implements Forward {
   private readonly stack: BlockStack<BlockInput>;
   private readonly head: CompiledFunction<[Params, Tensor, Tensor, Tensor], Tensor>;
 
-  constructor(device: Device, { embed, block, head }: Functions, blocks: number) {
+  constructor(device: Device, { embed, block, head }: Functions, blocks: number, operands: Precision = 'f32') {
     this.blocks = blocks;
-    this.embed = device.compile(embed, { name: 'dit embedding' });
-    this.stack = new BlockStack(device, block, { name: 'dit block' });
-    this.head = device.compile(head, { name: 'dit head' });
+    this.embed = device.compile(embed, { name: 'dit embedding', operands });
+    this.stack = new BlockStack(device, block, { name: 'dit block', operands });
+    this.head = device.compile(head, { name: 'dit head', operands });
   }
 
   async run({ weights, blocks }: Network, x: NDArray, tEmb: HostTensor, context: NDArray, given: Told): Promise<NDArray> {

@@ -11,6 +11,7 @@ import { StreamingVAE } from '../wan/vaestream.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { Diffusion, evaluationsOf, type Sampling } from './diffuse.ts';
 import type { Network } from './forward.ts';
+import { checkFinite, type Precision } from './precision.ts';
 import { latentShape, type Size } from './size.ts';
 
 /** Told of what is under way and how far it is. What it throws ends the work. */
@@ -54,6 +55,8 @@ export interface ClipSink { add(chunk: HostTensor): Promise<void>; end(): Promis
 
 export interface GenerateOptions {
   sampling: Sampling;
+  /** Of the DiT's operands; f32 unless given. */
+  precision?: Precision | undefined;
   /** Edge of the VAE's tiles in pixels; unless given, as few as fit. */
   tile?: number | undefined;
   progress: Progress;
@@ -65,13 +68,13 @@ export interface Made { /** Of diffusion, seconds. */ seconds: number; /** Forwa
 
 export const freeAll = (weights: DeviceWeights): void => Object.values(weights).forEach((t) => t.free());
 
-/** Makes every job's clip, in order. @throws what a part or a sink throws; clips that were finished stay */
-export async function generate(device: Device, model: VideoModel, jobs: readonly Job[], { sampling, tile, progress, sink }: GenerateOptions): Promise<Made> {
+/** Makes every job's clip, in order. @throws what a part or a sink throws, and where a latent is not finite; clips that were finished stay */
+export async function generate(device: Device, model: VideoModel, jobs: readonly Job[], { sampling, precision = 'f32', tile, progress, sink }: GenerateOptions): Promise<Made> {
   const texts = await encodeTexts(device, model, jobs, sampling.guidance !== 1, progress);
   const images = model.encodeImages && await encodeFirstFrames(device, model, jobs, tile, progress);
   const net = await model.loadDiT(device, progress);
   let decoder: DeviceWeights = {};
-  const diffusion = new Diffusion(device, model.dit);
+  const diffusion = new Diffusion(device, model.dit, { operands: precision });
   const total = jobs.length * sampling.steps;
   let seconds = 0;
   try {
@@ -83,6 +86,7 @@ export async function generate(device: Device, model: VideoModel, jobs: readonly
       }, sampling, (done) => progress('diffusion', 'steps', i * sampling.steps + done, total));
       const latent = host(await x.read(), shape);
       x.free();
+      checkFinite(latent, precision, job.prompt);
       seconds += took;
       await diffusion.close();
       if (i === jobs.length - 1) await net.free();

@@ -128,6 +128,7 @@ test('matrix units, emulated: operands in f16, sums in f32', async () => {
     const l = await check(on, { M: 40, N: 68, K: 24, transA, transB, ...f16 });
     assert.match(l.dispatches[0]!.label, 'matrix 8x8x8 emulated 32x32x16/2x2');
     await check(on, { M: 37, N: 71, K: 23, transA, transB, ...f16 });
+    await check(on, { M: 40, N: 68, K: 24, transA, transB, dtypeA: 'f16', dtypeB: 'bf16' });
   }
   await check(on, { batch: 2, M: 20, N: 36, K: 700, ...f16 }); // split
   const large = await check({ ...on, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: true } }, { batch: 130, M: 33, N: 65, K: 20, ...f16 });
@@ -141,11 +142,13 @@ test('matrix units, emulated: operands in f16, sums in f32', async () => {
   }
 });
 
-test('matrix units serve half operands only, and rows enough for a tile', () => {
+test('matrix units serve operands in f16, one of them stored as bf16 too, and rows enough for a tile', () => {
   const on: Caps = { ...caps, tier: 'tiled', matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false } };
   const tier = (c: Partial<MatmulProblem>) => matmul(on, { ...BASE, M: 512, N: 512, K: 512, ...c }).dispatches[0]!.label.split(' ')[1];
   assert.is(tier({ dtypeA: 'f16', dtypeB: 'f16' }), 'matrix');
+  assert.is(tier({ dtypeA: 'f16', dtypeB: 'bf16' }), 'matrix');
   assert.is(tier({ dtypeA: 'f32', dtypeB: 'f16' }), 'tiled');
+  assert.is(tier({ dtypeA: 'bf16', dtypeB: 'bf16' }), 'tiled');
   assert.is(tier({ dtypeA: 'f16', dtypeB: 'f16', M: 8 }), 'tiled');
 });
 

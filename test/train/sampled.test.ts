@@ -10,6 +10,7 @@ import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
 import { networkOf } from '../../model/pipeline/forward.ts';
 import { generate, halfOf, type Job, type VideoModel } from '../../model/pipeline/generate.ts';
+import type { Precision } from '../../model/pipeline/precision.ts';
 import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { initVAE } from '../../model/wan/vae.ts';
@@ -24,7 +25,7 @@ const device = await open();
 const test = suite('sampling, planned and allocated');
 
 /** Bytes at most of each stage that loads weights: first frame, diffusion, decoding. */
-async function allocated(model: VideoModel, { video }: Subject, sampling: Sampling): Promise<Record<string, number>> {
+async function allocated(model: VideoModel, { video }: Subject, sampling: Sampling, precision: Precision = 'f32'): Promise<Record<string, number>> {
   const [channels, frames, height, width] = video as [number, number, number, number];
   const job: Job = { prompt: 'one', negative: 'another one', size: { width, height }, frames, seed: 1, ...(model.encodeImages && { picture: noise('picture', [channels, height, width]) }) };
   const before = device.allocated;
@@ -41,7 +42,7 @@ async function allocated(model: VideoModel, { video }: Subject, sampling: Sampli
   };
   let cells = 0;
   await generate(device, watched, [job], {
-    sampling, progress: () => {},
+    sampling, precision, progress: () => {},
     sink: () => Promise.resolve({ add: (chunk) => Promise.resolve(void (cells += chunk.data.length)), end: () => Promise.resolve(), abort: () => Promise.resolve() }),
   });
   enter('');
@@ -70,16 +71,16 @@ for (const guided of [true, false]) {
   });
 }
 
-for (const [kind, offload] of [['t2v', false], ['i2v', true]] as const) {
-  test(`a folder of ${kind}, ${offload ? 'block by block' : 'whole'}`, async () => {
+for (const [kind, offload, precision] of [['t2v', false, 'f32'], ['t2v', false, 'f16'], ['i2v', true, 'f32'], ['i2v', true, 'f16']] as const) {
+  if (precision === 'f32' || device.caps.f16) test(`a folder of ${kind}, ${offload ? 'block by block' : 'whole'}, operands in ${precision}`, async () => {
     const folder = await mkdtemp(join(tmpdir(), 'sampled-'));
     try {
       await writeFolder(folder, 'original', kind);
       const checkpoint = await openCheckpoint(folder);
       const { dit: { config }, vae: { config: vae } } = checkpoint;
       const s: Subject = { ...subjectOf(kind === 't2v' ? 'wan2.1-t2v-1.3b' : 'wan2.1-i2v-14b', []), config, vae, latent: [vae.z_dim, 2, 4, 2], video: [3, 5, 32, 16], encoders: false };
-      const sampler = { steps: 2, guided: true, offload };
-      const got = await allocated(wanModel(checkpoint, { offload }), s, { ...wanSampling(checkpoint, { width: 16, height: 32 }), steps: 2 });
+      const sampler = { steps: 2, guided: true, offload, precision };
+      const got = await allocated(wanModel(checkpoint, { offload }), s, { ...wanSampling(checkpoint, { width: 16, height: 32 }), steps: 2 }, precision);
       const want = planned(s, sampler);
       if (offload) { // of the block that is being read, what has come before the last one is freed is a matter of time
         const blocks = stages(s, sampler).find((stage) => stage.name === 'diffusion')!.held.find(({ what }) => what.includes('two blocks'))!.bytes;

@@ -1,7 +1,7 @@
 /** What a job costs: what lies in memory at the same time and why, and the programs that run. */
 import { unbindable, type Plan, type Room } from '../../engine/plan.ts';
 import { largestArenas } from '../../engine/scratch.ts';
-import { planFunction } from '../../engine/stages.ts';
+import { planFunction, type CompileOptions } from '../../engine/stages.ts';
 import { sizeOf, type TensorType } from '../../engine/graph.ts';
 import { flatten } from '../../engine/tree.ts';
 import { boundBytes, BYTES } from '../../kernels/kernel.ts';
@@ -22,6 +22,7 @@ export interface Call {
   /** Numbers of the arguments that lie on the device; the others are uploaded at each call. */
   resident: ReadonlySet<number>;
   donate: readonly number[];
+  operands?: CompileOptions['operands'];
 }
 /** A program, and how often it runs in a unit of the job. */
 export interface Run { name: string; calls: number; call: Call; plan: Plan }
@@ -33,7 +34,7 @@ const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
 
 /** What a call costs on a device of these capabilities. */
 export const planned = (name: string, calls: number, call: Call, target: Target): Run =>
-  ({ name, calls, call, plan: planFunction(call.fn, call.args, call.resident, target, { donate: call.donate, name }) });
+  ({ name, calls, call, plan: planFunction(call.fn, call.args, call.resident, target, { donate: call.donate, name, operands: call.operands ?? 'f32' }) });
 
 /** Weights on their way from files to the device. */
 export const READING: Held = { cause: 'host', what: 'chunks of weights being read', bytes: UPLOAD_HOST_BYTES };

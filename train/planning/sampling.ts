@@ -14,6 +14,7 @@ import { umt5Block, umt5BlockSpecs, type UMT5Context } from '../../model/umt5/um
 import { guidance, renoise } from '../../model/pipeline/diffuse.ts';
 import { forwardFunctions } from '../../model/pipeline/forward.ts';
 import { halfOf } from '../../model/pipeline/generate.ts';
+import type { Precision } from '../../model/pipeline/precision.ts';
 import { STEP_WEIGHTS, solverStep } from '../../model/schedulers/index.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { latentStats, vaeShapes, type LatentStats } from '../../model/wan/vae.ts';
@@ -24,13 +25,13 @@ import { conditionTypes, paramTypes, timeTypes, type, type Subject } from './sub
 
 type Types = Record<string, TensorType>;
 
-/** `offload`: the DiT's blocks come from their files at every step. */
-export interface Sampler { steps: number; guided: boolean; offload: boolean }
+/** `offload`: the DiT's blocks come from their files at every step. `precision`: of the DiT's operands; f32 unless given. */
+export interface Sampler { steps: number; guided: boolean; offload: boolean; precision?: Precision }
 
 /** A stack of blocks that come from files one after the other: two are on the device. */
-function stacked(name: string, blocks: number, block: Types, fn: (s: Scope, x: Tensor, context: never) => Tensor, x: TensorType, context: unknown, resident: ReadonlySet<number>, target: Target): Stage {
+function stacked(name: string, blocks: number, block: Types, fn: (s: Scope, x: Tensor, context: never) => Tensor, x: TensorType, context: unknown, resident: ReadonlySet<number>, target: Target, operands: Precision = 'f32'): Stage {
   const step = ({ x }: { x: Tensor }, params: Params, c: never) => ({ x: fn(new Scope(params), x, c) });
-  return { name, held: [{ cause: 'weights', what: `${name}, two blocks`, bytes: 2 * treeBytes(block) }, { cause: 'inputs and results', what: 'tokens', bytes: treeBytes(x) }], host: [READING], runs: [planned(name, blocks, { fn: step, args: [{ x }, block, context], resident, donate: [0] }, target)] };
+  return { name, held: [{ cause: 'weights', what: `${name}, two blocks`, bytes: 2 * treeBytes(block) }, { cause: 'inputs and results', what: 'tokens', bytes: treeBytes(x) }], host: [READING], runs: [planned(name, blocks, { fn: step, args: [{ x }, block, context], resident, donate: [0], operands }, target)] };
 }
 
 function encoders({ config }: Subject, target: Target): Stage[] {
@@ -54,7 +55,7 @@ function stepping(x: TensorType, velocities: readonly TensorType[], { steps, gui
 
 /** Both texts go through the network at once where that takes less than its weights, as the pipeline decides. */
 function diffusion(s: Subject, sampler: Sampler, target: Target): Stage {
-  const { steps, guided, offload } = sampler;
+  const { steps, guided, offload, precision: operands = 'f32' } = sampler;
   const { config, latent } = s;
   const all = paramTypes(ditShapes(config), s.stored);
   const run = forwardFunctions(config, target.caps.maxBindingBytes);
@@ -68,8 +69,8 @@ function diffusion(s: Subject, sampler: Sampler, target: Target): Stage {
   const inBlock = (name: string): boolean => name.startsWith('blocks.');
   const around = Object.fromEntries(Object.entries(all).filter(([name]) => !inBlock(name)));
   const first = (texts: number): Run => (offload
-    ? planned('embedding', steps, { fn: run.embed, args: [around, ...given(texts).slice(1)], resident: new Set([0, 1, 3, 4]), donate: [] }, target)
-    : planned(texts > 1 ? 'velocity under both texts' : 'velocity', steps, { fn: run.whole, args: given(texts), resident: new Set([0, 1, 3, 4]), donate: [] }, target));
+    ? planned('embedding', steps, { fn: run.embed, args: [around, ...given(texts).slice(1)], resident: new Set([0, 1, 3, 4]), donate: [], operands }, target)
+    : planned(texts > 1 ? 'velocity under both texts' : 'velocity', steps, { fn: run.whole, args: given(texts), resident: new Set([0, 1, 3, 4]), donate: [], operands }, target));
 
   const both = guided ? first(2) : undefined;
   const together = both !== undefined && both.plan.bytes + treeBytes(context(2)) < treeBytes(all);
@@ -86,8 +87,8 @@ function diffusion(s: Subject, sampler: Sampler, target: Target): Stage {
   const own = Object.fromEntries(Object.entries(all).filter(([name]) => name.startsWith('blocks.0.')).map(([name, t]) => [name.slice('blocks.0.'.length), t]));
   const embedded = trace(run.embed, before.call.args);
   const { x: tokens, e, told: toBlocks } = embedded.outTree.rebuild(embedded.outputs.map(typeOf)) as { x: TensorType; e: TensorType; told: object };
-  const block = stacked('DiT', config.num_layers * calls, own, run.block as Parameters<typeof stacked>[3], tokens, { ...toBlocks, tables }, new Set([0, 1, 2]), target);
-  const head = planned('head', calls, { fn: run.head, args: [around, tokens, e, x], resident: new Set([0, 1, 2, 3]), donate: [] }, target);
+  const block = stacked('DiT', config.num_layers * calls, own, run.block as Parameters<typeof stacked>[3], tokens, { ...toBlocks, tables }, new Set([0, 1, 2]), target, operands);
+  const head = planned('head', calls, { fn: run.head, args: [around, tokens, e, x], resident: new Set([0, 1, 2, 3]), donate: [], operands }, target);
   return {
     name: 'diffusion', host: [READING], held: [{ cause: 'weights', what: 'DiT, around the blocks', bytes: treeBytes(around) }, ...block.held, ...held],
     runs: [before, ...block.runs, head, ...after],
