@@ -182,8 +182,8 @@ test('all WGSL is valid under base limits', async () => {
   const tiled = { tier: 'tiled' as const, subgroup: 32 };
   for (const on of [tiled, ...units.map((matrix) => ({ ...tiled, matrix })), ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup }))]) {
     for (const [transA, transB] of TRANSPOSES) for (const [M, N, K] of [[2048, 2048, 64], [64, 64, 4096], [3, 7, 5], [513, 511, 33], [100, 100, 30]] as const) {
-      for (const dtype of ['f32', 'f16', 'bf16'] as const) {
-        const l = matmul({ ...base, ...on }, { ...BASE, M, N, K, transA, transB, dtypeA: dtype, dtypeB: dtype, dtypeOut: dtype === 'bf16' ? 'f32' : dtype, epilogue: biasGelu(N, 1) });
+      for (const [dtypeA, dtypeB, dtypeOut] of [['f32', 'f32', 'f32'], ['f16', 'f16', 'f16'], ['bf16', 'bf16', 'f32'], ['f16', 'bf16', 'f32']] as const) {
+        const l = matmul({ ...base, ...on }, { ...BASE, M, N, K, transA, transB, dtypeA, dtypeB, dtypeOut, epilogue: biasGelu(N, 1) });
         for (const d of l.dispatches) await validate(d.label, d.wgsl);
       }
     }
