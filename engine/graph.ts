@@ -141,13 +141,16 @@ export const typeOf = (v: Value): TensorType => v.node.outs[v.out]!;
 export const sizeOf = (t: TensorType): number => numel(t.shape);
 export const bytesOf = (t: TensorType): number => sizeOf(t) * BYTES[t.dtype];
 
+/** Attributes as text that tells apart whatever differs: JSON knows no infinities. */
+export const attrsText = <K extends OpName>(op: K, attrs: OpAttrs[K]): string => (op === 'const' ? Object.values(attrs).join() : JSON.stringify(attrs));
+
 export class Graph {
   readonly nodes: Node[] = [];
   private readonly known = new Map<string, Node>();
 
   /** Adds a node, or finds the one that is already there. */
   add<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[], site: string, segment: number): Node<K> {
-    const key = `${op}|${inputs.map((v) => `${v.node.id}.${v.out}`).join()}|${JSON.stringify(attrs)}|${segment < 0 ? segment : ''}`;
+    const key = `${op}|${inputs.map((v) => `${v.node.id}.${v.out}`).join()}|${attrsText(op, attrs)}|${segment < 0 ? segment : ''}`;
     const found = this.known.get(key);
     if (found) return found as Node<K>;
     const node: Node<K> = { id: this.nodes.length, op, attrs, inputs, outs, site, segment };

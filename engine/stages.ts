@@ -2,13 +2,14 @@
  * Every stage from a function to launches, in order: pure, so that what a program costs is known without a device, without
  * weights and in seconds.
  */
+import { lowerOnce } from './alike.ts';
 import { boundBytes, type Access, type Caps } from '../kernels/kernel.ts';
 import { windowsOf } from '../kernels/windows.ts';
 import { EngineError } from './errors.ts';
 import { flags } from './flags.ts';
 import { fuse, type Group } from './fuse.ts';
 import { base, bytesOf, Graph, inputOf, keyOf, printType, typeOf, type Node, type TensorType, type Value } from './graph.ts';
-import { lower, type Lowered } from './lowering.ts';
+import type { Lowered } from './lowering.ts';
 import { place, type Output, type Placement } from './placement.ts';
 import { halveOperands } from './precision.ts';
 import { checkFits, planProgram, type Plan, type Room } from './plan.ts';
@@ -56,7 +57,7 @@ export function analyse(name: string, fn: (...args: unknown[]) => unknown, args:
     // What a program writes may share a buffer with what a kernel writes; what it only reads may not.
     access: (v: Value): Access => (inputOf(v) ? 'read' : 'read_write'),
   };
-  const lowered = groups.map((g) => lower(g, context));
+  const lowered = groups.map((g) => lowerOnce(g, context));
   if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
   const uploads = inputs.map((type, i) => (fromHost[i] ? boundBytes(bytesOf(type)) : undefined));
   return { inputs, outTree, groups, lowered, placement, outputs, uploads };
