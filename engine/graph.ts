@@ -148,12 +148,12 @@ export class Graph {
   readonly nodes: Node[] = [];
   private readonly known = new Map<string, Node>();
 
-  /** Adds a node, or finds the one that is already there. */
-  add<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[], site: string, segment: number): Node<K> {
+  /** Adds a node, or finds the one that is already there; a function that finds the site is called for a new one alone. */
+  add<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[], site: string | (() => string), segment: number): Node<K> {
     const key = `${op}|${inputs.map((v) => `${v.node.id}.${v.out}`).join()}|${attrsText(op, attrs)}|${segment < 0 ? segment : ''}`;
     const found = this.known.get(key);
     if (found) return found as Node<K>;
-    const node: Node<K> = { id: this.nodes.length, op, attrs, inputs, outs, site, segment };
+    const node: Node<K> = { id: this.nodes.length, op, attrs, inputs, outs, site: typeof site === 'string' ? site : site(), segment };
     this.nodes.push(node as unknown as Node);
     this.known.set(key, node as unknown as Node);
     return node;

@@ -2,7 +2,7 @@
 import type { DType } from '../kernels/kernel.ts';
 import { BYTES, numel } from '../kernels/kernel.ts';
 import { emit } from './tracing.ts';
-import { fail, printShapes } from './errors.ts';
+import { callSite, fail, printShapes, withSite } from './errors.ts';
 import type { Binary, OpAttrs, OpName, TensorType, Unary, Value } from './graph.ts';
 import { typeOf } from './graph.ts';
 import { isFloat, sameShape } from './ops/op.ts';
@@ -71,7 +71,8 @@ export class Tensor {
   get dtype(): DType { return this.type.dtype; }
 
   private unary(op: Unary): Tensor { return make1(op, [this], {}); }
-  private binary(op: Binary, b: Like): Tensor { return make1(op, broadcast(op, [this, b]), {}); }
+  /** Its line is found once for all the nodes it takes. */
+  private binary(op: Binary, b: Like): Tensor { return withSite(callSite(), () => make1(op, broadcast(op, [this, b]), {})); }
 
   // Pointwise. A second operand broadcasts, right-aligned.
   add(b: Like): Tensor { return this.binary('add', b); }

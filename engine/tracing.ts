@@ -53,6 +53,6 @@ export function emit<K extends OpName>(op: K, inputs: readonly Value[], attrs: O
   for (const v of inputs) if (graph.nodes[v.node.id] !== v.node) throw new EngineError(op, 'an operand belongs to another trace');
   const outs = opOf(op).infer(inputs.map(typeOf), attrs);
   for (const { shape } of outs) checkShape(op, shape);
-  const node = graph.add(op, inputs, attrs, outs, callSite(), segment);
+  const node = graph.add(op, inputs, attrs, outs, callSite, segment);
   return outs.map((_, out) => ({ node: node as unknown as Value['node'], out }));
 }
