@@ -61,13 +61,20 @@ export function findFit(job: JobName, make: (sets: readonly string[]) => Subject
   const rows = changesFor(job, make([]));
   const sets = (changes: readonly Change[]): string[] => changes.flatMap((c) => c.sets);
   const sampled = (changes: readonly Change[]): Sampler => ({ ...sampler, offload: sampler.offload || changes.some((c) => c.offload) });
-  const frugal = rows.map((row) => row.at(-1)!);
-  if (guessPeak(job, make(sets(frugal)), sampled(frugal), target) > DOUBT * memory) return undefined;
-  for (const changes of combinations(rows)) {
+  const mayFit = (changes: readonly Change[]): boolean => guessPeak(job, make(sets(changes)), sampled(changes), target) <= DOUBT * memory;
+  const fit = (changes: Change[]): Fit | undefined => {
+    if (!mayFit(changes)) return undefined;
     const subject = make(sets(changes));
-    if (guessPeak(job, subject, sampled(changes), target) > DOUBT * memory) continue;
     const cost = costOf(job, subject, sampled(changes), target);
-    if (peakOf(cost) <= memory && !unbound(cost.stages, target)) return { cost, subject, changes };
+    return peakOf(cost) <= memory && !unbound(cost.stages, target) ? { cost, subject, changes } : undefined;
+  };
+  const [nothing, ...others] = combinations(rows);
+  const asItIs = fit(nothing!);
+  const frugal = rows.map((row) => row.at(-1)!);
+  if (asItIs || !rows.length || !mayFit(frugal)) return asItIs;
+  for (const changes of others) {
+    const found = fit(changes);
+    if (found) return found;
   }
   return undefined;
 }
