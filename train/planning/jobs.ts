@@ -36,7 +36,8 @@ const parts = ({ held, runs }: Stage): number[] => {
 /** Device memory, drawn out as straight lines from two shallow networks: each part grows evenly with the blocks. In a second or two, where the plan itself takes many. */
 export function guessPeak(job: JobName, s: Subject, sampler: Sampler, target: Target): number {
   const { num_layers } = s.config;
-  if (num_layers <= EXACT) return withSite('', () => peakOf(costOf(job, s, sampler, target)));
+  // Sampling is planned in a second or two, and whether both texts go at once, which hangs on the depth, bends the line.
+  if (num_layers <= EXACT || job === 'sample') return withSite('', () => peakOf(costOf(job, s, sampler, target)));
   const [few, more] = depths(s);
   const at = (layers: number): number[][] => withSite('', () => costOf(job, shallow(s, layers), sampler, target)).stages.map(parts);
   const [a, b] = [at(few), at(more)];
