@@ -8,6 +8,7 @@ import { count, json, model, type Args } from './common/options.ts';
 const options = {
   ...model, ...json,
   count: { type: 'number', default: 256, describe: 'models: held-out conditions; a report needs 256' },
+  steps: { type: 'number', describe: 'models: sampling steps, instead of those they are meant for' },
   vbench: { type: 'boolean', default: false, describe: 'models: VBench\'s formulas on proxies of its networks, too' },
   save: { type: 'string', describe: 'models: a folder for the clips, in the layout that VBench\'s suite reads' },
   suite: { type: 'string', describe: 'VBench\'s vbench2_i2v_full_info.json: writes its prompts, with --images, as a file for sample --prompts' },
@@ -23,6 +24,7 @@ type EvalArgs = Args<typeof options> & { folder?: string | undefined };
 
 async function evaluate(args: EvalArgs): Promise<void> {
   count('count', args.count, 2, 10_000);
+  if (args.steps !== undefined) count('steps', args.steps, 1, 1000);
   if ((args['clip-large'] === undefined) !== (args.laion === undefined)) throw new Error('[eval] --clip-large and --laion are used together: give both or neither');
   if (args.suite !== undefined) return writeSuite(args.suite, args.images, args.out);
   const { folder, dino, clip, laion, images, reference, json: asJson } = args;

@@ -15,6 +15,8 @@ export interface Infer {
   /** Model files. */
   vae: string;
   model: string;
+  /** Sampling steps, instead of those the model is meant for. */
+  steps?: number | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: ((done: number, count: number) => void) | undefined;
 }
@@ -27,7 +29,8 @@ async function withModel<R>(w: Infer, body: (ready: Ready) => Promise<R>): Promi
   const model = await loadDiT(w.model);
   checkPair(vae, model);
   const { preset } = model.about;
-  const settings = samplerOf(model);
+  const usual = samplerOf(model);
+  const settings = { ...usual, steps: w.steps ?? usual.steps };
   const codec = new Codec(w.device, vae.config, vae.params);
   const sampler = new Sampler(w.device, preset, endsOf(preset, codec));
   const net = toDevice(w.device, model.params) as Record<string, NDArray>;

@@ -17,7 +17,7 @@ import { byFrame, cells, COLUMNS, draw, NOTE, type Row } from '../common/table.t
 import { writeLayout } from './layout.ts';
 import { vbenchTable } from './vbench.ts';
 
-export interface ModelsArgs { model: string; teacher: boolean; student: boolean; count: number; json: boolean; vbench: boolean; save?: string | undefined }
+export interface ModelsArgs { model: string; teacher: boolean; student: boolean; count: number; json: boolean; steps?: number | undefined; vbench: boolean; save?: string | undefined }
 
 /** The kinds to judge: those asked for, else those that are there. */
 function kinds({ model: dir, teacher, student }: ModelsArgs): ('teacher' | 'student')[] {
@@ -51,7 +51,7 @@ export async function evaluateModels(args: ModelsArgs): Promise<void> {
     for (const [k, kind] of asked.entries()) {
       const shown = meter(kind, { unit: 'clips', total: args.count, memory: () => device.allocated });
       const work: Infer = {
-        device, vae: modelFile(args.model, 'vae'), model: modelFile(args.model, kind), signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
+        device, vae: modelFile(args.model, 'vae'), model: modelFile(args.model, kind), steps: args.steps, signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
       };
       if (isDigits) {
         const report = await evaluate({ ...work, classifier: CLASSIFIER, count: args.count }).finally(shown.end);
