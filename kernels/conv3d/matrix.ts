@@ -4,8 +4,8 @@
  * what is below 6e-8 and rounds the others by 2^-11 of themselves.
  */
 import { mma, type MatrixUnit } from '../mma.ts';
+import { loadPanel, type Gemm, type Printed } from './gemm.ts';
 import type { MatrixTile } from './plan.ts';
-import type { Gemm, Printed } from './tiled.ts';
 
 /** Elements behind a row, against bank conflicts. */
 const PAD = 8;
@@ -53,25 +53,9 @@ ${g.prepare}
     workgroupBarrier();
     if (li < ${panel}u) { inner[li] = decode(k0 + li); }
     workgroupBarrier();
-    for (var i = li; i < ${panel * columns}u; i += ${threads}u) {
-      let e = inner[i / ${columns}u];
-      var b = 0.0;
-      if (k0 + i / ${columns}u < end) {
-${g.loadColumn}
-      }
-      columnTile[i / ${columns}u * ${ldColumns}u + i % ${columns}u] = ${m.round('b', 1)};
-    }
-    for (var i = li; i < ${panel * channels}u; i += ${threads}u) {
-      let kk = i % ${panel}u;
-      let e = inner[kk];
-      let o = o0 + i / ${panel}u;
-      var a = 0.0;
-      if (k0 + kk < end && o < ${g.rows}) {
-${g.loadRow}
-      }
-      rowTile[i / ${panel}u * ${ldRows}u + kk] = ${m.round('a', 1)};
-    }
-    workgroupBarrier();
+${loadPanel(g, { channels, columns, panel, threads },
+      `columnTile[i / ${columns}u * ${ldColumns}u + i % ${columns}u] = ${m.round('b', 1)};`,
+      `rowTile[i / ${panel}u * ${ldRows}u + kk] = ${m.round('a', 1)};`)}
     for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
     ...high.map((i) => m.load('left', `a${i}`, 'rowTile', `(rowS + ${i * unit.M}u) * ${ldRows}u + s`, ldRows, false)),
     ...wide.map((j) => m.load('right', `b${j}`, 'columnTile', `s * ${ldColumns}u + colS + ${j * unit.N}u`, ldColumns, false)),

@@ -4,6 +4,7 @@
  */
 import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
 import type { MatrixUnit } from '../mma.ts';
+import { loadPanel, type Gemm, type Printed } from './gemm.ts';
 import { matrixGemm } from './matrix.ts';
 import type { Conv3dProblem, Correlation, MatrixTile, WorkgroupTile } from './plan.ts';
 import { cost } from './scalar.ts';
@@ -14,36 +15,6 @@ interface Fused {
   access: Access;
   epilogue: Epilogue | undefined;
   bind: readonly number[];
-}
-
-/** A GEMM over implicit operands, as both templates print it. */
-export interface Gemm {
-  /** Inner index `k` → `vec4u` kept in `inner[]`. */
-  decode: string;
-  /** The loading thread's own column `column`: `let`s for `loadColumn`. */
-  prepare: string;
-  /** Statements that set `a` (of row `o`) and `b` from `e`, the decoded inner index. */
-  loadRow: string;
-  loadColumn: string;
-  /** Expressions: which tile of columns this workgroup has, and its range of the inner axis (`end` may use `first`). */
-  tile: string;
-  first: string;
-  end: string;
-  /** Where row `o`, column `column` is stored: statements that set `at`. */
-  place: string;
-  rows: string;
-  columns: string;
-}
-
-/** A template's text, and what it adds to a kernel. */
-export interface Printed {
-  how: string;
-  threads: number;
-  enable: readonly string[];
-  diagnostics: readonly string[];
-  entries: [string, number][];
-  functions: string;
-  main: string;
 }
 
 function gemm({ channels, columns, panel }: WorkgroupTile, g: Gemm): Printed {
@@ -72,25 +43,7 @@ ${g.prepare}
   if (li < ${panel}u) { inner[li] = decode(first + li); }
   workgroupBarrier();
   for (var k0 = first; k0 < end; k0 += ${panel}u) {
-    for (var i = li; i < ${panel * columns}u; i += ${THREADS}u) {
-      let e = inner[i / ${columns}u];
-      var b = 0.0;
-      if (k0 + i / ${columns}u < end) {
-${g.loadColumn}
-      }
-      columnTile[i] = b;
-    }
-    for (var i = li; i < ${panel * channels}u; i += ${THREADS}u) {
-      let kk = i % ${panel}u;
-      let e = inner[kk];
-      let o = o0 + i / ${panel}u;
-      var a = 0.0;
-      if (k0 + kk < end && o < ${g.rows}) {
-${g.loadRow}
-      }
-      rowTile[kk * ${stride}u + i / ${panel}u] = a;
-    }
-    workgroupBarrier();
+${loadPanel(g, { channels, columns, panel, threads: THREADS }, 'columnTile[i] = b;', `rowTile[kk * ${stride}u + i / ${panel}u] = a;`)}
     for (var kk = 0u; kk < ${panel}u; kk++) {
       let c = kk * ${columns}u + tx;
       let r = kk * ${stride}u + ty * 4u;
