@@ -39,10 +39,6 @@ export const judged = (job: StudentJob, { best: { every } }: Course, choose: Non
 /** Both phases, each from what the one before it kept; calling again resumes. */
 export async function bothPhases(w: Omit<Work, 'preset' | 'draw'>, lesson: Lesson): Promise<Distilled> {
   const { course: p, shards, teacher, made, choose, path } = lesson;
-  const { kind, dim, head_dim } = p.phase2.head;
-  if (kind !== 'conv' && dim % head_dim) { // phase II would say so only when phase I is trained
-    throw new Error(`[distill] phase2.head.dim ${dim} is not a multiple of phase2.head.head_dim ${head_dim}: --set one of them`);
-  }
   const phases: Kept[] = [];
   /** Runs a phase to its end or to the signal. @returns the file of what it kept, when it is done */
   const phase = async (job: StudentJob, settings: Record<string, unknown>): Promise<{ step: number; kept?: string }> => {

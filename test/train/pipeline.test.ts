@@ -128,12 +128,11 @@ test('the student makes a clip in one evaluation, the same whatever stands besid
 });
 
 test('models that do not fit are refused in one line', async () => {
-  const refused = async (work_: Promise<unknown>, line = /^\[model\] [^\n]*$/) => assert.match(await work_.then(() => 'accepted', (e: Error) => e.message), line);
+  const refused = async (work_: Promise<unknown>) => assert.match(await work_.then(() => 'accepted', (e: Error) => e.message), /^\[model\] [^\n]*$/);
   await refused(distill({ ...work, classifier, preset: loadPreset('digits-test', ['dit.ffn_dim=32']) }));
   await refused(precompute({ ...work, preset: loadPreset('digits-test', ['vae.dim=8']) }));
   await refused(distill({ ...work, classifier, teacher: join(out, 'vae.safetensors') }));
   await refused(distill({ ...work, classifier, teacher: join(out, 'none.safetensors') }));
-  await refused(distill({ ...work, classifier, preset: loadPreset('digits-test', ['phase2.head.head_dim=24']) }), /^\[distill\] phase2\.head\.dim 32 is not a multiple/);
 });
 
 test('what was made is freed: jobs leave nothing on the device', () => {

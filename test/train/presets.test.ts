@@ -50,6 +50,7 @@ test('what is wrong is one line that names it', () => {
     [['phase1.steps=-1'], /^\[preset\] phase1\.steps: /],
     [['phase1'], /^\[preset\] an override reads path=value, got "phase1"$/],
     [['phase2.head.kind=dense'], /^\[preset\] phase2\.head\.kind: /],
+    [['phase2.head.head_dim=24'], /^\[preset\] phase2\.head: dim 128 is not a multiple of head_dim 24$/],
     [['dit.num_heads=3'], /^\[preset\] dit\.dim 128 is not a multiple of dit\.num_heads 3$/],
     [['phase2.taps=[6]'], /^\[preset\] phase2\.taps names block 6 /],
     [['data.frames=10'], /^\[preset\] data\.frames must be 1 \+ a multiple of 4, got 10$/],

@@ -59,7 +59,7 @@ export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: rea
     stored: 'bf16', dit: { checkpoint: true, ffn_parts },
     student: { ...student, ...adapters }, teacher: { ...teacher, batch: 1 }, run, best: { ...best, every: 50, clips: 4 },
     phase1: { ...phase1, batch: 1, guidance: 5, fake: { ...phase1.fake, ...adapters } },
-    phase2: { ...phase2, batch: 1, taps: tapsOf(dit.num_layers), head: { ...phase2.head, dim: dit.dim, head_dim: 64 } },
+    phase2: { ...phase2, batch: 1, taps: tapsOf(dit.num_layers), head: { ...phase2.head, dim: dit.dim, head_dim: dit.dim % 64 ? headDim(dit) : 64 } },
   }, sets));
 }
 

@@ -78,7 +78,10 @@ export const presetSchema = z.strictObject({
   phase2: z.strictObject({
     steps: count, batch: count, warmup: whole,
     generator: z.strictObject({ adam, ema: share }),
-    head: z.strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: count, head_dim: count, warmup: whole }),
+    head: z.strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: count, head_dim: count, warmup: whole })
+      .superRefine(({ kind, dim, head_dim }, at) => {
+        if (kind !== 'conv' && dim % head_dim) at.addIssue({ code: 'custom', message: `dim ${dim} is not a multiple of head_dim ${head_dim}` });
+      }),
     /** Whose features the discriminator reads: the generator's average, the generator itself, the teacher, or a copy of its own that it trains. */
     backbone: z.enum(['ema', 'live', 'frozen', 'full']).default('ema'),
     loss: z.enum(['hinge', 'logistic', 'relativistic']).default('hinge'),
