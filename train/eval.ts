@@ -63,11 +63,11 @@ export class Judge implements Chooser {
   }
 
   /**
-   * The proxy that chooses the best EMA: digit accuracy × direction accuracy - frechetWeight × Fréchet distance, minus 1 when
-   * the motion energy is below `minMotion` of the real clips'.
+   * The proxy that chooses the best EMA: frames with the right digit × clips with the right direction - frechetWeight × Fréchet
+   * distance, minus 1 when the motion energy is below `minMotion` of the real clips'.
    */
   score(e: Evaluation): number {
     const { minMotion, frechetWeight } = this.preset.best;
-    return e.digitAccuracy * e.directionAccuracy - frechetWeight * e.frechet - (e.motionRatio < minMotion ? 1 : 0);
+    return e.frameAccuracy * e.directionAccuracy - frechetWeight * e.frechet - (e.motionRatio < minMotion ? 1 : 0);
   }
 }

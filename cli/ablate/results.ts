@@ -29,7 +29,7 @@ export function readResults(path: string): Results | undefined {
 
 const percent = (x: number): string => `${(100 * x).toFixed(1)} %`;
 const FORMATS: Record<string, (x: number) => string> = {
-  'right digit': percent, 'right direction': percent, 'motion': (x) => x.toFixed(2), 'first frame, dB': (x) => x.toFixed(1), 'Fréchet': (x) => x.toFixed(2),
+  'right digit': percent, 'in the last frame': percent, 'right direction': percent, 'motion': (x) => x.toFixed(2), 'first frame, dB': (x) => x.toFixed(1), 'Fréchet': (x) => x.toFixed(2),
 };
 const cell = (name: string, s: Summary | undefined): string => {
   const text = FORMATS[name] ?? ((x: number) => x.toFixed(3));
@@ -38,7 +38,7 @@ const cell = (name: string, s: Summary | undefined): string => {
 
 export const about = ({ preset, updates, seeds, adapter }: Results): string => `Preset ${preset}, ${updates} generator updates a row, ${seeds} seed${seeds > 1 ? 's' : ''} asked for; ${adapter}.`;
 
-const NOTE = 'Score: right digit × right direction - 0.01 Fréchet as in eval, on held-out conditions, of the average with the best score on validation clips, and of the last. '
+const NOTE = 'Score: frames with the right digit × clips with the right direction - 0.01 Fréchet as in eval, on held-out conditions, of the average with the best score on validation clips, and of the last. '
   + 'Mean ± standard deviation over seeds. Motion: relative to the real clips\'. Fréchet: comparable within this table only.';
 
 /** The rows' table, mean and spread. */

@@ -26,7 +26,7 @@ test('every row is a preset of its own, and the paper orders rows that there are
   for (const id of PAPER.flatMap((o) => o.rows)) assert.ok(ids.includes(id), id);
 });
 
-const judged = (score: number): Judged => ({ step: 1, score, evaluation: { digitAccuracy: score } as Judged['evaluation'] });
+const judged = (score: number): Judged => ({ step: 1, score, evaluation: { digitAccuracy: score, byFrame: { digit: [score], psnr: [score] } } as Judged['evaluation'] });
 const result = (row: string, seed: number, score: number): Result => ({ row, seed, kept: judged(score), last: judged(score - 1) });
 
 test('mean and spread over seeds; order against the paper\'s, undecided within the standard error', () => {

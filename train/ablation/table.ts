@@ -14,6 +14,7 @@ export const COLUMNS: Readonly<Record<string, Measure>> = {
   'score': (kept) => kept.score,
   'score at the end': (_, last) => last.score,
   'right digit': ({ evaluation }) => evaluation.digitAccuracy,
+  'in the last frame': ({ evaluation }) => evaluation.byFrame.digit.at(-1)!,
   'right direction': ({ evaluation }) => evaluation.directionAccuracy,
   'motion': ({ evaluation }) => evaluation.motionRatio,
   'first frame, dB': ({ evaluation }) => evaluation.firstFramePsnr,

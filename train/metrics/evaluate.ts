@@ -11,6 +11,8 @@ export interface Evaluation {
   clips: number;
   /** Share of clips whose digit the frozen classifier reads as the caption's. */
   digitAccuracy: number;
+  /** Share of all frames whose digit it reads so: a digit that loses its shape on the way is seen here. */
+  frameAccuracy: number;
   /** Share of clips that the centroid tracker sees moving as the caption says. */
   directionAccuracy: number;
   /** Speed of the centroid, px a frame. */
@@ -73,9 +75,11 @@ export function evaluateClips(generated: readonly Float32Array[], conditions: re
   const mean = (value: (i: number) => number): number => generated.reduce((s, _, i) => s + value(i), 0) / generated.length;
   const byFrame = (value: (i: number, t: number) => number): number[] => Array.from({ length: shape[1] }, (_, t) => mean((i) => value(i, t)));
   const moved = mean((i) => motionEnergy(generated[i]!, shape));
+  const digit = byFrame((i, t) => Number(found.frameDigits[i]![t] === conditions[i]!.digit));
   return {
     clips: generated.length,
     digitAccuracy: mean((i) => Number(found.digits[i] === conditions[i]!.digit)),
+    frameAccuracy: digit.reduce((a, b) => a + b, 0) / digit.length,
     directionAccuracy: mean((i) => Number(tracks[i]!.direction === conditions[i]!.direction)),
     motion: mean((i) => tracks[i]!.speed),
     motionEnergy: moved,
@@ -89,7 +93,7 @@ export function evaluateClips(generated: readonly Float32Array[], conditions: re
     ...precisionRecall(found.clips, real.clips, FEATURES),
     diversity: diversity(found.clips, FEATURES),
     byFrame: {
-      digit: byFrame((i, t) => Number(found.frameDigits[i]![t] === conditions[i]!.digit)),
+      digit,
       psnr: byFrame((i, t) => psnr(frameOf(generated[i]!, shape, t), frameOf(conditions[i]!.video, shape, 0))),
     },
   };

@@ -33,7 +33,7 @@ const STEPS = [
 /** @type {Chart[]} */
 const JUDGED = [
   { title: 'Score', of: ['score'], note: 'what chooses the weights that are kept: higher is better' },
-  { title: 'Right digit, right direction', of: ['digitAccuracy', 'directionAccuracy'], note: 'share of judged clips' },
+  { title: 'Right digit, right direction', of: ['digitAccuracy', 'frameAccuracy', 'directionAccuracy'], note: 'share of judged clips; of their frames' },
   { title: 'Fréchet distance', of: ['frechet'], note: 'to real clips, lower is better' },
   { title: 'First frame, dB', of: ['firstFramePsnr'], note: 'against the given one' },
   { title: 'Motion', of: ['motionRatio'], note: 'over the real clips\'', limit: 0.7 },
