@@ -8,7 +8,7 @@ import { EngineError } from './errors.ts';
 import { quotientFunction } from '../kernels/quotient.ts';
 import { TRIG } from '../kernels/trig.ts';
 import { keyOf, typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from './graph.ts';
-import { Index } from './index-space.ts';
+import { Index, type Place } from './index-space.ts';
 import { swapsPairs, type Lanes } from './vectorize.ts';
 
 /** `t` is the type, f32 or vec4f. */
@@ -103,8 +103,8 @@ export class Emitter {
     return text;
   }
 
-  index(shape: readonly number[], flat: string): Index {
-    return new Index(this, shape, () => flat);
+  index(shape: readonly number[], flat: string, place?: Place): Index {
+    return new Index(this, shape, () => flat, undefined, place);
   }
 
   /** Names a root that this kernel has computed for its element: later roots read the register, not the buffer. */

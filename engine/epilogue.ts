@@ -8,7 +8,9 @@ import { swapsPairs, vectorize } from './vectorize.ts';
 
 /** Families that call an epilogue before they store. */
 const ROWS = new Set<OpName>(['softmax', 'layerNorm', 'layerNormGrad', 'rmsNorm', 'rmsNormGrad']);
-const HOSTS = new Set<OpName>(['matmul', 'conv3d', 'conv3dInput', ...ROWS]);
+/** Those among them that know the row and column they store at. */
+export const PLACED = new Set<OpName>(['matmul', ...ROWS]);
+const HOSTS = new Set<OpName>(['conv3d', 'conv3dInput', ...PLACED]);
 
 /** Less than the step from one group to the next, however often it is added. */
 const BEHIND = 1e-6;

@@ -6,6 +6,9 @@ export interface IndexWriter {
   size(value: number): string;
 }
 
+/** A flat index over rows of `cols` elements whose row and column are at hand, as text: they cost no division. */
+export interface Place { row: string; col: string; cols: number }
+
 export class Index {
   readonly shape: readonly number[];
   /** Four lanes read here come with neighbours exchanged; the flat index is then the first lane's. */
@@ -13,13 +16,19 @@ export class Index {
   private readonly writer: IndexWriter;
   private readonly flat: (() => string) | undefined;
   private readonly coordinate: ((k: number) => string) | undefined;
+  private readonly place: Place | undefined;
   private readonly cache = new Map<string, string>();
 
-  constructor(writer: IndexWriter, shape: readonly number[], flat?: () => string, coordinate?: (k: number) => string) {
+  /** `place` goes with `flat`. */
+  constructor(writer: IndexWriter, shape: readonly number[], flat?: () => string, coordinate?: (k: number) => string, place?: Place) {
     this.writer = writer;
     this.shape = shape;
     this.flat = flat;
     this.coordinate = coordinate;
+    this.place = place;
+    if (!place || shape.at(-1) !== place.cols) return;
+    this.cache.set(`c${shape.length - 1}`, place.col);
+    this.cache.set(`t${shape.length - 2}`, place.row);
   }
 
   /** An index made from this one. */
@@ -89,7 +98,9 @@ export class Index {
     if (!this.flat && from.length === into.length && from.every((k, i) => this.shape[k] === to[into[i]!])) {
       return this.derive(to, undefined, (k) => this.at(from[into.indexOf(k)]!));
     }
-    return this.derive(to, () => this.linear());
+    const index = new Index(this.writer, to, () => this.linear(), undefined, this.place);
+    index.swapped = this.swapped;
+    return index;
   }
 
   /**

@@ -14,7 +14,7 @@ import { random } from '../kernels/random/index.ts';
 import { reduce, type Source } from '../kernels/reduce/index.ts';
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax, type RowsProblem } from '../kernels/rows/index.ts';
 import { inWindows } from '../kernels/windows.ts';
-import type { FusedEpilogue } from './epilogue.ts';
+import { PLACED, type FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize, type Lanes } from './vectorize.ts';
 import { type Group } from './fuse.ts';
@@ -136,18 +136,19 @@ function lowerWhole(group: Group, context: LowerContext): Lowered {
   const first = inputs.map((v) => inputs.findIndex((w) => keyOf(w) === keyOf(v)));
   const access = inputs.map((v, i) => (first[i] === i ? context.access(v) : 'read_write'));
   const { epilogue } = group;
-  const launch = rule(context.caps, node, access, epilogue && lowerEpilogue(epilogue, context));
+  const launch = rule(context.caps, node, access, epilogue && lowerEpilogue(epilogue, PLACED.has(node.op), context));
   const slots = [...inputs, ...group.roots, ...(epilogue?.leaves ?? [])];
   return first.every((f, i) => f === i) ? { launch, slots } : withCopies(launch, slots, first, context);
 }
 
-function lowerEpilogue({ product, root, leaves, kept }: FusedEpilogue, context: LowerContext): Epilogue {
+function lowerEpilogue({ product, root, leaves, kept }: FusedEpilogue, placed: boolean, context: LowerContext): Epilogue {
   const names = new Map(leaves.map((v, i) => [keyOf(v), `e${i}`]));
   const lanes = vectorize([root], new Set([...names.keys(), keyOf(product)]));
+  const place = placed ? { row: 'row', col: 'col', cols: typeOf(product).shape.at(-1)! } : undefined;
   const emit = (width: 1 | 4): { emitter: Emitter; body: string } => {
     const emitter = new Emitter(context.caps, names, 'x', width === 4 ? lanes : undefined);
     emitter.know(product, 'v');
-    const value = emitter.value(root, emitter.index(typeOf(root).shape, 'i'), true);
+    const value = emitter.value(root, emitter.index(typeOf(root).shape, 'i', place), true);
     return { emitter, body: `${kept ? `kept[i / ${width}u] = v;\n` : ''}${emitter.take()}\nreturn ${value};` };
   };
   const { emitter, body } = emit(1); // sizes and constants are asked for in the same order at both widths

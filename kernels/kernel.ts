@@ -68,7 +68,8 @@ export interface Binding {
 
 /**
  * Pointwise code fused onto a family's store. The family declares `fn epilogue(v: T, i: u32) -> T` by `epilogueFunction`
- * and calls it right before it writes; `i` is the flat element index of the (first) value in the output.
+ * and calls it right before it writes; `i` is the flat element index of the (first) value in the output. Families whose output is rows
+ * declare it as `placed`, with two more arguments: that value's row and column along the output's last axis.
  * Extra inputs take the slots after the family's own inputs and outputs, before scratch.
  */
 export interface Epilogue {
@@ -122,9 +123,9 @@ export function shader(spec: ShaderSpec): string {
 }
 
 /** The function every family calls before a store; the identity when nothing is fused. */
-export function epilogueFunction(epilogue: Epilogue | undefined, width: 1 | 4): string {
+export function epilogueFunction(epilogue: Epilogue | undefined, width: 1 | 4, placed = false): string {
   const t = width === 1 ? 'f32' : 'vec4f';
-  return `${epilogue?.functions ?? ''}\nfn epilogue(v: ${t}, i: u32) -> ${t} {\n${epilogue ? epilogue.body(width) : 'return v;'}\n}`;
+  return `${epilogue?.functions ?? ''}\nfn epilogue(v: ${t}, i: u32${placed ? ', row: u32, col: u32' : ''}) -> ${t} {\n${epilogue ? epilogue.body(width) : 'return v;'}\n}`;
 }
 
 export const epilogueBindings = (epilogue: Epilogue | undefined, width: 1 | 4): Binding[] =>

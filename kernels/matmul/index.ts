@@ -22,9 +22,10 @@ function putFunction(plan: Plan, dtypeOut: MatmulDType): string {
   const split = plan.splits > 1;
   const base = split ? '(slice % p.splits * (p.tiles / (p.tilesM * p.tilesN * p.splits)) + slice / p.splits)' : 'slice';
   const type = element(split ? 'f32' : dtypeOut, plan.vec);
-  const value = (v: string) => `${type}(${split ? v : `epilogue(${v}, i)`})`;
+  const value = (v: string) => `${type}(${split ? v : `epilogue(${v}, i, line, ${plan.vec ? 'col' : 'col + j'})`})`;
   return `fn put(slice: u32, row: u32, col: u32, v: vec4f) {
-  let first = (${base} * p.M + row) * p.N + col;
+  let line = ${base} * p.M + row;
+  let first = line * p.N + col;
   ${plan.vec ? `let i = first; y[i / 4u] = ${value('v')};` : `var w = v;
   for (var j = 0u; j < min(4u, p.N - col); j++) { let i = first + j; y[i] = ${value('w[j]')}; }`}
 }`;
@@ -94,7 +95,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
       enable: template.enable ?? [],
       diagnostics: template.diagnostics ?? [],
       functions: [
-        ...new Set([read.a.functions, read.b.functions]), split ? '' : epilogueFunction(fused, vec ? 4 : 1), putFunction(plan, p.dtypeOut), template.functions ?? '',
+        ...new Set([read.a.functions, read.b.functions]), split ? '' : epilogueFunction(fused, vec ? 4 : 1, true), putFunction(plan, p.dtypeOut), template.functions ?? '',
       ].join('\n'),
       main: template.main,
     }),
@@ -110,23 +111,25 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const reduce: Dispatch = {
     label: `matmul reduce ${vec ? 'vec' : 'plain'} ${splits}x${batch}x${M}x${N}`,
     wgsl: shader({
-      params: ['count', 'splits', ...extraParams.map(([n]) => n)],
+      params: ['count', 'splits', 'N', ...extraParams.map(([n]) => n)],
       buffers: [
         { name: 'parts', type: element('f32', vec), access: 'read_write' },
         { name: 'y', type: element(p.dtypeOut, vec), access: 'read_write' },
         ...extra,
       ],
       workgroup: [64, 1, 1],
-      functions: epilogueFunction(p.epilogue, vec ? 4 : 1),
+      functions: `${quotientFunction('quotient')}\n${epilogueFunction(p.epilogue, vec ? 4 : 1, true)}`,
       main: `
 let at = (wid.x + wid.y * nwg.x) * 64u + li;
 if (at >= p.count) { return; }
 var sum = parts[at];
 for (var s = 1u; s < p.splits; s++) { sum += parts[s * p.count + at]; }
-y[at] = ${element(p.dtypeOut, vec)}(epilogue(sum, at * ${width}u));`,
+let i = at * ${width}u;
+let row = quotient(i, p.N);
+y[at] = ${element(p.dtypeOut, vec)}(epilogue(sum, i, row, i - row * p.N));`,
     }),
     grid: foldGrid(groups),
-    params: [count / width, splits, ...extraParams.map(([, v]) => v)],
+    params: [count / width, splits, N, ...extraParams.map(([, v]) => v)],
     bind: [scratchSlot, 2, ...extraSlots],
     flops: splits * count,
     bytes: splits * count * 4 + outBytes,

@@ -21,7 +21,7 @@ const family = (op: RowOperation) => (caps: Caps, p: RowsProblem): Launch => {
         ],
         workgroup: [plan.threads, 1, 1],
         enable: plan.reduce === 'subgroup' ? ['subgroups'] : [],
-        functions: `${rowFunctions(plan, op)}\n${epilogueFunction(p.epilogue, width)}`,
+        functions: `${rowFunctions(plan, op)}\n${epilogueFunction(p.epilogue, width, true)}`,
         main: rowMain(plan, op),
       }),
       grid: foldGrid(plan.share > 1 ? p.rows : ceilDiv(p.rows, plan.threads)),

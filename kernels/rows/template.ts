@@ -78,6 +78,6 @@ ${walk(`${pass.from ?? ''} ${pass.terms.map((term, k) => `${sums[k]} = ${join(pa
 let r${i} = total_${pass.join}${sums.length}(${sums.join(', ')}, li);
 ${pass.after.replaceAll('r.', `r${i}.`)}`;
     }),
-    walk(`ys[base + c] = epilogue(${op.result}, (base + c) * ${plan.vec ? 4 : 1}u);`),
+    walk(`ys[base + c] = epilogue(${op.result}, (base + c) * ${plan.vec ? 4 : 1}u, row, c * ${plan.vec ? 4 : 1}u);`),
   ].join('\n');
 }
