@@ -30,7 +30,11 @@ export interface AdapterInfo {
 /** Errors arrive outside any call: whoever submits work looks here before and after. First of each kind only. */
 export interface DeviceState { lost?: GPUDeviceLostInfo; error?: GPUError }
 
-export interface OpenAdapter { gpu: GPU; adapter: GPUAdapter; device: GPUDevice; caps: Caps; info: AdapterInfo; state: DeviceState }
+export interface OpenAdapter {
+  gpu: GPU; adapter: GPUAdapter; device: GPUDevice; caps: Caps; info: AdapterInfo; state: DeviceState;
+  /** Opens another device of the driver, where it compiles at the first launch (Mesa's on the CPU). */
+  another?: () => Promise<GPUDevice>;
+}
 
 /** No candidate gave an adapter. The message is one line that says what to do; `tried` says why. */
 export class NoAdapterError extends Error {
@@ -251,10 +255,11 @@ export async function openAdapter(options: { adapter?: Choice; log?: Log } = {})
   const log = options.log ?? ((line: string) => console.error(line));
   const { source, value: { gpu, adapter }, tried } = await firstThatWorks(candidates(choice), (s) => attempt(s, choice !== 'auto', log));
   const facts = adapter.info as AdapterFacts;
-  const device = await adapter.requestDevice({
+  const wanted = {
     requiredFeatures: FEATURES.filter((name) => adapter.features.has(name)) as GPUFeatureName[],
     requiredLimits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
-  });
+  };
+  const device = await adapter.requestDevice(wanted);
   const state: DeviceState = {};
   device.addEventListener('uncapturederror', (event) => {
     event.preventDefault(); // it will be thrown, not only printed
@@ -270,6 +275,7 @@ export async function openAdapter(options: { adapter?: Choice; log?: Log } = {})
     name: facts.device || facts.description || source, vendor: facts.vendor, driver: facts.description.trim(),
     kind: software || source === 'null' ? 'software' : 'gpu', source, reason: tried.at(-1)!.reason, tried, tierReason,
   };
-  return { gpu, adapter, device, caps, info, state };
+  const another = async (): Promise<GPUDevice> => (await attempt(source, true, log)).value.adapter.requestDevice(wanted);
+  return { gpu, adapter, device, caps, info, state, ...(/llvmpipe/i.test(facts.device + facts.description) && { another }) };
 }
 

@@ -2,11 +2,12 @@
 import { boundBytes, BYTES, numel, type Caps, type DType } from '../kernels/kernel.ts';
 import { openAdapter, type AdapterInfo, type DeviceState } from './adapter.ts';
 import { checkShape, EngineError, mib } from './errors.ts';
-import { memory, waiting } from './host.ts';
+import { cores, memory, waiting } from './host.ts';
 import { Scratch } from './scratch.ts';
 import { dtypeOf } from './tree.ts';
 import { tuningFor } from './tuning.ts';
 import { NDArray, type Typed } from './ndarray.ts';
+import { Warmup } from './warmup.ts';
 import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
 
 const USAGE = { mapRead: 0x1, copySrc: 0x4, copyDst: 0x8, uniform: 0x40, storage: 0x80 };
@@ -15,15 +16,17 @@ export interface Counters { buffers: number; pipelines: number; bindGroups: numb
 
 /** Opens the best adapter (see `doctor`) or the one asked for. */
 export async function open(options: Parameters<typeof openAdapter>[0] = {}): Promise<Device> {
-  const { device, caps, info, state } = await openAdapter(options);
+  const { device, caps, info, state, another } = await openAdapter(options);
   const tuning = tuningFor(info, caps);
-  return new Device(device, { ...caps, ...(tuning && { tuning }) }, info, state);
+  return new Device(device, { ...caps, ...(tuning && { tuning }) }, info, state, another && new Warmup(another, cores()));
 }
 
 export class Device {
   readonly gpu: GPUDevice;
   readonly caps: Caps;
   readonly info: AdapterInfo;
+  /** Where kernels are compiled at their first launch. */
+  readonly warmup: Warmup | undefined;
   /** What has been created so far; a replayed program changes `dispatches` only. */
   readonly counters: Counters = { buffers: 0, pipelines: 0, bindGroups: 0, dispatches: 0 };
   /** Bytes held now and at most. Software drivers never refuse an allocation, so the engine counts for itself. */
@@ -36,11 +39,12 @@ export class Device {
   private readonly state: DeviceState;
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
 
-  constructor(gpu: GPUDevice, caps: Caps, info: AdapterInfo, state: DeviceState) {
+  constructor(gpu: GPUDevice, caps: Caps, info: AdapterInfo, state: DeviceState, warmup?: Warmup) {
     this.gpu = gpu;
     this.caps = caps;
     this.info = info;
     this.state = state;
+    this.warmup = warmup;
     // WebGPU does not tell a GPU's memory; a software driver takes the host's and would be killed for too much.
     this.budget = info.kind === 'software' ? 0.8 * memory().total : Infinity;
   }
@@ -166,6 +170,7 @@ export class Device {
   }
 
   close(): void {
+    this.warmup?.close();
     this.gpu.destroy();
   }
 }

@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { constants, freemem, homedir, totalmem } from 'node:os';
+import { availableParallelism, constants, freemem, homedir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
 import { pathToFileURL } from 'node:url';
@@ -34,6 +34,11 @@ export function readText(path: string): string | undefined {
     return undefined;
   }
 }
+
+/** Of the processor, for this process. */
+export const cores = availableParallelism;
+
+export const pause = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 /** Bytes of main memory. */
 export const memory = (): { total: number; free: number } => ({ total: totalmem(), free: freemem() });

@@ -102,13 +102,14 @@ export class Program {
     return 'arena' in home ? { ...home, buffer: this.device.scratch.arena(home.arena) } : home;
   }
 
-  /** Compiles every pipeline; drivers that compile at the first dispatch do so at the first run. */
+  /** Compiles every pipeline. */
   async prepare(): Promise<void> {
     const made = await Promise.allSettled(this.steps.map((s) => this.device.pipeline(s.dispatch.wgsl, s.dispatch.label)));
     this.pipelines = made.map((m) => { // only when none is pending any more: Dawn crashes at exit under a pending one
       if (m.status === 'rejected') throw m.reason as Error;
       return m.value;
     });
+    await this.device.warmup?.compile(this.device.gpu, this.steps.map(({ dispatch }, i) => ({ dispatch, pipeline: this.pipelines[i]! })));
     this.device.check();
   }
 
