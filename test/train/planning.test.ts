@@ -80,6 +80,8 @@ test('the cheapest changes are found, a guess is near the plan, and what cannot 
   assert.ok(less.changes.length > 0 && peakOf(less.cost) <= 0.8 * whole);
   assert.not.ok(less.changes.some((c) => c.sets[0]!.startsWith('student')), 'training itself is changed last');
   assert.is(findFit('prime', make, SAMPLER, GPU, 1000), undefined);
+  const tight = findFit('teacher', make, SAMPLER, GPU, 1.535e6);
+  assert.ok(tight?.changes.some((c) => c.sets[0] === 'dit.checkpoint=true'), 'recomputing in groups holds more in a small network');
   const deep = subjectOf('wan2.1-t2v-1.3b', ['teacher.batch=1'], { width: 208, height: 112 });
   assert.ok(Math.abs(guessPeak('teacher', deep, SAMPLER, GPU) / peakOf(costOf('teacher', deep, SAMPLER, GPU)) - 1) < 0.03);
 });

@@ -47,8 +47,8 @@ const DOUBT = 1.03;
 export interface Fit { cost: JobCost; subject: Subject; changes: { sets: readonly string[]; offload?: true; what: string }[] }
 
 /** All ways to take at most one change of each row, cheapest first. */
-function combinations(rows: readonly Change[][]): Change[][] {
-  const all = rows.reduce<Change[][]>((taken, row) => taken.flatMap((t) => [t, ...row.map((c) => [...t, c])]), [[]]);
+function combinations(rows: readonly Change[][], start: Change[] = []): Change[][] {
+  const all = rows.reduce<Change[][]>((taken, row) => taken.flatMap((t) => [t, ...row.map((c) => [...t, c])]), [start]);
   const price = (c: readonly Change[]): number => c.reduce((sum, x) => sum + x.cost, 0);
   return all.sort((a, b) => price(a) - price(b));
 }
@@ -70,8 +70,9 @@ export function findFit(job: JobName, make: (sets: readonly string[]) => Subject
   };
   const [nothing, ...others] = combinations(rows);
   const asItIs = fit(nothing!);
-  const frugal = rows.map((row) => row.at(-1)!);
-  if (asItIs || !rows.length || !mayFit(frugal)) return asItIs;
+  const recompute = rows.filter((row) => RECOMPUTE.some((c) => row.includes(c))); // in a small network less kept may be more held
+  const frugal = combinations(recompute, rows.filter((row) => !recompute.includes(row)).map((row) => row.at(-1)!));
+  if (asItIs || !rows.length || !frugal.some(mayFit)) return asItIs;
   for (const changes of others) {
     const found = fit(changes);
     if (found) return found;
