@@ -9,7 +9,7 @@ export interface Speeds {
 }
 
 const SLACK = 0.9; // of what is left is given away, as speeds wander
-const PRIMING = 0.55; // of the training time: an unprimed student gives the second phase nothing to polish
+const PRIMING = 0.4; // of the training time: the second phase gains for longer
 
 /** Seconds that sampling and judging so many conditions takes, with the teacher and two students. */
 export const judging = (s: Speeds, clips: number, teacherSteps: number): number =>
