@@ -5,6 +5,7 @@ import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf } from '../../train
 import { checkPreset, loadPreset, presetNames } from '../../train/presets/index.ts';
 import { ditConfig, vaeConfig } from '../../model/config.ts';
 import { headShapes } from '../../model/heads.ts';
+import { subjectOf } from '../../train/planning/subject.ts';
 
 test('every preset is complete, and the models take its numbers', () => {
   for (const name of presetNames()) {
@@ -58,6 +59,16 @@ test('what is wrong is one line that names it', () => {
   for (const [sets, expected] of cases) assert.match(said(() => loadPreset('digits', sets)), expected);
   assert.match(said(() => loadPreset('digit')), /^\[preset\] there is no preset "digit"; there are: digits, digits-test, emoji, emoji-t2v$/);
   assert.match(said(() => checkPreset({ name: 'x' })), /^\[preset\] /);
+});
+
+test('a released model is trained at the rates of its size and mode, unless others are set', () => {
+  const rates = (...sets: string[]) => {
+    const { phase1, phase2 } = subjectOf('wan2.1-t2v-1.3b', sets);
+    return [phase1.generator.adam.lr, phase1.fake.adam.lr, phase2.generator.adam.lr];
+  };
+  assert.equal(rates(), [1e-6, 2e-5, 2e-6]);
+  assert.equal(rates('student.mode=lora'), [1e-4, 2e-5, 1e-4]);
+  assert.equal(rates('student.mode=lora', 'phase1.generator.adam.lr=3e-5'), [3e-5, 2e-5, 1e-4]);
 });
 
 test.run();

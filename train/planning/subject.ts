@@ -10,6 +10,7 @@ import { WAN } from '../../model/wan/released.ts';
 import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf, videoShape } from '../conditions.ts';
 import type { Batch, Condition, Time } from '../networks.ts';
 import { checkSettings, loadPreset, override, type Preset, type Settings } from '../presets/index.ts';
+import { wanTraining } from '../presets/wan.ts';
 
 export interface Subject extends Settings {
   name: string;
@@ -47,20 +48,17 @@ function presetSubject(name: string, sets: readonly string[], size?: Partial<Siz
 }
 
 /**
- * How a Wan2.1 is trained: the phases are those of the smallest preset at batch 1, with METHOD's numbers where they depend on the size;
- * Wan runs in bf16.
+ * How a Wan2.1 is trained, on latents of one form.
  * @param latent [C,F,h,w]
  */
 export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: readonly string[]): Settings {
   const { ffn_parts } = inParts(dit, 1, numel(tokenGrid(dit, latent)), Infinity);
-  const { student, teacher, phase1, phase2, best, run } = loadPreset('digits');
-  const adapters = { rank: 64, alpha: 64 }; // METHOD §1.11
-  return checkSettings(override({
-    stored: 'bf16', dit: { checkpoint: true, ffn_parts },
-    student: { ...student, ...adapters }, teacher: { ...teacher, batch: 1 }, run, best: { ...best, every: 50, clips: 4 },
-    phase1: { ...phase1, batch: 1, guidance: 5, fake: { ...phase1.fake, ...adapters } },
-    phase2: { ...phase2, batch: 1, taps: tapsOf(dit.num_layers), head: { ...phase2.head, dim: dit.dim, head_dim: dit.dim % 64 ? headDim(dit) : 64 } },
-  }, sets));
+  const settings = (mode: Settings['student']['mode']) => {
+    const { phase2, ...training } = wanTraining(mode);
+    const head = { ...phase2.head, dim: dit.dim, head_dim: dit.dim % 64 ? headDim(dit) : 64 };
+    return override({ ...training, dit: { checkpoint: true, ffn_parts }, phase2: { ...phase2, taps: tapsOf(dit.num_layers), head } }, sets);
+  };
+  return checkSettings(settings(settings('full').student.mode)); // the mode decides rates that overrides may yet change
 }
 
 /** Of a latent [C,F,h,w] of Wan's VAE. */
