@@ -52,11 +52,11 @@ function largestTensors(cost: JobCost) {
 function print(name: string, { cost, roof, subject, precision, target }: Answer): void {
   const stage = largestStage(cost);
   const others = cost.stages.filter((s) => s !== stage).map((s) => `${s.name} ${gb(totalOf(deviceBytes(s)))}`).join(', ');
-  console.log(`\n${name}, ${cost.job}${cost.job === 'sample' && precision === 'f16' ? ' with f16 operands' : ''}, ${subject.video.slice(1).join(' x ')}: ${gb(peakOf(cost))} on the device (${stage.name}${others && `; before and after: ${others}`}), ${gb(hostPeakOf(cost))} on the host`);
+  console.log(`\n${name}, ${cost.job}${cost.job === 'sample' && precision === 'f16' ? ' with f16 operands' : ''}, ${subject.video.slice(1).join(' x ')}: ${gb(peakOf(cost))} on the device (${stage.name}${others && `; at other times: ${others}`}), ${gb(hostPeakOf(cost))} on the host`);
   console.log(draw(['cause', 'of', 'memory'], [
     ...deviceBytes(stage).filter((h) => h.bytes).map((h) => [h.cause, h.what, gb(h.bytes)]), ...stage.host.map((h) => [h.cause, h.what, gb(h.bytes)]),
   ]));
-  console.log(draw(['program', 'calls', 'kernels', 'arithmetic', 'traffic', 'memory'], cost.stages.flatMap((s) => s.runs.map((r) =>
+  console.log(draw(['program', 'calls', 'kernels', 'arithmetic', 'traffic', 'memory'], cost.stages.flatMap((s) => s.runs.filter((r) => r.calls).map((r) =>
     [r.name, String(r.calls), String(r.plan.kernels), flop(r.plan.flops), gb(r.plan.traffic), gb(r.plan.bytes)]))));
   const seconds = roof ? `; at least ${time(secondsAt(cost, (work) => leastMs(roof, work)))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s` : '';
   console.log(`A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${seconds}. Largest tensors at the peak:`);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { open } from '../../engine/device.ts';
+import { host } from '../../engine/tree.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
@@ -15,9 +16,13 @@ import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { initVAE } from '../../model/wan/vae.ts';
 import { toDevice } from '../../train/checkpoint.ts';
-import { deviceBytes, totalOf, type Stage } from '../../train/planning/cost.ts';
+import { ditConfigOf, headConfigOf, videoShape } from '../../train/conditions.ts';
+import type { Batch } from '../../train/data/shards.ts';
+import type { VideoShards } from '../../train/data/videos.ts';
+import { deviceBytes, peakOf, totalOf, type Stage } from '../../train/planning/cost.ts';
 import { costOf, type Sampler } from '../../train/planning/jobs.ts';
 import { subjectOf, type Subject } from '../../train/planning/subject.ts';
+import { courseOf, distillVideos } from '../../train/videos/distill.ts';
 import { writeFolder } from '../model/folders.ts';
 import { noise } from '../model/tiny.ts';
 
@@ -94,5 +99,34 @@ for (const [kind, offload, precision] of [['t2v', false, 'f32'], ['t2v', false, 
     }
   });
 }
+
+test('distilling records, judged and shown', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'distilled-'));
+  try {
+    await writeFolder(folder, 'original', 't2v');
+    const checkpoint = await openCheckpoint(folder);
+    const { dit: { config }, vae: { config: vae } } = checkpoint;
+    const latent = [vae.z_dim, 2, 4, 4];
+    const course = courseOf(checkpoint, latent, [
+      'student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1',
+      'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]', 'best.every=1', 'run.sampleEvery=1',
+    ]);
+    const records = (numbers: ArrayLike<number>): Batch => ({
+      latent: host(noise('latent', [numbers.length, ...latent]).data as Float32Array, [numbers.length, ...latent]), captions: Array.from(numbers, () => 'a cat'), meta: [],
+      embedded: { text: noise('text', [numbers.length, config.text_len, config.text_dim]), lengths: Array.from(numbers, () => 3) },
+    });
+    const shards: VideoShards = { count: 2, made: 'here', latent, others: 0, refused: [], records, batch: (_seed, _step, size) => records(Array.from({ length: size }, () => 0)) };
+    const before = device.allocated;
+    device.peak = before;
+    const { done } = await distillVideos({ device, out: join(folder, 'run'), checkpoint, shards, course, draw: () => Promise.resolve(new Uint8Array(1)) });
+    const got = device.peak - before;
+    const s: Subject = { ...course, name: 'tiny', config: ditConfigOf(course), vae, head: headConfigOf(course), latent, video: [...videoShape(course)], encoders: true };
+    const want = Math.max(...(['prime', 'equilibrium'] as const).map((job) => peakOf(costOf(job, s, { steps: 1, guided: true, offload: false }, device))));
+    assert.ok(done && device.allocated === before);
+    assert.ok(got <= want && got > 0.99 * want, `${got} of ${want}`);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
 
 test.run();

@@ -21,6 +21,7 @@ import { latentStats, vaeShapes, type LatentStats } from '../../model/wan/vae.ts
 import { Cache } from '../../model/wan/vaelayers.ts';
 import { coderOf } from '../../model/wan/vaestream.ts';
 import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Stage, type Target } from './cost.ts';
+import { TILE } from '../videos/records.ts';
 import { conditionTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
@@ -97,10 +98,14 @@ function diffusion(s: Subject, sampler: Sampler, target: Target): Stage {
 
 const framePatches = ({ shape }: TensorType): number => (shape[2]! / IMAGE_PATCH) * (shape[3]! / IMAGE_PATCH);
 
-/** One half of the VAE, chunk by chunk in whole frames; a device where these do not fit takes tiles of them. */
-function coding(name: string, half: 'encoder' | 'decoder', { vae, latent, video }: Subject, target: Target): Stage {
-  const [z, frames, h, w] = latent as [number, number, number, number];
-  const [channels, , height, width] = video as [number, number, number, number];
+/**
+ * One half of the VAE, chunk by chunk in whole frames; a device where these do not fit takes tiles of them.
+ * @param edge of the tiles, in pixels, where it takes them anyway
+ */
+function coding(name: string, half: 'encoder' | 'decoder', { vae, latent, video }: Subject, target: Target, edge = Infinity): Stage {
+  const [channels, , height, width] = video.map((n, axis) => (axis > 1 ? Math.min(n, edge) : n)) as [number, number, number, number];
+  const [z, frames] = latent as [number, number];
+  const [h, w] = [height, width].map((n) => n / vaeStride(vae)[1]) as [number, number];
   const code = coderOf(vae, half);
   const [weights, stats] = [paramTypes(halfOf(vaeShapes(vae), half)), latentStats(vae)];
   const chunk = (length: number): TensorType => type(half === 'decoder' ? [1, z, 1, h, w] : [1, channels, length, height, width]);
@@ -125,6 +130,26 @@ function firstFrame(s: Subject, target: Target): Stage {
   const stage = coding('first frame', 'encoder', s, target);
   const resized = planned('resize', 1, { fn: resize, args: [type([channels, height, width]), resizeTables([height, width], [height, width])], resident: new Set(), donate: [] }, target);
   return { ...stage, runs: [resized, ...stage.runs] };
+}
+
+/** Rows of clips that a run's pictures show: real, by the teacher, by the student; two clips in each. */
+const SHOWN = 6;
+
+/**
+ * Judging and pictures of a run on records: teacher and student sample and the VAE decodes, beside all that training holds. They are not
+ * part of a step, so nothing of it counts as work.
+ */
+export function pictures(training: Stage, s: Subject, target: Target): Stage {
+  const beside = ({ held }: Stage): Held[] => held.filter(({ cause }) => cause !== 'weights'); // the network is there
+  const { steps, guidance } = s.teacher.sampler;
+  const samplers: Sampler[] = [{ steps, guided: guidance !== 1, offload: false }, { steps: s.student.steps, guided: false, offload: false }];
+  const sampled = samplers.map((sampler) => diffusion(s, sampler, target));
+  const decoding = coding('decoding', 'decoder', s, target, TILE);
+  return {
+    name: 'judging and pictures', held: [...training.held, ...beside(sampled[0]!), ...decoding.held],
+    host: [{ cause: 'host', what: `${SHOWN} clips of ${s.video.join('x')}`, bytes: SHOWN * treeBytes(type(s.video)) }, READING],
+    runs: [training, ...sampled, decoding].flatMap(({ runs }) => runs.map((r) => ({ ...r, calls: 0 }))),
+  };
 }
 
 /** One clip. */

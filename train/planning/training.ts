@@ -12,7 +12,8 @@ import { fakeStep, primingStep, type PrimingConfig } from '../priming.ts';
 import { stepOf } from '../step.ts';
 import { teacherStep } from '../teacher.ts';
 import { vaeStep } from '../vae.ts';
-import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Target } from './cost.ts';
+import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Stage, type Target } from './cost.ts';
+import { pictures } from './sampling.ts';
 import { batchTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
@@ -80,14 +81,15 @@ export function primingCost(s: Subject, target: Target): JobCost {
   const follower = trained(paramTypes(ownShapes(fake, s.config)), fake.adam, false);
   const at = { key: KEY, t: timeTypes(s, batch), score: timeTypes(s, batch) };
   const data = batchTypes(s, batch);
-  return { job: 'prime', unit: 'step', stages: [{
+  const training: Stage = {
     name: 'training', host: hostOf(s, shapes, adaptersOf([student, fake], s)),
     held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('fake model', follower)],
     runs: [
       run('fake', fake.updates, fakeStep(config, fake.adam), target, follower, [real, own.params], data, { ...at, ...RATES }),
       run('priming', 1, primingStep(config, generator.adam), target, own, [real, follower.params], data, { ...at, ...UPDATE }),
     ],
-  }] };
+  };
+  return { job: 'prime', unit: 'step', stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])] };
 }
 
 export function equilibriumCost(s: Subject, target: Target): JobCost {
@@ -100,7 +102,7 @@ export function equilibriumCost(s: Subject, target: Target): JobCost {
   const psi = trained(paramTypes(discriminatorShapes(config)), head.adam, false);
   const at = { key: KEY, noiseKey: KEY, end: timeTypes(s, batch), t: timeTypes(s, batch), score: timeTypes(s, batch) };
   const data = batchTypes(s, batch);
-  return { job: 'equilibrium', unit: 'step', stages: [{
+  const training: Stage = {
     name: 'training', host: hostOf(s, shapes, [paramTypes(headShapes(s.head)), ...adaptersOf([student], s)]),
     held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('discriminator', psi)],
     runs: [
@@ -112,5 +114,6 @@ export function equilibriumCost(s: Subject, target: Target): JobCost {
         ]
         : [run('equilibrium', 1, generatorStep(config, generator.adam), target, own, [psi.params, real], data, { ...at, ...UPDATE })]),
     ],
-  }] };
+  };
+  return { job: 'equilibrium', unit: 'step', stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])] };
 }

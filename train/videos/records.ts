@@ -13,6 +13,9 @@ import type { Ends } from '../sample.ts';
 /** A record by its number, to be made anew. */
 export interface Remake { record: number; seed: number }
 
+/** Edge in pixels of the tiles that clips are decoded in: little memory beside what training holds. */
+export const TILE = 256;
+
 /** The decoder is on the device while it decodes, and no longer. */
 export class RecordEnds implements Ends<Remake> {
   private readonly device: Device;
@@ -58,7 +61,7 @@ async function wholeClip(vae: StreamingVAE, latent: HostTensor, [channels, frame
   const plane = height * width;
   const clip = new Float32Array(channels * frames * plane);
   let at = 0;
-  for await (const { data, shape } of vae.decode(latent)) {
+  for await (const { data, shape } of vae.decode(latent, { tile: TILE })) {
     const length = shape[1]! * plane;
     for (let c = 0; c < channels; c++) clip.set(data.subarray(c * length, (c + 1) * length), c * frames * plane + at);
     at += length;
