@@ -45,7 +45,7 @@ async function ablate(args: Args<typeof options>): Promise<void> {
     let shown: Meter | undefined;
     const write = async (results: readonly Result[]): Promise<Results> => {
       const rowsOf = tableOf(rows, results);
-      const all: Results = { preset: p.name, updates, seeds, adapter: device.info.name, rows: rowsOf, paper: compare(PAPER, rowsOf) };
+      const all: Results = { preset: p.name, updates, seeds, adapter: device.info.name, set: args.set, rows: rowsOf, paper: compare(PAPER, rowsOf) };
       const svg = figure(all);
       writeWhole(join(out, 'table.md'), markdown(all));
       writeWhole(join(out, 'table.json'), JSON.stringify(all, null, 1));

@@ -13,6 +13,8 @@ export interface Results {
   /** That were asked for. */
   seeds: number;
   adapter: string;
+  /** Overrides of the preset. */
+  set: readonly string[];
   rows: TableRow[];
   paper: Verdict[];
 }
@@ -22,7 +24,7 @@ export function readResults(path: string): Results | undefined {
   if (!existsSync(path)) return undefined;
   try {
     const results = JSON.parse(readFileSync(path, 'utf8')) as Results;
-    if (Array.isArray(results.rows) && Array.isArray(results.paper)) return results;
+    if (Array.isArray(results.rows) && Array.isArray(results.paper) && Array.isArray(results.set)) return results;
   } catch { /* said below */ }
   throw new Error(`[ablate] ${path} holds no results of vpae ablate: copy the table.json that it wrote, or remove the file`);
 }
@@ -36,7 +38,8 @@ const cell = (name: string, s: Summary | undefined): string => {
   return !s ? '–' : s.spread === undefined ? text(s.mean) : `${text(s.mean)} ± ${text(s.spread)}`;
 };
 
-export const about = ({ preset, updates, seeds, adapter }: Results): string => `Preset ${preset}, ${updates} generator updates a row, ${seeds} seed${seeds > 1 ? 's' : ''} asked for; ${adapter}.`;
+export const about = ({ preset, updates, seeds, adapter, set }: Results): string =>
+  `Preset ${preset}${set.length ? ` with ${set.join(', ')}` : ''}; ${updates} generator updates a row, ${seeds} seed${seeds > 1 ? 's' : ''} asked for; ${adapter}.`;
 
 const NOTE = 'Score: frames with the right digit × clips with the right direction - 0.01 Fréchet as in eval, on held-out conditions, of the average with the best score on validation clips, and of the last. '
   + 'Mean ± standard deviation over seeds. Motion: relative to the real clips\'. Fréchet: comparable within this table only.';

@@ -105,7 +105,7 @@ test('the report is one file that holds everything and escapes what it is given'
 test('ablations stand in a report with their figure, their spread, and the paper\'s order; a file of something else is refused', async () => {
   const summary = (...values: number[]) => Object.fromEntries(Object.keys(COLUMNS).map((name) => [name, summarise(values)]));
   const rows = [{ id: 'method', title: 'both phases', seeds: 2, columns: summary(0.7, 0.9) }, { id: 'no-priming', title: 'no priming', seeds: 2, columns: summary(0.5, 0.6) }, { id: 'dmd2', title: 'DMD2, jointly', seeds: 0, columns: {}, failed: 'it diverged' }];
-  const results: Results = { preset: 'digits', updates: 160, seeds: 2, adapter: 'a GPU', rows, paper: compare([{ about: 'priming', rows: ['no-priming', 'method'] }], rows) };
+  const results: Results = { preset: 'digits', updates: 160, seeds: 2, adapter: 'a GPU', set: ['phase1.batch=8'], rows, paper: compare([{ about: 'priming', rows: ['no-priming', 'method'] }], rows) };
   const path = join(root, 'ablation.json');
   assert.is(readResults(path), undefined);
   writeFileSync(path, JSON.stringify(results));
