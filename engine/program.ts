@@ -1,7 +1,7 @@
 /**
  * Stage `program`: launches and a memory plan become pipelines, arenas and bind groups, made once; a run only encodes.
  */
-import { boundBytes, type Dispatch } from '../kernels/kernel.ts';
+import { boundBytes, readsParams, type Dispatch } from '../kernels/kernel.ts';
 import { windowBytes } from '../kernels/windows.ts';
 import type { Device } from './device.ts';
 import { type Group } from './fuse.ts';
@@ -176,7 +176,7 @@ export class Program {
         return { binding: b + 1, resource: { buffer, offset, size: bytes } };
       });
       const size = Math.ceil(Math.max(s.dispatch.params.length, 1) / 4) * 16;
-      const entries = /\bp\.\w/.test(s.dispatch.wgsl)
+      const entries = readsParams(s.dispatch.wgsl)
         ? [{ binding: 0, resource: { buffer: this.uniform, offset: s.uniformOffset, size } }, ...storage] : storage;
       this.device.counters.bindGroups++;
       return this.device.gpu.createBindGroup({ layout: this.pipelines[i]!.getBindGroupLayout(0), entries });

@@ -2,7 +2,7 @@
  * CPU drivers of Mesa compile a kernel when it is first launched, one after another on one core. Here they are launched on nothing
  * before a program's first run, and when that takes long on further devices too: what those compile is found in the driver's cache.
  */
-import type { Dispatch } from '../kernels/kernel.ts';
+import { readsParams, type Dispatch } from '../kernels/kernel.ts';
 import { pause, waiting } from './host.ts';
 
 /** A device that launches fewer kernels than FAST in this time compiles them: from the cache one takes some 2 ms. */
@@ -38,9 +38,10 @@ export class Warmup {
       before = left.length;
       await Promise.race([own, pause(PATIENCE_MS)]);
     } while (left.length && before - left.length >= FAST);
+    const others: Promise<void>[] = [];
     if (left.length && this.count) {
       while (this.more.length < this.count) this.more.push(this.another().catch(() => undefined)); // without it the rest takes longer
-      await Promise.all(this.more.map(async (opening) => {
+      others.push(...this.more.map(async (opening) => {
         const device = await opening;
         if (device) await drain(device, left, (k) => {
           taken.push(k);
@@ -48,7 +49,7 @@ export class Warmup {
         });
       }));
     }
-    await own;
+    await Promise.all([own, ...others]);
     await drain(gpu, taken, async (k) => k.pipeline);
   }
 
@@ -68,7 +69,7 @@ async function drain(gpu: GPUDevice, left: Kernel[], pipelineOf: (k: Kernel) => 
   for (let k = left.shift(); k; k = left.shift()) {
     const pipeline = await pipelineOf(k);
     const storage = k.dispatch.bind.map((_, i) => ({ binding: i + 1, resource: { buffer: buffer(i + 2, USAGE.storage) } }));
-    const entries = /\bp\.\w/.test(k.dispatch.wgsl) ? [{ binding: 0, resource: { buffer: buffer(1, USAGE.uniform) } }, ...storage] : storage;
+    const entries = readsParams(k.dispatch.wgsl) ? [{ binding: 0, resource: { buffer: buffer(1, USAGE.uniform) } }, ...storage] : storage;
     const encoder = gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);

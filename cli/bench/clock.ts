@@ -2,10 +2,10 @@
  * How long calls take: on the wall, and in processor time of all threads of this process. A software adapter works on the
  * processor, and there the second is what counts, because neighbours on the machine disturb it little.
  */
-import { availableParallelism } from 'node:os';
 import process from 'node:process';
+import { cores } from '../../engine/host.ts';
 
-export const CORES = availableParallelism();
+export const CORES = cores();
 
 /** Milliseconds a call. */
 export interface Sample { ms: number; cpuMs: number }

@@ -1,6 +1,6 @@
 /** Runs a family's Launch on a bare device, with sentinels around every slot, and validates WGSL on Dawn's null backend. */
 import { openAdapter } from '../../engine/adapter.ts';
-import type { Launch } from '../../kernels/kernel.ts';
+import { readsParams, type Launch } from '../../kernels/kernel.ts';
 
 const GUARD = 256; // bytes in front of and behind every slot
 const SENTINEL = 0x7fbadbad;
@@ -42,7 +42,7 @@ export async function launch(l: Launch, inputs: Data[], outputs: number[]): Prom
     const uniform = device.createBuffer({ size: words.byteLength, usage: 0x40 | 0x8 });
     device.queue.writeBuffer(uniform, 0, words);
     const entries = [
-      ...(d.wgsl.match(/\bp\.\w/) ? [{ binding: 0, resource: { buffer: uniform } }] : []),
+      ...(readsParams(d.wgsl) ? [{ binding: 0, resource: { buffer: uniform } }] : []),
       ...d.bind.map((slot, i) => ({ binding: i + 1, resource: { buffer: buffers[slot]!, offset: GUARD, size: sizes[slot]! } })),
     ];
     const pass = encoder.beginComputePass();

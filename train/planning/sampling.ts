@@ -21,7 +21,7 @@ import { latentStats, vaeShapes, type LatentStats } from '../../model/wan/vae.ts
 import { Cache } from '../../model/wan/vaelayers.ts';
 import { coderOf } from '../../model/wan/vaestream.ts';
 import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Stage, type Target } from './cost.ts';
-import { TILE } from '../videos/records.ts';
+import { PREVIEWED, TILE } from '../videos/records.ts';
 import { conditionTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
@@ -132,8 +132,8 @@ function firstFrame(s: Subject, target: Target): Stage {
   return { ...stage, runs: [resized, ...stage.runs] };
 }
 
-/** Rows of clips that a run's pictures show: real, by the teacher, by the student; two clips in each. */
-const SHOWN = 6;
+/** Clips that a run's pictures hold: real, by the teacher, by the student. */
+const SHOWN = 3 * PREVIEWED;
 
 /**
  * Judging and pictures of a run on records: teacher and student sample and the VAE decodes, beside all that training holds. They are not

@@ -22,7 +22,7 @@ import { samplePreviews } from '../previews.ts';
 import { canonical } from '../run.ts';
 import { Sampler, studentSampler } from '../sample.ts';
 import type { Work } from '../work.ts';
-import { RecordEnds, type Remake } from './records.ts';
+import { PREVIEWED, RecordEnds, type Remake } from './records.ts';
 
 /** How a checkpoint is distilled on latents of one form. @param sets overrides such as `student.mode=lora` */
 export function courseOf({ dit: { config }, vae: { config: vae }, path }: Checkpoint, latent: readonly number[], sets: readonly string[], seed?: number): Course {
@@ -50,8 +50,6 @@ export interface VideoDistill extends Omit<Work, 'preset'> {
   shards: VideoShards;
   course: Course;
 }
-
-const PREVIEWED = 2; // clips
 
 /**
  * Both phases. Some records are set aside and never trained on (`setAside`): by them `PixelJudge` chooses each phase's average, and two of

@@ -16,6 +16,9 @@ export interface Remake { record: number; seed: number }
 /** Edge in pixels of the tiles that clips are decoded in: little memory beside what training holds. */
 export const TILE = 256;
 
+/** Clips that a run's pictures show, in each of three rows: real, by the teacher, by the student. */
+export const PREVIEWED = 2;
+
 /** The decoder is on the device while it decodes, and no longer. */
 export class RecordEnds implements Ends<Remake> {
   private readonly device: Device;
