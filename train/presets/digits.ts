@@ -42,7 +42,7 @@ const digits: Preset = {
   stored: 'f32', //                       exact: the teacher is small
   student: { mode: 'full', rank: 16, alpha: 16, steps: 1 }, // paper: a full copy, one evaluation; METHOD §1.5's rank where it is adapters
   phase1: {
-    steps: 150, batch: 16, warmup: 20, //   trial: 100-300 steps; here the score rises until 100
+    steps: 150, batch: 16, warmup: 20, //   trial: 100-300 steps; here the score rises until 75
     generator: {
       adam: { lr: 5e-5, beta1: 0, beta2: 0.999, eps: 1e-8, weightDecay: 0, clip: 1 }, // trial's rate; METHOD §1.5: β (0, 0.999), clip 1
       times: { law: 'endpoint', from: 0.9, pure: 0.5 }, // paper's interval [0.9T, T]; METHOD §1.4: half at t = T
