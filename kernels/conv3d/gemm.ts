@@ -1,4 +1,4 @@
-/** A GEMM over implicit operands, and how a workgroup brings a panel of them to its memory: what the tiled and the matrix template share. */
+/** A GEMM over implicit operands, and how a workgroup brings panels of them to its memory: what the tiled and the matrix template share. */
 
 export interface Gemm {
   /** Inner index `k` → `vec4u` kept in `inner[]`. */
@@ -31,28 +31,47 @@ export interface Printed {
 
 export interface Panel { channels: number; columns: number; panel: number; threads: number }
 
+const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+export const XYZW = ['x', 'y', 'z', 'w'] as const;
+
 /**
- * Loads the panel at `k0`: `inner[]` holds its decoded indices. Beyond an end there are zeros.
- * @param storeColumn statement that keeps `b` of panel row `i / columns`, column `i % columns`
- * @param storeRow statement that keeps `a` of channel `i / panel`, panel row `kk`
+ * The loop over panels. One round more than panels: each loads its own panel to registers, computes on the one before, which
+ * hides the loads, and then stores its own. `inner[]` holds the decoded indices of the panel to load. Beyond an end there are zeros.
+ * @param compute statements that use the panel in workgroup memory
+ * @param storeColumn statement that keeps `b`, four values along the inner axis from panel row `kk`, of column `li % columns`
+ * @param storeRow statement that keeps `a`, such four of channel `channel`
  */
-export const loadPanel = (g: Gemm, { channels, columns, panel, threads }: Panel, storeColumn: string, storeRow: string): string =>
-  `    for (var i = li; i < ${panel * columns}u; i += ${threads}u) {
-      let e = inner[i / ${columns}u];
-      var b = 0.0;
-      if (k0 + i / ${columns}u < end) {
-${g.loadColumn}
-      }
-      ${storeColumn}
+export function panels(g: Gemm, { channels, columns, panel, threads }: Panel, compute: string, storeColumn: string, storeRow: string): string {
+  const quads = panel / 4;
+  /** One statement block for each of a thread's shares of `many` rows or columns; the last share may not be everyone's. */
+  const shares = (many: number, text: (n: number, i: string) => string) => range(Math.ceil((many * quads) / threads)).map((n) => {
+    const i = `li + ${n * threads}u`;
+    return `    ${(n + 1) * threads > many * quads ? `if (${i} < ${many * quads}u) ` : ''}{ ${text(n, i)} }`;
+  }).join('\n');
+  const ofColumn = (i: string) => `let kq = (${i}) / ${columns}u * 4u;`;
+  const ofRow = (i: string) => `let kq = (${i}) % ${quads}u * 4u; let channel = (${i}) / ${quads}u;`;
+  const four = (name: string, load: string, valid: string) => XYZW.map((part, j) => `{ let kk = kq + ${j}u; let e = inner[kk]; var ${name} = 0.0;
+      if (k0 + kk < end${valid}) {
+${load}
+      } q.${part} = ${name}; }`).join('\n      ');
+  const named = (name: string, many: number) => range(Math.ceil((many * quads) / threads)).map((n) => `var ${name}${n} = vec4f();`).join(' ');
+  return `  if (li < ${panel}u) { inner[li] = decode(first + li); }
+  workgroupBarrier();
+  for (var k0 = first; k0 < end + ${panel}u; k0 += ${panel}u) {
+    ${named('columns', columns)} ${named('rows', channels)}
+${shares(columns, (n, i) => `${ofColumn(i)} var q = vec4f();
+      ${four('b', g.loadColumn, '')}
+      columns${n} = q;`)}
+${shares(channels, (n, i) => `${ofRow(i)} let o = o0 + channel; var q = vec4f();
+      ${four('a', g.loadRow, ` && o < ${g.rows}`)}
+      rows${n} = q;`)}
+    if (k0 > first) {
+${compute}
     }
-    for (var i = li; i < ${panel * channels}u; i += ${threads}u) {
-      let kk = i % ${panel}u;
-      let e = inner[kk];
-      let o = o0 + i / ${panel}u;
-      var a = 0.0;
-      if (k0 + kk < end && o < ${g.rows}) {
-${g.loadRow}
-      }
-      ${storeRow}
-    }
-    workgroupBarrier();`;
+    workgroupBarrier();
+${shares(columns, (n, i) => `${ofColumn(i)} let b = columns${n}; ${storeColumn}`)}
+${shares(channels, (n, i) => `${ofRow(i)} let a = rows${n}; ${storeRow}`)}
+    if (li < ${panel}u) { inner[li] = decode(k0 + ${panel}u + li); }
+    workgroupBarrier();
+  }`;
+}

@@ -4,7 +4,7 @@
  * what is below 6e-8 and rounds the others by 2^-11 of themselves.
  */
 import { mma, type MatrixUnit } from '../mma.ts';
-import { loadPanel, type Gemm, type Printed } from './gemm.ts';
+import { panels, XYZW, type Gemm, type Printed } from './gemm.ts';
 import type { MatrixTile } from './plan.ts';
 
 /** Elements behind a row, against bank conflicts. */
@@ -28,6 +28,10 @@ export function matrixGemm(tile: MatrixTile, unit: MatrixUnit, g: Gemm): Printed
   const [ldRows, ldColumns, size] = [panel + PAD, columns + PAD, unit.M * unit.N];
   const [high, wide] = [range(channels / rows / unit.M), range(columns / cols / unit.N)];
   const results = high.flatMap((i) => wide.map((j) => ({ name: `c${i}_${j}`, i, j })));
+  const compute = [`    for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
+    ...high.map((i) => m.load('left', `a${i}`, 'rowTile', `(rowS + ${i * unit.M}u) * ${ldRows}u + s`, ldRows, false)),
+    ...wide.map((j) => m.load('right', `b${j}`, 'columnTile', `s * ${ldColumns}u + colS + ${j * unit.N}u`, ldColumns, false)),
+    ...results.map(({ name, i, j }) => m.multiply(name, `a${i}`, `b${j}`)), '    }'].join('\n');
   return {
     how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${channels}x${columns}x${panel}/${rows}x${cols}`,
     threads, enable: m.enable, diagnostics: m.diagnostics, entries: [['panel', panel], ['unitK', unit.K]],
@@ -49,19 +53,9 @@ ${g.decode}
     ...results.map(({ name }) => m.zeros(name)),
     `  let column = column0 + li % ${columns}u;
 ${g.prepare}
-  for (var k0 = first; k0 < end; k0 += ${panel}u) {
-    workgroupBarrier();
-    if (li < ${panel}u) { inner[li] = decode(k0 + li); }
-    workgroupBarrier();
-${loadPanel(g, { channels, columns, panel, threads },
-      `columnTile[i / ${columns}u * ${ldColumns}u + i % ${columns}u] = ${m.round('b', 1)};`,
-      `rowTile[i / ${panel}u * ${ldRows}u + kk] = ${m.round('a', 1)};`)}
-    for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
-    ...high.map((i) => m.load('left', `a${i}`, 'rowTile', `(rowS + ${i * unit.M}u) * ${ldRows}u + s`, ldRows, false)),
-    ...wide.map((j) => m.load('right', `b${j}`, 'columnTile', `s * ${ldColumns}u + colS + ${j * unit.N}u`, ldColumns, false)),
-    ...results.map(({ name, i, j }) => m.multiply(name, `a${i}`, `b${j}`)),
-    `    }
-  }`,
+${panels(g, { channels, columns, panel, threads }, compute,
+      XYZW.map((part, j) => `columnTile[(kq + ${j}u) * ${ldColumns}u + li % ${columns}u] = ${m.round(`b.${part}`, 1)};`).join(' '),
+      XYZW.map((part, j) => `rowTile[channel * ${ldRows}u + kq + ${j}u] = ${m.round(`a.${part}`, 1)};`).join(' '))}`,
     ...results.map(({ name, i, j }) => `${m.store(name, 'results', 'mine', unit.N)}
   workgroupBarrier();
   for (var u = lane; u < ${size}u; u += ${unit.lanes}u) {

@@ -122,19 +122,26 @@ export function scalarTile(caps: Caps, family: Convolution, problem: Conv3dProbl
   }) as ScalarTile;
 }
 
-/** `tiled`: 256 threads of 4 x 4 outputs over a tile of channels x columns, `panel` deep. */
-export interface WorkgroupTile {
+/** A workgroup's part of the output, `panel` of the inner axis at a time. */
+interface Tile {
   channels: number;
   columns: number;
   panel: number;
 }
 
+/** `tiled`: a thread holds TM x 4 of the tile. */
+export interface WorkgroupTile extends Tile {
+  TM: number;
+}
+
+/** Threads must be a multiple of `columns`. 96 channels are what Wan's VAE has at full size. */
 const WORKGROUP_TILES: readonly WorkgroupTile[] = [
-  { channels: 16, columns: 256, panel: 8 }, { channels: 32, columns: 128, panel: 16 }, { channels: 64, columns: 64, panel: 16 },
+  { channels: 16, columns: 256, panel: 8, TM: 4 }, { channels: 32, columns: 128, panel: 16, TM: 8 }, { channels: 96, columns: 64, panel: 16, TM: 8 },
+  { channels: 64, columns: 128, panel: 16, TM: 8 }, { channels: 64, columns: 64, panel: 16, TM: 8 }, { channels: 64, columns: 64, panel: 16, TM: 4 },
 ];
 
 /** `matrix`: the tile is made by rows × cols subgroups. */
-export interface MatrixTile extends WorkgroupTile {
+export interface MatrixTile extends Tile {
   rows: number;
   cols: number;
 }
@@ -147,13 +154,21 @@ const MATRIX_TILES: readonly MatrixTile[] = [
 /** Fewer channels leave most of a unit empty. */
 const LEAST_CHANNELS = 16;
 
+/** What a load costs beside a multiply-add, as in matmul's model. */
+const LOAD = 8;
+
+/** Work with the channels that overhang, times the cost of feeding it. */
+function cheapest<T extends Tile>(tiles: readonly T[], co: number): T {
+  const cost = ({ channels, columns }: Tile) => ceilDiv(co, channels) * channels * (1 + LOAD / channels + LOAD / columns);
+  return tiles.reduce((a, b) => (cost(b) < cost(a) ? b : a));
+}
+
 export function workgroupTile(caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): WorkgroupTile | MatrixTile {
   const { matrix: unit } = caps;
   const units = unit && problem.half && sizes.co >= LEAST_CHANNELS ? MATRIX_TILES.filter((t) => fitsUnit(t, unit, caps)) : [];
-  const widest = (tiles: readonly WorkgroupTile[]) => tiles.find((t) => sizes.co <= t.channels) ?? tiles.reduce((a, b) => (b.channels > a.channels ? b : a));
   return choose<Convolution>(caps, {
     family, problem, shape: `${classOf(sizes)}${units.length ? ' f16' : ''}`,
-    rule: widest(units.length ? units : WORKGROUP_TILES), options: () => [...units, ...WORKGROUP_TILES],
+    rule: cheapest<WorkgroupTile | MatrixTile>(units.length ? units : WORKGROUP_TILES, sizes.co), options: () => [...units, ...WORKGROUP_TILES],
   }) as WorkgroupTile | MatrixTile;
 }
 

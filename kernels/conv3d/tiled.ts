@@ -1,15 +1,14 @@
 /**
- * Convolutions for GPUs: implicit GEMM of channels x columns, 256 threads of 4 x 4 sums, panels of the inner axis in workgroup
- * memory. What an inner index means (channel and tap, or voxel) is worked out once a panel by `panel` threads, not by every load.
+ * Convolutions for GPUs: implicit GEMM of channels x columns, TM x 4 sums a thread, panels of the inner axis in workgroup memory,
+ * where they lie as vec4 along it. What an inner index means (channel and tap, or voxel) is worked out once a panel by `panel`
+ * threads, not by every load.
  */
 import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
 import type { MatrixUnit } from '../mma.ts';
-import { loadPanel, type Gemm, type Printed } from './gemm.ts';
+import { panels, XYZW, type Gemm, type Printed } from './gemm.ts';
 import { matrixGemm } from './matrix.ts';
 import type { Conv3dProblem, Correlation, MatrixTile, WorkgroupTile } from './plan.ts';
 import { cost } from './scalar.ts';
-
-const THREADS = 256;
 
 interface Fused {
   access: Access;
@@ -17,13 +16,22 @@ interface Fused {
   bind: readonly number[];
 }
 
-function gemm({ channels, columns, panel }: WorkgroupTile, g: Gemm): Printed {
+const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+
+function gemm({ channels, columns, panel, TM }: WorkgroupTile, g: Gemm): Printed {
   const across = columns / 4;
-  const stride = channels + 1; // odd, so that a panel's column lands in distinct banks
+  const threads = (channels * across) / TM;
+  const ld = panel / 4 + 1; // odd, so that neighbouring rows lie in distinct banks
+  const compute = `      for (var s = 0u; s < p.quads; s++) {
+${range(4).map((j) => `        let b${j} = columnTile[(tx + ${j * across}u) * ${ld}u + s];`).join('\n')}
+${XYZW.map((part) => `        let ${part} = vec4f(${range(4).map((j) => `b${j}.${part}`).join(', ')});`).join('\n')}
+${range(TM).map((i) => `        let a${i} = rowTile[(${TM}u * ty + ${i}u) * ${ld}u + s];
+        ${XYZW.map((part) => `c${i} = fma(vec4f(a${i}.${part}), ${part}, c${i});`).join(' ')}`).join('\n')}
+      }`;
   return {
-    how: `tiled ${channels}x${columns}x${panel}`, threads: THREADS, enable: [], diagnostics: [], entries: [],
-    functions: `var<workgroup> rowTile: array<f32, ${panel * stride}>;
-var<workgroup> columnTile: array<f32, ${panel * columns}>;
+    how: `tiled ${channels}x${columns}x${panel}/${TM}x4`, threads, enable: [], diagnostics: [], entries: [['quads', panel / 4]],
+    functions: `var<workgroup> rowTile: array<vec4f, ${channels * ld}>;
+var<workgroup> columnTile: array<vec4f, ${columns * ld}>;
 var<workgroup> inner: array<vec4u, ${panel}>;
 fn decode(k: u32) -> vec4u {
 ${g.decode}
@@ -34,34 +42,16 @@ ${g.decode}
   let end = ${g.end};
   let ty = li / ${across}u;
   let tx = li % ${across}u;
-  var a0 = vec4f();
-  var a1 = vec4f();
-  var a2 = vec4f();
-  var a3 = vec4f();
+  ${range(TM).map((i) => `var c${i} = vec4f();`).join(' ')}
   let column = column0 + li % ${columns}u;
 ${g.prepare}
-  if (li < ${panel}u) { inner[li] = decode(first + li); }
-  workgroupBarrier();
-  for (var k0 = first; k0 < end; k0 += ${panel}u) {
-${loadPanel(g, { channels, columns, panel, threads: THREADS }, 'columnTile[i] = b;', `rowTile[kk * ${stride}u + i / ${panel}u] = a;`)}
-    for (var kk = 0u; kk < ${panel}u; kk++) {
-      let c = kk * ${columns}u + tx;
-      let r = kk * ${stride}u + ty * 4u;
-      let b = vec4f(columnTile[c], columnTile[c + ${across}u], columnTile[c + ${2 * across}u], columnTile[c + ${3 * across}u]);
-      a0 = fma(vec4f(rowTile[r]), b, a0);
-      a1 = fma(vec4f(rowTile[r + 1u]), b, a1);
-      a2 = fma(vec4f(rowTile[r + 2u]), b, a2);
-      a3 = fma(vec4f(rowTile[r + 3u]), b, a3);
-    }
-    if (li < ${panel}u) { inner[li] = decode(k0 + ${panel}u + li); }
-    workgroupBarrier();
-  }
-  var all = array<vec4f, 4>(a0, a1, a2, a3);
+${panels(g, { channels, columns, panel, threads }, compute, `columnTile[li % ${columns}u * ${ld}u + kq / 4u] = b;`, `rowTile[channel * ${ld}u + kq / 4u] = a;`)}
+  var all = array<vec4f, ${TM}>(${range(TM).map((i) => `c${i}`).join(', ')});
   for (var j = 0u; j < 4u; j++) {
     let column = column0 + tx + j * ${across}u;
     if (column >= ${g.columns}) { break; }
-    for (var i = 0u; i < 4u; i++) {
-      let o = o0 + ty * 4u + i;
+    for (var i = 0u; i < ${TM}u; i++) {
+      let o = o0 + ty * ${TM}u + i;
       if (o >= ${g.rows}) { break; }
 ${g.place}
       dst[at] = epilogue(all[i][j], at);

@@ -82,6 +82,23 @@ for (const c of CASES) {
   }
 }
 
+test('every tile of workgroup memory computes the same, and is valid under base limits', async () => {
+  const q = problemOf(['', 1, 5, 70, [2, 9, 11], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]]);
+  const x = noise(q.N * q.C * numel(q.in), 1), w = noise(q.O * q.C * numel(q.kernel), 2), dy = noise(q.N * q.O * numel(q.out), 3);
+  const { y, dx, dw } = reference(q, x, w, dy);
+  const seen = new Set<string>();
+  for (let i = 0; i < 6; i++) {
+    const tuning: Tuning = { find: ({ family, options }) => (family.startsWith('conv3d') ? options()[i] as never : undefined) };
+    const on: Caps = { ...caps, tier: 'tiled', maxInvocations: 256, maxWorkgroupBytes: 16384, tuning };
+    for (const [l, a, b, want] of [[conv3d(on, q), x, w, y], [conv3dInput(on, q), dy, w, dx], [conv3dWeight(on, q), x, dy, dw]] as const) {
+      await validate(l.dispatches[0]!.label, l.dispatches[0]!.wgsl);
+      await check(l, [a, b], want, 2e-5);
+      seen.add(l.dispatches[0]!.label.split(' ')[2]!);
+    }
+  }
+  assert.is(seen.size, 6);
+});
+
 const unit = (M: number, N: number, K: number, emulated: boolean): MatrixUnit => ({ M, N, K, lanes: 32, emulated });
 
 test('matrix units, emulated: operands that are halves give what f32 gives', async () => {
