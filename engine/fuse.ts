@@ -69,8 +69,10 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
   const ends = endsOf(graph, users, materialised);
 
   const exprs = new Map<number, Expr>();
-  const read = (v: Value): Expr =>
-    materialised.has(keyOf(v)) ? { leaves: new Map([[keyOf(v), v]]), nodes: new Set(), dear: false, tangled: 0 } : exprs.get(v.node.id)!;
+  const read = (v: Value): Expr => {
+    const whole = base(v);
+    return materialised.has(keyOf(whole)) ? { leaves: new Map([[keyOf(whole), whole]]), nodes: new Set(), dear: false, tangled: 0 } : exprs.get(v.node.id)!;
+  };
   const own = (n: Node): Expr => {
     const e: Expr = { leaves: new Map(), nodes: new Set(NAMES.has(n.op) ? [] : [n.id]), dear: DEAR.has(n.op), tangled: TANGLED.has(n.op) ? 1 : 0 };
     for (const v of n.inputs) {
@@ -119,7 +121,7 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
     } else if (materialised.has(`${n.id}.0`)) {
       const root = { node: n, out: 0 };
       const leaves = [...own(n).leaves.values()];
-      groups.push({ kind: 'pointwise', node: n, roots: [root], leaves, flat: isFlat(root, materialised) });
+      groups.push({ kind: 'pointwise', node: n, roots: [root], leaves, flat: isFlat(root, new Set(leaves.map(keyOf))) });
     }
   }
   if (!fusing) return groups;
@@ -141,7 +143,7 @@ function endsOf(graph: Graph, users: ReadonlyMap<string, ReadonlySet<Node>>, mat
   return ends;
 }
 
-function isFlat(root: Value, materialised: ReadonlySet<string>): boolean {
+function isFlat(root: Value, leaves: ReadonlySet<string>): boolean {
   const size = sizeOf(typeOf(root));
   const seen = new Set<string>();
   const visit = (v: Value, top: boolean): boolean => {
@@ -149,7 +151,7 @@ function isFlat(root: Value, materialised: ReadonlySet<string>): boolean {
     if (seen.has(k)) return true;
     seen.add(k);
     const n = sizeOf(typeOf(v));
-    if (!top && materialised.has(k)) return n === size || n === 1;
+    if (!top && leaves.has(k)) return n === size || n === 1;
     if (n !== size && n !== 1) return false;
     const { op } = v.node;
     if (VIEWS.has(op) && op !== 'reshape' && op !== 'detach' && !(op === 'expand' && sizeOf(typeOf(v.node.inputs[0]!)) === 1)) return false;
@@ -212,6 +214,25 @@ function mergeFlat(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuf
     members.get(host)!.add(g);
     g.roots.forEach((r) => writtenAt.set(keyOf(r), out.indexOf(host)));
   }
-  for (const g of out) if (g.roots.length > 1 && g.kind === 'pointwise') g.roots = seen(g.roots, members.get(g)!);
+  for (const g of out) {
+    if (g.roots.length === 1 || g.kind !== 'pointwise') continue;
+    g.roots = seen(g.roots, members.get(g)!);
+    const needed = readBy(g);
+    g.leaves = g.leaves.filter((v) => needed.has(keyOf(v)));
+  }
   return out;
+}
+
+/** Keys of the leaves that the roots are computed from: what one group had inlined, another may have brought along as a leaf. */
+function readBy({ roots, leaves }: Group): Set<string> {
+  const ends = new Set(leaves.map(keyOf));
+  const seen = new Set<string>();
+  const visit = (v: Value): void => {
+    const k = keyOf(v);
+    if (seen.has(k)) return;
+    seen.add(k);
+    if (!ends.has(k)) v.node.inputs.forEach(visit);
+  };
+  for (const root of roots) root.node.inputs.forEach(visit);
+  return seen;
 }

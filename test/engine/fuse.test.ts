@@ -3,7 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/autodiff.ts';
 import { fuse } from '../../engine/fuse.ts';
-import { adamW, concat, constant, ema, gelu, linear } from '../../engine/functional.ts';
+import { adamW, concat, constant, ema, gather, gelu, linear } from '../../engine/functional.ts';
 import { base, keyOf, type TensorType } from '../../engine/graph.ts';
 import { planMemory, type Block } from '../../engine/memory.ts';
 import { place } from '../../engine/placement.ts';
@@ -74,6 +74,28 @@ test('kernels keep within the binding limit', () => {
     const { groups } = groupsOf((...x) => x.reduce((a, b) => a.add(b.exp())), many, limit);
     for (const g of groups) assert.ok(g.leaves.length + g.roots.length <= limit, `${g.leaves.length} + ${g.roots.length} > ${limit}`);
   }
+});
+
+test('a long expression is cut behind its views too', () => {
+  const products = ([share, total, ...x]: Tensor[]): Tensor[] => {
+    const [a, b] = [x.slice(0, 4), x.slice(4)];
+    const sum = (of: Tensor[]) => of.reduce((p, q) => p.add(q)).reshape([32]).mul(share!);
+    return [total!.add(sum(a)), sum(a.map((p, i) => p.mul(b[i]!)))];
+  };
+  const { groups } = groupsOf((...x) => products(x), [t(), t(32), ...Array.from({ length: 8 }, () => t(1, 1, 32))]);
+  assert.ok(groups.every((g) => g.leaves.length <= 12), 'no kernel takes on what was cut off');
+  assert.not(groups.some((g) => g.node.op === 'expand'), 'a number for all is read where it is used');
+});
+
+/** `made` is given away only after the first reader has worked it out for itself; the second, which joins it, is given it. */
+test('kernels that become one read nothing that neither needs', () => {
+  const { groups } = groupsOf((a, table, ids) => {
+    const made = a!.exp();
+    const y = gather(table!, ids!);
+    return [y.add(made.mul(2)), made.expand([9, 8, 4]).permute([2, 1, 0]).sum([2]), y.mul(made.add(1))];
+  }, [t(8, 4), t(9, 4), { shape: [8], dtype: 'i32' }]);
+  const both = groups.find((g) => g.roots.length > 1)!;
+  assert.equal([both.leaves.map((v) => v.node.op), both.roots.map((v) => v.node.op)], [['gather', 'exp'], ['add', 'mul']]);
 });
 
 test('joining many parts keeps within the binding limit', () => {
