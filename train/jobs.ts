@@ -6,6 +6,7 @@ import { place, type Origin } from '../model/files/origin.ts';
 import type { HostParams } from '../model/params.ts';
 import { initDiT } from '../model/wan/dit.ts';
 import { initVAE } from '../model/wan/vae.ts';
+import { accumulated, microBatch, turns } from './accumulate.ts';
 import type { State } from './checkpoint.ts';
 import { conditioner, ditConfigOf, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { clipsOf } from './data/sets.ts';
@@ -80,18 +81,20 @@ export function teacherJob(device: Device, p: Preset, shards: Shards, from?: { p
   const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const step = compileStep(device, 'teacher', teacherStep(dit, o.adam));
+  const step = compileStep(device, 'teacher', teacherStep(dit, o.adam), o.accumulate);
+  const size = microBatch(o);
   return {
     name: 'teacher',
     steps: o.steps,
     initial: async () => ({ teacher: await start(device, from?.params ?? initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }) }),
     async advance(state, n, rate = 1) {
-      const at = n + (from?.steps ?? 0);
-      const coin = new Stream(seed, at, 'teacher.drop');
-      const { state: teacher, metrics } = await step(state['teacher']!, batch(shards, seed, at, o.batch, 'teacher'), {
-        key: draw.key(at, 'teacher'), t: draw.times(o.times, o.batch, at, 'teacher.time'),
-        keep: host(Float32Array.from({ length: o.batch }, () => (coin.uniform() < o.textDrop ? 0 : 1)), [o.batch]),
-        lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1, decay: emaDecay(o.ema, n),
+      const { state: teacher, metrics } = await accumulated(state['teacher']!, turns(o, n + (from?.steps ?? 0)), (s, { at, rates }) => {
+        const coin = new Stream(seed, at, 'teacher.drop');
+        return step(s, batch(shards, seed, at, size, 'teacher'), {
+          key: draw.key(at, 'teacher'), t: draw.times(o.times, size, at, 'teacher.time'),
+          keep: host(Float32Array.from({ length: size }, () => (coin.uniform() < o.textDrop ? 0 : 1)), [size]),
+          lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1, decay: emaDecay(o.ema, n), ...rates,
+        });
       });
       return { state: { teacher }, metrics };
     },

@@ -1,6 +1,6 @@
 /** One guarded optimiser step over named parameters: clip, AdamW, EMA; a non-finite gradient changes nothing. */
 import type { Tensor } from '../engine/tensor.ts';
-import { adamW, clipByGlobalNorm, ema, where } from '../engine/functional.ts';
+import { adamW, clipByGlobalNorm, ema, where, zeros } from '../engine/functional.ts';
 import { isMatrix } from '../model/params.ts';
 import { eachRole, pack, packsOf, unpack } from './packs.ts';
 
@@ -15,21 +15,30 @@ export interface Trained<X = Tensor> {
   m?: Record<string, X>;
   v: Record<string, X>;
   ema?: Record<string, X>;
+  /** Gradients accumulated over the micro-batches so far: zeros between updates. */
+  grads?: Record<string, X>;
 }
 
+/** A micro-batch's share of its batch, and 1 for the last one, which updates, else 0. */
+export interface Micro<X = Tensor> { share: X; last: X }
+
 /** Scalars of one step: learning rate, 1-based update count, EMA decay. */
-export interface Rates<X = Tensor> { lr: X; count: X; decay?: X }
+export interface Rates<X = Tensor> { lr: X; count: X; decay?: X; micro?: Micro<X> }
 
 /**
- * AdamW on gradients clipped to a global norm, pack by pack. When any gradient is not finite, every tensor stays as it was.
- * @returns the new tensors under the names of `s`, the norm before clipping, and `skipped` (0 or 1).
+ * AdamW on gradients clipped to a global norm, pack by pack. When any gradient is not finite, every tensor stays as it was. Of a
+ * batch in micro-batches (`rates.micro`, `s.grads`) all but the last only add their share to the gradients.
+ * @returns the new tensors under the names of `s`, the norm before clipping, and `skipped` (0 or 1); of micro-batches their mean is the batch's
  */
 export function update<S extends Trained>(s: S, grads: Tensors, config: AdamConfig, rates: Rates): { state: S; norm: Tensor; skipped: Tensor } {
   const packs = packsOf(s.params);
-  const clipped = clipByGlobalNorm(pack(grads, packs), config.clip);
-  const keep = (fresh: Tensor, old: Tensor) => where(clipped.finite, fresh, old);
   const old = eachRole(s, (tensors) => pack(tensors, packs));
-  const next = { params: {} as Tensors, m: {} as Tensors, v: {} as Tensors, ema: {} as Tensors };
+  const { micro } = rates;
+  const sums = Object.fromEntries(Object.entries(pack(grads, packs)).map(([name, g]) => [name, micro ? old.grads![name]!.add(g.mul(micro.share)) : g]));
+  const clipped = clipByGlobalNorm(sums, config.clip);
+  const due = micro ? clipped.finite.mul(micro.last) : clipped.finite;
+  const keep = (fresh: Tensor, old: Tensor) => where(due, fresh, old);
+  const next = { params: {} as Tensors, m: {} as Tensors, v: {} as Tensors, ema: {} as Tensors, grads: {} as Tensors };
   for (const [name, p] of Object.entries(old.params)) {
     const g = clipped.grads[name]!;
     const decays = isMatrix(name, s.params[name]!.shape); // biases, gains, modulations and other vectors do not
@@ -40,9 +49,11 @@ export function update<S extends Trained>(s: S, grads: Tensors, config: AdamConf
     next.v[name] = keep(step.v, old.v[name]!);
     if (s.m) next.m[name] = keep(step.m!, old.m![name]!);
     if (s.ema) next.ema[name] = keep(ema(old.ema![name]!, step.p, rates.decay!), old.ema![name]!);
+    if (micro) next.grads[name] = where(micro.last, zeros(p.shape), sums[name]!);
   }
-  const fresh = { params: next.params, v: next.v, ...(s.m && { m: next.m }), ...(s.ema && { ema: next.ema }) };
-  return { state: { ...s, ...eachRole(fresh, (tensors) => unpack(tensors, packs)) }, norm: clipped.norm, skipped: clipped.finite.neg().add(1) };
+  const fresh = { params: next.params, v: next.v, ...(s.m && { m: next.m }), ...(s.ema && { ema: next.ema }), ...(micro && { grads: next.grads }) };
+  const once = (metric: Tensor): Tensor => (micro ? metric.mul(micro.last).div(micro.share) : metric);
+  return { state: { ...s, ...eachRole(fresh, (tensors) => unpack(tensors, packs)) }, norm: once(clipped.norm), skipped: once(clipped.finite.neg().add(1)) };
 }
 
 /** Linear warm-up to lr, then a cosine down to 0 at `steps`; step counts from 0. */

@@ -7,6 +7,7 @@ import type { Tensor } from '../engine/tensor.ts';
 import type { HostTensor } from '../engine/tree.ts';
 import { place, type Origin } from '../model/files/origin.ts';
 import type { Params } from '../model/params.ts';
+import { accumulated, microBatch, turns } from './accumulate.ts';
 import { freeTree, type State } from './checkpoint.ts';
 import { conditioner, ditConfigOf, equilibriumConfigOf, primingConfigOf } from './conditions.ts';
 import type { Shards } from './data/shards.ts';
@@ -50,13 +51,14 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
   const { batch } = conditioner(p);
   const draw = draws(p);
   const real = await place(device, teacher, p.stored);
-  const updateFake = compileStep(device, 'fake', pair.fakeStep);
-  const updateGenerator = compileStep(device, pair.name, pair.generatorStep);
+  const size = microBatch(o);
+  const updateFake = compileStep(device, 'fake', pair.fakeStep, o.accumulate);
+  const updateGenerator = compileStep(device, pair.name, pair.generatorStep, o.accumulate);
   const align = compile(device, (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida), { donate: [0], name: 'ida' });
-  const rollout = student.steps > 1 ? new Rollout(device, p, o.batch) : undefined;
-  const inputs = async (state: State, { c }: Batch<HostTensor>, n: number, role: string) => ({
-    key: draw.key(n, role), score: draw.times(o.scoreTimes, o.batch, n, `${role}.score`),
-    ...(await rollout?.to(state['generator']!.params, real, c, n, role) ?? { t: draw.times(generator.times, o.batch, n, `${role}.input`) }),
+  const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
+  const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => ({
+    key: draw.key(n, role), score: draw.times(o.scoreTimes, size, n, `${role}.score`),
+    ...(await rollout?.to(params, real, c, n, role) ?? { t: draw.times(generator.times, size, n, `${role}.input`) }),
   });
   return {
     name: pair.name,
@@ -68,22 +70,26 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
     }),
     async advance(state, n, rate = 1) {
       const turn = n - fake.warmup;
-      let current: State = state;
+      const own = state['generator']!;
+      let follower = state['fake']!;
       let metrics = {};
       for (let r = 0; r < (turn < 0 ? 1 : fake.updates); r++) {
         const done = turn < 0 ? n : fake.warmup + turn * fake.updates + r;
-        const b = batch(shards, seed, done, o.batch, 'fake');
-        const result = await updateFake(current['fake']!, real, current['generator']!.params, b, { ...await inputs(current, b, done, 'fake'), lr: rate * warm(fake.adam.lr, done, o.warmup), count: done + 1 });
-        current = { ...current, fake: result.state };
-        metrics = result.metrics;
+        ({ state: follower, metrics } = await accumulated(follower, turns(o, done), async (s, { at, rates }) => {
+          const b = batch(shards, seed, at, size, 'fake');
+          return updateFake(s, real, own.params, b, { ...await inputs(own, b, at, 'fake'), lr: rate * warm(fake.adam.lr, done, o.warmup), count: done + 1, ...rates });
+        }));
       }
-      if (turn < 0) return { state: current, metrics };
-      const b = batch(shards, seed, turn, o.batch, 'priming');
-      const result = await updateGenerator(current['generator']!, real, current['fake']!.params, b, {
-        ...await inputs(current, b, turn, 'priming'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
+      if (turn < 0) return { state: { generator: own, fake: follower }, metrics };
+      const { params } = follower;
+      const updated = await accumulated(own, turns(o, turn), async (s, { at, rates }) => {
+        const b = batch(shards, seed, at, size, 'priming');
+        return updateGenerator(s, real, params, b, {
+          ...await inputs(s, b, at, 'priming'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema, ...rates,
+        });
       });
-      if (fake.ida < 1) await align(buffersOf(current['fake']!.params, packsOf(current['fake']!.params)), buffersOf(result.state.params, packsOf(current['fake']!.params)));
-      return { state: { ...current, generator: result.state }, metrics: { ...metrics, ...result.metrics } };
+      if (fake.ida < 1) await align(buffersOf(params, packsOf(params)), buffersOf(updated.state.params, packsOf(params)));
+      return { state: { generator: updated.state, fake: follower }, metrics: { ...metrics, ...updated.metrics } };
     },
     teacher: real,
     student: (state) => studentOf(student, real, state),
@@ -95,10 +101,10 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
 }
 
 /** One update of the generator: one program or, with less memory, two. */
-function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamConfig) {
-  if (!config.apart) return compileStep(device, 'equilibrium', generatorStep(config, adam));
+function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamConfig, accumulate: number) {
+  if (!config.apart) return compileStep(device, 'equilibrium', generatorStep(config, adam), accumulate);
   const judge = compileStep(device, 'judgement', judgeStep(config));
-  const follow = compileStep(device, 'equilibrium', followStep(config, adam));
+  const follow = compileStep(device, 'equilibrium', followStep(config, adam), accumulate);
   const update = async (s: Trained<NDArray>, psi: Feed<Params>, teacher: Feed<Params>, b: Feed<Batch>, at: Feed<EquilibriumInputs>) => {
     const seen = await judge({ params: {}, v: {} }, s.params, s.ema!, psi, teacher, b, at);
     const { state, metrics } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
@@ -117,13 +123,14 @@ export async function equilibriumJob(device: Device, p: Course, shards: Shards, 
   const { batch } = conditioner(p);
   const draw = draws(p);
   const real = await place(device, teacher, p.stored);
-  const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam));
-  const updateGenerator = generatorUpdate(device, config, generator.adam);
-  const rollout = student.steps > 1 ? new Rollout(device, p, o.batch) : undefined;
+  const size = microBatch(o);
+  const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), o.accumulate);
+  const updateGenerator = generatorUpdate(device, config, generator.adam, o.accumulate);
+  const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
   /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
-  const inputs = async (state: State, { c }: Batch<HostTensor>, n: number, role: string) => {
-    const given = await rollout?.to(state['generator']!.params, real, c, n, role);
-    return { key: draw.key(n, role), ...(given ? { input: given.input, end: given.t } : { end: draw.at(1, o.batch) }) };
+  const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => {
+    const given = await rollout?.to(params, real, c, n, role);
+    return { key: draw.key(n, role), ...(given ? { input: given.input, end: given.t } : { end: draw.at(1, size) }) };
   };
   return {
     name: 'phase2',
@@ -134,20 +141,23 @@ export async function equilibriumJob(device: Device, p: Course, shards: Shards, 
       head: await start(device, initDiscriminator(config, teacher, seed), { m: head.adam.beta1 > 0 }),
     }),
     async advance(state, n, rate = 1) {
-      const { params, ema: average } = state['generator']!;
-      const b = batch(shards, seed, n, o.batch, 'equilibrium');
-      const shared = {
-        noiseKey: draw.key(n, 'equilibrium.pair'),
-        t: draw.times(o.discriminatorTimes, o.batch, n, 'equilibrium.time'), score: draw.times(o.scoreTimes, o.batch, n, 'equilibrium.score'),
-      };
-      const D = await updateHead(state['head']!, params, average!, real, b, { ...shared, ...await inputs(state, b, n, 'discriminator'), lr: rate * warm(head.adam.lr, n, o.warmup), count: n + 1 });
+      const own = state['generator']!;
+      // Both updates see the same clips, noise and times.
+      const shared = turns(o, n).map(({ at, rates }) => ({
+        at, b: batch(shards, seed, at, size, 'equilibrium'),
+        given: {
+          noiseKey: draw.key(at, 'equilibrium.pair'),
+          t: draw.times(o.discriminatorTimes, size, at, 'equilibrium.time'), score: draw.times(o.scoreTimes, size, at, 'equilibrium.score'), ...rates,
+        },
+      }));
+      const D = await accumulated(state['head']!, shared, async (s, { at, b, given }) =>
+        updateHead(s, own.params, own.ema!, real, b, { ...given, ...await inputs(own, b, at, 'discriminator'), lr: rate * warm(head.adam.lr, n, o.warmup), count: n + 1 }));
       const turn = n - head.warmup;
-      const next: State = { ...state, head: D.state };
-      if (turn < 0) return { state: next, metrics: D.metrics };
-      const G = await updateGenerator(state['generator']!, D.state.params, real, b, {
-        ...shared, ...await inputs(state, b, n, 'generator'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
-      });
-      return { state: { ...next, generator: G.state }, metrics: { ...D.metrics, ...G.metrics } };
+      if (turn < 0) return { state: { generator: own, head: D.state }, metrics: D.metrics };
+      const G = await accumulated(own, shared, async (s, { at, b, given }) => updateGenerator(s, D.state.params, real, b, {
+        ...given, ...await inputs(s, b, at, 'generator'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
+      }));
+      return { state: { generator: G.state, head: D.state }, metrics: { ...D.metrics, ...G.metrics } };
     },
     teacher: real,
     student: (state) => studentOf(student, real, state),

@@ -11,6 +11,7 @@ import { Diffusion, evaluationsOf, type DiffusionInput, type Sampling } from '..
 import { networkOf } from '../model/pipeline/forward.ts';
 import { withMask } from '../model/pipeline/generate.ts';
 import { decode, denormalise, encode, latentStats, normalise, type LatentStats } from '../model/wan/vae.ts';
+import { microBatch } from './accumulate.ts';
 import { freeTree, toDevice } from './checkpoint.ts';
 import { conditioner, ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import type { Model } from './models.ts';
@@ -100,7 +101,7 @@ export const samplerOf = ({ kind, about: { preset } }: Pick<Model<DiTConfig>, 'k
   (kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps));
 
 /** Clips that are sampled together: real videos are large, and go as they are trained on. */
-export const batchOf = ({ data, phase1 }: Course): number => (data.set === 'videos' ? phase1.batch : 32);
+export const batchOf = ({ data, phase1 }: Course): number => (data.set === 'videos' ? microBatch(phase1) : 32);
 
 export interface SampleOptions { batch?: number | undefined; onProgress?: ((done: number, count: number) => void) | undefined; signal?: AbortSignal | undefined }
 

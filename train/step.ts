@@ -5,6 +5,8 @@ import { stack } from '../engine/functional.ts';
 import type { Plan } from '../engine/plan.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import { mapTree } from '../engine/tree.ts';
+import { freeTree } from './checkpoint.ts';
 import type { Metrics } from './loop.ts';
 import type { Trained } from './optim.ts';
 import { buffersOf, eachRole, pack, packsOf, unpack, views, type Pack } from './packs.ts';
@@ -33,19 +35,24 @@ type Program<A extends readonly unknown[]> = ((...args: Args<A>) => Promise<Trai
 
 /**
  * @param fn (state, …) → the state's new tensors under the same names, and `metrics`, scalars by name
+ * @param accumulate micro-batches of an update: with more than one the step holds their gradients between its calls
  * @returns a step for states of one network, which lie on the device as `start` and `placeState` put them
  */
-export function compileStep<A extends readonly unknown[]>(device: Device, name: string, fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }): Step<A> {
+export function compileStep<A extends readonly unknown[]>(device: Device, name: string, fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }, accumulate = 1): Step<A> {
   let names: string[] = [];
   let made: { packs: Pack[]; program: Program<A> } | undefined;
+  let grads: Trained<NDArray>['grads'];
   const of = (state: Trained<NDArray>) => {
     const packs = made?.packs ?? packsOf(state.params);
     made ??= { packs, program: compile(device, stepOf(fn, packs, (found) => { names = found; }), { donate: [0], name }) as unknown as Program<A> };
-    return { ...made, buffers: eachRole(state, (tensors) => buffersOf(tensors, packs)) };
+    const buffers = eachRole(state, (tensors) => buffersOf(tensors, packs));
+    if (accumulate > 1) grads ??= mapTree(({ shape }: NDArray) => device.zeros(shape), buffers.params);
+    return { ...made, buffers: { ...buffers, ...(grads && { grads }) } };
   };
   const run = async (...[state, ...args]: Args<A>) => {
     const { program, buffers, packs } = of(state);
-    const { metrics, ...next } = await program(buffers, ...args);
+    const { metrics, grads: sums, ...next } = await program(buffers, ...args);
+    grads = sums;
     const values = await metrics.read();
     return { state: eachRole(next, (tensors) => views(tensors, packs)), metrics: Object.fromEntries(names.map((n, i) => [n, values[i]!])) };
   };
@@ -53,5 +60,9 @@ export function compileStep<A extends readonly unknown[]>(device: Device, name: 
     const { program, buffers } = of(state);
     return program.plan(buffers, ...args);
   };
-  return Object.assign(run, { plan, free: async () => made?.program.free() });
+  const free = async () => {
+    await made?.program.free();
+    if (grads) freeTree(grads);
+  };
+  return Object.assign(run, { plan, free });
 }

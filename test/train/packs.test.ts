@@ -31,7 +31,7 @@ const step = (s: Trained, { slope, count }: Inputs) => {
 };
 const weights = Object.fromEntries(Object.entries(SHAPES).map(([name, shape]) => [name, draw(shape, name)]));
 const zeros = mapTree((t: HostTensor) => host(new Float32Array(numel(t.shape)), t.shape), weights);
-const initial = (): Required<Trained<HostTensor>> => ({ params: weights, m: zeros, v: zeros, ema: weights });
+const initial = (): Required<Omit<Trained<HostTensor>, 'grads'>> => ({ params: weights, m: zeros, v: zeros, ema: weights });
 
 const device = await open();
 

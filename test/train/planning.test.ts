@@ -44,7 +44,8 @@ async function allocated(p: Preset, make: (shards: Shards) => Promise<StudentJob
 
 for (const [job, ...sets] of [
   ['prime', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'dit.ffn_parts=2'],
-  ['equilibrium'], ['equilibrium', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=nested', 'phase2.apart=true'],
+  ['prime', 'phase1.accumulate=2'],
+  ['equilibrium'], ['equilibrium', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=nested', 'phase2.apart=true', 'phase2.accumulate=2'],
 ] as [JobName, ...string[]][]) {
   test(`digits-test, ${[job, ...sets].join(', ')}: the planned peak is the allocated one`, async () => {
     const p = loadPreset('digits-test', sets);

@@ -110,6 +110,7 @@ test('distilling records, judged and shown', async () => {
     const course = courseOf(checkpoint, latent, [
       'student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1',
       'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]', 'best.every=1', 'run.sampleEvery=1',
+      'phase1.batch=2', 'phase1.accumulate=2', 'phase2.batch=2', 'phase2.accumulate=2',
     ]);
     const records = (numbers: ArrayLike<number>): Batch => ({
       latent: host(noise('latent', [numbers.length, ...latent]).data as Float32Array, [numbers.length, ...latent]), captions: Array.from(numbers, () => 'a cat'), meta: [],

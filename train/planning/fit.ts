@@ -4,8 +4,11 @@ import { peakOf, unbound, type JobCost } from './cost.ts';
 import { costOf, guessPeak, type JobName, type Sampler, type Target } from './jobs.ts';
 import type { Subject } from './subject.ts';
 
-/** One change: overrides, what they mean, and what they cost in percent of a step; what changes the training itself costs far more. */
-interface Change { sets: readonly string[]; offload?: true; what: string; cost: number }
+/**
+ * One change: overrides, what they mean, and what they cost in percent of a step; what changes the training itself costs far more.
+ * `unsure`: in a small network it may hold more.
+ */
+interface Change { sets: readonly string[]; offload?: true; what: string; cost: number; unsure?: true }
 
 const TRAINS: readonly JobName[] = ['teacher', 'prime', 'equilibrium'];
 const FROZEN: readonly JobName[] = ['prime', 'equilibrium', 'sample'];
@@ -15,24 +18,24 @@ const NARROW = 1536;
 
 /** Each keeps less than the one before it. */
 const RECOMPUTE: readonly (Change & { keeps: DiTConfig['checkpoint'] })[] = [
-  { keeps: true, sets: ['dit.checkpoint=true'], what: 'blocks recomputed, attention kept', cost: 10 },
-  { keeps: 'lean', sets: ['dit.checkpoint=lean'], what: 'blocks recomputed, nothing kept', cost: 30 },
-  { keeps: 'nested', sets: ['dit.checkpoint=nested'], what: 'blocks recomputed in groups, nothing kept', cost: 50 },
+  { keeps: true, sets: ['dit.checkpoint=true'], what: 'blocks recomputed, attention kept', cost: 10, unsure: true },
+  { keeps: 'lean', sets: ['dit.checkpoint=lean'], what: 'blocks recomputed, nothing kept', cost: 30, unsure: true },
+  { keeps: 'nested', sets: ['dit.checkpoint=nested'], what: 'blocks recomputed in groups, nothing kept', cost: 50, unsure: true },
 ];
 
 /** Of each row at most one is taken. */
 function changesFor(job: JobName, s: Subject): Change[][] {
-  const batchOf = { teacher: ['teacher.batch', s.teacher.batch], prime: ['phase1.batch', s.phase1.batch], equilibrium: ['phase2.batch', s.phase2.batch] } as const;
+  const batches = { teacher: ['teacher', s.teacher], prime: ['phase1', s.phase1], equilibrium: ['phase2', s.phase2] } as const;
   const rows: Change[][] = [];
   if (FROZEN.includes(job) && s.stored === 'f32') rows.push([{ sets: ['stored=bf16'], what: 'frozen weights in bf16', cost: 1 }]);
   if (job === 'sample' && s.encoders) rows.push([{ sets: [], offload: true, what: 'blocks from their files at every step', cost: 20 }]);
-  if (job !== 'sample' && s.config.ffn_parts === 1) rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2 }]);
+  if (job !== 'sample' && s.config.ffn_parts === 1) rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2, unsure: true }]);
   if (TRAINS.includes(job)) {
     const recompute = RECOMPUTE.slice(1 + RECOMPUTE.findIndex((c) => c.keeps === s.config.checkpoint));
     if (recompute.length) rows.push(recompute);
-    const [name, batch] = batchOf[job as keyof typeof batchOf];
-    const smaller = Array.from({ length: Math.floor(Math.log2(batch)) }, (_, i) => Math.floor(batch / 2 ** (i + 1)));
-    if (smaller.length) rows.push(smaller.map((n) => ({ sets: [`${name}=${n}`], what: `batch ${n}`, cost: (500 * batch) / n })));
+    const [name, { batch, accumulate }] = batches[job as keyof typeof batches];
+    const more = Array.from({ length: Math.floor(Math.log2(batch)) }, (_, i) => 2 ** (i + 1)).filter((n) => n > accumulate && batch % n === 0);
+    if (more.length) rows.push(more.map((n) => ({ sets: [`${name}.accumulate=${n}`], what: `${n} micro-batches of ${batch / n}`, cost: 4 * n, unsure: true as const })));
   }
   if (job === 'equilibrium' && !s.phase2.apart) rows.push([{ sets: ['phase2.apart=true'], what: 'samples one after the other', cost: 12 }]);
   const narrow = NARROW - (NARROW % s.head.head_dim);
@@ -70,8 +73,8 @@ export function findFit(job: JobName, make: (sets: readonly string[]) => Subject
   };
   const [nothing, ...others] = combinations(rows);
   const asItIs = fit(nothing!);
-  const recompute = rows.filter((row) => RECOMPUTE.some((c) => row.includes(c))); // in a small network less kept may be more held
-  const frugal = combinations(recompute, rows.filter((row) => !recompute.includes(row)).map((row) => row.at(-1)!));
+  const unsure = rows.filter((row) => row[0]!.unsure);
+  const frugal = combinations(unsure, rows.filter((row) => !unsure.includes(row)).map((row) => row.at(-1)!));
   if (asItIs || !rows.length || !frugal.some(mayFit)) return asItIs;
   for (const changes of others) {
     const found = fit(changes);

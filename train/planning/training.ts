@@ -4,6 +4,7 @@ import { mapTree } from '../../engine/tree.ts';
 import { headShapes } from '../../model/heads.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
+import { microBatch, type Batching } from '../accumulate.ts';
 import { discriminatorShapes, discriminatorStep, followStep, generatorStep, judgeStep, type EquilibriumConfig } from '../equilibrium.ts';
 import { ownShapes, type Form } from '../networks.ts';
 import type { AdamConfig, Trained } from '../optim.ts';
@@ -19,19 +20,22 @@ import { batchTypes, paramTypes, timeTypes, type, type Subject } from './subject
 type Types = Record<string, TensorType>;
 
 const KEY = type([2], 'u32');
-const RATES = { lr: type([]), count: type([]) };
-const UPDATE = { ...RATES, decay: type([]) };
+const WHOLE: Batching = { batch: 1, accumulate: 1 };
+/** What an update is told, of a batch or of a micro-batch. */
+const ratesOf = ({ accumulate }: Batching) => ({ lr: type([]), count: type([]), ...(accumulate > 1 && { micro: { share: type([]), last: type([]) } }) });
+const decaying = (b: Batching) => ({ ...ratesOf(b), decay: type([]) });
 
 /** Weights with what goes along with them, each a tensor of its own. */
-function trained(params: Types, { beta1 }: AdamConfig, ema: boolean): Trained<TensorType> {
+function trained(params: Types, { beta1 }: AdamConfig, ema: boolean, { accumulate }: Batching): Trained<TensorType> {
   const another = (): Types => mapTree((t: TensorType) => ({ ...t }), params);
-  return { params, v: another(), ...(beta1 > 0 && { m: another() }), ...(ema && { ema: another() }) };
+  return { params, v: another(), ...(beta1 > 0 && { m: another() }), ...(ema && { ema: another() }), ...(accumulate > 1 && { grads: another() }) };
 }
 
-function heldBy(what: string, { params, v, m, ema }: Trained<TensorType>): Held[] {
+function heldBy(what: string, { params, v, m, ema, grads }: Trained<TensorType>): Held[] {
   return [
     { cause: 'weights', what, bytes: treeBytes(params) }, { cause: 'optimizer', what, bytes: treeBytes([v, m]) },
     ...(ema ? [{ cause: 'average', what, bytes: treeBytes(ema) } as const] : []),
+    ...(grads ? [{ cause: 'gradients', what: `${what}, accumulated`, bytes: treeBytes(grads) } as const] : []),
   ];
 }
 
@@ -54,39 +58,40 @@ const adaptersOf = (forms: readonly Form[], s: Subject): Types[] => forms.filter
 
 export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCost {
   const { batch, adam } = preset!.trainVae;
-  const state = trained(paramTypes(vaeShapes(vae)), adam, false);
+  const state = trained(paramTypes(vaeShapes(vae)), adam, false, WHOLE);
   return { job: 'vae', unit: 'step', stages: [{
     name: 'training', held: heldBy('VAE', state), host: [onHost('VAE', paramTypes(vaeShapes(vae)))],
-    runs: [run('vae', 1, vaeStep(vae, preset!.trainVae, adam), target, state, [], type([batch, ...video]), { key: KEY, ...RATES })],
+    runs: [run('vae', 1, vaeStep(vae, preset!.trainVae, adam), target, state, [], type([batch, ...video]), { key: KEY, ...ratesOf(WHOLE) })],
   }] };
 }
 
 export function teacherCost(s: Subject, target: Target): JobCost {
-  const { batch, adam } = s.teacher;
-  const shapes = ditShapes(s.config);
-  const state = trained(paramTypes(shapes), adam, true);
+  const { teacher: o } = s;
+  const [batch, shapes] = [microBatch(o), ditShapes(s.config)];
+  const state = trained(paramTypes(shapes), o.adam, true, o);
   return { job: 'teacher', unit: 'step', stages: [{
     name: 'training', held: heldBy('teacher', state), host: [onHost('teacher', paramTypes(shapes))],
-    runs: [run('teacher', 1, teacherStep(s.config, adam), target, state, [], batchTypes(s, batch), { key: KEY, t: timeTypes(s, batch), keep: type([batch]), ...UPDATE })],
+    runs: [run('teacher', o.accumulate, teacherStep(s.config, o.adam), target, state, [], batchTypes(s, batch), { key: KEY, t: timeTypes(s, batch), keep: type([batch]), ...decaying(o) })],
   }] };
 }
 
 export function primingCost(s: Subject, target: Target): JobCost {
   const { phase1: o, student } = s;
-  const { fake, generator, batch } = o;
+  const { fake, generator, accumulate } = o;
+  const batch = microBatch(o);
   const shapes = ditShapes(s.config);
   const real = paramTypes(shapes, s.stored);
   const config: PrimingConfig = { dit: s.config, student, fake, guidance: o.guidance, wmin: o.wmin };
-  const own = trained(paramTypes(ownShapes(student, s.config)), generator.adam, true);
-  const follower = trained(paramTypes(ownShapes(fake, s.config)), fake.adam, false);
+  const own = trained(paramTypes(ownShapes(student, s.config)), generator.adam, true, o);
+  const follower = trained(paramTypes(ownShapes(fake, s.config)), fake.adam, false, o);
   const at = { key: KEY, t: timeTypes(s, batch), score: timeTypes(s, batch) };
   const data = batchTypes(s, batch);
   const training: Stage = {
     name: 'training', host: hostOf(s, shapes, adaptersOf([student, fake], s)),
     held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('fake model', follower)],
     runs: [
-      run('fake', fake.updates, fakeStep(config, fake.adam), target, follower, [real, own.params], data, { ...at, ...RATES }),
-      run('priming', 1, primingStep(config, generator.adam), target, own, [real, follower.params], data, { ...at, ...UPDATE }),
+      run('fake', accumulate * fake.updates, fakeStep(config, fake.adam), target, follower, [real, own.params], data, { ...at, ...ratesOf(o) }),
+      run('priming', accumulate, primingStep(config, generator.adam), target, own, [real, follower.params], data, { ...at, ...decaying(o) }),
     ],
   };
   return { job: 'prime', unit: 'step', stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])] };
@@ -94,25 +99,26 @@ export function primingCost(s: Subject, target: Target): JobCost {
 
 export function equilibriumCost(s: Subject, target: Target): JobCost {
   const { phase2: o, student } = s;
-  const { generator, head, batch, taps, backbone, loss, sees, lambda, guidance, str1, apart } = o;
+  const { generator, head, accumulate, taps, backbone, loss, sees, lambda, guidance, str1, apart } = o;
+  const batch = microBatch(o);
   const shapes = ditShapes(s.config);
   const real = paramTypes(shapes, s.stored);
   const config: EquilibriumConfig = { dit: s.config, student, head: s.head, taps, backbone, loss, sees, lambda, guidance, str1, apart };
-  const own = trained(paramTypes(ownShapes(student, s.config)), generator.adam, true);
-  const psi = trained(paramTypes(discriminatorShapes(config)), head.adam, false);
+  const own = trained(paramTypes(ownShapes(student, s.config)), generator.adam, true, o);
+  const psi = trained(paramTypes(discriminatorShapes(config)), head.adam, false, o);
   const at = { key: KEY, noiseKey: KEY, end: timeTypes(s, batch), t: timeTypes(s, batch), score: timeTypes(s, batch) };
   const data = batchTypes(s, batch);
   const training: Stage = {
     name: 'training', host: hostOf(s, shapes, [paramTypes(headShapes(s.head)), ...adaptersOf([student], s)]),
     held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('discriminator', psi)],
     runs: [
-      run('discriminator', 1, discriminatorStep(config, head.adam), target, psi, [own.params, own.ema!, real], data, { ...at, ...RATES }),
+      run('discriminator', accumulate, discriminatorStep(config, head.adam), target, psi, [own.params, own.ema!, real], data, { ...at, ...ratesOf(o) }),
       ...(apart
         ? [
-          run('judgement', 1, judgeStep(config), target, { params: {}, v: {} }, [own.params, own.ema!, psi.params, real], data, { ...at, ...UPDATE }),
-          run('equilibrium', 1, followStep(config, generator.adam), target, own, [real, data.x0], data, { ...at, ...UPDATE }),
+          run('judgement', accumulate, judgeStep(config), target, { params: {}, v: {} }, [own.params, own.ema!, psi.params, real], data, { ...at, ...decaying(o) }),
+          run('equilibrium', accumulate, followStep(config, generator.adam), target, own, [real, data.x0], data, { ...at, ...decaying(o) }),
         ]
-        : [run('equilibrium', 1, generatorStep(config, generator.adam), target, own, [psi.params, real], data, { ...at, ...UPDATE })]),
+        : [run('equilibrium', accumulate, generatorStep(config, generator.adam), target, own, [psi.params, real], data, { ...at, ...decaying(o) })]),
     ],
   };
   return { job: 'equilibrium', unit: 'step', stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])] };

@@ -32,7 +32,7 @@ const digits: Preset = {
     statClips: 512, //                      latent mean and deviation per channel, as Wan's 16 constants
   },
   teacher: {
-    steps: 7000, batch: 32, warmup: 200, // after the trial's 4000 digits still lost their shape in late frames; budget: two hours on two cores
+    steps: 7000, batch: 32, accumulate: 1, warmup: 200, // after the trial's 4000 digits still lost their shape in late frames; budget: two hours on two cores
     adam: { lr: 1.5e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01, clip: 1 }, // trial's rate; METHOD §1.5 weight decay of the repos
     ema: 0.999, //                          METHOD §1.14 has 0.9995 for 30k steps; shorter here
     times: { law: 'logit-normal', mean: 0, std: 1, shift: 1 }, // METHOD §1.14
@@ -42,7 +42,7 @@ const digits: Preset = {
   stored: 'f32', //                       exact: the teacher is small
   student: { mode: 'full', rank: 16, alpha: 16, steps: 1 }, // paper: a full copy, one evaluation; METHOD §1.5's rank where it is adapters
   phase1: {
-    steps: 150, batch: 16, warmup: 20, //   trial: 100-300 steps; here the score rises until 75
+    steps: 150, batch: 16, accumulate: 1, warmup: 20, //   trial: 100-300 steps; here the score rises until 75
     generator: {
       adam: { lr: 5e-5, beta1: 0, beta2: 0.999, eps: 1e-8, weightDecay: 0, clip: 1 }, // trial's rate; METHOD §1.5: β (0, 0.999), clip 1
       times: { law: 'endpoint', from: 0.9, pure: 0.5 }, // paper's interval [0.9T, T]; METHOD §1.4: half at t = T
@@ -57,7 +57,7 @@ const digits: Preset = {
     guidance: 3, wmin: 1e-2, //             trial's 2 left digits undecided after 150 steps, 3 settles them; METHOD §1.5 floor for unit-variance data
   },
   phase2: {
-    steps: 450, batch: 16, warmup: 20, //   METHOD §1.17: late frames gain all along
+    steps: 450, batch: 16, accumulate: 1, warmup: 20, //   METHOD §1.17: late frames gain all along
     generator: { adam: { lr: 6e-5, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, ema: 0.99 }, // METHOD §1.17
     head: {
       adam: { lr: 1e-4, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // METHOD §1.6

@@ -30,7 +30,7 @@ const emoji: Preset = {
     statClips: 1024,
   },
   teacher: {
-    steps: 60000, batch: 64, warmup: 500, // METHOD §1.14
+    steps: 60000, batch: 64, accumulate: 1, warmup: 500, // METHOD §1.14
     adam: { lr: 3e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01, clip: 1 }, // METHOD §1.14
     ema: 0.9995, //                         METHOD §1.14
     times: { law: 'logit-normal', mean: 0, std: 1, shift: 1 },
@@ -40,7 +40,7 @@ const emoji: Preset = {
   stored: 'f32',
   student: { mode: 'full', rank: 32, alpha: 32, steps: 1 },
   phase1: {
-    steps: 1500, batch: 64, warmup: 50, //  METHOD §1.14
+    steps: 1500, batch: 64, accumulate: 1, warmup: 50, //  METHOD §1.14
     generator: {
       adam: { lr: 3e-5, beta1: 0, beta2: 0.999, eps: 1e-8, weightDecay: 0, clip: 1 }, // METHOD §1.14
       times: { law: 'endpoint', from: 0.9, pure: 0.5 },
@@ -54,7 +54,7 @@ const emoji: Preset = {
     guidance: 2, wmin: 1e-2,
   },
   phase2: {
-    steps: 2000, batch: 64, warmup: 50, //  METHOD §1.14
+    steps: 2000, batch: 64, accumulate: 1, warmup: 50, //  METHOD §1.14
     generator: { adam: { lr: 2e-5, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, ema: 0.995 }, // METHOD §1.14; paper
     head: { adam: { lr: 1e-4, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, kind: 'semantic', dim: 192, head_dim: 64, warmup: 100 },
     backbone: 'ema', loss: 'hinge', sees: 'noised',

@@ -22,6 +22,12 @@ const timeLaw = z.discriminatedUnion('law', [
   z.strictObject({ law: z.literal('endpoint'), from: share, pure: share }),
 ]);
 
+/** Clips of an update, and in how many micro-batches they are taken, one after the other. */
+const batching = { batch: count, accumulate: count.default(1) };
+const even = ({ batch, accumulate }: { batch: number; accumulate: number }, at: z.RefinementCtx) => {
+  if (batch % accumulate) at.addIssue({ code: 'custom', message: `accumulate ${accumulate} does not divide batch ${batch}` });
+};
+
 /** How a trained network is held: all its weights, or adapters of the frozen teacher. */
 const form = { mode: z.enum(['full', 'lora']), rank: count, alpha: positive };
 const student = z.strictObject({
@@ -57,14 +63,14 @@ export const presetSchema = z.strictObject({
     steps: count, batch: count, warmup: whole, adam, kl: z.number().nonnegative(), l1: z.number().nonnegative(), mse: z.number().nonnegative(), statClips: count,
   }),
   teacher: z.strictObject({
-    steps: count, batch: count, warmup: whole, adam, ema: share, times: timeLaw, textDrop: share,
+    steps: count, ...batching, warmup: whole, adam, ema: share, times: timeLaw, textDrop: share,
     sampler: z.strictObject({ steps: count, guidance: positive, shift: positive }),
-  }),
+  }).superRefine(even),
   /** How the frozen teacher's matrices lie on the device; they are computed with in f32. */
   stored: z.enum(['f32', 'bf16']).default('f32'),
   student: student.default({ mode: 'full', rank: 16, alpha: 16, steps: 1 }),
   phase1: z.strictObject({
-    steps: count, batch: count, warmup: whole,
+    steps: count, ...batching, warmup: whole,
     generator: z.strictObject({ adam, times: timeLaw, ema: share }),
     fake: z.strictObject({
       adam, ...form, mode: form.mode.default('lora'), updates: count, warmup: whole,
@@ -74,9 +80,9 @@ export const presetSchema = z.strictObject({
     scoreTimes: timeLaw, guidance: positive,
     /** Floor of the per-sample normaliser. */
     wmin: positive,
-  }),
+  }).superRefine(even),
   phase2: z.strictObject({
-    steps: count, batch: count, warmup: whole,
+    steps: count, ...batching, warmup: whole,
     generator: z.strictObject({ adam, ema: share }),
     head: z.strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: count, head_dim: count, warmup: whole })
       .superRefine(({ kind, dim, head_dim }, at) => {
@@ -101,7 +107,7 @@ export const presetSchema = z.strictObject({
       /** What the temporal perturbation is drawn for: whole frames, or every element. */
       drawn: z.enum(['frame', 'element']).default('frame'),
     }),
-  }),
+  }).superRefine(even),
   baselines: z.strictObject({
     consistency: z.strictObject({
       batch: count, warmup: whole, adam, ema: share,

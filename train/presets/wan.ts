@@ -13,12 +13,12 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
   stored: 'bf16' as const, //               as Wan runs
   student: { mode, ...ADAPTERS, steps: 1 },
   teacher: {
-    steps: 1000, batch: 1, warmup: 100, adam: { ...adam(1e-5, 0.999, 1), beta1: 0.9 }, // trained on, that is: FastGen's rate
+    steps: 1000, batch: 1, accumulate: 1, warmup: 100, adam: { ...adam(1e-5, 0.999, 1), beta1: 0.9 }, // trained on, that is: FastGen's rate
     ema: 0.999, times: { law: 'logit-normal' as const, mean: 0, std: 1, shift: 5 }, textDrop: 0.1,
     sampler: { steps: 50, guidance: 5, shift: 5 }, // Wan
   },
   phase1: {
-    steps: 500, batch: 1, warmup: 20, //     paper; its batch is 32, which fits few machines
+    steps: 500, batch: 1, accumulate: 1, warmup: 20, // paper; its batch is 32, which takes few machines less than weeks
     generator: {
       adam: adam(mode === 'lora' ? 1e-4 : 1e-6, 0.999, 1), // LightX2V for adapters; paper; β of Self-Forcing, FastVideo, rCM
       times: { law: 'endpoint' as const, from: 0.9, pure: 0.5 }, // paper's interval; METHOD §1.4: half at t = T
@@ -31,7 +31,7 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
     scoreTimes: SHIFTED, guidance: 5, wmin: 1e-2, // FastGen for I2V-14B; METHOD §1.5
   },
   phase2: {
-    steps: 1000, batch: 1, warmup: 20, //    paper
+    steps: 1000, batch: 1, accumulate: 1, warmup: 20, // paper
     generator: { adam: adam(mode === 'lora' ? 1e-4 : 2e-6, 0.99, 1), ema: 0.995 }, // as phase I; paper
     head: { adam: adam(1e-5, 0.99, 1), kind: 'semantic' as const, warmup: 50 }, // METHOD §1.6
     backbone: 'ema' as const, loss: 'hinge' as const, sees: 'noised' as const, // paper

@@ -1,0 +1,26 @@
+/** Gradient accumulation: a batch is taken in micro-batches, one after the other, whose gradients are added up before the one update. */
+import type { Metrics } from './loop.ts';
+import type { Micro } from './optim.ts';
+
+/** Clips of an update, and how many micro-batches they are taken in. */
+export interface Batching { batch: number; accumulate: number }
+
+export const microBatch = ({ batch, accumulate }: Batching): number => batch / accumulate;
+
+/** One micro-batch: its number among all of the run, which names its draws, and what the step is told of it. */
+export interface Turn { at: number; rates: { micro?: Micro<number> } }
+
+/** The micro-batches of update `n`. Taken whole, a batch is none, and its steps hold no gradients. */
+export const turns = ({ accumulate }: Batching, n: number): Turn[] => Array.from({ length: accumulate }, (_, i) =>
+  ({ at: n * accumulate + i, rates: accumulate > 1 ? { micro: { share: 1 / accumulate, last: Number(i === accumulate - 1) } } : {} }));
+
+/** One update. @returns the state after it, and each metric's mean over the micro-batches */
+export async function accumulated<S, T>(state: S, over: readonly T[], step: (state: S, turn: T) => Promise<{ state: S; metrics: Metrics }>): Promise<{ state: S; metrics: Metrics }> {
+  const sums: Metrics = {};
+  for (const turn of over) {
+    const done = await step(state, turn);
+    ({ state } = done);
+    for (const [name, value] of Object.entries(done.metrics)) sums[name] = (sums[name] ?? 0) + value / over.length;
+  }
+  return { state, metrics: sums };
+}
