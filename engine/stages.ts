@@ -10,6 +10,7 @@ import { flags } from './flags.ts';
 import { fuse, type Group } from './fuse.ts';
 import { base, bytesOf, Graph, inputOf, keyOf, printType, typeOf, type Node, type TensorType, type Value } from './graph.ts';
 import type { Lowered } from './lowering.ts';
+import { composeAttention } from './paths.ts';
 import { place, type Output, type Placement } from './placement.ts';
 import { halveOperands } from './precision.ts';
 import { checkFits, planProgram, type Plan, type Room } from './plan.ts';
@@ -44,7 +45,9 @@ export interface Stages {
 export function analyse(name: string, fn: (...args: unknown[]) => unknown, args: readonly Flat<TensorType>[], fromHost: readonly boolean[], caps: Caps, options: CompileOptions): Stages {
   const traced = trace(fn, args.map((f) => f.rebuild(f.leaves)));
   const inputs = args.flatMap((f) => f.leaves);
-  const lean = simplify(traced.graph, traced.outputs);
+  const whole = simplify(traced.graph, traced.outputs);
+  const composed = composeAttention(whole.graph, whole.outputs, caps);
+  const lean = composed ? simplify(composed.graph, composed.outputs) : whole;
   const { graph, outputs: values } = options.operands === 'f16' && caps.f16 ? halveOperands(lean.graph, lean.outputs) : lean;
   const { outTree } = traced;
   const outputs = matchOutputs(name, new Set(options.donate ?? []), args, outTree, graph, values);

@@ -5,7 +5,7 @@
  * alike to within a power of two, share a winner. What the table says counts only while it is among the valid ones, so a
  * table of an older version, or one that was written by hand, can slow a kernel down but never break it.
  */
-import type { AttentionConfig, AttentionProblem, MatrixTile } from './attention/plan.ts';
+import type { AttentionConfig, AttentionPath, AttentionProblem, MatrixTile } from './attention/plan.ts';
 import type { Conv3dProblem, MatrixTile as ConvTile, ScalarTile, WorkgroupTile } from './conv3d/plan.ts';
 import type { Caps } from './kernel.ts';
 import type { MatmulConfig, MatmulProblem } from './matmul/plan.ts';
@@ -18,6 +18,8 @@ export interface Tunable {
   matmul: { problem: MatmulProblem; config: MatmulConfig };
   attention: { problem: AttentionProblem; config: AttentionConfig | MatrixTile };
   attentionGrad: { problem: AttentionProblem; config: AttentionConfig | MatrixTile };
+  attentionPath: { problem: AttentionProblem; config: AttentionPath };
+  attentionGradPath: { problem: AttentionProblem; config: AttentionPath };
   conv3d: { problem: Conv3dProblem; config: Tile };
   conv3dInput: { problem: Conv3dProblem; config: Tile };
   conv3dWeight: { problem: Conv3dProblem; config: Tile };

@@ -51,6 +51,8 @@ const PROGRAMS: { [F in Family]: (p: Problem<F>) => Program | undefined } = {
   matmul: (p) => (fed(p.dtypeA) && fed(p.dtypeB) && !p.sharedB ? product(p) : undefined),
   attention: (p) => attended(p, false),
   attentionGrad: (p) => attended(p, true),
+  attentionPath: (p) => attended(p, false),
+  attentionGradPath: (p) => attended(p, true),
   conv3d: (p) => convolved('conv3d', p),
   conv3dInput: (p) => convolved('conv3dInput', p),
   conv3dWeight: (p) => convolved('conv3dWeight', p),

@@ -45,6 +45,24 @@ export interface AttentionPlan extends AttentionConfig {
   threads: number;
 }
 
+/** Fused kernels that keep no scores, or products over scores in memory. */
+export interface AttentionPath { path: 'fused' | 'composed' }
+
+const FUSED: AttentionPath = { path: 'fused' };
+const COMPOSED: AttentionPath = { path: 'composed' };
+/** Bytes of scores above which they are not kept. */
+const MOST_SCORES = 2 ** 26;
+/** Keys of each of as many queries from which on products pay on a CPU driver: five of them do what takes the fused gradient seven. */
+const MANY = 128;
+
+/** Fused, unless measured otherwise on this device; on lavapipe gradients are 1.1 times (128 tokens) to twice (512) as fast composed. */
+export function attentionPath(caps: Caps, op: 'attention' | 'attentionGrad', p: AttentionProblem): AttentionPath['path'] {
+  const scores = [p.B * p.H, p.N, p.L] as const;
+  if (4 * scores.reduce((a, b) => a * b) > Math.min(MOST_SCORES, caps.maxBindingBytes)) return 'fused';
+  const rule = caps.tier === 'scalar' && op === 'attentionGrad' && p.N * p.L >= MANY ** 2 && Math.min(p.N, p.L) >= MANY / 2 ? COMPOSED : FUSED;
+  return choose<'attentionPath' | 'attentionGradPath'>(caps, { family: `${op}Path`, problem: p, shape: [...scores, p.D].map(near).join('x'), rule, options: () => [FUSED, COMPOSED] }).path;
+}
+
 /** Rows and columns of a score tile in the tiled tier, and the columns of D staged at a time. */
 export const TILE = 32;
 

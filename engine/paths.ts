@@ -1,0 +1,37 @@
+/** Stage `paths`: attention and its gradient as plain products, with scores in memory, where the planner takes that for faster than fused. */
+import { attentionPath } from '../kernels/attention/plan.ts';
+import type { Caps } from '../kernels/kernel.ts';
+import { withSite } from './errors.ts';
+import { typeOf, type Graph, type Node, type Value } from './graph.ts';
+import { opOf } from './ops/index.ts';
+import { make, Tensor } from './tensor.ts';
+import { inSegment, withTrace } from './tracing.ts';
+
+const attends = (n: Node): n is Node<'attention' | 'attentionGrad'> => n.op === 'attention' || n.op === 'attentionGrad';
+
+function composes(n: Node, caps: Caps): boolean {
+  if (!attends(n)) return false;
+  const [[B, N, H, D], [, L]] = n.inputs.map((v) => typeOf(v).shape) as unknown as [[number, number, number, number], [number, number]];
+  const inputs = n.op === 'attention' ? 3 : 6;
+  return attentionPath(caps, n.op, { B, N, L, H, D, ...n.attrs, lengths: n.inputs.length > inputs, access: [] }) === 'composed';
+}
+
+/** The same function; undefined where nothing changes. */
+export function composeAttention(graph: Graph, outputs: readonly Value[], caps: Caps): { graph: Graph; outputs: Value[] } | undefined {
+  const chosen = new Set(graph.nodes.filter((n) => composes(n, caps)));
+  if (!chosen.size) return undefined;
+  return withTrace(({ graph: to }) => {
+    const made = new Map<Node, Value[]>();
+    const map = (v: Value): Value => made.get(v.node)![v.out]!;
+    for (const n of graph.nodes) {
+      const inputs = n.inputs.map(map);
+      const composed = (): Value[] => opOf(n.op).composed!(inputs.map((v) => new Tensor(v)), n.attrs, make).map((t) => t.value);
+      const copied = (): Value[] => {
+        const node = to.add(n.op, inputs, n.attrs, n.outs, n.site, n.segment) as unknown as Node;
+        return n.outs.map((_, out) => ({ node, out }));
+      };
+      made.set(n, chosen.has(n) ? withSite(n.site, () => inSegment(n.segment, composed)) : copied());
+    }
+    return { graph: to, outputs: outputs.map(map) };
+  });
+}
