@@ -117,6 +117,7 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
   ],
   conv3d: [
     on('1x1x1', [f(2, 3, 2, 3, 3), f(4, 3, 1, 1, 1)], (x, w) => make('conv3d', [x!, w!], geometry)),
+    on('1x1x1 of one clip', [f(1, 3, 2, 3, 3), f(4, 3, 1, 1, 1)], (x, w) => make('conv3d', [x!, w!], geometry)),
     on('causal, strided', [f(1, 2, 5, 4, 6), f(3, 2, 3, 3, 2)], (x, w) => make('conv3d', [x!, w!], causal)),
   ],
   conv3dInput: [on('causal, strided', [f(1, 3, 3, 4, 3), f(3, 2, 3, 3, 2)], (dy, w) => make('conv3dInput', [dy!, w!], { ...causal, shape: [1, 2, 5, 4, 6] }))],

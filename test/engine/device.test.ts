@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/autodiff.ts';
 import { open } from '../../engine/device.ts';
 import { largestArenas, Scratch } from '../../engine/scratch.ts';
-import { adamW, attention, clipByGlobalNorm, constant, conv3d, ema, gelu, linear, mse, where } from '../../engine/functional.ts';
+import { adamW, attention, clipByGlobalNorm, concat, constant, conv3d, ema, gelu, linear, mse, where } from '../../engine/functional.ts';
 import type { TensorType } from '../../engine/graph.ts';
 import { evaluate } from '../../engine/oracle.ts';
 import { analyse } from '../../engine/stages.ts';
@@ -191,8 +191,8 @@ test('f16 operands keep a product within half precision of the f32 one', async (
 test('f16 operands let matrix units serve attention, convolution and their gradients; else they stay f32', () => {
   const fn = (q: Tensor) => {
     const o = attention(q, q.mul(2), q.mul(3));
-    const x = q.reshape([1, 64, 1, 8, 8]), w = q.reshape([64, 64, 1, 1, 1]);
-    const y = conv3d(x, w);
+    const x = q.reshape([1, 64, 1, 8, 8]), w = q.reshape([64, 32, 2, 1, 1]);
+    const y = conv3d(concat([x.slice(1, 0, 32), x.slice(1, 32)], 2), w);
     return { o, y, dq: vjp(o, o.like(1), q), dx: vjp(y, y.like(1), [x, w]) };
   };
   const tiers = (operands: 'f32' | 'f16') => {

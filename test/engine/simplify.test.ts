@@ -1,7 +1,8 @@
 /** The table of rewrites, by printed graphs. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { concat, constant, full, stopGradient } from '../../engine/functional.ts';
+import { vjp } from '../../engine/autodiff.ts';
+import { concat, constant, conv3d, full, stopGradient } from '../../engine/functional.ts';
 import { simplify } from '../../engine/simplify.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { trace } from '../../engine/trace.ts';
@@ -62,6 +63,14 @@ test('a transposed operand becomes a flag of matmul', () => {
   assert.match(graph.toString(), /^%2 f32\[3,4\] = matmul\(%0, %1\) \{"transA":true,"transB":false\}/m);
   assert.equal(left((a, b) => a.matmul(b.permute([0, 2, 1])), [2, 3, 5], [2, 4, 5]), ['input', 'input', 'matmul']);
   assert.equal(left((a, b) => a.matmul(b.permute([2, 1, 0])), [2, 3, 5], [4, 5, 2]), ['input', 'input', 'permute', 'matmul']);
+});
+
+test('a convolution of single voxels is a product of matrices', () => {
+  const conv = (stride: [number, number, number], padLo: [number, number, number]) => (x: Tensor, w: Tensor) => conv3d(x, w, undefined, { stride, padLo });
+  assert.equal(left(conv([1, 1, 1], [0, 0, 0]) as never, [1, 3, 2, 4, 4], [5, 3, 1, 1, 1]).slice(2), ['reshape', 'reshape', 'matmul', 'reshape']);
+  const gradients = left((x, w, dy) => vjp(conv([1, 1, 1], [0, 0, 0])(x!, w!), dy!, [x!, w!]), [2, 3, 2, 4, 4], [5, 3, 1, 1, 1], [2, 5, 2, 4, 4]);
+  assert.equal(gradients.filter((op) => /conv|matmul|sum/.test(op)), ['matmul', 'matmul', 'sum']);
+  for (const other of [conv([1, 2, 2], [0, 0, 0]), conv([1, 1, 1], [1, 0, 0])]) assert.ok(left(other as never, [1, 3, 2, 4, 4], [5, 3, 1, 1, 1]).includes('conv3d'));
 });
 
 test('what no output needs is gone, inputs keep their index', () => {
