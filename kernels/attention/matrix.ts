@@ -8,7 +8,8 @@
  * of themselves, and so are the results, relative to their largest.
  */
 import { mma, type MatrixUnit, type Mma } from '../mma.ts';
-import { LOWEST, prologue, range, XYZW, type AttentionPlan, type Kind, type MatrixTile } from './plan.ts';
+import { range, XYZW } from '../print.ts';
+import { LOWEST, prologue, type AttentionPlan, type Kind, type MatrixTile } from './plan.ts';
 
 /** Elements behind a row of f16, against bank conflicts; rows begin at multiples of 16 bytes, as the units want. */
 const PAD = 8;

@@ -1,6 +1,7 @@
 /** Attention planner: (capabilities, problem) → the configuration every tier prints from. Pure. */
 import { ceilDiv, type Access, type Binding, type Caps } from '../kernel.ts';
 import type { MatrixUnit } from '../mma.ts';
+import { range } from '../print.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { matrixBytes } from './matrix.ts';
 
@@ -120,8 +121,6 @@ export const ownRows = (plan: AttentionPlan): number => (plan.tier === 'scalar' 
 /** Uniform words of every attention kernel. `H` heads, `D` elements and `steps` vec4 a row; `own` tiles a head. */
 export const PARAMS = ['tiles', 'own', 'B', 'N', 'L', 'H', 'D', 'steps', 'scale'] as const;
 
-export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-export const XYZW = ['x', 'y', 'z', 'w'] as const;
 /** Below every score; finite, because WGSL has no infinity. */
 export const LOWEST = '-3.4e38';
 

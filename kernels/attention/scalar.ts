@@ -4,7 +4,8 @@
  * rows of those and hands them round.
  */
 import { laneIndices, ofLane } from '../lanes.ts';
-import { LOWEST, prologue, range, XYZW, type AttentionPlan } from './plan.ts';
+import { range, XYZW } from '../print.ts';
+import { LOWEST, prologue, type AttentionPlan } from './plan.ts';
 
 /** How many of the other side's rows each lane loads. */
 const loads = (plan: AttentionPlan) => Math.max(1, plan.others / plan.lanes);

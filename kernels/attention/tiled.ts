@@ -4,7 +4,8 @@
  * tiles: thread (tx, ty) adds tileX[k][ty] ⊗ tileY[k][tx] to four vec4, first along D for the scores (both staged
  * transposed), then along the other side's rows for the results (weights transposed in registers, rows staged as they lie).
  */
-import { LOWEST, prologue, range, TILE, XYZW, type AttentionPlan } from './plan.ts';
+import { range, XYZW } from '../print.ts';
+import { LOWEST, prologue, TILE, type AttentionPlan } from './plan.ts';
 
 /** vec4 a tile row, with one of padding against bank conflicts. */
 const LD = TILE / 4 + 1;

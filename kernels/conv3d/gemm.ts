@@ -1,4 +1,5 @@
 /** A GEMM over implicit operands, and how a workgroup brings panels of them to its memory: what the tiled and the matrix template share. */
+import { range, XYZW } from '../print.ts';
 
 export interface Gemm {
   /** Inner index `k` → `vec4u` kept in `inner[]`. */
@@ -30,9 +31,6 @@ export interface Printed {
 }
 
 export interface Panel { channels: number; columns: number; panel: number; threads: number }
-
-const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-export const XYZW = ['x', 'y', 'z', 'w'] as const;
 
 /**
  * The loop over panels. One round more than panels: each loads its own panel to registers, computes on the one before, which

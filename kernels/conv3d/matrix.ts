@@ -4,13 +4,13 @@
  * what is below 6e-8 and rounds the others by 2^-11 of themselves.
  */
 import { mma, type MatrixUnit } from '../mma.ts';
-import { panels, XYZW, type Gemm, type Printed } from './gemm.ts';
+import { range, XYZW } from '../print.ts';
+import { panels, type Gemm, type Printed } from './gemm.ts';
 import type { MatrixTile } from './plan.ts';
 
 /** Elements behind a row, against bank conflicts. */
 const PAD = 8;
 
-const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const threadsOf = ({ rows, cols }: MatrixTile, { lanes }: MatrixUnit): number => rows * cols * lanes;
 
 export const fitsUnit = (tile: MatrixTile, unit: MatrixUnit, most: { maxInvocations: number; maxWorkgroupBytes: number }): boolean => {

@@ -5,9 +5,9 @@
 import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
 import { chosen } from '../chosen.ts';
 import { laneIndices, ofLane } from '../lanes.ts';
+import { range } from '../print.ts';
 import type { Conv3dProblem, Correlation, ScalarTile } from './plan.ts';
 
-const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const lines = (...parts: (string | string[])[]): string => parts.flat().join('\n');
 
 interface Fused {

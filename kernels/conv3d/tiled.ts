@@ -5,7 +5,8 @@
  */
 import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
 import type { MatrixUnit } from '../mma.ts';
-import { panels, XYZW, type Gemm, type Printed } from './gemm.ts';
+import { range, XYZW } from '../print.ts';
+import { panels, type Gemm, type Printed } from './gemm.ts';
 import { matrixGemm } from './matrix.ts';
 import type { Conv3dProblem, Correlation, MatrixTile, WorkgroupTile } from './plan.ts';
 import { cost } from './scalar.ts';
@@ -15,8 +16,6 @@ interface Fused {
   epilogue: Epilogue | undefined;
   bind: readonly number[];
 }
-
-const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 function gemm({ channels, columns, panel, TM }: WorkgroupTile, g: Gemm): Printed {
   const across = columns / 4;

@@ -4,7 +4,8 @@
  * the unit loads it. Results can't be read element by element: they pass through workgroup memory to the epilogue.
  */
 import { mma, type MatrixUnit, type Mma } from '../mma.ts';
-import { order, range, XYZW, type MatrixConfig, type Operand, type Plan } from './plan.ts';
+import { range, XYZW } from '../print.ts';
+import { order, type MatrixConfig, type Operand, type Plan } from './plan.ts';
 import { fetch } from './tiled.ts';
 
 const PAD = 8;

@@ -220,5 +220,3 @@ let k1 = min(p.K, k0 + p.chunk);
 let baseA = batch * p.strideA;
 let baseB = batch * p.strideB;`;
 
-export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-export const XYZW = ['x', 'y', 'z', 'w'] as const;

@@ -4,7 +4,8 @@
  * one 4 × 4 block of a or b, transposed in registers where k is the contiguous axis, and loads the next panel's block
  * before it computes on this one, which hides the loads.
  */
-import { order, range, XYZW, type Operand, type Plan, type TiledConfig } from './plan.ts';
+import { range, XYZW } from '../print.ts';
+import { order, type Operand, type Plan, type TiledConfig } from './plan.ts';
 
 export const tiledThreads = (c: TiledConfig) => (c.BM * c.BN) / (4 * c.TM);
 
