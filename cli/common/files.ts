@@ -16,7 +16,7 @@ export const CLASSIFIER = relative('.', join(ROOT, 'bundle/classifier.safetensor
 
 export const modelFile = (dir: string, kind: 'vae' | 'teacher' | 'student'): string => join(dir, `${kind}.safetensors`);
 
-/** The file of a run, or the bundle's where the run has none. */
+/** The file of a run, or the bundle's where the run has none: it was trained with that one, or loading it tells. */
 export const ownOr = (run: string, bundle: string, kind: 'vae' | 'teacher'): string =>
   existsSync(modelFile(run, kind)) ? modelFile(run, kind) : modelFile(bundle, kind);
 

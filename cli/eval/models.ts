@@ -10,7 +10,7 @@ import { videoShape } from '../../train/conditions.ts';
 import { clipTakes, type Conditions } from '../../train/vbench/clips.ts';
 import { measure, type Instruments, type Measured } from '../../train/vbench/measure.ts';
 import { digitProxies, PROXIES } from '../../train/vbench/proxies.ts';
-import { CLASSIFIER, loadNet, modelFile } from '../common/files.ts';
+import { BUNDLE, CLASSIFIER, loadNet, modelFile, ownOr } from '../common/files.ts';
 import { meter } from '../common/progress.ts';
 import { session } from '../common/session.ts';
 import { byFrame, cells, COLUMNS, draw, NOTE, type Row } from '../common/table.ts';
@@ -51,7 +51,7 @@ export async function evaluateModels(args: ModelsArgs): Promise<void> {
     for (const [k, kind] of asked.entries()) {
       const shown = meter(kind, { unit: 'clips', total: args.count, memory: () => device.allocated });
       const work: Infer = {
-        device, vae: modelFile(args.model, 'vae'), model: modelFile(args.model, kind), steps: args.steps, signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
+        device, vae: ownOr(args.model, BUNDLE, 'vae'), model: modelFile(args.model, kind), steps: args.steps, signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
       };
       if (isDigits) {
         const report = await evaluate({ ...work, classifier: CLASSIFIER, count: args.count }).finally(shown.end);

@@ -21,7 +21,7 @@ import type { Preset } from '../../train/presets/index.ts';
 import { studentSampler } from '../../train/sample.ts';
 import { openTrained } from '../../train/videos/model.ts';
 import { didYouMean, UsageError } from '../common/errors.ts';
-import { modelFile } from '../common/files.ts';
+import { BUNDLE, modelFile, ownOr } from '../common/files.ts';
 import { readLora } from '../common/lora.ts';
 import type { Wanted } from './jobs.ts';
 
@@ -104,7 +104,7 @@ async function trainedSource({ model: dir, teacher, lora, dtype, precision, offl
   const foreign = lora.length ? 'lora' : dtype ? 'dtype' : precision ? 'precision' : offload && 'offload';
   if (foreign) throw new UsageError(`--${foreign} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`);
   const asked = teacher ? 'teacher' : 'student';
-  const { model, kind, preset, sampling } = await openTrained(modelFile(dir, 'vae'), modelFile(dir, asked));
+  const { model, kind, preset, sampling } = await openTrained(ownOr(dir, BUNDLE, 'vae'), modelFile(dir, asked));
   if (kind !== asked) throw new Error(`[model] ${modelFile(dir, asked)} is a ${kind}, expected a ${asked}`);
   const [channels, frames, height, width] = videoShape(preset);
   return {

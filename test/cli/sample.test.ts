@@ -1,5 +1,5 @@
 /** `vpae sample` on small Wan2.1 folders in both layouts, from the command line to the file. */
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -48,6 +48,14 @@ test('a picture gives the video its form; a LoRA that says it is a student needs
   assert.match(stdout, /Wan2\.1 i2v student, 1 evaluation a clip/);
   const { width, height } = await sharp(at('clip.png')).metadata();
   assert.equal([width, height], [5 * 16 + 4 * 2, 32], '32 x 32 at 1 : 2 is 16 x 32');
+});
+
+test('a run that was trained with the bundled VAE holds none of its own', async () => {
+  mkdirSync(at('run'));
+  copyFileSync('bundle/digits/student.safetensors', at('run/student.safetensors'));
+  const { code, stderr } = await vpae(['sample', '--model', at('run'), '--prompt', 'a 3 moving up', '--out', at('three.webp')]);
+  assert.is(code, 0, stderr);
+  assert.ok(existsSync(at('three.webp')));
 });
 
 test('what a model does not take is one line before anything is loaded', async () => {
