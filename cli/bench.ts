@@ -17,7 +17,7 @@ import { againstPlan, heading, number, table, type Report, type Result, type Ski
 import { RELEASED_JOBS, releasedSteps } from './bench/released.ts';
 import { leastMs, roofline, type Roofline } from './bench/roofline.ts';
 import { SHAPES } from './bench/shapes.ts';
-import { COLD_TARGET, sideBySide, verdicts, verdictTable } from './bench/targets.ts';
+import { COLD_TARGET, shortfall, sideBySide, verdicts, verdictTable } from './bench/targets.ts';
 import { didYouMean, UsageError } from './common/errors.ts';
 import { willWrite } from './common/files.ts';
 import { json, memoryBytes, presetOf, type Args } from './common/options.ts';
@@ -133,7 +133,8 @@ function print(report: Report, baseline: Report | undefined): void {
     if (results.some((r) => r.planned)) console.log(againstPlan(results, clockOf(report.kind).typical));
     return;
   }
-  console.log(`${sideBySide(comparisons, report)}\n${verdictTable(found)}`);
+  const missed = shortfall(found, report);
+  console.log(`${sideBySide(comparisons, report)}\n${verdictTable(found)}${missed ? `\n${missed}` : ''}`);
   const [seconds, processor] = [results[0]!.firstMs / 1000, results[0]!.firstCpuMs / 1000];
   console.log(`first call of a tiny training step, nothing compiled yet: ${number(seconds)} s, ${number(processor)} s of processor time; aim ${COLD_TARGET} s: ${seconds <= COLD_TARGET ? 'met' : 'missed'}`);
 }

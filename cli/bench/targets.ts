@@ -70,6 +70,15 @@ export function verdicts(comparisons: readonly Comparison[], { kind, roofline }:
   });
 }
 
+/** What holds kernels back on a software adapter, as read in Mesa 25.0.7 (lp_bld_nir_soa.c) and seen in timings. */
+const WHY = 'A CPU driver loads number by number, each behind a bounds check, which takes more of these kernels\' time than their arithmetic. Runs differ by a sixth.';
+
+/** Which aims are missed, and why where that is known; undefined where all are met. */
+export function shortfall(all: readonly Verdict[], { kind }: Pick<Report, 'kind'>): string | undefined {
+  const missed = all.filter((v) => v.met === false).map((v) => `${v.work} (${number(v.best)} instead of ${v.target!})`);
+  return missed.length ? `Missed: ${missed.join(', ')}.${kind === 'software' ? ` ${WHY}` : ''}` : undefined;
+}
+
 export const verdictTable = (all: readonly Verdict[]): string => draw(['our speed', '', 'best samples', 'median', 'by wall', 'aim', ''], all.map((v) => [
   v.work, v.what, number(v.best), v.median === undefined ? '–' : number(v.median), v.wall === undefined ? '–' : number(v.wall), v.target?.toString() ?? '–', v.met === undefined ? '' : v.met ? 'met' : 'missed',
 ]));

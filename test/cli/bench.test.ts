@@ -9,7 +9,7 @@ import { clockOf, CORES, summary } from '../../cli/bench/clock.ts';
 import type { Report, Result } from '../../cli/bench/report.ts';
 import { bandwidth, leastMs, type Roofline } from '../../cli/bench/roofline.ts';
 import { latentOf, SHAPES, tokensOf } from '../../cli/bench/shapes.ts';
-import { verdicts } from '../../cli/bench/targets.ts';
+import { shortfall, verdicts } from '../../cli/bench/targets.ts';
 import type { Contender } from '../../cli/bench/compare.ts';
 import { errorOf } from '../../cli/bench/works.ts';
 import { vpae } from './run.ts';
@@ -61,6 +61,8 @@ test('a wrong peer is no rival', () => {
   const contenders = [contender('ours', 10, false), contender('tfjs', 90, false), contender('jax-js', 20, true), contender('onnxruntime-node', 1, false, 'CPU')];
   const found = verdicts([{ work: 'matmul 1024', shape: '', flops: 1, traffic: 1, contenders, failed: [] }], { roofline: ROOF, kind: 'software' });
   assert.equal(found.map(({ best, met }) => [best, met]), [[9, true], [0.1, false]]);
+  assert.match(shortfall(found, { kind: 'software' })!, /^Missed: matmul 1024 \(0\.1\d* instead of 0\.2\)\. A CPU driver loads/);
+  assert.is(shortfall(found.slice(0, 1), { kind: 'software' }), undefined);
   const onCard = verdicts([{ work: 'attention', shape: '', flops: 1, traffic: 1, contenders: [contenders[0]!, contender('torch', 4, false, 'CUDA')], failed: [] }], { roofline: ROOF, kind: 'gpu' });
   assert.equal(onCard.map(({ what, best, target, met }) => [what, best, target, met]), [['of torch on CUDA', 0.4, 0.35, true]]);
 });
