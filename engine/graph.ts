@@ -165,6 +165,19 @@ export class Graph {
   }
 }
 
+/** The outputs of a node. */
+export const valuesOf = (node: Node): Value[] => node.outs.map((_, out) => ({ node, out }));
+
+/** Makes what the outputs need again, node by node in order, through `copy`, which is given the new inputs. @returns the new outputs */
+export function replay(graph: Graph, outputs: readonly Value[], copy: (node: Node, inputs: Value[]) => readonly Value[]): Value[] {
+  const live = new Set(outputs.map((v) => v.node));
+  for (const node of graph.nodes.toReversed()) if (live.has(node)) for (const v of node.inputs) live.add(v.node);
+  const made = new Map<Node, readonly Value[]>();
+  const map = (v: Value): Value => made.get(v.node)![v.out]!;
+  for (const node of graph.nodes) if (live.has(node)) made.set(node, copy(node, node.inputs.map(map)));
+  return outputs.map(map);
+}
+
 export const printType = (t: TensorType): string => `${t.dtype}[${t.shape.join()}]`;
 
 export function printNode(n: Node): string {

@@ -2,7 +2,7 @@
 import { attentionPath } from '../kernels/attention/plan.ts';
 import type { Caps } from '../kernels/kernel.ts';
 import { withSite } from './errors.ts';
-import { typeOf, type Graph, type Node, type Value } from './graph.ts';
+import { replay, typeOf, valuesOf, type Graph, type Node, type Value } from './graph.ts';
 import { opOf } from './ops/index.ts';
 import { make, Tensor } from './tensor.ts';
 import { inSegment, withTrace } from './tracing.ts';
@@ -21,17 +21,10 @@ export function composeAttention(graph: Graph, outputs: readonly Value[], caps: 
   const chosen = new Set(graph.nodes.filter((n) => composes(n, caps)));
   if (!chosen.size) return undefined;
   return withTrace(({ graph: to }) => {
-    const made = new Map<Node, Value[]>();
-    const map = (v: Value): Value => made.get(v.node)![v.out]!;
-    for (const n of graph.nodes) {
-      const inputs = n.inputs.map(map);
-      const composed = (): Value[] => opOf(n.op).composed!(inputs.map((v) => new Tensor(v)), n.attrs, make).map((t) => t.value);
-      const copied = (): Value[] => {
-        const node = to.add(n.op, inputs, n.attrs, n.outs, n.site, n.segment) as unknown as Node;
-        return n.outs.map((_, out) => ({ node, out }));
-      };
-      made.set(n, chosen.has(n) ? withSite(n.site, () => inSegment(n.segment, composed)) : copied());
-    }
-    return { graph: to, outputs: outputs.map(map) };
+    const composed = (n: Node, inputs: readonly Value[]): Value[] => opOf(n.op).composed!(inputs.map((v) => new Tensor(v)), n.attrs, make).map((t) => t.value);
+    const values = replay(graph, outputs, (n, inputs) => (chosen.has(n)
+      ? withSite(n.site, () => inSegment(n.segment, () => composed(n, inputs)))
+      : valuesOf(to.add(n.op, inputs, n.attrs, n.outs, n.site, n.segment))));
+    return { graph: to, outputs: values };
   });
 }

@@ -3,24 +3,21 @@
  * Products read operands cast to f16; attention and convolutions keep their f32 operands and may round them themselves, where
  * matrix units serve them.
  */
-import { Graph, typeOf, type Node, type OpAttrs, type OpName, type Value } from './graph.ts';
+import { Graph, replay, typeOf, valuesOf, type Node, type OpAttrs, type OpName, type Value } from './graph.ts';
 
 const ROUNDING = ['attention', 'attentionGrad', 'conv3d', 'conv3dInput', 'conv3dWeight'] as const satisfies readonly OpName[];
 const rounds = (n: Node): n is Node<typeof ROUNDING[number]> => (ROUNDING as readonly OpName[]).includes(n.op);
 
 export function halveOperands(graph: Graph, outputs: readonly Value[]): { graph: Graph; outputs: Value[] } {
   const to = new Graph();
-  const moved = new Map<Node, Node>();
-  const map = (v: Value): Value => ({ node: moved.get(v.node)!, out: v.out });
-  for (const n of graph.nodes) {
+  const values = replay(graph, outputs, (n, inputs) => {
     const halve = (v: Value): Value => {
       const { shape, dtype } = typeOf(v);
       if (dtype !== 'f32') return v;
       return { node: to.add('cast', [v], { dtype: 'f16' }, [{ shape, dtype: 'f16' }], n.site, n.segment) as unknown as Node, out: 0 };
     };
-    const inputs = n.inputs.map(map);
     const attrs: OpAttrs[OpName] = rounds(n) ? { ...n.attrs, half: true } : n.attrs;
-    moved.set(n, to.add(n.op, n.op === 'matmul' ? inputs.map(halve) : inputs, attrs, n.outs, n.site, n.segment));
-  }
-  return { graph: to, outputs: outputs.map(map) };
+    return valuesOf(to.add(n.op, n.op === 'matmul' ? inputs.map(halve) : inputs, attrs, n.outs, n.site, n.segment));
+  });
+  return { graph: to, outputs: values };
 }

@@ -2,7 +2,7 @@
 import type { DType } from '../kernels/kernel.ts';
 import { numel } from '../kernels/kernel.ts';
 import { withSite } from './errors.ts';
-import { Graph, POINTWISE, typeOf } from './graph.ts';
+import { Graph, POINTWISE, replay, typeOf, valuesOf } from './graph.ts';
 import type { Node, OpAttrs, OpName, TensorType, Value } from './graph.ts';
 import { mergeLowRank } from './lowrank.ts';
 import { opOf } from './ops/index.ts';
@@ -224,25 +224,19 @@ class Rewriter {
   }
 
   raw<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[]): Value[] {
-    const node = this.graph.add(op, inputs, attrs, outs, this.site, this.segment) as unknown as Node;
-    return outs.map((_, out) => ({ node, out }));
+    return valuesOf(this.graph.add(op, inputs, attrs, outs, this.site, this.segment) as unknown as Node);
   }
 }
 
-/** Copies what the outputs need, in order, node by node through `copy`. */
-function rebuild(graph: Graph, outputs: readonly Value[], to: Rewriter, copy: (node: Node, inputs: Value[]) => Value[]): { graph: Graph; outputs: Value[] } {
-  const live = new Set(outputs.map((v) => v.node));
-  for (const node of graph.nodes.toReversed()) if (live.has(node)) for (const v of node.inputs) live.add(v.node);
-  const made = new Map<Node, Value[]>();
-  const map = (v: Value): Value => made.get(v.node)![v.out]!;
-  for (const node of graph.nodes) {
-    if (!live.has(node)) continue;
+/** `replay` into `to`, whose nodes keep their sites and segments. */
+const rebuild = (graph: Graph, outputs: readonly Value[], to: Rewriter, copy: (node: Node, inputs: Value[]) => Value[]): { graph: Graph; outputs: Value[] } => ({
+  graph: to.graph,
+  outputs: replay(graph, outputs, (node, inputs) => {
     to.site = node.site;
     to.segment = node.segment;
-    made.set(node, withSite(node.site, () => copy(node, node.inputs.map(map))));
-  }
-  return { graph: to.graph, outputs: outputs.map(map) };
-}
+    return withSite(node.site, () => copy(node, inputs));
+  }),
+});
 
 /** The same function as a smaller graph. Input nodes keep their index, order and segments stay. */
 export function simplify(graph: Graph, outputs: readonly Value[]): { graph: Graph; outputs: Value[] } {

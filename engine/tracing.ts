@@ -1,7 +1,7 @@
 /** The trace in progress, and the one place where nodes are made. */
 import { EngineError, callSite, checkShape } from './errors.ts';
-import type { OpAttrs, OpName, Value } from './graph.ts';
-import { Graph, typeOf } from './graph.ts';
+import type { Node, OpAttrs, OpName, Value } from './graph.ts';
+import { Graph, typeOf, valuesOf } from './graph.ts';
 import { opOf } from './ops/index.ts';
 
 export interface Tracing {
@@ -53,6 +53,5 @@ export function emit<K extends OpName>(op: K, inputs: readonly Value[], attrs: O
   for (const v of inputs) if (graph.nodes[v.node.id] !== v.node) throw new EngineError(op, 'an operand belongs to another trace');
   const outs = opOf(op).infer(inputs.map(typeOf), attrs);
   for (const { shape } of outs) checkShape(op, shape);
-  const node = graph.add(op, inputs, attrs, outs, callSite, segment);
-  return outs.map((_, out) => ({ node: node as unknown as Value['node'], out }));
+  return valuesOf(graph.add(op, inputs, attrs, outs, callSite, segment) as unknown as Node);
 }

@@ -36,13 +36,15 @@ export interface Panel { channels: number; columns: number; panel: number; threa
  * The loop over panels. One round more than panels: each loads its own panel to registers, computes on the one before, which
  * hides the loads, and then stores its own. `inner[]` holds the decoded indices of the panel to load. Beyond an end there are zeros.
  * @param compute statements that use the panel in workgroup memory
- * @param storeColumn statement that keeps `b`, four values along the inner axis from panel row `kk`, of column `li % columns`
+ * @param storeColumn statement that keeps `b`, four values along the inner axis from panel row `kq`, of column `li % columns`
  * @param storeRow statement that keeps `a`, such four of channel `channel`
  */
 export function panels(g: Gemm, { channels, columns, panel, threads }: Panel, compute: string, storeColumn: string, storeRow: string): string {
   const quads = panel / 4;
-  /** One statement block for each of a thread's shares of `many` rows or columns; the last share may not be everyone's. */
-  const shares = (many: number, text: (n: number, i: string) => string) => range(Math.ceil((many * quads) / threads)).map((n) => {
+  /** A thread's shares of `many` rows or columns. */
+  const sharesOf = (many: number) => range(Math.ceil((many * quads) / threads));
+  /** One statement block a share; the last share may not be everyone's. */
+  const shares = (many: number, text: (n: number, i: string) => string) => sharesOf(many).map((n) => {
     const i = `li + ${n * threads}u`;
     return `    ${(n + 1) * threads > many * quads ? `if (${i} < ${many * quads}u) ` : ''}{ ${text(n, i)} }`;
   }).join('\n');
@@ -52,7 +54,7 @@ export function panels(g: Gemm, { channels, columns, panel, threads }: Panel, co
       if (k0 + kk < end${valid}) {
 ${load}
       } q.${part} = ${name}; }`).join('\n      ');
-  const named = (name: string, many: number) => range(Math.ceil((many * quads) / threads)).map((n) => `var ${name}${n} = vec4f();`).join(' ');
+  const named = (name: string, many: number) => sharesOf(many).map((n) => `var ${name}${n} = vec4f();`).join(' ');
   return `  if (li < ${panel}u) { inner[li] = decode(first + li); }
   workgroupBarrier();
   for (var k0 = first; k0 < end + ${panel}u; k0 += ${panel}u) {

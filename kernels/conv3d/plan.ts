@@ -1,5 +1,6 @@
 /** What a 3-D convolution asks of its templates: sizes, the affine form both directions share, and tile choices. */
 import { ceilDiv, numel, type Access, type Caps, type Epilogue } from '../kernel.ts';
+import { LOAD } from '../matmul/cost.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { fitsUnit } from './matrix.ts';
 
@@ -154,12 +155,9 @@ const MATRIX_TILES: readonly MatrixTile[] = [
 /** Fewer channels leave most of a unit empty. */
 const LEAST_CHANNELS = 16;
 
-/** What a load costs beside a multiply-add, as in matmul's model. */
-const LOAD = 8;
-
 /** Work with the channels that overhang, times the cost of feeding it. */
 function cheapest<T extends Tile>(tiles: readonly T[], co: number): T {
-  const cost = ({ channels, columns }: Tile) => ceilDiv(co, channels) * channels * (1 + LOAD / channels + LOAD / columns);
+  const cost = ({ channels, columns }: Tile) => ceilDiv(co, channels) * channels * (1 + LOAD.global / channels + LOAD.global / columns);
   return tiles.reduce((a, b) => (cost(b) < cost(a) ? b : a));
 }
 

@@ -3,7 +3,7 @@ import type { Caps } from '../kernel.ts';
 import { planMatmul, type MatmulConfig, type MatmulProblem } from './plan.ts';
 
 /** What a load costs beside a multiply-add, by where it comes from. */
-const LOAD = { scalar: 4, shared: 0.5, global: 8 };
+export const LOAD = { scalar: 4, shared: 0.5, global: 8 };
 
 /** Loads of one multiply-add, weighed. */
 function loads(c: MatmulConfig): number {

@@ -219,4 +219,3 @@ let k0 = part * p.chunk;
 let k1 = min(p.K, k0 + p.chunk);
 let baseA = batch * p.strideA;
 let baseB = batch * p.strideB;`;
-

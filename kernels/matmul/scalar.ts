@@ -9,7 +9,7 @@
 import { chosen } from '../chosen.ts';
 import { laneIndices, ofLane } from '../lanes.ts';
 import { range, XYZW } from '../print.ts';
-import { type Plan, type ScalarConfig } from './plan.ts';
+import type { Plan, ScalarConfig } from './plan.ts';
 
 /** Strides and indices count vec4 when `plan.vec`, else elements. */
 export function scalarMain(plan: Plan, config: ScalarConfig): string {
