@@ -19,9 +19,10 @@ import { UsageError } from './common/errors.ts';
 /** Other names are those of Wan's generate script and of Diffusers' pipelines. */
 const options = {
   prompt: { type: 'string', describe: 'what happens, as "a 3 moving up-left"' },
-  prompts: { type: 'string', describe: 'a file with a prompt a line, or JSON lines with prompt, negative_prompt, seed, image, out; clips that are there are skipped' },
+  prompts: { type: 'string', describe: 'a file with a prompt a line, or JSON lines with prompt, negative_prompt, seed, image, last_image, out; clips that are there are skipped' },
   'negative-prompt': { type: 'string', alias: 'negative_prompt', describe: 'what guidance leads away from; the model\'s own unless given' },
-  image: { type: 'string', describe: 'a picture as the first frame' },
+  image: { type: 'string', alias: 'first_frame', describe: 'a picture as the first frame' },
+  'last-image': { type: 'string', alias: ['last_image', 'last_frame'], describe: 'a picture as the last frame, for a Wan2.1 that takes one' },
   ...model,
   model: { ...model.model, alias: ['ckpt_dir', 'ckpt-dir'], describe: 'a run or the bundle, or a Wan2.1 folder as downloaded (Wan\'s layout or Diffusers\')' },
   student: { ...model.student, describe: 'the student; of a Wan2.1 folder: weights distilled to few steps, sampled without guidance' },
@@ -29,7 +30,7 @@ const options = {
   frames: { type: 'number', alias: ['frame_num', 'num_frames'], describe: '1 + a multiple of 4 [81 for Wan2.1]' },
   steps: { type: 'number', alias: ['sample_steps', 'num_inference_steps'], describe: 'sampling steps [1 for a student, 50 for a teacher, 40 for image-to-video]' },
   sampler: { type: 'string', alias: 'sample_solver', choices: ['unipc', 'dpm++', 'euler'] as const, describe: 'a teacher\'s solver [unipc for Wan2.1, euler for the bundle]' },
-  shift: { type: 'number', alias: ['sample_shift', 'flow_shift'], describe: 'above 1 spends more steps near noise [5; 3 for image-to-video at 480p]' },
+  shift: { type: 'number', alias: ['sample_shift', 'flow_shift'], describe: 'above 1 spends more steps near noise [5; 3 for image-to-video at 480p, 16 between two frames]' },
   'guidance-scale': { type: 'number', alias: ['guidance', 'guidance_scale', 'sample_guide_scale'], describe: 'how strongly the prompt rules a teacher [5 for Wan2.1]' },
   lora: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'a LoRA file for a Wan2.1 folder, as FILE or FILE:STRENGTH; may be given again' },
   dtype: { choices: ['f32', 'f16', 'bf16'] as const, describe: 'how a Wan2.1 DiT\'s matrices lie on the device [as stored; f32 files as bf16]' },
@@ -79,7 +80,7 @@ function checkTile(tile: number | undefined, { model: { vae } }: Source): void {
 
 async function sample(args: SampleArgs): Promise<void> {
   checkNumbers(args);
-  const { todo, skipped } = wantedClips({ ...args, negative: args['negative-prompt'] });
+  const { todo, skipped } = wantedClips({ ...args, negative: args['negative-prompt'], lastImage: args['last-image'] });
   if (skipped) console.error(`${skipped} of ${skipped + todo.length} clips are there already`);
   if (!todo.length) return;
   const files = await Promise.all(todo.map((w) => sinkFor(w.out)));
@@ -89,9 +90,9 @@ async function sample(args: SampleArgs): Promise<void> {
   const frames = args.frames ?? source.frames;
   const jobs: Job[] = [];
   for (const wanted of todo) {
-    const { picture, size } = await source.first(wanted, asked);
+    const { pictures, size } = await source.given(wanted, asked);
     checkClip(source.model.dit, source.model.vae, size, frames);
-    jobs.push({ prompt: wanted.prompt, negative: wanted.negative ?? source.negative, picture, size, frames, seed: wanted.seed });
+    jobs.push({ prompt: wanted.prompt, negative: wanted.negative ?? source.negative, pictures, size, frames, seed: wanted.seed });
     willWrite(wanted.out);
   }
   const sampling = samplingOf(args, source, asked);
@@ -134,7 +135,8 @@ const command: CommandModule<object, SampleArgs> = {
     .options(options)
     .example('$0 sample --prompt "a 3 moving up-left"', 'one evaluation of the bundled student')
     .example('$0 sample --prompt "a 7 moving down" --image seven.png --teacher --steps 50 --out seven.gif', 'the teacher, from a picture')
-    .example('$0 sample --model Wan2.1-T2V-1.3B --prompt "Two cats box on a stage" --size 832x480 --frames 81 --out cats.mp4', 'a downloaded Wan2.1'),
+    .example('$0 sample --model Wan2.1-T2V-1.3B --prompt "Two cats box on a stage" --size 832x480 --frames 81 --out cats.mp4', 'a downloaded Wan2.1')
+    .example('$0 sample --model Wan2.1-FLF2V-14B-720P --image day.jpg --last-image night.jpg --prompt "Night falls" --out night.mp4', 'between two pictures'),
   handler: sample,
 };
 export default command;

@@ -121,4 +121,7 @@ export const vaeStride = (c: VAEConfig): Triple => {
   return [2 ** c.temperal_downsample.filter(Boolean).length, space, space];
 };
 
+/** Frames of a clip that the network is told: none, the first, or the first and the last. */
+export const givenFrames = ({ model_type }: Pick<DiTConfig, 'model_type'>): 0 | 1 | 2 => ({ t2v: 0, i2v: 1, flf2v: 2 } as const)[model_type];
+
 export const headDim = (c: DiTConfig): number => c.dim / c.num_heads;

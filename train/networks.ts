@@ -2,7 +2,7 @@
 import type { Tensor } from '../engine/tensor.ts';
 import { concat, iota } from '../engine/functional.ts';
 import type { HostTensor } from '../engine/tree.ts';
-import type { DiTConfig } from '../model/config.ts';
+import { givenFrames, type DiTConfig } from '../model/config.ts';
 import type { Semantics } from '../model/heads.ts';
 import { imageTokens } from '../model/imagetokens.ts';
 import { initLora, loraShapes, mergeLora, withLora } from '../model/lora.ts';
@@ -51,9 +51,9 @@ export interface Condition<X = Tensor> {
   lengths: X;
   /** First frame [B,channels,height,width] in [-1,1]; text-to-video has none. */
   frame?: X;
-  /** The image encoder's tokens of it [B,I,clip_dim]; its patches unless given. */
+  /** The image encoder's tokens of it, and of the last frame where that is given too, [B,I,clip_dim]; its patches unless given. */
   pictures?: X;
-  /** Normalised latent [B,C,F,H,W] of (first frame, zero frames); text-to-video has none. */
+  /** Normalised latent [B,C,F,H,W] of the clip with zeros in all frames that are not given; text-to-video has none. */
   latent?: X;
   /** Where the tokens lie; the same for all samples. */
   tables: DiTTables<X>;
@@ -66,10 +66,13 @@ export interface Batch<X = Tensor> { x0: X; c: Condition<X> }
 export const timeAt = (config: DiTConfig, sigma: HostTensor): Time<HostTensor> =>
   ({ sigma, emb: timeEmbedding(Array.from(sigma.data, (s) => T * s), config.freq_dim) });
 
-/** Mask channels, 1 on the latent frame that is given, then the image latent: what stands beside x. Wan folds the mask of its four pixel frames into four channels. */
-function beside(latent: Tensor): Tensor {
+/** Mask channels, 1 where a frame is given, then the image latent: what stands beside x. Wan folds the mask of a latent frame's four pixel frames into four channels. */
+function beside(latent: Tensor, given: number): Tensor {
   const [b, , f, h, w] = latent.shape as [number, number, number, number, number];
-  return concat([iota([1, 1, f, 1, 1], 2).lt(1).expand([b, MASK_CHANNELS, f, h, w]), latent], 1);
+  const [frame, channel] = [iota([1, 1, f, 1, 1], 2), iota([1, MASK_CHANNELS, 1, 1, 1], 1)];
+  const first = frame.eq(0);
+  const last = frame.eq(f - 1).mul(channel.eq(MASK_CHANNELS - 1));
+  return concat([(given > 1 ? first.add(last) : first).expand([b, MASK_CHANNELS, f, h, w]), latent], 1);
 }
 
 /** Patches of the first frame with sinusoids of their number added: CLIP's tokens know where they lie, and differ where the frame is blank. */
@@ -83,22 +86,22 @@ export function pictures(frame: Tensor): Tensor {
 const seen = ({ pictures: tokens, frame }: Condition): { imageTokens?: Tensor } =>
   (tokens ? { imageTokens: tokens } : frame ? { imageTokens: pictures(frame) } : {});
 
-const conditionInput = (x: Tensor, t: Time, c: Condition): DiTInput => ({
-  x, tEmb: t.emb, context: c.text, ...seen(c), ...(c.latent && { y: beside(c.latent) }), tables: c.tables,
+const conditionInput = (config: DiTConfig, x: Tensor, t: Time, c: Condition): DiTInput => ({
+  x, tEmb: t.emb, context: c.text, ...seen(c), ...(c.latent && { y: beside(c.latent, givenFrames(config)) }), tables: c.tables,
 });
 
 /** What a discriminator's head sees of a condition. */
 export const semantics = (c: Condition): Semantics => ({ ...seen(c), context: c.text, lengths: c.lengths });
 
 /** μ(x, t, c) → v [B,C,F,H,W]. */
-export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => dit(net, config, conditionInput(x, t, c)).v as Tensor;
+export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => dit(net, config, conditionInput(config, x, t, c)).v as Tensor;
 
 /** f(x, t, c) = x - σ μ(x, t, c). */
 export const predictX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => toX0(x, velocity(net, config, x, t, c), t.sigma);
 
 /** h_l(x, t, c): tokens after the tapped blocks, [B,N,D] each. */
 export const features = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, taps: readonly number[]): Tensor[] =>
-  dit(net, config, conditionInput(x, t, c), { taps }).taps;
+  dit(net, config, conditionInput(config, x, t, c), { taps }).taps;
 
 const stackBatches = (parts: readonly Tensor[]): Tensor => concat(parts, 0);
 export const stackTimes = (times: readonly Time[]): Time => ({ sigma: stackBatches(times.map((t) => t.sigma)), emb: stackBatches(times.map((t) => t.emb)) });

@@ -39,7 +39,7 @@ export class PixelJudge<R extends { seed: number }> implements Chooser<R> {
     const rows = await thumbnails.see(footage.frames.map((_, t) => frameAt(footage, t)), 'video');
     return {
       thumbnails: rows.flatMap((row) => Array.from(row, (x) => x / 255)), motion: motionEnergy(video, shape), flicker: flicker(video, shape),
-      ...(this.course.dit.model_type === 'i2v' && { first: frameOf(video, shape, 0) }),
+      ...(this.course.dit.model_type !== 't2v' && { first: frameOf(video, shape, 0) }),
     };
   }
 

@@ -5,11 +5,11 @@ import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { host, type HostTensor } from '../engine/tree.ts';
 import { numel } from '../kernels/kernel.ts';
-import { vaeStride, type DiTConfig, type VAEConfig } from '../model/config.ts';
+import { givenFrames, vaeStride, type DiTConfig, type VAEConfig } from '../model/config.ts';
 import type { HostParams, Params } from '../model/params.ts';
 import { Diffusion, evaluationsOf, type DiffusionInput, type Sampling } from '../model/pipeline/diffuse.ts';
 import { networkOf } from '../model/pipeline/forward.ts';
-import { withMask } from '../model/pipeline/generate.ts';
+import { withMask } from '../model/pipeline/given.ts';
 import { decode, denormalise, encode, latentStats, normalise, type LatentStats } from '../model/wan/vae.ts';
 import { microBatch } from './accumulate.ts';
 import { freeTree, toDevice } from './checkpoint.ts';
@@ -157,7 +157,7 @@ export class Sampler<R extends { seed: number } = Request> {
     const imageTokens = given ?? (frame && await this.patches(frame));
     return {
       shape: latentShape(this.course), seeds: group.map((r) => r.seed), text, negative: host(new Float32Array(numel(text.shape)), text.shape),
-      imageTokens, beside: latent && withMask(latent, vaeStride(vaeConfigOf(this.course))[0]),
+      imageTokens, beside: latent && withMask(latent, vaeStride(vaeConfigOf(this.course))[0], givenFrames(this.course.dit)),
     };
   }
 

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import sharp from 'sharp';
 import { host, type HostTensor } from '../../engine/tree.ts';
+import { givenFrames } from '../../model/config.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import { checkClip, parseSize, type Size } from '../../model/pipeline/size.ts';
 import { WAN_FPS, WAN_FRAMES, wanModel } from '../../model/pipeline/wan.ts';
@@ -92,7 +93,7 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
   checkClip(model.dit, model.vae, size, frames);
   willWrite(join(dir, 'index.json'));
   const vae = await checkpoint.vae.open();
-  const settings = { fps, vae: hashOf(await vae.tensor('encoder.conv1.weight')), text: checkpoint.text.config, image: checkpoint.image?.config ?? null };
+  const settings = { fps, vae: hashOf(await vae.tensor('encoder.conv1.weight')), text: checkpoint.text.config, image: checkpoint.image?.config ?? null, ...(givenFrames(model.dit) > 1 && { given: givenFrames(model.dit) }) };
   await vae.close();
   await session(`stopped; the shards that are done stay in ${dir}, the same command makes the rest`, async ({ device, signal }) => {
     const shown = stageMeter(() => device.allocated);

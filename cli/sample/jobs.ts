@@ -8,14 +8,15 @@ export interface Wanted {
   negative?: string | undefined;
   seed: number;
   image?: string | undefined;
+  lastImage?: string | undefined;
   out: string;
 }
 
-export interface Asked { prompt?: string | undefined; prompts?: string | undefined; negative?: string | undefined; image?: string | undefined; seed: number; count: number; out: string }
+export interface Asked { prompt?: string | undefined; prompts?: string | undefined; negative?: string | undefined; image?: string | undefined; lastImage?: string | undefined; seed: number; count: number; out: string }
 
 /** What a line of a JSONL file may say, under the names of Diffusers' arguments. */
-const FIELDS: Record<string, 'string' | 'number'> = { prompt: 'string', negative_prompt: 'string', seed: 'number', image: 'string', out: 'string' };
-interface Line { prompt: string; negative_prompt?: string; seed?: number; image?: string; out?: string }
+const FIELDS: Record<string, 'string' | 'number'> = { prompt: 'string', negative_prompt: 'string', seed: 'number', image: 'string', last_image: 'string', out: 'string' };
+interface Line { prompt: string; negative_prompt?: string; seed?: number; image?: string; last_image?: string; out?: string }
 
 /** `out/clip.mp4` and 7 → `out/clip-7.mp4`. */
 const numbered = (out: string, n: string | number): string => out.replace(/(\.\w+)$/, `-${n}$1`);
@@ -38,7 +39,7 @@ function parseLine(text: string, where: string): Line {
 }
 
 /** One job a line of a file of prompts or of JSON objects; paths in it are seen from its folder. Clips without a name of their own are numbered after `out`. */
-export function readPrompts(path: string, { negative, image, seed, out }: Asked): Wanted[] {
+export function readPrompts(path: string, { negative, image, lastImage, seed, out }: Asked): Wanted[] {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');
@@ -49,11 +50,12 @@ export function readPrompts(path: string, { negative, image, seed, out }: Asked)
   if (!lines.length) throw new UsageError(`--prompts ${path}: it has no prompts`);
   const digits = String(lines.length).length;
   const from = (file: string) => (isAbsolute(file) ? file : join(dirname(path), file));
+  const own = (file: string | undefined, usual: string | undefined) => (file === undefined ? usual : from(file));
   const jobs = lines.map((l, i): Wanted => {
     const line = parseLine(l.text, l.where);
     return {
       prompt: line.prompt, negative: line.negative_prompt ?? negative, seed: line.seed ?? seed,
-      image: line.image === undefined ? image : from(line.image), out: line.out === undefined ? numbered(out, String(i + 1).padStart(digits, '0')) : from(line.out),
+      image: own(line.image, image), lastImage: own(line.last_image, lastImage), out: own(line.out, undefined) ?? numbered(out, String(i + 1).padStart(digits, '0')),
     };
   });
   const twice = jobs.find((j, i) => jobs.findIndex((k) => k.out === j.out) < i);
@@ -63,10 +65,10 @@ export function readPrompts(path: string, { negative, image, seed, out }: Asked)
 
 /** Every clip that is asked for, and how many of a file's are there already. */
 export function wantedClips(asked: Asked): { todo: Wanted[]; skipped: number } {
-  const { prompt, prompts, negative, image, seed, count, out } = asked;
+  const { prompt, prompts, negative, image, lastImage, seed, count, out } = asked;
   if ((prompt === undefined) === (prompts === undefined)) throw new UsageError('say what to make: --prompt "…", or --prompts with a file of them');
   if (prompts === undefined) {
-    return { todo: Array.from({ length: count }, (_, i) => ({ prompt: prompt!, negative, image, seed: seed + i, out: count > 1 ? numbered(out, seed + i) : out })), skipped: 0 };
+    return { todo: Array.from({ length: count }, (_, i) => ({ prompt: prompt!, negative, image, lastImage, seed: seed + i, out: count > 1 ? numbered(out, seed + i) : out })), skipped: 0 };
   }
   if (count > 1) throw new UsageError('--count goes with --prompt: give a file\'s lines seeds of their own');
   const all = readPrompts(prompts, asked);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import type { HostTensor } from '../../engine/tree.ts';
 import { host } from '../../engine/tree.ts';
+import { givenFrames } from '../../model/config.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import type { Lora } from '../../model/files/lora.ts';
 import type { WeightType } from '../../model/files/upload.ts';
@@ -41,8 +42,8 @@ export interface Source {
   /** Screen pixels a pixel. */
   readonly scale: number;
   sampling(size: Size): Sampling;
-  /** A clip's first frame, and its size where that follows from the frame. @throws one line before anything is loaded */
-  first(wanted: Wanted, size: Size): Promise<{ picture?: HostTensor; size: Size }>;
+  /** The frames that a clip is made from, and its size where that follows from the first. @throws one line before anything is loaded */
+  given(wanted: Wanted, size: Size): Promise<{ pictures: HostTensor[]; size: Size }>;
 }
 
 export interface Which { model: string; teacher: boolean; student: boolean; lora: readonly string[]; dtype?: WeightType | undefined; precision?: Precision | undefined; offload?: boolean | undefined }
@@ -53,10 +54,10 @@ export async function openSource(which: Which): Promise<Source> {
   return foreign ? wanSource(which) : trainedSource(which);
 }
 
-/** The pixels of a picture [channels, height, width] in [-1, 1]; `square`: cut to the middle square of that edge. */
-async function readPicture(path: string, channels: number, square?: number): Promise<HostTensor> {
+/** The pixels of a picture [channels, height, width] in [-1, 1]; its middle, scaled to fill `size`, if that is given. */
+async function readPicture(path: string, channels: number, size?: Size): Promise<HostTensor> {
   let image = sharp(path).rotate().flatten();
-  if (square) image = image.resize(square, square, { fit: 'cover' });
+  if (size) image = image.resize(size.width, size.height, { fit: 'cover' });
   const { data, info } = await image.toColourspace(channels === 1 ? 'b-w' : 'srgb').removeAlpha().raw().toBuffer({ resolveWithObject: true })
     .catch((error: Error) => { throw new Error(`[image] ${path}: ${error.message.split('\n')[0]}`, { cause: error }); });
   const plane = info.height * info.width;
@@ -79,23 +80,28 @@ async function wanSource({ model: path, student: asked, lora, dtype, offload }: 
   const trained = [weights.metadata, ...loras.map((l) => l.file.metadata)].map(stepsOf).find((n) => n !== undefined);
   const student = asked || trained !== undefined;
   const { model_type: type } = checkpoint.dit.config;
-  if (type === 'flf2v') throw new Error(`[sample] ${path} makes video between a first and a last frame, which this program does not sample yet`);
-  const image = type === 'i2v';
+  const given = givenFrames(checkpoint.dit.config);
   const model = wanModel(checkpoint, { loras, dtype, offload });
-  const pictures = new Map<string, Promise<HostTensor>>(); // one for all clips made from it
+  const opened = new Map<string, Promise<HostTensor>>(); // one for all clips made from it
+  const open = (file: string, size?: Size): Promise<HostTensor> => {
+    const name = `${file} ${size?.width} ${size?.height}`;
+    if (!opened.has(name)) opened.set(name, readPicture(file, 3, size));
+    return opened.get(name)!;
+  };
   return {
-    model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, released: true, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(image),
+    model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, released: true, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(given),
     sampling: (size) => (student ? studentSampler(trained) : wanSampling(checkpoint, size)),
-    async first({ image: file, prompt }, size) {
-      if (!image) {
-        if (file !== undefined) throw new UsageError(`--image: ${path} makes video from text alone`);
-        return { size };
-      }
-      if (file === undefined) throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
-      if (!pictures.has(file)) pictures.set(file, readPicture(file, 3));
-      const picture = await pictures.get(file)!;
-      const [, height, width] = picture.shape as [number, number, number];
-      return { picture, size: sizeLike(model.dit, model.vae, { width, height }, size) };
+    async given({ image, lastImage, prompt }, size) {
+      if (!given && image !== undefined) throw new UsageError(`--image: ${path} makes video from text alone`);
+      if (given < 2 && lastImage !== undefined) throw new UsageError(`--last-image: ${path} makes video from ${given ? 'a first frame' : 'text'} alone`);
+      if (!given) return { pictures: [], size };
+      if (image === undefined) throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
+      const first = await open(image);
+      const [, height, width] = first.shape as [number, number, number];
+      const fitting = sizeLike(model.dit, model.vae, { width, height }, size);
+      if (given < 2) return { pictures: [first], size: fitting };
+      if (lastImage === undefined) throw new UsageError(`"${prompt}" needs a last frame: --last-image FILE`);
+      return { pictures: [first, await open(lastImage, { width, height })], size: fitting };
     },
   };
 }
@@ -109,10 +115,11 @@ async function trainedSource({ model: dir, teacher, lora, dtype, precision, offl
   const [channels, frames, height, width] = videoShape(preset);
   return {
     model, name: kind, released: false, student: kind === 'student', size: { width, height }, frames, fps: 8, scale: 6, negative: '', sampling: () => sampling,
-    async first(wanted, size) {
+    async given(wanted, size) {
+      if (wanted.lastImage !== undefined) throw new UsageError('--last-image goes with a Wan2.1 folder that takes a first and a last frame');
       if (languageOf(preset) === 'digits') checkWords(wanted.prompt);
-      if (!model.encodeImages) return { size };
-      return { picture: wanted.image === undefined ? usualFrame(wanted, preset) : await readPicture(wanted.image, channels, height), size };
+      if (!model.encodeImages) return { pictures: [], size };
+      return { pictures: [wanted.image === undefined ? usualFrame(wanted, preset) : await readPicture(wanted.image, channels, { width: height, height })], size };
     },
   };
 }

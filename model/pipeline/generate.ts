@@ -5,12 +5,11 @@
 import type { Device } from '../../engine/device.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import type { NDArray } from '../../engine/ndarray.ts';
-import { vaeStride, type DiTConfig, type VAEConfig } from '../config.ts';
-import { resize, resizeTables, type ResizeTables } from '../clip/resize.ts';
+import type { DiTConfig, VAEConfig } from '../config.ts';
 import { StreamingVAE } from '../wan/vaestream.ts';
-import type { Tensor } from '../../engine/tensor.ts';
 import { Diffusion, evaluationsOf, type Sampling } from './diffuse.ts';
 import type { Network } from './forward.ts';
+import { encodeGiven } from './given.ts';
 import { checkFinite, type Precision } from './precision.ts';
 import { latentShape, type Size } from './size.ts';
 
@@ -42,8 +41,8 @@ export const halfOf = <T>(params: Readonly<Record<string, T>>, half: keyof typeo
 export interface Job {
   prompt: string;
   negative: string;
-  /** First frame [channels, H, W] in [-1, 1], of any size; brought to `size`. */
-  picture?: HostTensor | undefined;
+  /** The frames that the model is given, first and last, [channels, H, W] in [-1, 1], of any size; brought to `size`. */
+  pictures: readonly HostTensor[];
   size: Size;
   /** 1 more than a multiple of the VAE's stride. */
   frames: number;
@@ -71,7 +70,7 @@ export const freeAll = (weights: DeviceWeights): void => Object.values(weights).
 /** Makes every job's clip, in order. @throws what a part or a sink throws, and where a latent is not finite; clips that were finished stay */
 export async function generate(device: Device, model: VideoModel, jobs: readonly Job[], { sampling, precision = 'f32', tile, progress, sink }: GenerateOptions): Promise<Made> {
   const texts = await encodeTexts(device, model, jobs, sampling.guidance !== 1, progress);
-  const images = model.encodeImages && await encodeFirstFrames(device, model, jobs, tile, progress);
+  const images = model.encodeImages && await encodeGiven(device, model, jobs, tile, progress);
   const net = await model.loadDiT(device, progress);
   let decoder: DeviceWeights = {};
   const diffusion = new Diffusion(device, model.dit, { operands: precision });
@@ -109,48 +108,6 @@ async function encodeTexts(device: Device, model: VideoModel, jobs: readonly Job
   const texts = [...new Set(jobs.flatMap((j) => (guided ? [j.prompt, j.negative] : [j.prompt])))];
   const encoded = await model.encodeText(device, texts, progress);
   return new Map(texts.map((text, i) => [text, encoded[i]!]));
-}
-
-interface FirstFrames { /** [I, clip_dim]. */ tokens: HostTensor[]; /** [1, in_dim - C, F, h, w]. */ beside: HostTensor[] }
-
-/** What an image-to-video DiT is told of each job's first frame: its tokens; the mask and the latent of (first frame, zeros). Jobs of one picture share them. */
-async function encodeFirstFrames(device: Device, model: VideoModel, jobs: readonly Job[], tile: number | undefined, progress: Progress): Promise<FirstFrames> {
-  const pictures = [...new Set(jobs.map((j) => j.picture!))];
-  const tokens = await model.encodeImages!(device, pictures, progress);
-  const scale = device.compile((x: Tensor, tables: ResizeTables<Tensor>) => resize(x, tables), { name: 'resize' });
-  const encoder = await model.loadVAE(device, 'encoder', progress);
-  const vae = new StreamingVAE(device, model.vae, encoder);
-  const nameOf = ({ picture, size, frames }: Job) => `${pictures.indexOf(picture!)} ${size.width} ${size.height} ${frames}`;
-  const beside = new Map<string, HostTensor>();
-  try {
-    for (const job of jobs) {
-      if (beside.has(nameOf(job))) continue;
-      const { picture, size: { width, height }, frames } = job;
-      const [channels, h, w] = picture!.shape as [number, number, number];
-      const first = host(await (await scale(picture!, resizeTables([h, w], [height, width]))).read(), [channels, 1, height, width]);
-      const video = (at: number, count: number) => (at === 0 ? first : host(new Float32Array(channels * count * height * width), [channels, count, height, width]));
-      const latent = await vae.encode([frames, height, width], video, { tile, onProgress: (done, total) => progress('image', 'chunks', done, total) });
-      beside.set(nameOf(job), withMask(alone(latent), vaeStride(model.vae)[0]));
-    }
-    return { tokens: jobs.map((j) => tokens[pictures.indexOf(j.picture!)]!), beside: jobs.map((j) => beside.get(nameOf(j))!) };
-  } finally {
-    vae.free();
-    freeAll(encoder);
-    await scale.free();
-  }
-}
-
-/** [B,C,F,h,w] → [B,stride + C,F,h,w]: one mask channel for each frame that a latent frame stands for, 1 on the latent frame that is given. */
-export function withMask(latent: HostTensor, stride: number): HostTensor {
-  const [b, c, f, h, w] = latent.shape as [number, number, number, number, number];
-  const [channel, clip] = [f * h * w, c * f * h * w];
-  const data = new Float32Array(b * (stride * channel + clip));
-  for (let n = 0; n < b; n++) {
-    const from = n * (stride * channel + clip);
-    for (let m = 0; m < stride; m++) data.fill(1, from + m * channel, from + m * channel + h * w);
-    data.set(latent.data.subarray(n * clip, (n + 1) * clip), from + stride * channel);
-  }
-  return host(data, [b, stride + c, f, h, w]);
 }
 
 async function decodeTo(clip: ClipSink, device: Device, config: VAEConfig, weights: DeviceWeights, latent: HostTensor, tile: number | undefined, progress: Progress): Promise<void> {

@@ -1,5 +1,5 @@
 /** Which sizes of a clip a model can make, and how its first frame's form becomes one of them. */
-import { vaeStride, type DiTConfig, type VAEConfig } from '../config.ts';
+import { givenFrames, vaeStride, type DiTConfig, type VAEConfig } from '../config.ts';
 
 /** Pixels. */
 export interface Size { readonly width: number; readonly height: number }
@@ -29,6 +29,7 @@ export function checkClip(dit: DiTConfig, vae: VAEConfig, { width, height }: Siz
     const below = Math.max(0, Math.floor((frames - 1) / time) || 0) * time + 1;
     throw new Error(`[size] frames must be 1 more than a multiple of ${time}, as ${below} or ${below + time}, got ${frames}`);
   }
+  if (frames < givenFrames(dit)) throw new Error(`[size] between a first and a last frame there must be others: frames must be ${1 + time} or more, got ${frames}`);
 }
 
 /** The size that keeps the area of `size` and the form of `image`, rounded down to what the model can make: Wan's rule for image-to-video. */

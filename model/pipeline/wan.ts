@@ -19,13 +19,14 @@ export const WAN_SIZE: Size = { width: 832, height: 480 };
 /** The negative prompt of Wan's own configs (wan/configs/shared_config.py and wan_i2v_14B.py of Wan2.1, Apache-2.0): what Wan was tuned to avoid. */
 const NEGATIVE = '色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，'
   + '画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走';
-export const wanNegative = (image: boolean): string => (image ? `镜头晃动，${NEGATIVE}` : NEGATIVE);
+export const wanNegative = (given: 0 | 1 | 2): string => ['', '镜头晃动，', '镜头切换，镜头晃动，'][given]! + NEGATIVE;
 
-/** As Wan's generate script samples: image-to-video takes 40 steps, and at 480p a smaller shift, unless the folder names one. */
+/** As Wan's generate script samples: image-to-video takes 40 steps, and at 480p a smaller shift, unless the folder names one; between two frames the shift is 16. */
 export function wanSampling({ dit, flowShift, layout }: Checkpoint, { width, height }: Size): Sampling {
-  const image = dit.config.model_type !== 't2v';
+  const image = dit.config.model_type === 'i2v';
   const small = width * height <= WAN_SIZE.width * WAN_SIZE.height;
-  return { kind: 'unipc', steps: image ? 40 : 50, shift: flowShift ?? (image && small ? 3 : 5), guidance: 5, layout };
+  const shift = dit.config.model_type === 'flf2v' ? 16 : image && small ? 3 : 5;
+  return { kind: 'unipc', steps: image ? 40 : 50, shift: flowShift ?? shift, guidance: 5, layout };
 }
 
 /** Opens a part's weights for as long as `body` runs. */

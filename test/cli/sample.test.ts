@@ -16,6 +16,7 @@ const dir = mkdtempSync(join(tmpdir(), 'vpae-sample-'));
 const at = (name: string): string => join(dir, name);
 await writeFolder(at('t2v'), 'original', 't2v');
 const { dit: { config } } = await writeFolder(at('i2v'), 'diffusers', 'i2v');
+await writeFolder(at('flf2v'), 'diffusers', 'flf2v');
 await saveLora(at('student.safetensors'), scrambled(loraSpecs(ditShapes(config), 2)), { naming: 'comfyui', metadata: { kind: 'student' } });
 await sharp({ create: { width: 30, height: 60, channels: 3, background: '#a04020' } }).png().toFile(at('first.png'));
 const SMALL = ['--size', '32x32', '--frames', '5', '--steps', '2'];
@@ -50,6 +51,16 @@ test('a picture gives the video its form; a LoRA that says it is a student needs
   assert.equal([width, height], [5 * 16 + 4 * 2, 32], '32 x 32 at 1 : 2 is 16 x 32');
 });
 
+test('two pictures: the first gives the form, the last is cut to it', async () => {
+  await sharp({ create: { width: 90, height: 20, channels: 3, background: '#2040a0' } }).png().toFile(at('last.png'));
+  writeFileSync(at('pairs.jsonl'), `{"prompt": "night falls", "image": "first.png", "last_image": "last.png", "out": "night.png"}\n`);
+  const { code, stdout, stderr } = await vpae(['sample', '--model', at('flf2v'), '--prompts', at('pairs.jsonl'), ...SMALL]);
+  assert.is(code, 0, stderr);
+  assert.match(stdout, /Wan2\.1 flf2v, 4 evaluations a clip/);
+  const { width, height } = await sharp(at('night.png')).metadata();
+  assert.equal([width, height], [5 * 16 + 4 * 2, 32]);
+});
+
 test('a run that was trained with the bundled VAE holds none of its own', async () => {
   mkdirSync(at('run'));
   copyFileSync('bundle/digits/student.safetensors', at('run/student.safetensors'));
@@ -63,6 +74,8 @@ test('what a model does not take is one line before anything is loaded', async (
   for (const [args, line] of [
     [['--model', at('t2v'), '--image', at('first.png')], /--image: .* makes video from text alone/],
     [['--model', at('i2v')], /"a cat" needs a first frame: --image FILE/],
+    [['--model', at('i2v'), '--image', at('first.png'), '--last-image', at('first.png')], /--last-image: .* makes video from a first frame alone/],
+    [['--model', at('flf2v'), '--image', at('first.png')], /"a cat" needs a last frame: --last-image FILE/],
     [['--model', at('t2v'), '--size', '40x32'], /40x32: width must be a multiple of 16/],
     [['--model', at('t2v'), '--prompts', at('prompts.jsonl')], /say what to make/],
     [['--model', at('t2v'), '--student', '--guidance-scale', '4'], /a student is never guided/],

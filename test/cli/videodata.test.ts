@@ -35,6 +35,11 @@ await sharp({ create: { width: SIDE, height: SIDE, channels: 3, background: '#a0
 writeFileSync(join(at('clips'), 'damaged.gif'), 'GIF89a and then nothing');
 for (const name of ['b', 'short', 'damaged']) writeFileSync(join(at('clips'), `${name}.txt`), `a cat ${name}\n`);
 writeFileSync(join(at('clips'), 'captions.jsonl'), '{"file": "a.webp", "caption": "a dog runs"}\n{"file": "wide.webp", "caption": "snow"}\n');
+/** Two steps of both phases. */
+const BRIEF = [
+  'best.every=1', 'run.sampleEvery=1', 'student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1',
+  'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]',
+].flatMap((s) => ['--set', s]);
 const command = ['data', 'make', at('clips'), '--model', at('i2v'), '--records', at('records'), '--size', `${SIDE}x${SIDE}`, '--frames', '5', '--shard', '1'];
 
 test('two processes make every shard once; a bad video is told and left out', async () => {
@@ -79,6 +84,18 @@ test('records hold the encoders\' numbers, a batch is of one form', async () => 
   device.close();
 });
 
+test('a model of a first and a last frame is told both, and refuses records that tell one', async () => {
+  await writeFolder(at('flf2v'), 'original', 'flf2v');
+  const between = command.map((word) => (word === at('i2v') ? at('flf2v') : word === at('records') ? at('between') : word));
+  const { code, stderr } = await vpae(between);
+  assert.is(code, 0, stderr);
+  assert.equal(openVideoShards(at('between')).records([0]).embedded!.imageTokens!.shape, [1, 2 * 257, 80]);
+  const distill = (records: string) => vpae(['distill', '--model', at('flf2v'), '--records', records, '--run', `${records}-run`, ...BRIEF]);
+  const { code: done, stderr: said } = await distill(at('between'));
+  assert.is(done, 0, said);
+  assert.match((await distill(at('records'))).said.at(-1)!, /the records tell 1 of a clip's frames, .*flf2v is told 2: make records with it/);
+});
+
 test('it goes on where it stopped, and refuses other settings', async () => {
   const kept = statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs;
   rmSync(join(at('records'), 'shard-00002.json'));
@@ -93,8 +110,7 @@ test('it goes on where it stopped, and refuses other settings', async () => {
 });
 
 test('distill runs on the records, and sample takes what it wrote', async () => {
-  const brief = ['best.every=1', 'run.sampleEvery=1', 'student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1', 'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]'];
-  const made = await vpae(['distill', '--model', at('i2v'), '--records', at('records'), '--run', at('run'), ...brief.flatMap((s) => ['--set', s])]);
+  const made = await vpae(['distill', '--model', at('i2v'), '--records', at('records'), '--run', at('run'), ...BRIEF]);
   assert.is(made.code, 0, made.stderr);
   assert.match(made.stderr, /2 clips of latents 16x2x4x4; 1 of other forms are left aside/);
   assert.match(made.stdout, /priming kept step 2, score -?[\d.]+; equilibrium kept step 2, score/);

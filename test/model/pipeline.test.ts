@@ -5,7 +5,7 @@ import { open } from '../../engine/device.ts';
 import { concat } from '../../engine/functional.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
-import { vaeConfig, type DiTConfig } from '../../model/config.ts';
+import { givenFrames, vaeConfig, type DiTConfig } from '../../model/config.ts';
 import { loraSpecs, mergeLora } from '../../model/lora.ts';
 import type { HostParams } from '../../model/params.ts';
 import { latentNoise, type Sampling } from '../../model/pipeline/diffuse.ts';
@@ -24,12 +24,16 @@ const vae = vaeConfig({ dim: 4, z_dim: 4, dim_mult: [1, 1, 1], num_res_blocks: 1
 const vaeParams = scrambled(vaeSpecs(vae), 0.4);
 const upload = (params: HostParams) => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]));
 
+/** A small network of one picture takes any number of its tokens; the places of two are learnt, of 257 each. */
+const tokensOf = ({ model_type }: DiTConfig): number => (model_type === 'i2v' ? 3 : 257);
+const nameOf = (picture: HostTensor): string => `tokens of ${picture.data[0]}`;
+
 /** A model whose texts and pictures are numbers drawn by name. */
 function modelOf(config: DiTConfig, params: HostParams, network = (p: HostParams): Network => networkOf(upload(p))): VideoModel {
   return {
     dit: config, vae,
     encodeText: (_, texts) => Promise.resolve(texts.map((t) => noise(t, [config.text_len, config.text_dim]))),
-    ...(config.model_type === 'i2v' && { encodeImages: (_: unknown, pictures: readonly HostTensor[]) => Promise.resolve(pictures.map(() => noise('tokens', [3, config.clip_dim]))) }),
+    ...(givenFrames(config) && { encodeImages: (_: unknown, pictures: readonly HostTensor[]) => Promise.resolve(pictures.map((p) => noise(nameOf(p), [tokensOf(config), config.clip_dim]))) }),
     loadVAE: (_, half) => Promise.resolve(upload(halfOf(vaeParams, half))),
     loadDiT: () => Promise.resolve(network(params)),
   };
@@ -61,19 +65,31 @@ async function byHand(config: DiTConfig, params: HostParams, job: Job, { kind, s
     p: params, v: vaeParams, stats: latentStats(vae), x: latentNoise(job.seed, 'start', [1, ...shape]),
     levels: Array.from({ length: steps }, (_, k) => latentNoise(job.seed, `level ${k + 1}`, [1, ...shape])),
     text: noise(job.prompt, [1, config.text_len, config.text_dim]), negative: noise(job.negative, [1, config.text_len, config.text_dim]),
-    tokens: config.model_type === 'i2v' ? noise('tokens', [1, 3, config.clip_dim]) : undefined,
-    picture: job.picture && withZeros(job.picture, job.frames), mask: host(Float32Array.from({ length: 4 * f * h * w }, (_, i) => (i % (f * h * w) < h * w ? 1 : 0)), [1, 4, f, h, w]),
+    tokens: job.pictures.length ? host(Float32Array.from(job.pictures.flatMap((p) => [...noise(nameOf(p), [tokensOf(config), config.clip_dim]).data])), [1, job.pictures.length * tokensOf(config), config.clip_dim]) : undefined,
+    picture: job.pictures.length ? withZeros(job.pictures, job.frames) : undefined, mask: givenMask(job.pictures.length, f, h * w, [1, 4, f, h, w]),
     tables: ditTables(config, [tokenGrid(config, shape)]), times: Array.from({ length: steps }, (_, k) => timeEmbedding([1000 * sigmas[k]!], config.freq_dim)),
   });
   return host(video!.data.map((value) => Math.min(1, Math.max(-1, value))), video!.shape);
 }
 
-/** [C,H,W] → [1,C,frames,H,W], the rest zero. */
-function withZeros(picture: HostTensor, frames: number): HostTensor {
-  const [c, h, w] = picture.shape as [number, number, number];
+/** First and last frame [C,H,W] → [1,C,frames,H,W], the rest zero. */
+function withZeros([first, last]: readonly HostTensor[], frames: number): HostTensor {
+  const [c, h, w] = first!.shape as [number, number, number];
   const data = new Float32Array(c * frames * h * w);
-  for (let i = 0; i < c; i++) data.set(picture.data.subarray(i * h * w, (i + 1) * h * w), i * frames * h * w);
+  for (let i = 0; i < c; i++) {
+    data.set(first!.data.subarray(i * h * w, (i + 1) * h * w), i * frames * h * w);
+    if (last) data.set(last.data.subarray(i * h * w, (i + 1) * h * w), ((i + 1) * frames - 1) * h * w);
+  }
   return host(data, [1, c, frames, h, w]);
+}
+
+/** As Wan has it: 1 for each frame that is given, the first four times, then four frames to a latent frame and these to channels. */
+function givenMask(given: number, f: number, plane: number, shape: number[]): HostTensor {
+  const frames = Array.from({ length: 4 * f }, (_, t) => (t < 4 || (given > 1 && t === 4 * f - 1) ? 1 : 0));
+  return host(Float32Array.from({ length: 4 * f * plane }, (_, i) => {
+    const [channel, frame] = [Math.floor(i / (f * plane)), Math.floor(i / plane) % f];
+    return frames[4 * frame + channel]!;
+  }), shape);
 }
 
 /** The pixels of chunk after chunk, beside those of the whole. */
@@ -93,7 +109,7 @@ function difference(chunks: readonly HostTensor[], whole: HostTensor): number {
 }
 
 const picture = noise('picture', [3, 16, 8]);
-const job = (seed: number): Job => ({ prompt: 'a cat', negative: 'blurred', picture, size: { width: 8, height: 16 }, frames: 5, seed });
+const job = (seed: number, pictures = [picture]): Job => ({ prompt: 'a cat', negative: 'blurred', pictures, size: { width: 8, height: 16 }, frames: 5, seed });
 const i2v = tinyDiT({ in_dim: 12, num_layers: 2 });
 
 test('image-to-video, guided: two jobs are each what is composed by hand', async () => {
@@ -106,10 +122,19 @@ test('image-to-video, guided: two jobs are each what is composed by hand', async
   assert.ok(largest(clips[0]![1]!, clips[1]![1]!) > 0.1, 'another seed is another clip');
 });
 
+test('between a first and a last frame', async () => {
+  const flf2v = tinyDiT({ model_type: 'flf2v', in_dim: 12 });
+  const params = scrambledDiT(flf2v);
+  const sampling: Sampling = { kind: 'euler', steps: 1, shift: 3, guidance: 2 };
+  const wanted = job(1, [picture, noise('another', [3, 16, 8])]);
+  const [clip] = await made(modelOf(flf2v, params), [wanted], sampling);
+  assert.ok(difference(clip!, await byHand(flf2v, params, wanted, sampling)) < 2e-5);
+});
+
 test('both texts at once where the weights outweigh them; a student noises afresh and is not guided', async () => {
   const heavy = tinyDiT({ model_type: 't2v', in_dim: 4, num_layers: 2, ffn_dim: 4000 });
   const params = scrambledDiT(heavy);
-  const text = { ...job(3), picture: undefined };
+  const text = { ...job(3), pictures: [] };
   for (const sampling of [{ kind: 'euler', steps: 2, shift: 3, guidance: 2 }, { kind: 'renoise', steps: 3, shift: 5, guidance: 1 }] as const) {
     const [clip] = await made(modelOf(heavy, params), [text], sampling);
     assert.ok(difference(clip!, await byHand(heavy, params, text, sampling)) < 2e-5, sampling.kind);

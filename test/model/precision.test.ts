@@ -66,7 +66,7 @@ for (const precision of PRECISIONS) {
     const checkpoint = await openCheckpoint(folder);
     const model = wanModel(checkpoint);
     const huge = precision === 'f16' ? 1e6 : 1e38; // f16 ends at 65504, f32 at 3e38
-    const job = { prompt: 'a cat', negative: '', size: SIZE, frames: 5, seed: 1 };
+    const job = { prompt: 'a cat', negative: '', pictures: [], size: SIZE, frames: 5, seed: 1 };
     const held = device.allocated;
     const text = { ...model, encodeText: (async (...args) => (await model.encodeText(...args)).map((t) => host(t.data.map((v) => huge * v), t.shape))) satisfies typeof model.encodeText };
     const message = await generate(device, text, [job], { sampling: { ...wanSampling(checkpoint, SIZE), steps: 1 }, precision, progress: none, sink: () => { throw new Error('nothing may be decoded'); } }).then(() => '', (e: Error) => e.message);

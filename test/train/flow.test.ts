@@ -1,10 +1,14 @@
 /** The algebra of rectified flow, the laws of its times, and guidance, against closed forms. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { Tensor } from '../../engine/tensor.ts';
 import { host } from '../../engine/tree.ts';
+import { givenFrames } from '../../model/config.ts';
+import { withMask } from '../../model/pipeline/given.ts';
 import { shiftSigma } from '../../model/schedulers/index.ts';
+import { dit as network } from '../../model/wan/dit.ts';
 import { drawTimes, noise, toX0, velocityOf } from '../../train/flow.ts';
-import { guidedVelocity, timeAt, velocity } from '../../train/networks.ts';
+import { guidedVelocity, MASK_CHANNELS, timeAt, velocity } from '../../train/networks.ts';
 import { batch, close, dit, draw, latent, onHost, weights } from './onhost.ts';
 
 test('x0 comes back from x at any time and the true velocity', () => {
@@ -55,6 +59,19 @@ test('guidance: one forward of both branches is u + g (c - u), the other notatio
   assert.ok(close(both.joint, both.apart) < 1e-12);
   assert.is(close(both.one, both.v), 0);
   assert.ok(close(both.u, both.v) > 1e-4, 'the text matters');
+});
+
+test('a network is told the same frames in training as in sampling: the first, or the first and the last', () => {
+  for (const [model_type, tokens] of [['i2v', 3], ['flf2v', 514]] as const) {
+    const config = { ...dit, model_type };
+    const c = { ...batch().c, pictures: draw([2, tokens, config.clip_dim], 'pictures') };
+    const y = withMask(c.latent!, MASK_CHANNELS, givenFrames(config));
+    const { trained, sampled } = onHost([weights(1, config), draw(latent, 'x'), timeAt(config, host([0.4, 0.8], [2])), c, y], (net, x, t, told, beside) => ({
+      trained: velocity(net, config, x, t, told),
+      sampled: network(net, config, { x, tEmb: t.emb, context: told.text, imageTokens: told.pictures, y: beside, tables: told.tables }).v as Tensor,
+    }));
+    assert.is(close(trained, sampled), 0, model_type);
+  }
 });
 
 test.run();

@@ -115,7 +115,7 @@ test('the student makes a clip in one evaluation, the same whatever stands besid
   const { model, sampling } = await openTrained(paths.vae, join(out, 'student.safetensors'));
   const chunks: HostTensor[] = [];
   const size = { width: preset.data.size, height: preset.data.size };
-  const job = { prompt: 'a 3 moving up', negative: '', picture: host(frame, [1, size.height, size.width]), size, frames: preset.data.frames, seed: 2 };
+  const job = { prompt: 'a 3 moving up', negative: '', pictures: [host(frame, [1, size.height, size.width])], size, frames: preset.data.frames, seed: 2 };
   await generate(device, model, [job], { sampling, progress: () => {}, sink: () => Promise.resolve({ add: (c) => Promise.resolve(void chunks.push(c)), end: () => Promise.resolve(), abort: () => Promise.resolve() }) });
   const pixels = chunks.flatMap((c) => Array.from(c.data));
   assert.is(pixels.length, single.videos[0]!.length);

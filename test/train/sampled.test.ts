@@ -6,6 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { open } from '../../engine/device.ts';
 import { host } from '../../engine/tree.ts';
+import { givenFrames } from '../../model/config.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
@@ -32,7 +33,7 @@ const test = suite('sampling, planned and allocated');
 /** Bytes at most of each stage that loads weights: first frame, diffusion, decoding. */
 async function allocated(model: VideoModel, { video }: Subject, sampling: Sampling, precision: Precision = 'f32'): Promise<Record<string, number>> {
   const [channels, frames, height, width] = video as [number, number, number, number];
-  const job: Job = { prompt: 'one', negative: 'another one', size: { width, height }, frames, seed: 1, ...(model.encodeImages && { picture: noise('picture', [channels, height, width]) }) };
+  const job: Job = { prompt: 'one', negative: 'another one', size: { width, height }, frames, seed: 1, pictures: Array.from({ length: givenFrames(model.dit) }, (_, i) => noise(`picture ${i}`, [channels, height, width])) };
   const before = device.allocated;
   const peaks: Record<string, number> = {};
   let stage = '';
@@ -76,14 +77,15 @@ for (const guided of [true, false]) {
   });
 }
 
-for (const [kind, offload, precision] of [['t2v', false, 'f32'], ['t2v', false, 'f16'], ['i2v', true, 'f32'], ['i2v', true, 'f16']] as const) {
+const PRESETS = { t2v: 'wan2.1-t2v-1.3b', i2v: 'wan2.1-i2v-14b', flf2v: 'wan2.1-flf2v-14b-720p' };
+for (const [kind, offload, precision] of [['t2v', false, 'f32'], ['t2v', false, 'f16'], ['i2v', true, 'f32'], ['i2v', true, 'f16'], ['flf2v', false, 'f32']] as const) {
   if (precision === 'f32' || device.caps.f16) test(`a folder of ${kind}, ${offload ? 'block by block' : 'whole'}, operands in ${precision}`, async () => {
     const folder = await mkdtemp(join(tmpdir(), 'sampled-'));
     try {
       await writeFolder(folder, 'original', kind);
       const checkpoint = await openCheckpoint(folder);
       const { dit: { config }, vae: { config: vae } } = checkpoint;
-      const s: Subject = { ...subjectOf(kind === 't2v' ? 'wan2.1-t2v-1.3b' : 'wan2.1-i2v-14b', []), config, vae, latent: [vae.z_dim, 2, 4, 2], video: [3, 5, 32, 16], encoders: false };
+      const s: Subject = { ...subjectOf(PRESETS[kind], []), config, vae, latent: [vae.z_dim, 2, 4, 2], video: [3, 5, 32, 16], encoders: false };
       const sampler = { steps: 2, guided: true, offload, precision };
       const got = await allocated(wanModel(checkpoint, { offload }), s, { ...wanSampling(checkpoint, { width: 16, height: 32 }), steps: 2 }, precision);
       const want = planned(s, sampler);

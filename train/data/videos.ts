@@ -9,7 +9,9 @@ import type { Device } from '../../engine/device.ts';
 import { host, type HostTensor } from '../../engine/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { fromF16, toF16 } from '../../model/halves.ts';
+import { givenFrames } from '../../model/config.ts';
 import { freeAll, type Progress, type VideoModel } from '../../model/pipeline/generate.ts';
+import { encodePictures, withZeros } from '../../model/pipeline/given.ts';
 import { sizeLike, type Size } from '../../model/pipeline/size.ts';
 import { StreamingVAE } from '../../model/wan/vaestream.ts';
 import { writeWhole } from '../files.ts';
@@ -41,7 +43,7 @@ interface Packing {
   latent: Packed;
   /** Text embedding [tokens, dim], its padding left out. */
   text: Packed;
-  /** Image-to-video: the latent of (first frame, zeros), and the picture's tokens. */
+  /** Image-to-video: the latent of the clip with zeros in all frames that are not given, and the tokens of those that are. */
   imageLatent?: Packed;
   imageTokens?: Packed;
 }
@@ -120,13 +122,13 @@ export async function makeVideoShards(recipe: VideoRecipe): Promise<{ others: nu
   return { others: others.filter((s) => { const owner = ownerOf(claimOf(s)); return owner && isThere(owner); }).length };
 }
 
-interface Seen { source: VideoSource; first: HostTensor; latent: HostTensor; imageLatent: HostTensor | undefined }
+interface Seen { source: VideoSource; /** Frames that the network is told. */ given: HostTensor[]; latent: HostTensor; imageLatent: HostTensor | undefined }
 
 async function makeShard(recipe: VideoRecipe, made: string, sources: readonly VideoSource[]): Promise<{ shard: Shard; data: Uint8Array }> {
   const { device, model, progress } = recipe;
   const { seen, refused } = await encodeVideos(recipe, sources);
   const texts = seen.length ? await model.encodeText(device, seen.map((c) => c.source.caption), progress) : [];
-  const tokens = seen.length ? await model.encodeImages?.(device, seen.map((c) => c.first), progress) : undefined;
+  const tokens = seen.length && model.encodeImages ? await encodePictures(device, model, seen.map((c) => c.given), progress) : undefined;
   const records = seen.map(({ source: { file, caption }, latent, imageLatent }, i) => {
     const packing: Packing = {
       latent: packed(file, latent), text: packed(file, trimmed(texts[i]!)),
@@ -156,8 +158,8 @@ async function encodeVideos(recipe: VideoRecipe, sources: readonly VideoSource[]
         const { size, video } = found;
         const shape = [frames, size.height, size.width] as const;
         const latent = await vae.encode(shape, (first, count) => part(video, first, count));
-        const imageLatent = model.encodeImages && await vae.encode(shape, (first, count) => (first ? blank(video, count) : part(video, 0, 1)));
-        seen.push({ source, first: firstFrame(video), latent, imageLatent });
+        const given = [0, frames - 1].slice(0, givenFrames(model.dit)).map((t) => frameAt(video, t));
+        seen.push({ source, given, latent, imageLatent: given.length ? await vae.encode(shape, withZeros(given, frames)) : undefined });
       }
       progress('latents', 'videos', i + 1, sources.length);
     }
@@ -181,13 +183,8 @@ function part(video: HostTensor, first: number, count: number): HostTensor {
   return host(data, [c, count, h, w]);
 }
 
-function blank({ shape: [c, , h, w] }: HostTensor, count: number): HostTensor {
-  const shape = [c!, count, h!, w!];
-  return host(new Float32Array(numel(shape)), shape);
-}
-
-const firstFrame = (video: HostTensor): HostTensor => {
-  const { data, shape: [c, , h, w] } = part(video, 0, 1);
+const frameAt = (video: HostTensor, t: number): HostTensor => {
+  const { data, shape: [c, , h, w] } = part(video, t, 1);
   return host(data, [c!, h!, w!]);
 };
 

@@ -6,7 +6,7 @@ import { trace } from '../../engine/trace.ts';
 import { clipBlock, clipBlockSpecs, clipDepth, clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { resize, resizeTables } from '../../model/clip/resize.ts';
-import { vaeStride } from '../../model/config.ts';
+import { givenFrames, vaeStride } from '../../model/config.ts';
 import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import { Scope, shapesOf, type Params } from '../../model/params.ts';
 import { UMT5_XXL } from '../../model/umt5/config.ts';
@@ -40,7 +40,7 @@ function encoders({ config }: Subject, target: Target): Stage[] {
   const text = stacked('umT5', UMT5_XXL.num_layers, paramTypes(shapesOf(umt5BlockSpecs(UMT5_XXL)), 'bf16'), (s, x, c: UMT5Context) => umt5Block(s, UMT5_XXL, x, c),
     type([prompts, keys, UMT5_XXL.dim]), { buckets: type([keys, keys], 'i32'), lengths: type([prompts], 'u32') }, new Set([0, 1]), target);
   if (config.model_type === 't2v') return [text];
-  const image = stacked('CLIP', clipDepth(CLIP_VIT_H), paramTypes(shapesOf(clipBlockSpecs(CLIP_VIT_H)), 'f16'), (s, x) => clipBlock(s, CLIP_VIT_H, x), type([1, clipTokens(CLIP_VIT_H), CLIP_VIT_H.dim]), {}, new Set([0, 1]), target);
+  const image = stacked('CLIP', givenFrames(config) * clipDepth(CLIP_VIT_H), paramTypes(shapesOf(clipBlockSpecs(CLIP_VIT_H)), 'f16'), (s, x) => clipBlock(s, CLIP_VIT_H, x), type([1, clipTokens(CLIP_VIT_H), CLIP_VIT_H.dim]), {}, new Set([0, 1]), target);
   return [text, image];
 }
 
@@ -124,11 +124,11 @@ function coding(name: string, half: 'encoder' | 'decoder', { vae, latent, video 
   };
 }
 
-/** The first frame brought to the clip's size, and its latent. */
+/** The frames that are given brought to the clip's size, and their latent. */
 function firstFrame(s: Subject, target: Target): Stage {
   const [channels, , height, width] = s.video as [number, number, number, number];
   const stage = coding('first frame', 'encoder', s, target);
-  const resized = planned('resize', 1, { fn: resize, args: [type([channels, height, width]), resizeTables([height, width], [height, width])], resident: new Set(), donate: [] }, target);
+  const resized = planned('resize', givenFrames(s.config), { fn: resize, args: [type([channels, height, width]), resizeTables([height, width], [height, width])], resident: new Set(), donate: [] }, target);
   return { ...stage, runs: [resized, ...stage.runs] };
 }
 

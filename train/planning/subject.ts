@@ -1,7 +1,9 @@
 /** What is planned: the networks and phases of a preset, or of a released Wan2.1 at a size, with every tensor as its type. */
 import type { TensorType } from '../../engine/graph.ts';
 import { numel, type DType } from '../../kernels/kernel.ts';
-import { vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
+import { clipTokens } from '../../model/clip/clip.ts';
+import { CLIP_VIT_H } from '../../model/clip/config.ts';
+import { givenFrames, vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import { inParts } from '../../model/pipeline/forward.ts';
 import type { HeadConfig } from '../../model/heads.ts';
 import { isMatrix } from '../../model/params.ts';
@@ -87,15 +89,12 @@ export function wanSubject(name: string, sets: readonly string[], { dit: release
 export const paramTypes = (shapes: Readonly<Record<string, readonly number[]>>, stored: DType = 'f32'): Record<string, TensorType> =>
   Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, type(shape, isMatrix(name, shape) ? stored : 'f32')]));
 
-/** Tokens of CLIP's picture. */
-const PICTURE_TOKENS = 257;
-
 export function conditionTypes({ config: c, latent, preset }: Subject, batch: number): Condition<TensorType> {
   const [t, h, w] = tokenGrid(c, latent);
   const angles = type([1, t * h * w, headDim(c)]);
   const image = preset
     ? { frame: type([batch, preset.vae.channels, preset.data.size, preset.data.size]) }
-    : { pictures: type([batch, PICTURE_TOKENS, c.clip_dim]) };
+    : { pictures: type([batch, givenFrames(c) * clipTokens(CLIP_VIT_H), c.clip_dim]) };
   return {
     text: type([batch, c.text_len, c.text_dim]), lengths: type([batch], 'u32'), tables: { cos: angles, sin: angles },
     ...(c.model_type !== 't2v' && { ...image, latent: type([batch, ...latent]) }),

@@ -1,5 +1,6 @@
 /** The shape of a preset: every number of data, networks, training and sampling. Overrides are checked against it. */
 import { z } from 'zod';
+import type { DiTConfig } from '../../model/config.ts';
 import { BASELINES } from './baselines.ts';
 
 const count = z.number().int().positive();
@@ -129,7 +130,10 @@ export const presetSchema = z.strictObject({
 export type Preset = z.infer<typeof presetSchema>;
 
 /** What is distilled: on a preset's own data, or on records of real videos that `data make` has made. */
-export type Course = Omit<Preset, 'data'> & { data: Preset['data'] | { set: 'videos'; width: number; height: number; frames: number } };
+export type Course = Omit<Preset, 'data' | 'dit'> & {
+  data: Preset['data'] | { set: 'videos'; width: number; height: number; frames: number };
+  dit: Omit<Preset['dit'], 'model_type'> & Pick<DiTConfig, 'model_type'>;
+};
 
 /** How a network of any size is trained. */
 export const settingsSchema = presetSchema.pick({ stored: true, student: true, teacher: true, phase1: true, phase2: true, best: true, run: true })

@@ -1,6 +1,7 @@
 /** A downloaded Wan2.1 distilled on records of real videos, by the same two phases. */
 import { join } from 'node:path';
-import { vaeStride } from '../../model/config.ts';
+import { clipTokens } from '../../model/clip/clip.ts';
+import { givenFrames, vaeStride } from '../../model/config.ts';
 import type { Checkpoint } from '../../model/files/checkpoint.ts';
 import { exportWeights } from '../../model/files/export.ts';
 import { fingerprint } from '../../model/files/fingerprint.ts';
@@ -27,7 +28,6 @@ import { PREVIEWED, RecordEnds, type Remake } from './records.ts';
 /** How a checkpoint is distilled on latents of one form. @param sets overrides such as `student.mode=lora` */
 export function courseOf({ dit: { config }, vae: { config: vae }, path }: Checkpoint, latent: readonly number[], sets: readonly string[], seed?: number): Course {
   const { model_type: type, dim, num_heads, ffn_dim, num_layers, patch_size, freq_dim, clip_dim, text_dim, text_len } = config;
-  if (type === 'flf2v') throw new Error(`[distill] ${path} makes video between a first and a last frame: only text- and image-to-video are distilled`);
   const { dit, ...settings } = wanSettings(config, latent, sets);
   const [time, down, across] = vaeStride(vae);
   const [, frames, height, width] = latent as [number, number, number, number];
@@ -45,6 +45,13 @@ export function courseOf({ dit: { config }, vae: { config: vae }, path }: Checkp
   return course;
 }
 
+/** @throws one line when the records were made for a checkpoint that is told more or fewer frames */
+function checkRecords({ dit: { config }, image, path }: Checkpoint, shards: VideoShards): void {
+  const tokens = shards.records([0]).embedded?.imageTokens?.shape[1] ?? 0;
+  const [told, wanted] = [image ? tokens / clipTokens(image.config) : tokens, givenFrames(config)];
+  if (told !== wanted) throw new Error(`[distill] the records tell ${told} of a clip's frames, ${path} is told ${wanted}: make records with it (vpae data make FOLDER --model ${path})`);
+}
+
 export interface VideoDistill extends Omit<Work, 'preset'> {
   checkpoint: Checkpoint;
   shards: VideoShards;
@@ -58,6 +65,7 @@ export interface VideoDistill extends Omit<Work, 'preset'> {
  */
 export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   const { checkpoint, course: p, device, draw } = w;
+  checkRecords(checkpoint, w.shards);
   const { mode, alpha, rank } = p.student;
   const { shards, heldOut } = setAside(w.shards, p.best.every ? p.best.clips : 0);
   const ends = new RecordEnds(device, p, wanModel(checkpoint), w.shards);
