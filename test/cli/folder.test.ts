@@ -86,7 +86,7 @@ test('the suite becomes a file of prompts, five clips a pair, which sample reads
   writeSuite(info, join(folder, 'images'), out);
   const jobs = readPrompts(out, { seed: 0, count: 1, out: 'x.mp4' });
   assert.is(jobs.length, 10);
-  assert.equal({ ...jobs[3], image: realpathSync(jobs[3]!.image!) }, { prompt: 'a beach, camera pans left', negative: undefined, seed: 3, image: realpathSync(join(folder, 'images', 'clip 0.png')), out: join(dir, 'made', 'videos', 'a beach, camera pans left-3.mp4') });
+  assert.equal({ ...jobs[3], image: realpathSync(jobs[3]!.image!) }, { prompt: 'a beach, camera pans left', negative: undefined, lastImage: undefined, seed: 3, image: realpathSync(join(folder, 'images', 'clip 0.png')), out: join(dir, 'made', 'videos', 'a beach, camera pans left-3.mp4') });
   assert.throws(() => writeSuite(info, dir, out), /^\[suite\] 2 of 2 pictures are not in/);
   writeFileSync(info, '{}');
   assert.throws(() => writeSuite(info, dir, out), /no list of prompt_en and image_name/);
