@@ -1,6 +1,6 @@
 /** Gradient accumulation: a batch is taken in micro-batches, one after the other, whose gradients are added up before the one update. */
-import type { Metrics } from './loop.ts';
 import type { Micro } from './optim.ts';
+import { meanOf, type Pending } from './pending.ts';
 
 /** Clips of an update, and how many micro-batches they are taken in. */
 export interface Batching { batch: number; accumulate: number }
@@ -15,12 +15,12 @@ export const turns = ({ accumulate }: Batching, n: number): Turn[] => Array.from
   ({ at: n * accumulate + i, rates: accumulate > 1 ? { micro: { share: 1 / accumulate, last: Number(i === accumulate - 1) } } : {} }));
 
 /** One update. @returns the state after it, and each metric's mean over the micro-batches */
-export async function accumulated<S, T>(state: S, over: readonly T[], step: (state: S, turn: T) => Promise<{ state: S; metrics: Metrics }>): Promise<{ state: S; metrics: Metrics }> {
-  const sums: Metrics = {};
+export async function accumulated<S, T>(state: S, over: readonly T[], step: (state: S, turn: T) => Promise<{ state: S; metrics: Pending }>): Promise<{ state: S; metrics: Pending }> {
+  const parts: Pending[] = [];
   for (const turn of over) {
-    const done = await step(state, turn);
-    ({ state } = done);
-    for (const [name, value] of Object.entries(done.metrics)) sums[name] = (sums[name] ?? 0) + value / over.length;
+    const { state: next, metrics } = await step(state, turn);
+    state = next;
+    parts.push(metrics);
   }
-  return { state, metrics: sums };
+  return { state, metrics: meanOf(parts) };
 }

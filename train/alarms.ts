@@ -4,7 +4,7 @@
  * A rule looks at the mean of its metric over the last `over` steps. An alarm is raised once, when that was bad `patience` steps in a
  * row, and may come again only after it was good: the two limits lie apart, so that a metric that wavers at one gives one alarm.
  */
-import type { Metrics } from './loop.ts';
+import type { Metrics } from './pending.ts';
 
 export interface Alarm {
   kind: Kind;

@@ -6,7 +6,7 @@ import type { ClassifierWeights } from './metrics/classifier.ts';
 import { evaluateClips, featuresOf, type Evaluation, type FeatureSet } from './metrics/evaluate.ts';
 import { frameOf } from './metrics/frames.ts';
 import { videoShape } from './conditions.ts';
-import type { Metrics } from './loop.ts';
+import type { Metrics } from './pending.ts';
 import type { Preset } from './presets/index.ts';
 import type { Request, SampleOptions, Sampler, Samples, Weights } from './sample.ts';
 

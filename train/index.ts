@@ -18,6 +18,7 @@ export * as flow from './flow.ts';
 export * from './infer.ts';
 export * from './jobs.ts';
 export * from './loop.ts';
+export type { Metrics, Pending } from './pending.ts';
 export * as losses from './losses.ts';
 export * from './models.ts';
 export * from './networks.ts';

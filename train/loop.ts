@@ -9,9 +9,8 @@ import { saveTensors } from '../model/files/safetensors.ts';
 import { turnedAway, Watch, type Alarm } from './alarms.ts';
 import { dropCheckpoint, freeTree, latestCheckpoint, openSaved, placeState, saveCheckpoint, type State } from './checkpoint.ts';
 import { writeError, writeWhole } from './files.ts';
+import type { Metrics, Pending } from './pending.ts';
 import { numbersOf, RunFolder, type Json } from './run.ts';
-
-export type Metrics = Record<string, number>;
 
 /** A training job as pure functions: all randomness comes from (seed, step, role), so a state and a step decide what follows. */
 export interface Job {
@@ -20,10 +19,11 @@ export interface Job {
   /** The state before step 0. */
   initial(): Promise<State>;
   /**
-   * One step. Metrics whose name ends in `skipped` count updates that a non-finite gradient turned away.
+   * Queues one step; the next may be queued before its metrics come. Those whose name ends in `skipped` count updates that a non-finite
+   * gradient turned away.
    * @param rate what the learning rates are multiplied by: below 1 after a roll back
    */
-  advance(state: State, step: number, rate?: number): Promise<{ state: State; metrics: Metrics }>;
+  advance(state: State, step: number, rate?: number): Promise<{ state: State; metrics: Pending }>;
   /** What the run folder shows of the state every so many steps (0: never), always from the same noise: a WebP picture. */
   samples?: { every: number; draw(state: State): Promise<Uint8Array> } | undefined;
   /** Which state to keep as `best.safetensors`: the EMA of `net` with the highest score, judged every so many steps past step `from`. */
@@ -79,7 +79,15 @@ class Loop {
   private readonly o: LoopOptions;
   private readonly folder: RunFolder;
   private state!: State;
+  /** Steps that are queued or done. */
   private step = 0;
+  /** The last of them, if its numbers were not looked at yet. */
+  private unread: { step: number; metrics: Pending } | undefined;
+  /** When numbers were looked at last, and seconds between, lately. */
+  private looked = 0;
+  private seconds = 0;
+  /** Steps before this one compile. */
+  private warm = 0;
   /** Of the learning rates: halved by each roll back, kept in the checkpoints. */
   private rate = 1;
   private onDisk = 0;
@@ -100,26 +108,49 @@ class Loop {
     const { job, o } = this;
     await this.restore();
     this.best = await bestScore(o.folder);
-    const first = this.step;
-    let seconds = 0;
+    this.warm = this.step + 2;
     if (this.step === 0 && job.samples?.every) await this.draw();
+    this.looked = performance.now();
     while (this.step < job.steps && !o.signal?.aborted) {
-      const start = performance.now();
       const { state, metrics } = await job.advance(this.state, this.step, this.rate);
       this.state = state;
-      const took = (performance.now() - start) / 1000;
-      seconds = this.step < first + 2 ? took : 0.9 * seconds + 0.1 * took; // the first step compiles
-      this.note(this.step, { ...metrics, seconds: Number(took.toFixed(4)) });
       this.step++;
-
-      this.skipped = turnedAway(metrics) > 0 ? this.skipped + 1 : 0;
-      if (this.skipped >= o.maxSkipped) await this.rollBack();
-      else await this.keep();
-      o.onProgress?.({ job: job.name, step: this.step, steps: job.steps, speed: 1 / seconds, eta: (job.steps - this.step) * seconds, metrics });
+      // The device is at this step now: time for the numbers of the one before. Only where something is done with the state are its own waited for.
+      if (!await this.look()) continue;
+      this.unread = { step: this.step - 1, metrics };
+      if ((this.isDue() || o.signal?.aborted) && await this.look()) await this.keep();
     }
     const done = this.step >= job.steps;
     if (done || this.skipped === 0) await this.save();
     return { state: this.state, step: this.step, done };
+  }
+
+  /** Looks at the numbers of the step that is unread. @returns whether the run goes on from the state it has: else it was rolled back */
+  private async look(): Promise<boolean> {
+    if (!this.unread) return true;
+    const { job, o, unread: { step, metrics: pending } } = this;
+    const metrics = await pending;
+    this.unread = undefined;
+    const took = (performance.now() - this.looked) / 1000;
+    this.looked = performance.now();
+    this.seconds = step < this.warm ? took : 0.9 * this.seconds + 0.1 * took;
+    this.note(step, { ...metrics, seconds: Number(took.toFixed(4)) });
+    this.skipped = turnedAway(metrics) > 0 ? this.skipped + 1 : 0;
+    const good = this.skipped < o.maxSkipped;
+    if (!good) await this.rollBack(step + 1);
+    const done = good ? step + 1 : this.step;
+    o.onProgress?.({ job: job.name, step: done, steps: job.steps, speed: 1 / this.seconds, eta: (job.steps - done) * this.seconds, metrics });
+    return good;
+  }
+
+  /** Whether it is time to do something every so many steps. */
+  private every(count: number): boolean {
+    return count > 0 && (this.step % count === 0 || this.step === this.job.steps);
+  }
+
+  private isDue(): boolean {
+    const { job, o } = this;
+    return [job.best?.every, job.samples?.every, o.saveEvery].some((count) => this.every(count ?? 0));
   }
 
   /** Logs a step's numbers and the alarms they raise. */
@@ -137,8 +168,7 @@ class Loop {
   /** Judges, draws and saves after a step, where it is time. */
   private async keep(): Promise<void> {
     const { job, o, step } = this;
-    const due = (every: number) => every > 0 && (step % every === 0 || step === job.steps);
-    if (job.best && step > job.best.from && due(job.best.every)) {
+    if (job.best && step > job.best.from && this.every(job.best.every)) {
       const { score, ...rest } = await job.best.score(this.state);
       this.note(step - 1, { score, ...rest });
       if (score > this.best) {
@@ -146,8 +176,9 @@ class Loop {
         await saveAverage(bestFile(o.folder), this.state[job.best.net]!.ema!, { step, score });
       }
     }
-    if (job.samples && due(job.samples.every)) await this.draw();
+    if (job.samples && this.every(job.samples.every)) await this.draw();
     if (step % o.saveEvery === 0 && this.skipped === 0) await this.save(); // a checkpoint is good: its last step was
+    this.looked = performance.now(); // not a step's time
   }
 
   private async draw(): Promise<void> {
@@ -181,8 +212,8 @@ class Loop {
   }
 
   /** Back to the last good checkpoint at half the learning rate; back beyond one that has failed before. @throws one line after the last try */
-  private async rollBack(): Promise<void> {
-    const { job, o, step: failed, rate } = this;
+  private async rollBack(failed: number): Promise<void> {
+    const { job, o, rate } = this;
     if (rate <= 0.5 ** ROLL_BACKS) {
       throw new Diverged(`[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`);
     }

@@ -16,6 +16,7 @@ import { draws, start, type StudentJob } from './jobs.ts';
 import { ownFrom, type Batch, type Form } from './networks.ts';
 import { warm, type AdamConfig, type Trained } from './optim.ts';
 import { buffersOf, packsOf } from './packs.ts';
+import { joined, type Pending } from './pending.ts';
 import type { Course } from './presets/index.ts';
 import { fakeStep, primingStep } from './priming.ts';
 import { Rollout } from './rollout.ts';
@@ -72,7 +73,7 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
       const turn = n - fake.warmup;
       const own = state['generator']!;
       let follower = state['fake']!;
-      let metrics = {};
+      let metrics: Pending = Promise.resolve({});
       for (let r = 0; r < (turn < 0 ? 1 : fake.updates); r++) {
         const done = turn < 0 ? n : fake.warmup + turn * fake.updates + r;
         ({ state: follower, metrics } = await accumulated(follower, turns(o, done), async (s, { at, rates }) => {
@@ -89,7 +90,7 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
         });
       });
       if (fake.ida < 1) await align(buffersOf(params, packsOf(params)), buffersOf(updated.state.params, packsOf(params)));
-      return { state: { generator: updated.state, fake: follower }, metrics: { ...metrics, ...updated.metrics } };
+      return { state: { generator: updated.state, fake: follower }, metrics: joined(metrics, updated.metrics) };
     },
     teacher: real,
     student: (state) => studentOf(student, real, state),
@@ -108,7 +109,7 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
   const update = async (s: Trained<NDArray>, psi: Feed<Params>, teacher: Feed<Params>, b: Feed<Batch>, at: Feed<EquilibriumInputs>) => {
     const seen = await judge({ params: {}, v: {} }, s.params, s.ema!, psi, teacher, b, at);
     const { state, metrics } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
-    return { state, metrics: { ...seen.metrics, ...metrics } };
+    return { state, metrics: joined(seen.metrics, metrics) };
   };
   return Object.assign(update, { free: async () => { await judge.free(); await follow.free(); } });
 }
@@ -157,7 +158,7 @@ export async function equilibriumJob(device: Device, p: Course, shards: Shards, 
       const G = await accumulated(own, shared, async (s, { at, b, given }) => updateGenerator(s, D.state.params, real, b, {
         ...given, ...await inputs(s, b, at, 'generator'), lr: rate * warm(generator.adam.lr, turn, o.warmup), count: turn + 1, decay: generator.ema,
       }));
-      return { state: { generator: G.state, head: D.state }, metrics: { ...D.metrics, ...G.metrics } };
+      return { state: { generator: G.state, head: D.state }, metrics: joined(D.metrics, G.metrics) };
     },
     teacher: real,
     student: (state) => studentOf(student, real, state),

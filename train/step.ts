@@ -1,4 +1,4 @@
-/** Compiles an update step: the state is donated and written in place, the metrics come back as numbers in one read. */
+/** Compiles an update step: the state is donated and written in place, the metrics come back as numbers in one read, which nothing waits for. */
 import { compile, type Feed } from '../engine/compile.ts';
 import type { Device } from '../engine/device.ts';
 import { stack } from '../engine/functional.ts';
@@ -7,14 +7,15 @@ import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { mapTree } from '../engine/tree.ts';
 import { freeTree } from './checkpoint.ts';
-import type { Metrics } from './loop.ts';
 import type { Trained } from './optim.ts';
+import { unwatched, type Pending } from './pending.ts';
 import { buffersOf, eachRole, pack, packsOf, unpack, views, type Pack } from './packs.ts';
 
 type Args<A extends readonly unknown[]> = [state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }];
 
 export interface Step<A extends readonly unknown[]> {
-  (...args: Args<A>): Promise<{ state: Trained<NDArray>; metrics: Metrics }>;
+  /** Queues a call: the state may be used at once. */
+  (...args: Args<A>): Promise<{ state: Trained<NDArray>; metrics: Pending }>;
   /** What a call costs; nothing is run. */
   plan(...args: Args<A>): Promise<Plan>;
   free(): Promise<void>;
@@ -53,8 +54,8 @@ export function compileStep<A extends readonly unknown[]>(device: Device, name: 
     const { program, buffers, packs } = of(state);
     const { metrics, grads: sums, ...next } = await program(buffers, ...args);
     grads = sums;
-    const values = await metrics.read();
-    return { state: eachRole(next, (tensors) => views(tensors, packs)), metrics: Object.fromEntries(names.map((n, i) => [n, values[i]!])) };
+    const numbers = metrics.read().then((values) => Object.fromEntries(names.map((n, i) => [n, values[i]!]))); // copied before the next call
+    return { state: eachRole(next, (tensors) => views(tensors, packs)), metrics: unwatched(numbers) };
   };
   const plan = (...[state, ...args]: Args<A>) => {
     const { program, buffers } = of(state);

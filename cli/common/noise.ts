@@ -15,12 +15,17 @@ export function noise(shape: readonly number[], seed = 0): HostTensor {
 
 const caption = (i: number): string => captionOf(i % 10, DIRECTIONS[i % 8]!);
 
-/** Latents of noise in place of a data set. */
+/** Latents of noise in place of a data set, drawn once a batch size: drawing takes longer than reading records would. */
 export function noiseShards(p: Preset): Shards {
-  const records = (numbers: ArrayLike<number>) => ({
-    latent: noise([numbers.length, ...latentShape(p)], 1), imageLatent: noise([numbers.length, ...latentShape(p)], 2),
-    firstFrame: noise([numbers.length, p.vae.channels, p.data.size, p.data.size], 3),
-    captions: Array.from(numbers, caption), meta: [],
+  const draw = (count: number) => ({
+    latent: noise([count, ...latentShape(p)], 1), imageLatent: noise([count, ...latentShape(p)], 2),
+    firstFrame: noise([count, p.vae.channels, p.data.size, p.data.size], 3),
   });
+  const drawn = new Map<number, ReturnType<typeof draw>>();
+  const records = (numbers: ArrayLike<number>) => {
+    const { length } = numbers;
+    if (!drawn.has(length)) drawn.set(length, draw(length));
+    return { ...drawn.get(length)!, captions: Array.from(numbers, caption), meta: [] };
+  };
   return { count: p.data.trainClips, made: 'noise', records, batch: (_seed, step, size) => records(Array.from({ length: size }, (_, i) => step + i)) };
 }

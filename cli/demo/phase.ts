@@ -46,8 +46,9 @@ export async function trainPhase({ device, job, alone, seconds, judge, sampler, 
   const done = { alone: 0, both: 0, fit: most };
   const step = async (n: number): Promise<void> => {
     const before = spent();
-    const { state: next, metrics } = await job.advance(state, n);
+    const { state: next, metrics: pending } = await job.advance(state, n);
     state = next;
+    const metrics = await pending;
     signal.throwIfAborted();
     if (n < alone) done.alone++;
     else done.both++;

@@ -39,7 +39,7 @@ async function run(updates: readonly number[][]) {
       (s, { slope, rates }) => compiled(s, { slope, count: n + 1, ...rates }),
     );
     net = done.state;
-    all.push(done.metrics);
+    all.push(await done.metrics);
   }
   const after = await toHost(net) as Trained<HostTensor>;
   freeTree(net);

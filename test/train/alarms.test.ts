@@ -2,7 +2,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { RULES, tell, Watch } from '../../train/alarms.ts';
-import type { Metrics } from '../../train/loop.ts';
+import type { Metrics } from '../../train/pending.ts';
 import { Stream } from '../../train/rng.ts';
 
 const random = new Stream(1, 0, 'alarms');

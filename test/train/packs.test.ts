@@ -12,6 +12,7 @@ import { freeTree, toHost } from '../../train/checkpoint.ts';
 import { start } from '../../train/jobs.ts';
 import { update, type AdamConfig, type Trained } from '../../train/optim.ts';
 import { eachRole, packsOf, packTypes } from '../../train/packs.ts';
+import type { Pending } from '../../train/pending.ts';
 import { compileStep, stepOf } from '../../train/step.ts';
 import { close, draw, onHost } from './onhost.ts';
 
@@ -38,12 +39,12 @@ const device = await open();
 async function run(slopes: readonly number[]) {
   const compiled = compileStep(device, 'packs', step);
   let net = await start(device, weights, { m: true, ema: true });
-  let metrics = {};
+  let metrics: Pending = Promise.resolve({});
   for (const [i, slope] of slopes.entries()) ({ state: net, metrics } = await compiled(net, { slope, count: i + 1 }));
   const after = await toHost(net);
   freeTree(net);
   await compiled.free();
-  return { after: after as Trained<HostTensor>, metrics: metrics as { norm: number; skipped: number } };
+  return { after: after as Trained<HostTensor>, metrics: await metrics as { norm: number; skipped: number } };
 }
 
 test('packs hold tensors of one kind and whole bindings, whatever the order of the names', () => {

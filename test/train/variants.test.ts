@@ -38,8 +38,8 @@ async function steps(job: StudentJob, count: number): Promise<State> {
   for (let n = 0; n < count; n++) {
     const { state: next, metrics } = await job.advance(state, n);
     state = next;
-    for (const [name, x] of Object.entries(metrics)) assert.ok(Number.isFinite(x) && !(name.endsWith('kipped') && x), `${name} ${x}`);
-    assert.not.ok('first' in metrics, 'text alone gives no first frame');
+    for (const [name, x] of Object.entries(await metrics)) assert.ok(Number.isFinite(x) && !(name.endsWith('kipped') && x), `${name} ${x}`);
+    assert.not.ok('first' in await metrics, 'text alone gives no first frame');
   }
   return state;
 }

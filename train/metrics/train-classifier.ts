@@ -87,7 +87,7 @@ export async function trainClassifier(device: Device, path: string, training: Tr
   for (let i = 0; i < steps; i++) {
     const { state: next, metrics } = await step(state, frameBatch(clips, i, training), { lr: cosine(adam.lr, i, warmup, steps), count: i + 1 });
     state = next;
-    if (onStep && (i + 1) % 100 === 0) onStep(i + 1, metrics['loss']!);
+    if (onStep && (i + 1) % 100 === 0) onStep(i + 1, (await metrics)['loss']!);
   }
   await saveTensors(path, await toHost(state.params) as HostParams, { dtype: 'F16', metadata: { what: 'digit classifier of 32x32 frames', training: JSON.stringify(training) } });
 }
