@@ -62,6 +62,7 @@ type Counted = Result & { cost?: Cost | undefined; moves?: number | undefined };
 /** Rates and shares by the adapter's clock. */
 function rated({ cost, moves, ...r }: Counted, device: Device, roof: Roofline): Result {
   const ms = clockOf(device.info.kind).typical(r);
+  if (device.info.source === 'null') return r;
   if (!cost) return moves ? { ...r, gbs: moves / ms / 1e6 } : r;
   return { ...r, gflops: cost.flops / ms / 1e6, gbs: cost.traffic / ms / 1e6, share: leastMs(roof, cost) / ms };
 }
@@ -148,7 +149,7 @@ async function bench(args: BenchArgs): Promise<void> {
   await session('stopped; nothing was written', async ({ device, signal }) => {
     const { info, caps } = device;
     const measured = peers ? await runPeers(device, peers, signal) : await (args.preset in WAN ? runReleased : runCases)(device, args, signal);
-    const report: Report = { adapter: info.name, driver: info.driver, kind: info.kind, tier: caps.tier, clock: clockOf(info.kind).name, cores: CORES, ...measured };
+    const report: Report = { adapter: info.name, driver: info.driver, kind: info.kind, tier: caps.tier, clock: clockOf(info.kind).name, cores: CORES, ...(info.source === 'null' && { nothing: true }), ...measured };
     if (args.save !== undefined) writeWhole(args.save, `${JSON.stringify(report, undefined, 1)}\n`);
     if (args.json) console.log(JSON.stringify(report));
     else print(report, baseline);
@@ -163,6 +164,7 @@ const command: CommandModule<object, BenchArgs> = {
     .options(options)
     .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
     .example('$0 bench steps --preset wan2.1-t2v-1.3b --mode adapters', 'sampling and training steps of a released model on made-up weights, beside the plan')
+    .example('VPAE_ADAPTER=null $0 bench steps', 'what training steps cost the host: a device that computes nothing')
     .example('$0 bench --vs', 'ours and every installed peer, and what we aim at')
     .example('$0 bench --save before.json', 'then, after a change: --against before.json'),
   handler: bench,

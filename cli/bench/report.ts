@@ -33,6 +33,8 @@ export interface Report {
   /** What rates and shares are counted by. */
   clock: 'wall' | 'processor';
   cores: number;
+  /** It validates and computes nothing: all times are the host's own, what a step takes at least on a GPU of any speed. */
+  nothing?: boolean;
   roofline: Roofline;
   results: Result[];
   skipped: Skipped[];
@@ -76,7 +78,8 @@ export function table(report: Report, speedUp?: (r: Result) => number | undefine
 }
 
 /** What the numbers were measured on and by. */
-export function heading({ adapter, driver, kind, tier, cores, roofline: { gflops, f16gflops, copies } }: Report): string {
+export function heading({ adapter, driver, kind, tier, cores, nothing, roofline: { gflops, f16gflops, copies } }: Report): string {
+  if (nothing) return `${adapter}, tier ${tier}: it computes nothing, so these are the host's own times, the least that a GPU of any speed takes`;
   const what = kind === 'software'
     ? `software adapter, no GPU: rates and shares are by processor time, all ${cores} cores counted as ours` : 'rates and shares are by wall time';
   return [
