@@ -31,7 +31,7 @@ export interface ReducePlan {
 /** Threads that keep a device busy, and the shortest part worth a thread: a CPU driver reads a thousand numbers in the time of a dispatch. */
 const THREADS = { scalar: 128, tiled: 65536 };
 const SHORTEST = 64;
-const SHORTEST_PART = { scalar: 1024, tiled: 64 };
+const SHORTEST_PART = { scalar: 2048, tiled: 64 };
 /** Longest run summed by one thread: 1024 blocks of 64, which bounds the rounding of the blocked sum. */
 const LONGEST = 65536;
 

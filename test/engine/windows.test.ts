@@ -48,7 +48,7 @@ test('a Wan block and its gradients', async () => {
   await same((params: Params, h: Tensor, given: BlockInput, dy: Tensor) => {
     const y = block(new Scope(params), config, h, given, () => {});
     return [y, vjp(y, dy, { params, h })];
-  }, [scrambled(blockSpecs(config)), x, input, noise('dy', x.shape)], 4096);
+  }, [scrambled(blockSpecs(config)), x, input, noise('dy', x.shape)], device.caps.maxStorageBuffers < 16 ? 6144 : 4096);
 });
 
 test('rows of an embedding table, and their gradient', async () => {
