@@ -36,7 +36,7 @@ function sweep(
   const active = new Set(nodes);
   const cotangents = new Map<string, Tensor>();
   const pull = (node: Node, dy: (Tensor | null)[], needs: boolean[]): (Tensor | null)[] =>
-    inSegment(recompute.backward(node.segment), () => withSite(node.site, () => localVjp(node, dy, needs, recompute)));
+    inSegment(recompute.backward(node.segment), () => withSite(node.site, () => localVjp(node, dy, needs, recompute)), true);
   const accumulate = (v: Value, g: Tensor): void => {
     const key = keyOf(v);
     // A broadcast value may have many users: each one's cotangent is summed down at once, or all would wait for the last at full size.

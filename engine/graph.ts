@@ -93,16 +93,22 @@ export const VIEWS: ReadonlySet<OpName> = new Set<OpName>(VIEW);
 export const REDUCTIONS: ReadonlySet<OpName> = new Set<OpName>(REDUCTION);
 export const INLINE: ReadonlySet<OpName> = new Set<OpName>([...POINTWISE, ...VIEWS, 'const', 'iota'] satisfies OpName[]);
 
-export interface Node<K extends OpName = OpName> {
+/** How a node came about. */
+export interface Made {
+  /** The user's line, `model/wan/dit.ts:88`. */
+  readonly site: string;
+  /** Checkpoint segment the node was traced in; 0 is none. Clones made for recomputation carry a negative one. */
+  readonly segment: number;
+  /** Made by a sweep backwards; clones that repeat the forward pass are not. */
+  readonly gradient: boolean;
+}
+
+export interface Node<K extends OpName = OpName> extends Made {
   readonly id: number;
   readonly op: K;
   readonly attrs: OpAttrs[K];
   readonly inputs: readonly Value[];
   readonly outs: readonly TensorType[];
-  /** The user's line, `model/wan/dit.ts:88`. */
-  readonly site: string;
-  /** Checkpoint segment the node was traced in; 0 is none. Clones made for recomputation carry a negative one. */
-  readonly segment: number;
 }
 
 export interface Value {
@@ -148,12 +154,13 @@ export class Graph {
   readonly nodes: Node[] = [];
   private readonly known = new Map<string, Node>();
 
-  /** Adds a node, or finds the one that is already there; a function that finds the site is called for a new one alone. */
-  add<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[], site: string | (() => string), segment: number): Node<K> {
+  /** Adds a node, or finds the one that is already there: only a new one takes its site. */
+  add<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[], made: Made): Node<K> {
+    const { segment, gradient } = made;
     const key = `${op}|${inputs.map((v) => `${v.node.id}.${v.out}`).join()}|${attrsText(op, attrs)}|${segment < 0 ? segment : ''}`;
     const found = this.known.get(key);
     if (found) return found as Node<K>;
-    const node: Node<K> = { id: this.nodes.length, op, attrs, inputs, outs, site: typeof site === 'string' ? site : site(), segment };
+    const node: Node<K> = { id: this.nodes.length, op, attrs, inputs, outs, site: made.site, segment, gradient };
     this.nodes.push(node as unknown as Node);
     this.known.set(key, node as unknown as Node);
     return node;

@@ -23,8 +23,8 @@ export function composeAttention(graph: Graph, outputs: readonly Value[], caps: 
   return withTrace(({ graph: to }) => {
     const composed = (n: Node, inputs: readonly Value[]): Value[] => opOf(n.op).composed!(inputs.map((v) => new Tensor(v)), n.attrs, make).map((t) => t.value);
     const values = replay(graph, outputs, (n, inputs) => (chosen.has(n)
-      ? withSite(n.site, () => inSegment(n.segment, () => composed(n, inputs)))
-      : valuesOf(to.add(n.op, inputs, n.attrs, n.outs, n.site, n.segment))));
+      ? withSite(n.site, () => inSegment(n.segment, () => composed(n, inputs), n.gradient))
+      : valuesOf(to.add(n.op, inputs, n.attrs, n.outs, n))));
     return { graph: to, outputs: values };
   });
 }

@@ -8,16 +8,18 @@ import { Graph, replay, typeOf, valuesOf, type Node, type OpAttrs, type OpName, 
 const ROUNDING = ['attention', 'attentionGrad', 'conv3d', 'conv3dInput', 'conv3dWeight'] as const satisfies readonly OpName[];
 const rounds = (n: Node): n is Node<typeof ROUNDING[number]> => (ROUNDING as readonly OpName[]).includes(n.op);
 
-export function halveOperands(graph: Graph, outputs: readonly Value[]): { graph: Graph; outputs: Value[] } {
+/** @param gradients their products too */
+export function halveOperands(graph: Graph, outputs: readonly Value[], gradients: boolean): { graph: Graph; outputs: Value[] } {
   const to = new Graph();
   const values = replay(graph, outputs, (n, inputs) => {
+    if (n.gradient && !gradients) return valuesOf(to.add(n.op, inputs, n.attrs, n.outs, n));
     const halve = (v: Value): Value => {
       const { shape, dtype } = typeOf(v);
       if (dtype !== 'f32') return v;
-      return { node: to.add('cast', [v], { dtype: 'f16' }, [{ shape, dtype: 'f16' }], n.site, n.segment) as unknown as Node, out: 0 };
+      return { node: to.add('cast', [v], { dtype: 'f16' }, [{ shape, dtype: 'f16' }], n) as unknown as Node, out: 0 };
     };
     const attrs: OpAttrs[OpName] = rounds(n) ? { ...n.attrs, half: true } : n.attrs;
-    return valuesOf(to.add(n.op, n.op === 'matmul' ? inputs.map(halve) : inputs, attrs, n.outs, n.site, n.segment));
+    return valuesOf(to.add(n.op, n.op === 'matmul' ? inputs.map(halve) : inputs, attrs, n.outs, n));
   });
   return { graph: to, outputs: values };
 }

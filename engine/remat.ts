@@ -80,7 +80,7 @@ export class Recompute {
     let clone = clones.get(node);
     if (!clone) {
       const inputs = node.inputs.map((input) => this.resolve(input, run));
-      clone = inSegment(this.backward(run), () => withSite(node.site, () => emit(node.op, inputs, node.attrs)[0]!.node));
+      clone = inSegment(this.backward(run), () => withSite(node.site, () => emit(node.op, inputs, node.attrs)[0]!.node), node.gradient);
       clones.set(node, clone);
     }
     return { node: clone, out: v.out };

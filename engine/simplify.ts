@@ -3,7 +3,7 @@ import type { DType } from '../kernels/kernel.ts';
 import { numel } from '../kernels/kernel.ts';
 import { withSite } from './errors.ts';
 import { Graph, POINTWISE, replay, typeOf, valuesOf } from './graph.ts';
-import type { Node, OpAttrs, OpName, TensorType, Value } from './graph.ts';
+import type { Made, Node, OpAttrs, OpName, TensorType, Value } from './graph.ts';
 import { mergeLowRank } from './lowrank.ts';
 import { opOf } from './ops/index.ts';
 import { isFloat, sameShape } from './ops/op.ts';
@@ -200,8 +200,8 @@ const RULES: { [K in OpName]?: Rule<K> } = {
 
 class Rewriter {
   readonly graph = new Graph();
-  site = '';
-  segment = 0;
+  /** Of the node that is rewritten now. */
+  made: Made = { site: '', segment: 0, gradient: false };
 
   make<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]): Value {
     return this.outputs(op, inputs, attrs)[0]!;
@@ -224,16 +224,15 @@ class Rewriter {
   }
 
   raw<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[]): Value[] {
-    return valuesOf(this.graph.add(op, inputs, attrs, outs, this.site, this.segment) as unknown as Node);
+    return valuesOf(this.graph.add(op, inputs, attrs, outs, this.made) as unknown as Node);
   }
 }
 
-/** `replay` into `to`, whose nodes keep their sites and segments. */
+/** `replay` into `to`, whose nodes are made as those they come from. */
 const rebuild = (graph: Graph, outputs: readonly Value[], to: Rewriter, copy: (node: Node, inputs: Value[]) => Value[]): { graph: Graph; outputs: Value[] } => ({
   graph: to.graph,
   outputs: replay(graph, outputs, (node, inputs) => {
-    to.site = node.site;
-    to.segment = node.segment;
+    to.made = node;
     return withSite(node.site, () => copy(node, inputs));
   }),
 });

@@ -23,8 +23,11 @@ export interface CompileOptions {
   donate?: readonly number[];
   /** Name in profiles and errors. */
   name?: string;
-  /** Operands of matrix products: f16 halves their traffic, sums stay f32. Where the adapter has no f16 it is f32 all the same. */
-  operands?: 'f32' | 'f16';
+  /**
+   * Operands of matrix products: f16 halves their traffic, sums stay f32; `f16 forward` leaves those of gradients f32, many of which are too
+   * small for f16. Where the adapter has no f16 it is f32 all the same.
+   */
+  operands?: 'f32' | 'f16' | 'f16 forward';
 }
 
 export interface Stages {
@@ -48,7 +51,8 @@ export function analyse(name: string, fn: (...args: unknown[]) => unknown, args:
   const whole = simplify(traced.graph, traced.outputs);
   const composed = composeAttention(whole.graph, whole.outputs, caps);
   const lean = composed ? simplify(composed.graph, composed.outputs) : whole;
-  const { graph, outputs: values } = options.operands === 'f16' && caps.f16 ? halveOperands(lean.graph, lean.outputs) : lean;
+  const { operands = 'f32' } = options;
+  const { graph, outputs: values } = operands !== 'f32' && caps.f16 ? halveOperands(lean.graph, lean.outputs, operands === 'f16') : lean;
   const { outTree } = traced;
   const outputs = matchOutputs(name, new Set(options.donate ?? []), args, outTree, graph, values);
   if (flags.DEBUG >= 3) process.stderr.write(`${name}\n${graph.toString()}\n`);
@@ -107,7 +111,7 @@ function matchOutputs(name: string, donate: ReadonlySet<number>, args: readonly 
     seen.add(keyOf(source));
     if (unchanged || (!repeated && !isInput)) return { value: v, into };
     // A result needs bytes of its own: casting to the same type is the copy (a negative segment keeps it from being merged).
-    const copy = graph.add('cast', [v], { dtype: type.dtype }, [type], '', -1_000_000 - i);
+    const copy = graph.add('cast', [v], { dtype: type.dtype }, [type], { site: '', segment: -1_000_000 - i, gradient: false });
     return { value: { node: copy as unknown as Node, out: 0 }, into };
   });
 }

@@ -8,6 +8,8 @@ export interface Tracing {
   readonly graph: Graph;
   /** Segment of the nodes now made: of a checkpoint (> 0), of its clones and gradients (< 0), or none (0). */
   segment: number;
+  /** They belong to a gradient. */
+  gradient: boolean;
   /** For each checkpoint so far the one around it; 0 is none. */
   readonly around: number[];
   /** Sweeps over checkpoints so far; random call sites so far. */
@@ -27,7 +29,7 @@ export function tracing(op: string): Tracing {
 /** Runs `body` with a fresh graph, which functions of tensors add to. */
 export function withTrace<T>(body: (trace: Tracing) => T): T {
   const before = current;
-  current = { graph: new Graph(), segment: 0, around: [0], sweeps: 0, streams: 0, kept: new Map() };
+  current = { graph: new Graph(), segment: 0, gradient: false, around: [0], sweeps: 0, streams: 0, kept: new Map() };
   try {
     return body(current);
   } finally {
@@ -35,23 +37,23 @@ export function withTrace<T>(body: (trace: Tracing) => T): T {
   }
 }
 
-/** Runs `body` with its nodes in `segment`. */
-export function inSegment<T>(segment: number, body: () => T): T {
+/** Runs `body` with its nodes in `segment`, of a gradient or not; as around it unless given. */
+export function inSegment<T>(segment: number, body: () => T, gradient = tracing('segment').gradient): T {
   const trace = tracing('segment');
-  const before = trace.segment;
-  trace.segment = segment;
+  const before = { segment: trace.segment, gradient: trace.gradient };
+  Object.assign(trace, { segment, gradient });
   try {
     return body();
   } finally {
-    trace.segment = before;
+    Object.assign(trace, before);
   }
 }
 
 /** Adds a node to the trace and gives its outputs. Throws an EngineError when the operands do not fit. */
 export function emit<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]): Value[] {
-  const { graph, segment } = tracing(op);
+  const { graph, segment, gradient } = tracing(op);
   for (const v of inputs) if (graph.nodes[v.node.id] !== v.node) throw new EngineError(op, 'an operand belongs to another trace');
   const outs = opOf(op).infer(inputs.map(typeOf), attrs);
   for (const { shape } of outs) checkShape(op, shape);
-  return valuesOf(graph.add(op, inputs, attrs, outs, callSite, segment) as unknown as Node);
+  return valuesOf(graph.add(op, inputs, attrs, outs, { get site() { return callSite(); }, segment, gradient }) as unknown as Node);
 }

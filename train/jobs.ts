@@ -81,7 +81,7 @@ export function teacherJob(device: Device, p: Preset, shards: Shards, from?: { p
   const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const step = compileStep(device, 'teacher', teacherStep(dit, o.adam), o.accumulate);
+  const step = compileStep(device, 'teacher', teacherStep(dit, o.adam), { accumulate: o.accumulate, precision: p.run.precision });
   const size = microBatch(o);
   return {
     name: 'teacher',

@@ -21,7 +21,7 @@ import type { Course } from './presets/index.ts';
 import { fakeStep, primingStep } from './priming.ts';
 import { Rollout } from './rollout.ts';
 import type { Weights } from './sample.ts';
-import { compileStep } from './step.ts';
+import { compileStep, type StepOptions } from './step.ts';
 
 /** A generator's average as a network that samples. */
 export const studentOf = ({ mode }: Form, teacher: Record<string, NDArray>, { generator }: State): Weights =>
@@ -53,8 +53,9 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
   const draw = draws(p);
   const real = await place(device, teacher, p.stored);
   const size = microBatch(o);
-  const updateFake = compileStep(device, 'fake', pair.fakeStep, o.accumulate);
-  const updateGenerator = compileStep(device, pair.name, pair.generatorStep, o.accumulate);
+  const { precision } = p.run;
+  const updateFake = compileStep(device, 'fake', pair.fakeStep, { accumulate: o.accumulate, precision });
+  const updateGenerator = compileStep(device, pair.name, pair.generatorStep, { accumulate: o.accumulate, precision });
   const align = compile(device, (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida), { donate: [0], name: 'ida' });
   const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => ({
@@ -102,10 +103,10 @@ export async function pairJob(device: Device, p: Course, shards: Shards, teacher
 }
 
 /** One update of the generator: one program or, with less memory, two. */
-function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamConfig, accumulate: number) {
-  if (!config.apart) return compileStep(device, 'equilibrium', generatorStep(config, adam), accumulate);
-  const judge = compileStep(device, 'judgement', judgeStep(config));
-  const follow = compileStep(device, 'equilibrium', followStep(config, adam), accumulate);
+function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamConfig, options: StepOptions) {
+  if (!config.apart) return compileStep(device, 'equilibrium', generatorStep(config, adam), options);
+  const judge = compileStep(device, 'judgement', judgeStep(config), { precision: options.precision });
+  const follow = compileStep(device, 'equilibrium', followStep(config, adam), options);
   const update = async (s: Trained<NDArray>, psi: Feed<Params>, teacher: Feed<Params>, b: Feed<Batch>, at: Feed<EquilibriumInputs>) => {
     const seen = await judge({ params: {}, v: {} }, s.params, s.ema!, psi, teacher, b, at);
     const { state, metrics } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
@@ -125,8 +126,8 @@ export async function equilibriumJob(device: Device, p: Course, shards: Shards, 
   const draw = draws(p);
   const real = await place(device, teacher, p.stored);
   const size = microBatch(o);
-  const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), o.accumulate);
-  const updateGenerator = generatorUpdate(device, config, generator.adam, o.accumulate);
+  const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), { accumulate: o.accumulate }); // STR1 looks at differences that f16 would round away
+  const updateGenerator = generatorUpdate(device, config, generator.adam, { accumulate: o.accumulate, precision: p.run.precision });
   const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
   /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => {

@@ -1,11 +1,12 @@
 /** Compiles an update step: the state is donated and written in place, the metrics come back as numbers in one read, which nothing waits for. */
-import { compile, type Feed } from '../engine/compile.ts';
+import { compile, type CompileOptions, type Feed } from '../engine/compile.ts';
 import type { Device } from '../engine/device.ts';
 import { stack } from '../engine/functional.ts';
 import type { Plan } from '../engine/plan.ts';
 import type { NDArray } from '../engine/ndarray.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { mapTree } from '../engine/tree.ts';
+import { precisionOn, type Precision } from '../model/pipeline/precision.ts';
 import { freeTree } from './checkpoint.ts';
 import type { Trained } from './optim.ts';
 import { unwatched, type Pending } from './pending.ts';
@@ -32,20 +33,31 @@ export const stepOf = <A extends readonly unknown[]>(fn: (state: Trained, ...arg
     return { ...eachRole(next, (tensors) => pack(tensors, packs)), metrics: stack(Object.values(metrics), 0) };
   };
 
+/** Operands of a step's products: gradients keep f32, in f16 many would vanish. */
+export const operandsOf = (precision: Precision | undefined): NonNullable<CompileOptions['operands']> => (precision === 'f16' ? 'f16 forward' : 'f32');
+
+export interface StepOptions {
+  /** Micro-batches of an update, 1 unless given: with more the step holds their gradients between its calls. */
+  accumulate?: number;
+  /** Of the forward passes' operands, f32 unless given. */
+  precision?: Precision | undefined;
+}
+
 type Program<A extends readonly unknown[]> = ((...args: Args<A>) => Promise<Trained<NDArray> & { metrics: NDArray }>) & Pick<Step<A>, 'plan' | 'free'>;
 
 /**
  * @param fn (state, …) → the state's new tensors under the same names, and `metrics`, scalars by name
- * @param accumulate micro-batches of an update: with more than one the step holds their gradients between its calls
  * @returns a step for states of one network, which lie on the device as `start` and `placeState` put them
+ * @throws where f16 is asked for and the adapter lacks it
  */
-export function compileStep<A extends readonly unknown[]>(device: Device, name: string, fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }, accumulate = 1): Step<A> {
+export function compileStep<A extends readonly unknown[]>(device: Device, name: string, fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }, { accumulate = 1, precision }: StepOptions = {}): Step<A> {
+  precisionOn(device.caps, precision);
   let names: string[] = [];
   let made: { packs: Pack[]; program: Program<A> } | undefined;
   let grads: Trained<NDArray>['grads'];
   const of = (state: Trained<NDArray>) => {
     const packs = made?.packs ?? packsOf(state.params);
-    made ??= { packs, program: compile(device, stepOf(fn, packs, (found) => { names = found; }), { donate: [0], name }) as unknown as Program<A> };
+    made ??= { packs, program: compile(device, stepOf(fn, packs, (found) => { names = found; }), { donate: [0], name, operands: operandsOf(precision) }) as unknown as Program<A> };
     const buffers = eachRole(state, (tensors) => buffersOf(tensors, packs));
     if (accumulate > 1) grads ??= mapTree(({ shape }: NDArray) => device.zeros(shape), buffers.params);
     return { ...made, buffers: { ...buffers, ...(grads && { grads }) } };

@@ -12,7 +12,7 @@ export type Precision = (typeof PRECISIONS)[number];
 
 /** What was asked for, else f16 where the adapter has matrix units of its own, never on a CPU driver. @throws where f16 is asked for and the adapter lacks it */
 export function precisionOn({ tier, f16, matrix }: Caps, asked?: Precision): Precision {
-  if (asked === 'f16' && !f16) throw new Error('[precision] this adapter has no f16 (shader-f16): leave --precision f16 out');
+  if (asked === 'f16' && !f16) throw new Error('[precision] this adapter has no f16 (shader-f16): use f32');
   return asked ?? (f16 && tier !== 'scalar' && matrix && !matrix.emulated ? 'f16' : 'f32');
 }
 

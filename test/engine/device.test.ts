@@ -7,7 +7,8 @@ import { largestArenas, Scratch } from '../../engine/scratch.ts';
 import { adamW, attention, clipByGlobalNorm, concat, constant, conv3d, ema, gelu, linear, mse, where } from '../../engine/functional.ts';
 import type { TensorType } from '../../engine/graph.ts';
 import { evaluate } from '../../engine/oracle.ts';
-import { analyse } from '../../engine/stages.ts';
+import { checkpoint } from '../../engine/remat.ts';
+import { analyse, type CompileOptions } from '../../engine/stages.ts';
 import { Tensor } from '../../engine/tensor.ts';
 import { trace } from '../../engine/trace.ts';
 import { threefry2x32 } from '../../engine/ops/random.ts';
@@ -195,13 +196,35 @@ test('f16 operands let matrix units serve attention, convolution and their gradi
     const y = conv3d(concat([x.slice(1, 0, 32), x.slice(1, 32)], 2), w);
     return { o, y, dq: vjp(o, o.like(1), q), dx: vjp(y, y.like(1), [x, w]) };
   };
-  const tiers = (operands: 'f32' | 'f16') => {
+  const tiers = (operands: CompileOptions['operands']) => {
     const caps = { ...device.caps, tier: 'tiled' as const, f16: true, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false }, maxInvocations: 256, maxWorkgroupBytes: 32768 };
     const { lowered } = analyse('attention', fn as (...args: unknown[]) => unknown, [flatten<TensorType>({ shape: [1, 64, 1, 64], dtype: 'f32' })], [false], caps, { operands });
     return lowered.flatMap((l) => l.launch.dispatches).map((d) => /^(?:attention (?:forward|grad\w+)|conv3d\w*) (tiled|matrix)/.exec(d.label)?.[1]).filter((t) => t !== undefined);
   };
   assert.equal(tiers('f16'), Array(6).fill('matrix'));
   assert.equal(tiers('f32'), Array(6).fill('tiled'));
+  assert.equal(tiers('f16 forward').sort(), ['matrix', 'matrix', 'tiled', 'tiled', 'tiled', 'tiled']);
+});
+
+test('f16 operands of the forward pass alone: gradients are of its rounded values, their own products are not rounded', async () => {
+  if (!device.caps.f16) return;
+  const [x, w, dy] = [cotangent([24, 36], 1), cotangent([20, 36], 2), cotangent([24, 20], 3)];
+  const gradients = async (operands: CompileOptions['operands'], around: typeof checkpoint) => {
+    const { y, z, dx, dw } = await device.compile((a: Tensor, b: Tensor, g: Tensor) => {
+      const product = linear(a, b);
+      const bent = around((s: Tensor) => linear(s, b).square())(a);
+      return { y: product, z: bent, dx: vjp(product, g, a), dw: vjp(bent, g, b) };
+    }, { operands })(x, w, dy);
+    return { y: await y.read(), z: await z.read(), dx: await dx.read(), dw: await dw.read() };
+  };
+  const whole = (fn: unknown) => fn as never;
+  const [want, kept, again] = [await gradients('f32', whole), await gradients('f16 forward', whole), await gradients('f16 forward', checkpoint)];
+  assert.equal(kept.dx, want.dx);
+  for (const name of ['y', 'z', 'dw'] as const) {
+    const error = difference(kept[name], want[name]);
+    assert.ok(error > 0 && error < 2e-3, `${name} differs by ${error}`);
+    assert.equal(again[name], kept[name], 'made again as it was');
+  }
 });
 
 test('one tensor may be every operand of an op', async () => {

@@ -30,7 +30,7 @@ const step = (s: Trained, { slope, count, micro }: Inputs) => {
 /** Updates on gradients of these slopes, each a list of micro-batches. */
 async function run(updates: readonly number[][]) {
   const accumulate = updates[0]!.length;
-  const compiled = compileStep(device, 'accumulate', step, accumulate);
+  const compiled = compileStep(device, 'accumulate', step, { accumulate });
   let net = await start(device, weights, { m: true, ema: true });
   const all: Record<string, number>[] = [];
   for (const [n, slopes] of updates.entries()) {

@@ -3,7 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { open } from '../../engine/device.ts';
 import { normal } from '../../engine/functional.ts';
-import { host } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/tree.ts';
 import { freeTree, toDevice, toHost, type State } from '../../train/checkpoint.ts';
 import { conditioner, ditConfigOf, latentShape } from '../../train/conditions.ts';
 import type { Shards } from '../../train/data/shards.ts';
@@ -63,6 +63,25 @@ test('both phases train adapters alone, and IDA draws the fake model towards the
   assert.equal(Object.keys((await toHost(after))['generator']!.params), names);
   freeTree(after);
   await second.close();
+});
+
+test('f16 operands in the forward passes: both phases\' numbers are near those of f32, and so is the update', async () => {
+  if (!device.caps.f16) return;
+  for (const make of [primingJob, (...[d, p, s, t]: Parameters<typeof primingJob>) => equilibriumJob(d, p, s, t, t)]) {
+    const runs = [];
+    for (const precision of ['f32', 'f16']) {
+      const p = loadPreset('digits-test', ['dit.num_layers=1', 'phase2.taps=[0]', `run.precision=${precision}`]);
+      const job = await make(device, p, shards, weights(3, ditConfigOf(p)));
+      const { state, metrics } = await job.advance(await job.initial(), job.alone);
+      runs.push({ metrics: await metrics, moved: (await toHost(state))['generator']!.params });
+      freeTree(state);
+      await job.close();
+    }
+    const [full, half] = runs as [(typeof runs)[0], (typeof runs)[0]];
+    assert.ok(Object.keys(full.metrics).some((name) => half.metrics[name] !== full.metrics[name]), 'it is rounded');
+    for (const [name, x] of Object.entries(full.metrics)) assert.ok(Math.abs(half.metrics[name]! - x) <= 0.02 * Math.abs(x) + 2e-3, `${name} ${half.metrics[name]} instead of ${x}`);
+    for (const [name, t] of Object.entries(full.moved)) assert.ok(close(half.moved[name] as HostTensor, t as HostTensor) < 2e-3, name);
+  }
 });
 
 test('a rollout is what the student samples down to the level: pure noise, or x0 noised again', async () => {

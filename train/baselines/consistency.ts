@@ -60,7 +60,7 @@ export async function consistencyJob(device: Device, p: Preset, shards: Shards, 
   const { batch } = conditioner(p);
   const { sigmas } = schedule('euler', o.grid, p.teacher.sampler.shift);
   const real = await place(device, teacher);
-  const step = compileStep(device, 'consistency', consistencyStep({ dit, student, guidance: o.guidance }, o.adam));
+  const step = compileStep(device, 'consistency', consistencyStep({ dit, student, guidance: o.guidance }, o.adam), { precision: p.run.precision });
   return {
     name: 'consistency',
     steps: p.phase1.steps,

@@ -2,6 +2,7 @@
 import type { TensorType } from '../../engine/graph.ts';
 import { mapTree } from '../../engine/tree.ts';
 import { headShapes } from '../../model/heads.ts';
+import type { Precision } from '../../model/pipeline/precision.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import { microBatch, type Batching } from '../accumulate.ts';
@@ -10,7 +11,7 @@ import { ownShapes, type Form } from '../networks.ts';
 import type { AdamConfig, Trained } from '../optim.ts';
 import { eachRole, packsOf, packTypes } from '../packs.ts';
 import { fakeStep, primingStep, type PrimingConfig } from '../priming.ts';
-import { stepOf } from '../step.ts';
+import { operandsOf, stepOf } from '../step.ts';
 import { teacherStep } from '../teacher.ts';
 import { vaeStep } from '../vae.ts';
 import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Stage, type Target } from './cost.ts';
@@ -39,10 +40,10 @@ function heldBy(what: string, { params, v, m, ema, grads }: Trained<TensorType>)
   ];
 }
 
-function run(name: string, calls: number, fn: unknown, target: Target, state: Trained<TensorType>, frozen: readonly unknown[], data: unknown, at: unknown): Run {
+function run(name: string, calls: number, fn: unknown, target: Target, state: Trained<TensorType>, frozen: readonly unknown[], data: unknown, at: unknown, precision?: Precision): Run {
   const packs = packsOf(state.params);
   const args = [eachRole(state, (types) => packTypes(types, packs)), ...frozen, data, at];
-  return planned(name, calls, { fn: stepOf(fn as Parameters<typeof stepOf>[0], packs), args, resident: new Set(args.slice(0, 1 + frozen.length).keys()), donate: [0] }, target);
+  return planned(name, calls, { fn: stepOf(fn as Parameters<typeof stepOf>[0], packs), args, resident: new Set(args.slice(0, 1 + frozen.length).keys()), donate: [0], operands: operandsOf(precision) }, target);
 }
 
 const onHost = (what: string, params: Types): Held => ({ cause: 'host', what, bytes: treeBytes(params) });
@@ -71,7 +72,7 @@ export function teacherCost(s: Subject, target: Target): JobCost {
   const state = trained(paramTypes(shapes), o.adam, true, o);
   return { job: 'teacher', unit: 'step', stages: [{
     name: 'training', held: heldBy('teacher', state), host: [onHost('teacher', paramTypes(shapes))],
-    runs: [run('teacher', o.accumulate, teacherStep(s.config, o.adam), target, state, [], batchTypes(s, batch), { key: KEY, t: timeTypes(s, batch), keep: type([batch]), ...decaying(o) })],
+    runs: [run('teacher', o.accumulate, teacherStep(s.config, o.adam), target, state, [], batchTypes(s, batch), { key: KEY, t: timeTypes(s, batch), keep: type([batch]), ...decaying(o) }, s.run.precision)],
   }] };
 }
 
@@ -90,8 +91,8 @@ export function primingCost(s: Subject, target: Target): JobCost {
     name: 'training', host: hostOf(s, shapes, adaptersOf([student, fake], s)),
     held: [{ cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) }, ...heldBy('generator', own), ...heldBy('fake model', follower)],
     runs: [
-      run('fake', accumulate * fake.updates, fakeStep(config, fake.adam), target, follower, [real, own.params], data, { ...at, ...ratesOf(o) }),
-      run('priming', accumulate, primingStep(config, generator.adam), target, own, [real, follower.params], data, { ...at, ...decaying(o) }),
+      run('fake', accumulate * fake.updates, fakeStep(config, fake.adam), target, follower, [real, own.params], data, { ...at, ...ratesOf(o) }, s.run.precision),
+      run('priming', accumulate, primingStep(config, generator.adam), target, own, [real, follower.params], data, { ...at, ...decaying(o) }, s.run.precision),
     ],
   };
   return { job: 'prime', unit: 'step', stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])] };
@@ -115,10 +116,10 @@ export function equilibriumCost(s: Subject, target: Target): JobCost {
       run('discriminator', accumulate, discriminatorStep(config, head.adam), target, psi, [own.params, own.ema!, real], data, { ...at, ...ratesOf(o) }),
       ...(apart
         ? [
-          run('judgement', accumulate, judgeStep(config), target, { params: {}, v: {} }, [own.params, own.ema!, psi.params, real], data, { ...at, ...decaying(o) }),
-          run('equilibrium', accumulate, followStep(config, generator.adam), target, own, [real, data.x0], data, { ...at, ...decaying(o) }),
+          run('judgement', accumulate, judgeStep(config), target, { params: {}, v: {} }, [own.params, own.ema!, psi.params, real], data, { ...at, ...decaying(o) }, s.run.precision),
+          run('equilibrium', accumulate, followStep(config, generator.adam), target, own, [real, data.x0], data, { ...at, ...decaying(o) }, s.run.precision),
         ]
-        : [run('equilibrium', accumulate, generatorStep(config, generator.adam), target, own, [psi.params, real], data, { ...at, ...decaying(o) })]),
+        : [run('equilibrium', accumulate, generatorStep(config, generator.adam), target, own, [psi.params, real], data, { ...at, ...decaying(o) }, s.run.precision)]),
     ],
   };
   return { job: 'equilibrium', unit: 'step', stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])] };

@@ -73,7 +73,7 @@ const digits: Preset = {
   },
   baselines: BASELINES,
   best: { every: 25, clips: 256, minMotion: 0.8, frechetWeight: 0.01 }, // METHOD §1.14 early stop: keep the best EMA subject to motion
-  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50 },
+  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32' },
 };
 
 /** The same code with nets of a few thousand weights and a handful of steps. */
@@ -94,7 +94,7 @@ const test: Preset = {
   },
   baselines: { ...BASELINES, consistency: { ...BASELINES.consistency, batch: 2, warmup: 1, grid: 8 } },
   best: { ...digits.best, every: 3, clips: 4 },
-  run: { saveEvery: 2, maxSkipped: 3, sampleEvery: 2 },
+  run: { saveEvery: 2, maxSkipped: 3, sampleEvery: 2, precision: 'f32' },
 };
 
 export const PRESETS: Record<string, Preset> = { digits, 'digits-test': test };

@@ -67,7 +67,7 @@ const emoji: Preset = {
   },
   baselines: BASELINES,
   best: { every: 100, clips: 128, minMotion: 0.8, frechetWeight: 0.01 },
-  run: { saveEvery: 500, maxSkipped: 20, sampleEvery: 250 },
+  run: { saveEvery: 500, maxSkipped: 20, sampleEvery: 250, precision: 'f32' },
 };
 
 export const EMOJI: Record<string, Preset> = { emoji, 'emoji-t2v': { ...emoji, name: 'emoji-t2v', dit: { ...emoji.dit, model_type: 't2v' } } };

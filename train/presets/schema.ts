@@ -1,6 +1,7 @@
 /** The shape of a preset: every number of data, networks, training and sampling. Overrides are checked against it. */
 import { z } from 'zod';
 import type { DiTConfig } from '../../model/config.ts';
+import { PRECISIONS } from '../../model/pipeline/precision.ts';
 import { BASELINES } from './baselines.ts';
 
 const count = z.number().int().positive();
@@ -124,6 +125,8 @@ export const presetSchema = z.strictObject({
     saveEvery: count, maxSkipped: count,
     /** Steps between the pictures of a run's `samples` folder; 0: there are none. */
     sampleEvery: whole.default(50),
+    /** Of the networks' matrix operands: f16 serves matrix units. Sums, gradients and the discriminator's step are f32 either way. */
+    precision: z.enum(PRECISIONS).default('f32'),
   }),
 });
 

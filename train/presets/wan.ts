@@ -41,5 +41,5 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
     str1: { weight: 1, spatial: 0.01, temporal: 0.1, on: 'fake' as const, drawn: 'frame' as const }, // paper; METHOD §1.7
   },
   best: { every: 50, clips: 4, minMotion: 0.8, frechetWeight: 0.01 }, // budget: a clip is dear
-  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50 },
+  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32' },
 });
