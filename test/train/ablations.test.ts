@@ -60,7 +60,7 @@ test('rows share what they begin with; stopped in the middle, a run does only wh
   assert.equal([first.done, first.results.map((r) => r.row)], [false, ['method']]);
   const steps: string[] = [];
   const second = await ablate({ ...work, onStep: ({ row, job, done, total }) => steps.push(`${row.id} ${job} ${done}/${total}`) });
-  assert.equal(steps, ['lambda-0 phase2 10/12', 'lambda-0 phase2 11/12', 'lambda-0 phase2 12/12']);
+  assert.equal(steps, ['lambda-0 phase2 11/12', 'lambda-0 phase2 12/12'], 'the step that was under way is done');
   assert.equal(second.results.map((r) => r.row), rows.map((r) => r.id));
   assert.is(readdirSync(at('ablations/stages')).length, 3);
   assert.ok(device.allocated < 2 ** 20, `${device.allocated} bytes`);
