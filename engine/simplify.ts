@@ -6,6 +6,7 @@ import { Graph, POINTWISE, replay, typeOf, valuesOf } from './graph.ts';
 import type { Made, Node, OpAttrs, OpName, TensorType, Value } from './graph.ts';
 import { mergeLowRank } from './lowrank.ts';
 import { opOf } from './ops/index.ts';
+import { tiledConv, tiledConvInput, tiledConvWeight } from './tilings.ts';
 import { isFloat, sameShape } from './ops/op.ts';
 
 /** `inputs` are simplified already; null leaves the node as it is. */
@@ -73,25 +74,8 @@ const reduces = (op: 'sum' | 'amax'): Rule<'sum' | 'amax'> => ([x], { axes }, to
   return op === 'amax' ? y : to.make('mul', [y, to.fill(numel(shapeOf(x!)) / numel(out.shape), out)], {});
 };
 
-const isOne = (n: number): boolean => n === 1;
-const isZero = (n: number): boolean => n === 0;
-type Points = { clips: number; rows: number; cols: number; points: number };
-
-/** A convolution that reads one voxel for each it makes, w [O,C,1,1,1], as a product of matrices by clip. */
-function pointwise(w: readonly number[], x: readonly number[], { stride, padLo, padHi }: OpAttrs['conv3d']): Points | null {
-  const single = w.slice(2).every(isOne) && stride.every(isOne) && padLo.every(isZero) && padHi.every(isZero);
-  return single ? { clips: x[0]!, rows: w[0]!, cols: w[1]!, points: numel(x.slice(2)) } : null;
-}
-/** [N,C,T,H,W] as a matrix of channels and voxels a clip. */
-const voxels = (x: Value, { clips, points }: Points, to: Rewriter): Value => {
-  const channels = shapeOf(x)[1]!;
-  return to.make('reshape', [x], { shape: clips === 1 ? [channels, points] : [clips, channels, points] });
-};
-/** w for each clip. */
-function weights(w: Value, { clips, rows, cols }: Points, to: Rewriter): Value {
-  if (clips === 1) return to.make('reshape', [w], { shape: [rows, cols] });
-  return to.make('expand', [to.make('reshape', [w], { shape: [1, rows, cols] })], { shape: [clips, rows, cols] });
-}
+/** `to.make`, as what stands in other files calls it. */
+const makeIn = (to: Rewriter) => <K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]): Value => to.make(op, inputs, attrs);
 
 const RULES: { [K in OpName]?: Rule<K> } = {
   detach: ([x]) => x!,
@@ -101,7 +85,7 @@ const RULES: { [K in OpName]?: Rule<K> } = {
     if (uniform(a!) !== null) return to.make('add', [b!, a!], {});
     const [na, nb] = [as(a!, 'neg'), as(b!, 'neg')];
     if (nb) return to.make('sub', [a!, nb.inputs[0]!], {});
-    const merged = mergeLowRank([a!, b!], (op, inputs, attrs) => to.make(op, inputs, attrs), (v) => uniform(v) !== null);
+    const merged = mergeLowRank([a!, b!], makeIn(to), (v) => uniform(v) !== null);
     if (merged) return merged;
     return na ? to.make('sub', [b!, na.inputs[0]!], {}) : null;
   },
@@ -182,20 +166,9 @@ const RULES: { [K in OpName]?: Rule<K> } = {
     if (!left.flipped && !right.flipped) return null;
     return to.make('matmul', [left.v, right.v], { transA: transA !== left.flipped, transB: transB !== right.flipped });
   },
-  conv3d([x, w], attrs, to, { shape }) {
-    const p = pointwise(shapeOf(w!), shapeOf(x!), attrs);
-    return p && to.make('reshape', [to.make('matmul', [weights(w!, p, to), voxels(x!, p, to)], { transA: false, transB: false })], { shape });
-  },
-  conv3dInput([dy, w], attrs, to, { shape }) {
-    const p = pointwise(shapeOf(w!), shapeOf(dy!), attrs);
-    return p && to.make('reshape', [to.make('matmul', [weights(w!, p, to), voxels(dy!, p, to)], { transA: true, transB: false })], { shape });
-  },
-  conv3dWeight([x, dy], attrs, to, { shape }) {
-    const p = pointwise(shape, shapeOf(x!), attrs);
-    if (!p) return null;
-    const products = to.make('matmul', [voxels(dy!, p, to), voxels(x!, p, to)], { transA: false, transB: true });
-    return to.make('reshape', [p.clips === 1 ? products : to.make('sum', [products], { axes: [0] })], { shape });
-  },
+  conv3d: (inputs, attrs, to, { shape }) => tiledConv(inputs, attrs, makeIn(to), shape),
+  conv3dInput: (inputs, attrs, to) => tiledConvInput(inputs, attrs, makeIn(to)),
+  conv3dWeight: (inputs, attrs, to) => tiledConvWeight(inputs, attrs, makeIn(to)),
 };
 
 class Rewriter {

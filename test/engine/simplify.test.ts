@@ -73,6 +73,13 @@ test('a convolution of single voxels is a product of matrices', () => {
   for (const other of [conv([1, 2, 2], [0, 0, 0]), conv([1, 1, 1], [1, 0, 0])]) assert.ok(left(other as never, [1, 3, 2, 4, 4], [5, 3, 1, 1, 1]).includes('conv3d'));
 });
 
+test('so is one of patches as wide as its stride', () => {
+  const conv = (x: Tensor, w: Tensor) => conv3d(x, w, undefined, { stride: [1, 2, 2] });
+  const gradients = left((x, w, dy) => [conv(x!, w!), ...vjp(conv(x!, w!), dy!, [x!, w!])] as never, [2, 3, 2, 4, 6], [5, 3, 1, 2, 2], [2, 5, 2, 2, 3]);
+  assert.equal(gradients.filter((op) => /conv|matmul|sum/.test(op)), ['matmul', 'matmul', 'matmul', 'sum']);
+  assert.ok(left(conv as never, [1, 3, 2, 4, 5], [5, 3, 1, 2, 2]).includes('conv3d'), 'what is left over at an end belongs to no patch');
+});
+
 test('what no output needs is gone, inputs keep their index', () => {
   const t = trace((a: Tensor, b: Tensor) => {
     a.exp();
