@@ -69,7 +69,7 @@ test('the command: a table whose proxies are named, JSON, and refusals', async (
   const json = JSON.parse((await vpae(['eval', folder, '--json'])).stdout) as { videos: number; scores: { proxy: boolean }; psnrByFrame: number[] };
   assert.equal([json.videos, json.scores.proxy, json.psnrByFrame[0], json.psnrByFrame.length], [3, true, 100, 9]);
   for (const [args, said] of [
-    [['eval', '/nowhere'], /there is no folder \/nowhere/], [['eval', tmpdir() + '/..'], /holds no video/], [['eval', '--dino', 'x'], /--dino goes with a folder/],
+    [['eval', '/nowhere'], /there is no folder \/nowhere/], [['eval', mkdtempSync(join(tmpdir(), 'vpae-'))], /holds no video/], [['eval', '--dino', 'x'], /--dino goes with a folder/],
     [['eval', folder, '--laion', 'x'], /give both or neither/],
   ] as const) {
     const refused = await vpae(args);
