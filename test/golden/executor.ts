@@ -1,4 +1,5 @@
 /** Two ways to run one traced function on host tensors: the float64 oracle, and the compiled program on a device. */
+import type { CompileOptions } from '../../engine/stages.ts';
 import type { Tensor } from '../../engine/tensor.ts';
 import { evaluate } from '../../engine/oracle.ts';
 import { opOf } from '../../engine/ops/index.ts';
@@ -12,7 +13,7 @@ export type Traced<T> = T extends HostTensor ? Tensor : T extends object ? { [K 
 export interface Executor {
   readonly name: string;
   /** Of matrix products. */
-  readonly operands: 'f32' | 'f16';
+  readonly operands: NonNullable<CompileOptions['operands']>;
   run<T>(fn: (inputs: Traced<T>) => Record<string, Tensor>, inputs: T): Promise<Record<string, HostTensor>>;
 }
 
@@ -40,7 +41,7 @@ export async function deviceExecutor(operands: Executor['operands'] = 'f32'): Pr
   const { open } = await import('../../engine/device.ts');
   const { compile } = await import('../../engine/compile.ts');
   const device = await open();
-  if (operands === 'f16' && !device.caps.f16) throw new Error(`${device.info.name} has no f16`);
+  if (operands !== 'f32' && !device.caps.f16) throw new Error(`${device.info.name} has no f16`);
   return {
     name: operands === 'f32' ? device.info.name : `${device.info.name}, operands in ${operands}`, operands,
     async run(fn, inputs) {

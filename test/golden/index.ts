@@ -72,7 +72,7 @@ async function* fileCases(folder: string, name: string, entry: FileEntry, execut
 /** Every case of the folder whose label contains `only`: loader, tables of names, then file by file; with half-precision operands the networks only. */
 export async function* runFolder(folder: string, executor: Executor, only = ''): AsyncGenerator<Result> {
   const manifest = await readManifest(folder);
-  if (executor.operands === 'f16') {
+  if (executor.operands !== 'f32') {
     for (const [name, entry] of Object.entries(manifest.files)) if (HALF_KINDS.includes(entry.kind)) yield* timed(fileCases(folder, name, halved(entry), executor, only));
     return;
   }
