@@ -172,6 +172,9 @@ export class Graph {
   }
 }
 
+/** Makes a node of one output. */
+export type MakeValue = <K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]) => Value;
+
 /** The outputs of a node. */
 export const valuesOf = (node: Node): Value[] => node.outs.map((_, out) => ({ node, out }));
 

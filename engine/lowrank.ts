@@ -2,9 +2,8 @@
  * Part of stage `simplify`: a low-rank addition becomes part of the product it is added to, x Wᵀ + s (x Aᵀ) Bᵀ = x (W + s B A)ᵀ,
  * so that an adapter that is only applied costs one small kernel for its weights and nothing for its tokens.
  */
-import { keyOf, typeOf, type Node, type OpAttrs, type OpName, type Value } from './graph.ts';
+import { keyOf, typeOf, type MakeValue, type Node, type OpAttrs, type Value } from './graph.ts';
 
-type Make = <K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]) => Value;
 
 const unshaped = (v: Value): Value => (v.node.op === 'reshape' ? unshaped(v.node.inputs[0]!) : v);
 const productOf = (v: Value): Node<'matmul'> | null => {
@@ -32,7 +31,7 @@ const unexpanded = (v: Value): Value => (v.node.op === 'reshape' || v.node.op ==
  * a + b with b (or a) a low-rank product of what the other multiplies by a weight stored [out, in]; null where there is none, or so few
  * rows that W + s B A would cost more than it saves. Gradients multiply by W itself: kept apart, the sum lives only during a product.
  */
-export function mergeLowRank([a, b]: readonly [Value, Value], make: Make, isUniform: (v: Value) => boolean): Value | null {
+export function mergeLowRank([a, b]: readonly [Value, Value], make: MakeValue, isUniform: (v: Value) => boolean): Value | null {
   for (const [sum, added] of [[a, b], [b, a]] as const) {
     const low = lowRankOf(added, isUniform);
     const merged = low && replace(sum, low, make);
@@ -41,7 +40,7 @@ export function mergeLowRank([a, b]: readonly [Value, Value], make: Make, isUnif
   return null;
 }
 
-function replace(v: Value, low: LowRank, make: Make): Value | null {
+function replace(v: Value, low: LowRank, make: MakeValue): Value | null {
   const { op, inputs } = v.node;
   if (op === 'reshape') {
     const inner = replace(inputs[0]!, low, make);

@@ -3,11 +3,11 @@ import type { DType } from '../kernels/kernel.ts';
 import { numel } from '../kernels/kernel.ts';
 import { withSite } from './errors.ts';
 import { Graph, POINTWISE, replay, typeOf, valuesOf } from './graph.ts';
-import type { Made, Node, OpAttrs, OpName, TensorType, Value } from './graph.ts';
+import type { Made, MakeValue, Node, OpAttrs, OpName, TensorType, Value } from './graph.ts';
 import { mergeLowRank } from './lowrank.ts';
 import { opOf } from './ops/index.ts';
-import { tiledConv, tiledConvInput, tiledConvWeight } from './tilings.ts';
 import { isFloat, sameShape } from './ops/op.ts';
+import { tiledConv, tiledConvInput, tiledConvWeight } from './tilings.ts';
 
 /** `inputs` are simplified already; null leaves the node as it is. */
 type Rule<K extends OpName> = (inputs: readonly Value[], attrs: OpAttrs[K], to: Rewriter, out: TensorType) => Value | null;
@@ -74,9 +74,6 @@ const reduces = (op: 'sum' | 'amax'): Rule<'sum' | 'amax'> => ([x], { axes }, to
   return op === 'amax' ? y : to.make('mul', [y, to.fill(numel(shapeOf(x!)) / numel(out.shape), out)], {});
 };
 
-/** `to.make`, as what stands in other files calls it. */
-const makeIn = (to: Rewriter) => <K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]): Value => to.make(op, inputs, attrs);
-
 const RULES: { [K in OpName]?: Rule<K> } = {
   detach: ([x]) => x!,
   neg: ([x]) => as(x!, 'neg')?.inputs[0] ?? null,
@@ -85,7 +82,7 @@ const RULES: { [K in OpName]?: Rule<K> } = {
     if (uniform(a!) !== null) return to.make('add', [b!, a!], {});
     const [na, nb] = [as(a!, 'neg'), as(b!, 'neg')];
     if (nb) return to.make('sub', [a!, nb.inputs[0]!], {});
-    const merged = mergeLowRank([a!, b!], makeIn(to), (v) => uniform(v) !== null);
+    const merged = mergeLowRank([a!, b!], to.make, (v) => uniform(v) !== null);
     if (merged) return merged;
     return na ? to.make('sub', [b!, na.inputs[0]!], {}) : null;
   },
@@ -166,9 +163,9 @@ const RULES: { [K in OpName]?: Rule<K> } = {
     if (!left.flipped && !right.flipped) return null;
     return to.make('matmul', [left.v, right.v], { transA: transA !== left.flipped, transB: transB !== right.flipped });
   },
-  conv3d: (inputs, attrs, to, { shape }) => tiledConv(inputs, attrs, makeIn(to), shape),
-  conv3dInput: (inputs, attrs, to) => tiledConvInput(inputs, attrs, makeIn(to)),
-  conv3dWeight: (inputs, attrs, to) => tiledConvWeight(inputs, attrs, makeIn(to)),
+  conv3d: (inputs, attrs, to, { shape }) => tiledConv(inputs, attrs, to.make, shape),
+  conv3dInput: (inputs, attrs, to) => tiledConvInput(inputs, attrs, to.make),
+  conv3dWeight: (inputs, attrs, to) => tiledConvWeight(inputs, attrs, to.make),
 };
 
 class Rewriter {
@@ -176,9 +173,7 @@ class Rewriter {
   /** Of the node that is rewritten now. */
   made: Made = { site: '', segment: 0, gradient: false };
 
-  make<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]): Value {
-    return this.outputs(op, inputs, attrs)[0]!;
-  }
+  readonly make: MakeValue = (op, inputs, attrs) => this.outputs(op, inputs, attrs)[0]!;
 
   /** The node's outputs after rewriting. Rules exist for ops of one output. */
   outputs<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]): Value[] {

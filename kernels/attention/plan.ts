@@ -56,7 +56,7 @@ const MOST_SCORES = 2 ** 26;
 /** Keys of each of as many queries from which on products pay on a CPU driver: five of them do what takes the fused gradient seven. */
 const MANY = 128;
 
-/** Fused, unless measured otherwise on this device; on lavapipe gradients are 1.1 (128 tokens) to 1.8 times (512) as fast composed. */
+/** Fused, unless measured otherwise on this device; on lavapipe forward and gradient are 1.1 (128 tokens) to 1.5 times (512) as fast with the gradient composed. */
 export function attentionPath(caps: Caps, op: 'attention' | 'attentionGrad', p: AttentionProblem): AttentionPath['path'] {
   const scores = [p.B * p.H, p.N, p.L] as const;
   if (4 * scores.reduce((a, b) => a * b) > Math.min(MOST_SCORES, caps.maxBindingBytes)) return 'fused';

@@ -16,6 +16,7 @@ import { sizeLike, type Size } from '../../model/pipeline/size.ts';
 import { StreamingVAE } from '../../model/wan/vaestream.ts';
 import { writeWhole } from '../files.ts';
 import { isThere, ownerOf, releaseLock, takeLock } from '../lock.ts';
+import { frameOf, type ClipShape } from '../metrics/frames.ts';
 import { Stream } from '../rng.ts';
 import { canonical, hashOf } from '../run.ts';
 import { inEpochs, type Batch, type Shards } from './shards.ts';
@@ -183,10 +184,10 @@ function part(video: HostTensor, first: number, count: number): HostTensor {
   return host(data, [c, count, h, w]);
 }
 
-const frameAt = (video: HostTensor, t: number): HostTensor => {
-  const { data, shape: [c, , h, w] } = part(video, t, 1);
-  return host(data, [c!, h!, w!]);
-};
+function frameAt({ data, shape }: HostTensor, t: number): HostTensor {
+  const [c, , h, w] = shape as ClipShape;
+  return host(frameOf(data as Float32Array, shape as ClipShape, t), [c, h, w]);
+}
 
 /** Without the zero rows at its end. */
 function trimmed(text: HostTensor): HostTensor {
