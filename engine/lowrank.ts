@@ -4,7 +4,6 @@
  */
 import { keyOf, typeOf, type MakeValue, type Node, type OpAttrs, type Value } from './graph.ts';
 
-
 const unshaped = (v: Value): Value => (v.node.op === 'reshape' ? unshaped(v.node.inputs[0]!) : v);
 const productOf = (v: Value): Node<'matmul'> | null => {
   const { node } = unshaped(v);
