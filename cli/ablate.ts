@@ -4,7 +4,7 @@ import type { CommandModule } from 'yargs';
 import { ablate as train, type Ablate, type Result } from '../train/ablation/ablate.ts';
 import { PAPER, ROWS } from '../train/ablation/rows.ts';
 import { compare, tableOf } from '../train/ablation/table.ts';
-import { writeWhole } from '../train/files.ts';
+import { writeWhole } from '../train/loop/files.ts';
 import { figure, markdown, measured, sectionOf, type Results } from './ablate/results.ts';
 import { didYouMean, Interrupted, UsageError } from './common/errors.ts';
 import { CLASSIFIER, ownOr, willWrite } from './common/files.ts';

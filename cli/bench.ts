@@ -1,9 +1,9 @@
 /** `vpae bench`: how fast this machine's adapter runs our kernels, models and training steps, beside what it can do at most. */
 import type { CommandModule } from 'yargs';
-import type { Device } from '../engine/device.ts';
+import type { Device } from '../engine/runtime/device.ts';
 import { precisionOn } from '../model/pipeline/precision.ts';
 import { WAN } from '../model/wan/released.ts';
-import { writeWhole } from '../train/files.ts';
+import { writeWhole } from '../train/loop/files.ts';
 import { against, readBaseline } from './bench/baseline.ts';
 import { judge, measure, type Case, type Cost } from './bench/case.ts';
 import { clockOf, CORES } from './bench/clock.ts';

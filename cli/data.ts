@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { emojiFolder, PACKS } from '../train/data/emoji.ts';
 import { clipsOf } from '../train/data/sets.ts';
-import { videoShape } from '../train/conditions.ts';
+import { videoShape } from '../train/methods/conditions.ts';
 import { ownOr, willWrite } from './common/files.ts';
 import { writeSheet } from './media/sheet.ts';
 import { bundle, count, preset, presetOf, run, seed, type Args } from './common/options.ts';

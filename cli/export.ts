@@ -13,7 +13,7 @@ import { openWeights } from '../model/files/open.ts';
 import type { Weights } from '../model/files/weights.ts';
 import { ditShapes } from '../model/wan/dit.ts';
 import { vaeShapes } from '../model/wan/vae.ts';
-import { writeError } from '../train/files.ts';
+import { writeError } from '../train/loop/files.ts';
 import { UsageError } from './common/errors.ts';
 import { willWrite } from './common/files.ts';
 import { readLora } from './common/lora.ts';

@@ -39,7 +39,7 @@ function checkValues(args: Record<string, unknown>): true {
 
 async function main(): Promise<void> {
   // Loaded here, so that a wrong developer flag is one clear line too.
-  const { FLAG_DOCS } = await import('../engine/flags.ts');
+  const { FLAG_DOCS } = await import('../engine/host/flags.ts');
   const named = FILES.filter((name) => name === process.argv[2]); // starts faster than with all of them
   const commands = await Promise.all((named.length ? named : FILES).map((name) => import(`./${name}.ts`) as Promise<{ default: CommandModule }>));
   const flagHelp = Object.entries(FLAG_DOCS).map(([name, doc]) => `  ${name.padEnd(13)} ${doc}`).join('\n');

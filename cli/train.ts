@@ -1,7 +1,7 @@
 /** `vpae train vae|teacher`: trains one network of a preset in a run's folder, or goes on where it stopped. */
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { CLASSIFIER_TRAINING, trainClassifier } from '../train/metrics/train-classifier.ts';
+import { CLASSIFIER_TRAINING, trainClassifier } from '../train/methods/classifier.ts';
 import { subjectOf } from '../train/planning/subject.ts';
 import { trainTeacher, trainVae } from '../train/pipeline.ts';
 import type { Trained } from '../train/work.ts';

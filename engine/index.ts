@@ -1,13 +1,13 @@
 /** The engine by itself: tensors, gradients, and functions compiled to WebGPU. */
-export { open, Device } from './device.ts';
-export type { CompileOptions, CompiledFunction, Concrete, Feed } from './compile.ts';
-export { NDArray } from './ndarray.ts';
-export { Tensor } from './tensor.ts';
-export { vjp } from './autodiff.ts';
-export { checkpoint } from './remat.ts';
-export { flatten, host, mapTree, type HostTensor } from './tree.ts';
-export { trace } from './trace.ts';
-export { evaluate } from './oracle.ts';
-export { EngineError } from './errors.ts';
-export { NoAdapterError } from './adapter.ts';
-export * from './functional.ts';
+export { open, Device } from './runtime/device.ts';
+export type { CompileOptions, CompiledFunction, Concrete, Feed } from './runtime/compile.ts';
+export { NDArray } from './runtime/ndarray.ts';
+export { Tensor } from './frontend/tensor.ts';
+export { vjp } from './frontend/autodiff.ts';
+export { checkpoint } from './frontend/remat.ts';
+export { flatten, host, mapTree, type HostTensor } from './frontend/tree.ts';
+export { trace } from './frontend/trace.ts';
+export { evaluate } from './frontend/oracle.ts';
+export { EngineError } from './host/errors.ts';
+export { NoAdapterError } from './host/adapter.ts';
+export * from './frontend/functional.ts';

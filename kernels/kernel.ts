@@ -13,6 +13,9 @@ import type { Tuning } from './tuning.ts';
 export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'u32';
 export const BYTES: Record<DType, number> = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4 };
 
+/** Offsets of bindings are multiples of this everywhere, and of every element's size. */
+export const ALIGN = 256;
+
 /** Arena tensors share a buffer with the output and must be bound read_write; external ones may be read. */
 export type Access = 'read' | 'read_write';
 

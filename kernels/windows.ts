@@ -2,10 +2,7 @@
  * Tensors over an adapter's binding limit: a buffer is bound in windows, equal ranges that are a binding each, and an access chooses
  * among them. This is done to a kernel's text, so that no family knows of it; it costs a comparison an access, and only there.
  */
-import type { Caps, Dispatch } from './kernel.ts';
-
-/** Offsets of bindings are multiples of this everywhere, and of every element's size. */
-const ALIGN = 256;
+import { ALIGN, type Caps, type Dispatch } from './kernel.ts';
 
 /** Bytes of a window. */
 export const windowBytes = ({ maxBindingBytes }: Pick<Caps, 'maxBindingBytes'>): number => Math.floor(maxBindingBytes / ALIGN) * ALIGN;

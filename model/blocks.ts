@@ -2,10 +2,10 @@
  * A stack of equal blocks as one compiled program that runs once a block, so that it compiles once and the device may hold the
  * weights of one or two of them instead of all.
  */
-import type { CompiledFunction, CompileOptions, Feed } from '../engine/compile.ts';
-import type { Device } from '../engine/device.ts';
-import type { NDArray } from '../engine/ndarray.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import type { CompiledFunction, CompileOptions, Feed } from '../engine/runtime/compile.ts';
+import type { Device } from '../engine/runtime/device.ts';
+import type { NDArray } from '../engine/runtime/ndarray.ts';
+import type { Tensor } from '../engine/frontend/tensor.ts';
 import { uploadWeights, type WeightType } from './files/upload.ts';
 import type { Weights } from './files/weights.ts';
 import { Scope, type Params } from './params.ts';

@@ -1,6 +1,6 @@
 /** The numbers that make a Wan2.1 DiT or VAE, under the names of Wan's own configs, checked on entry. */
 import { z } from 'zod';
-import type { Triple } from '../engine/graph.ts';
+import type { Triple } from '../engine/frontend/graph.ts';
 
 export interface DiTConfig {
   /** t2v: text only. i2v: image tokens beside the text, mask and image latent beside the noise. flf2v: i2v with first and last frame. */

@@ -1,7 +1,7 @@
 /** The convolutional discriminator head: FastGen's plainest for video DiTs, which the paper's ablation finds the weakest (METHOD §1.8). */
-import { conv3d, groupNorm } from '../engine/functional.ts';
-import { fail } from '../engine/errors.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { conv3d, groupNorm } from '../engine/frontend/functional.ts';
+import { fail } from '../engine/host/errors.ts';
+import type { Tensor } from '../engine/frontend/tensor.ts';
 import type { HeadConfig } from './heads.ts';
 import { kaiming, linearSpecs, normal, normSpecs, under, type Scope, type Specs } from './params.ts';
 

@@ -5,12 +5,12 @@
  * `semantic`: before that, the queries attend to each other and to the condition's image and text tokens.
  * `conv`: each tap's tokens go through a strided convolution over the video's grid (convhead.ts).
  */
-import { attention, concat, gelu } from '../engine/functional.ts';
-import { fail } from '../engine/errors.ts';
-import { checkpoint } from '../engine/remat.ts';
-import type { Tensor } from '../engine/tensor.ts';
-import { host, type HostTensor } from '../engine/tree.ts';
-import type { Triple } from '../engine/graph.ts';
+import { attention, concat, gelu } from '../engine/frontend/functional.ts';
+import { fail } from '../engine/host/errors.ts';
+import { checkpoint } from '../engine/frontend/remat.ts';
+import type { Tensor } from '../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../engine/frontend/tree.ts';
+import type { Triple } from '../engine/frontend/graph.ts';
 import { convHead, convHeadSpecs } from './convhead.ts';
 import { linearSpecs, materialise, normal, normSpecs, ones, Scope, shapesOf, under, type HostParams, type Params, type Specs } from './params.ts';
 

@@ -1,6 +1,6 @@
 /** The first frame as a row of patches, in CLIP's place. */
-import { fail, printShapes } from '../engine/errors.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { fail, printShapes } from '../engine/host/errors.ts';
+import type { Tensor } from '../engine/frontend/tensor.ts';
 
 export const IMAGE_PATCH = 8;
 

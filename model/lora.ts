@@ -1,7 +1,7 @@
 /** Low-rank adapters (LoRA, arXiv 2106.09685) over a model's linears, by the names of their weights. */
-import { fail } from '../engine/errors.ts';
-import type { Like } from '../engine/tensor.ts';
-import { host, type HostTensor } from '../engine/tree.ts';
+import { fail } from '../engine/host/errors.ts';
+import type { Like } from '../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../engine/frontend/tree.ts';
 import { kaiming, materialise, Scope, shapesOf, zeros, type HostParams, type Params, type Specs } from './params.ts';
 
 /** The attention projections and the feed-forward of every DiT block; the image keys and values keep their weights. */

@@ -1,9 +1,9 @@
 /** Named parameters: how a model lists them, draws their first values, and reads them back under a prefix. */
-import { fail } from '../engine/errors.ts';
-import { linear } from '../engine/functional.ts';
-import { randomElement, threefry2x32 } from '../engine/ops/random.ts';
-import type { Like, Tensor } from '../engine/tensor.ts';
-import { host, type HostTensor } from '../engine/tree.ts';
+import { fail } from '../engine/host/errors.ts';
+import { linear } from '../engine/frontend/functional.ts';
+import { randomElement, threefry2x32 } from '../engine/frontend/ops/random.ts';
+import type { Like, Tensor } from '../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../engine/frontend/tree.ts';
 import { numel } from '../kernels/kernel.ts';
 
 /** Flat, under the names of the checkpoint. */

@@ -4,7 +4,7 @@
  * Like umT5's output, a caption is [length, text_dim] and stands zero-padded in [text_len, text_dim]; the empty caption is
  * the unconditional one and has length 0.
  */
-import { host, type HostTensor } from '../engine/tree.ts';
+import { host, type HostTensor } from '../engine/frontend/tree.ts';
 import { draw } from './params.ts';
 
 /** Token 0 is padding. */

@@ -1,15 +1,15 @@
 /** Distillation: a teacher through both phases of V-PAE, whatever it is taught on, judged by and shown as. */
 import { openWeights } from '../model/files/open.ts';
 import { inFile, type Origin } from '../model/files/origin.ts';
-import { freeTree } from './checkpoint.ts';
-import { ditConfigOf } from './conditions.ts';
+import { freeTree } from './loop/checkpoint.ts';
+import { ditConfigOf } from './methods/conditions.ts';
 import type { Shards } from './data/shards.ts';
-import type { Score } from './eval.ts';
-import type { StudentJob } from './jobs.ts';
-import { bestFile, lastFile, saveAverage, type Job } from './loop.ts';
-import { equilibriumJob, primingJob } from './phases.ts';
+import type { Score } from './judge/eval.ts';
+import type { StudentJob } from './methods/jobs.ts';
+import { bestFile, lastFile, saveAverage, type Job } from './loop/loop.ts';
+import { equilibriumJob, primingJob } from './methods/phases.ts';
 import type { Course } from './presets/index.ts';
-import type { Weights } from './sample.ts';
+import type { Weights } from './methods/sample.ts';
 import { run, type Trained, type Work } from './work.ts';
 
 /** What a student is taught: numbers, data, teacher, and what is seen of it on the way. */

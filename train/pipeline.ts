@@ -6,26 +6,26 @@
  *   out/{vae,data,teacher,phase1,phase2}/                            the runs and the precomputed latents
  */
 import { join } from 'node:path';
-import { host } from '../engine/tree.ts';
+import { host } from '../engine/frontend/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
 import { saveLora } from '../model/files/lora.ts';
 import type { HostParams } from '../model/params.ts';
-import { freeTree, toDevice, toHost } from './checkpoint.ts';
-import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
+import { freeTree, toDevice, toHost } from './loop/checkpoint.ts';
+import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './methods/conditions.ts';
 import { clipsOf, heldOutClips } from './data/sets.ts';
 import { precompute as makeShards, type Shards } from './data/shards.ts';
 import { bothPhases, type Distilled } from './distill.ts';
-import { Judge } from './eval.ts';
-import { teacherJob, vaeJob } from './jobs.ts';
-import { readAverage } from './loop.ts';
+import { Judge } from './judge/eval.ts';
+import { teacherJob, vaeJob } from './methods/jobs.ts';
+import { readAverage } from './loop/loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
-import { psnr } from './metrics/frames.ts';
-import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './models.ts';
-import { wholeOf } from './networks.ts';
-import { PixelJudge } from './pixeljudge.ts';
-import { presetPreviews, reconstructions, samplePreviews } from './previews.ts';
-import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from './sample.ts';
-import { LatentStatistics } from './vae.ts';
+import { psnr } from './data/frames.ts';
+import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './loop/models.ts';
+import { wholeOf } from './methods/networks.ts';
+import { PixelJudge } from './judge/pixeljudge.ts';
+import { presetPreviews, reconstructions, samplePreviews } from './judge/previews.ts';
+import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from './methods/sample.ts';
+import { LatentStatistics } from './methods/vae.ts';
 import { run, type Trained, type Work } from './work.ts';
 
 /** Trains the VAE, then measures the latents' mean and deviation and its PSNR on held-out clips. */

@@ -1,13 +1,13 @@
 /** What every training function is given and gives back, and how a job runs in its folder. */
 import { join } from 'node:path';
-import type { Device } from '../engine/device.ts';
-import { runtime } from '../engine/host.ts';
-import type { Alarm } from './alarms.ts';
-import type { OpenJob } from './jobs.ts';
-import { drive, type LoopResult, type Progress } from './loop.ts';
-import type { Draw } from './previews.ts';
+import type { Device } from '../engine/runtime/device.ts';
+import { runtime } from '../engine/host/runtime.ts';
+import type { Alarm } from './loop/alarms.ts';
+import type { OpenJob } from './methods/jobs.ts';
+import { drive, type LoopResult, type Progress } from './loop/loop.ts';
+import type { Draw } from './judge/previews.ts';
 import type { Preset } from './presets/index.ts';
-import type { Json } from './run.ts';
+import type { Json } from './loop/run.ts';
 
 export interface Work {
   device: Device;

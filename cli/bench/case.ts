@@ -1,9 +1,9 @@
 /** A thing that `bench` times. What it costs is known before anything is allocated, so that what does not fit or would not end is left out. */
-import type { Device } from '../../engine/device.ts';
-import { normal } from '../../engine/functional.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { normal } from '../../engine/frontend/functional.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { flatten, host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
 import { BYTES, numel, type DType } from '../../kernels/kernel.ts';
 import { leastMs, type Roofline } from './roofline.ts';
 import { time, type Timed, type Times } from './clock.ts';

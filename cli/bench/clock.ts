@@ -3,7 +3,7 @@
  * processor, and there the second is what counts, because neighbours on the machine disturb it little.
  */
 import process from 'node:process';
-import { cores } from '../../engine/host.ts';
+import { cores } from '../../engine/host/runtime.ts';
 
 export const CORES = cores();
 

@@ -1,6 +1,6 @@
 /** The child of cold.ts: one tiny training step in a fresh process. */
-import { open } from '../../engine/device.ts';
-import { teacherJob } from '../../train/jobs.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { teacherJob } from '../../train/methods/jobs.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { serve } from '../common/child.ts';
 import { noiseShards } from '../common/noise.ts';

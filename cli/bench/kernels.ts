@@ -1,8 +1,8 @@
 /** Kernels of a named shape, one by one, as its DiT and its VAE use them: products, attention, convolutions, rows, pointwise chains. */
-import type { Device } from '../../engine/device.ts';
-import { adamW, attention, conv3d, gelu } from '../../engine/functional.ts';
-import { make, type Tensor } from '../../engine/tensor.ts';
-import { host } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { adamW, attention, conv3d, gelu } from '../../engine/frontend/functional.ts';
+import { make, type Tensor } from '../../engine/frontend/tensor.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import type { DType } from '../../kernels/kernel.ts';
 import { headDim } from '../../model/config.ts';
 import { programCase, wanted, type Case, type Wanted } from './case.ts';

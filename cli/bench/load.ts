@@ -2,12 +2,12 @@
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Device } from '../../engine/device.ts';
+import type { Device } from '../../engine/runtime/device.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { writeTensors, type Output } from '../../model/files/safetensors.ts';
 import { uploadWeights, type WeightType } from '../../model/files/upload.ts';
 import { CHUNK_BYTES } from '../../model/files/weights.ts';
-import { freeTree } from '../../train/checkpoint.ts';
+import { freeTree } from '../../train/loop/checkpoint.ts';
 import type { Case, Opened } from './case.ts';
 
 const MATRICES = 4; // of 64 MiB each

@@ -1,15 +1,15 @@
 /** Whole parts of a named shape's models: a DiT block forward and with its gradient, the VAE both ways; and a preset's training steps. */
-import { vjp } from '../../engine/autodiff.ts';
-import type { Device } from '../../engine/device.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { shapesOf, Scope, type Params } from '../../model/params.ts';
 import { block, blockSpecs, type BlockInput } from '../../model/wan/block.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { decode, encode, vaeShapes } from '../../model/wan/vae.ts';
-import { freeTree } from '../../train/checkpoint.ts';
-import { ditConfigOf } from '../../train/conditions.ts';
-import { teacherJob, vaeJob, type OpenJob } from '../../train/jobs.ts';
-import { equilibriumJob, primingJob } from '../../train/phases.ts';
+import { freeTree } from '../../train/loop/checkpoint.ts';
+import { ditConfigOf } from '../../train/methods/conditions.ts';
+import { teacherJob, vaeJob, type OpenJob } from '../../train/methods/jobs.ts';
+import { equilibriumJob, primingJob } from '../../train/methods/phases.ts';
 import type { Preset } from '../../train/presets/index.ts';
 import { noiseShards } from '../common/noise.ts';
 import { programCase, wanted, type Case, type Wanted } from './case.ts';

@@ -1,9 +1,9 @@
 /** The steps of a released model on made-up weights, at any size and depth, beside what `plan` says of exactly them. */
-import type { CompiledFunction } from '../../engine/compile.ts';
-import type { Device } from '../../engine/device.ts';
-import type { TensorType } from '../../engine/graph.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import { flatten, host, mapTree } from '../../engine/tree.ts';
+import type { CompiledFunction } from '../../engine/runtime/compile.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { TensorType } from '../../engine/frontend/graph.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import { flatten, host, mapTree } from '../../engine/frontend/tree.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
 import { toBF16 } from '../../model/halves.ts';
 import { Diffusion } from '../../model/pipeline/diffuse.ts';
@@ -11,8 +11,8 @@ import { networkOf } from '../../model/pipeline/forward.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
 import { draw } from '../../model/params.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
-import { freeTree } from '../../train/checkpoint.ts';
-import type { PackType } from '../../train/packs.ts';
+import { freeTree } from '../../train/loop/checkpoint.ts';
+import type { PackType } from '../../train/loop/packs.ts';
 import { deviceBytes, flopsOf, secondsAt, totalOf, trafficOf, unbound, type Stage } from '../../train/planning/cost.ts';
 import { findFit } from '../../train/planning/fit.ts';
 import { costOf, type JobName, type Sampler } from '../../train/planning/jobs.ts';

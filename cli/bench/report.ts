@@ -1,5 +1,5 @@
 /** What `bench` found, as a table for people and as plain data for scripts and later comparisons. */
-import type { AdapterInfo } from '../../engine/adapter.ts';
+import type { AdapterInfo } from '../../engine/host/adapter.ts';
 import { draw } from '../common/table.ts';
 import type { Times } from './clock.ts';
 import type { Comparison } from './compare.ts';

@@ -2,7 +2,7 @@
  * What the adapter can do at most, measured: multiply-adds in registers, and bytes copied by a shader. Each ceiling is the best
  * run of the best of several probes, and is raised when a kernel turns out faster.
  */
-import type { Device } from '../../engine/device.ts';
+import type { Device } from '../../engine/runtime/device.ts';
 import { foldGrid } from '../../kernels/kernel.ts';
 import { clockOf, sample, type Sample } from './clock.ts';
 

@@ -1,7 +1,7 @@
 /** Named sizes, from the bundled models to the released Wan2.1 1.3B: a DiT, a VAE, a batch and a clip. */
 import { ditConfig, vaeStride, WAN_VAE, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
-import { ditConfigOf, vaeConfigOf } from '../../train/conditions.ts';
+import { ditConfigOf, vaeConfigOf } from '../../train/methods/conditions.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 
 export interface Shape {

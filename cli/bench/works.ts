@@ -2,12 +2,12 @@
  * What every engine is given alike: the same numbers in the same row-major layouts, and our own program for each. Its float64
  * evaluation is what answers are checked against.
  */
-import { attention, constant, gelu, mse } from '../../engine/functional.ts';
-import { vjp } from '../../engine/autodiff.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import { make, type Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { attention, constant, gelu, mse } from '../../engine/frontend/functional.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import { make, type Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { noise } from '../common/noise.ts';
 
 export const WORKS = ['matmul 512', 'matmul 1024', 'attention', 'conv3d', 'conv3d gradient', 'layer norm', 'GELU', 'training step'] as const;

@@ -3,8 +3,8 @@ import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { DiTConfig } from '../../model/config.ts';
-import { writeError } from '../../train/files.ts';
-import { loadDiT, type Model } from '../../train/models.ts';
+import { writeError } from '../../train/loop/files.ts';
+import { loadDiT, type Model } from '../../train/loop/models.ts';
 import { UsageError } from './errors.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));

@@ -1,11 +1,11 @@
 /** Made-up data in place of a data set, for what counts and times training steps. */
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
-import { latentShape } from '../../train/conditions.ts';
+import { latentShape } from '../../train/methods/conditions.ts';
 import { DIRECTIONS, captionOf } from '../../train/data/digits.ts';
 import type { Shards } from '../../train/data/shards.ts';
 import type { Preset } from '../../train/presets/index.ts';
-import { Stream } from '../../train/rng.ts';
+import { Stream } from '../../train/loop/rng.ts';
 
 /** Standard normals. */
 export function noise(shape: readonly number[], seed = 0): HostTensor {

@@ -1,8 +1,8 @@
 /** Progress of long work on stderr: a bar on a terminal, a plain line every few seconds elsewhere. Both with speed, memory and time left. */
 import process from 'node:process';
 import cliProgress from 'cli-progress';
-import { tell, type Alarm } from '../../train/alarms.ts';
-import type { Progress } from '../../train/loop.ts';
+import { tell, type Alarm } from '../../train/loop/alarms.ts';
+import type { Progress } from '../../train/loop/loop.ts';
 
 export interface Meter {
   /** @param done units done so far, `note` what to say beside it, such as the loss, `total` a new total */

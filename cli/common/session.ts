@@ -1,7 +1,7 @@
 /** What a command works in: an open device, and Ctrl-C that brings things to a good end. */
 import process from 'node:process';
-import { open, type Device } from '../../engine/device.ts';
-import { recovering } from '../../train/recover.ts';
+import { open, type Device } from '../../engine/runtime/device.ts';
+import { recovering } from '../../train/loop/recover.ts';
 import { EXIT, Interrupted } from './errors.ts';
 
 export interface Session {

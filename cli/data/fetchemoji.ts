@@ -6,9 +6,9 @@ import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import sharp from 'sharp';
-import { untar } from '../../engine/software.ts';
+import { untar } from '../../engine/host/software.ts';
 import { emojiFiles, emojiFolder, STORED, type EmojiEntry } from '../../train/data/emoji.ts';
-import { writeWhole } from '../../train/files.ts';
+import { writeWhole } from '../../train/loop/files.ts';
 import { meter } from '../common/progress.ts';
 
 /** npm's own hashes of the packages as they were when this was written. */

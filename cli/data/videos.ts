@@ -2,13 +2,13 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import sharp from 'sharp';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { givenFrames } from '../../model/config.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import { checkClip, parseSize, type Size } from '../../model/pipeline/size.ts';
 import { WAN_FPS, WAN_FRAMES, wanModel } from '../../model/pipeline/wan.ts';
 import { makeVideoShards, type Refused, type VideoSource } from '../../train/data/videos.ts';
-import { hashOf } from '../../train/run.ts';
+import { hashOf } from '../../train/loop/run.ts';
 import type { Footage } from '../../train/vbench/footage.ts';
 import { UsageError } from '../common/errors.ts';
 import { willWrite } from '../common/files.ts';

@@ -1,10 +1,10 @@
 /** One phase of the distillation, against the clock: as many steps as fit, and the best average of them. */
-import type { Device } from '../../engine/device.ts';
+import type { Device } from '../../engine/runtime/device.ts';
 import type { HostParams } from '../../model/params.ts';
-import { freeTree, toHost } from '../../train/checkpoint.ts';
-import type { Judge } from '../../train/eval.ts';
-import type { StudentJob } from '../../train/jobs.ts';
-import { studentSampler, type Sampler } from '../../train/sample.ts';
+import { freeTree, toHost } from '../../train/loop/checkpoint.ts';
+import type { Judge } from '../../train/judge/eval.ts';
+import type { StudentJob } from '../../train/methods/jobs.ts';
+import { studentSampler, type Sampler } from '../../train/methods/sample.ts';
 import { jobMeter } from '../common/progress.ts';
 import { stepsThatFit } from './budget.ts';
 

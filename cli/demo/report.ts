@@ -1,9 +1,9 @@
 /** What the demo leaves behind: moving pictures, a contact sheet and a report, and the words that say what was trained where. */
 import { join } from 'node:path';
-import type { Device } from '../../engine/device.ts';
-import { runtime } from '../../engine/host.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { runtime } from '../../engine/host/runtime.ts';
 import type { Clip } from '../../train/data/sets.ts';
-import type { Model } from '../../train/models.ts';
+import type { Model } from '../../train/loop/models.ts';
 import type { DiTConfig } from '../../model/config.ts';
 import type { Preset } from '../../train/presets/index.ts';
 import { writeGrid } from '../media/animation.ts';

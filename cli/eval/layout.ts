@@ -1,9 +1,9 @@
 /** The clips of a small model on disk, as VBench's suite and `vpae eval FOLDER` read them. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { host } from '../../engine/tree.ts';
-import { writeWhole } from '../../train/files.ts';
-import { videoShape } from '../../train/conditions.ts';
+import { host } from '../../engine/frontend/tree.ts';
+import { writeWhole } from '../../train/loop/files.ts';
+import { videoShape } from '../../train/methods/conditions.ts';
 import { CLIP_FPS, type Conditions } from '../../train/vbench/clips.ts';
 import { sinkFor } from '../media/sink.ts';
 import { Picture } from '../media/picture.ts';

@@ -2,11 +2,11 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { heldOutClips } from '../../train/data/sets.ts';
-import { evaluate, sampleClips, type Infer, type Report } from '../../train/infer.ts';
+import { evaluate, sampleClips, type Infer, type Report } from '../../train/judge/infer.ts';
 import { loadClassifier } from '../../train/metrics/classifier.ts';
-import { frameOf } from '../../train/metrics/frames.ts';
+import { frameOf } from '../../train/data/frames.ts';
 import type { Preset } from '../../train/presets/index.ts';
-import { videoShape } from '../../train/conditions.ts';
+import { videoShape } from '../../train/methods/conditions.ts';
 import { clipTakes, type Conditions } from '../../train/vbench/clips.ts';
 import { measure, type Instruments, type Measured } from '../../train/vbench/measure.ts';
 import { digitProxies, PROXIES } from '../../train/vbench/proxies.ts';

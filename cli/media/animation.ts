@@ -1,7 +1,7 @@
 /** A grid of clips with titles as one animated WebP or GIF, playing in step. */
-import { writeWhole } from '../../train/files.ts';
+import { writeWhole } from '../../train/loop/files.ts';
 import { textPath, textWidth } from './letters.ts';
-import type { ClipShape } from '../../train/metrics/frames.ts';
+import type { ClipShape } from '../../train/data/frames.ts';
 import { Picture, type Video } from './picture.ts';
 
 const FRAME_MS = 120;

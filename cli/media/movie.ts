@@ -2,8 +2,8 @@
 import { spawn } from 'node:child_process';
 import { renameSync, rmSync } from 'node:fs';
 import process from 'node:process';
-import { run } from '../../engine/host.ts';
-import { writeWhole } from '../../train/files.ts';
+import { run } from '../../engine/host/runtime.ts';
+import { writeWhole } from '../../train/loop/files.ts';
 
 export interface MovieShape { readonly width: number; readonly height: number; /** Frames a second. */ readonly fps: number }
 

@@ -1,6 +1,6 @@
 /** Video frames and drawings on one RGBA picture, and its way into a file through sharp. */
 import sharp from 'sharp';
-import type { ClipShape } from '../../train/metrics/frames.ts';
+import type { ClipShape } from '../../train/data/frames.ts';
 
 const LOSSY_QUALITY = 92; // of 100
 

@@ -1,5 +1,5 @@
 /** `report.html`: one file with everything in it, so that it can be mailed or opened anywhere; light or dark as the reader's system is. */
-import { writeWhole } from '../../train/files.ts';
+import { writeWhole } from '../../train/loop/files.ts';
 import { animate } from './animation.ts';
 import type { Video } from './picture.ts';
 

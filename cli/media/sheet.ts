@@ -1,5 +1,5 @@
 /** The contact sheet: one PNG in which a person sees what every sampler made of the same conditions. */
-import { writeWhole } from '../../train/files.ts';
+import { writeWhole } from '../../train/loop/files.ts';
 import { textPath, textWidth } from './letters.ts';
 import { Picture, type Video } from './picture.ts';
 

@@ -1,7 +1,7 @@
 /** Where a clip's frames go, chunk by chunk as they are decoded: a movie, an animation, or all frames side by side. */
-import type { HostTensor } from '../../engine/tree.ts';
-import type { ClipShape } from '../../train/metrics/frames.ts';
-import { writeWhole } from '../../train/files.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
+import type { ClipShape } from '../../train/data/frames.ts';
+import { writeWhole } from '../../train/loop/files.ts';
 import { UsageError } from '../common/errors.ts';
 import { movieMaker, type MovieShape } from './movie.ts';
 import { Picture } from './picture.ts';

@@ -1,10 +1,10 @@
 /** The child in which the tuner tries configurations: a bad one may crash or hang it. */
-import { open, type Device } from '../../engine/device.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { host } from '../../engine/tree.ts';
+import { open, type Device } from '../../engine/runtime/device.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { toF16 } from '../../model/halves.ts';
 import { sample, type Sample } from '../bench/clock.ts';

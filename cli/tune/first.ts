@@ -1,9 +1,9 @@
 /** Quiet tuning: the first long job on a GPU without a table measures its heaviest kernels for a few seconds, once for each driver. */
-import type { AdapterInfo } from '../../engine/adapter.ts';
-import type { Device } from '../../engine/device.ts';
-import { flags } from '../../engine/flags.ts';
-import { isTuned, ownTable, tunedFile, tuningFor, type Tuned } from '../../engine/tuning.ts';
-import { writeWhole } from '../../train/files.ts';
+import type { AdapterInfo } from '../../engine/host/adapter.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { flags } from '../../engine/host/flags.ts';
+import { isTuned, ownTable, tunedFile, tuningFor, type Tuned } from '../../engine/runtime/tuning.ts';
+import { writeWhole } from '../../train/loop/files.ts';
 import type { JobName } from '../../train/planning/jobs.ts';
 import type { Subject } from '../../train/planning/subject.ts';
 import { measure, questions, type Measured } from './measure.ts';

@@ -1,11 +1,11 @@
 /** From planned jobs to a table: what they ask the planners, measured problem after problem, every winner kept at once. */
-import type { Device } from '../../engine/device.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import type { HostTensor } from '../../engine/tree.ts';
-import { ownTable, tunedFile, type Tuned } from '../../engine/tuning.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
+import { ownTable, tunedFile, type Tuned } from '../../engine/runtime/tuning.ts';
 import { sameConfig, type TuningTable } from '../../kernels/tuning.ts';
 import { precisionOn } from '../../model/pipeline/precision.ts';
-import { writeWhole } from '../../train/files.ts';
+import { writeWhole } from '../../train/loop/files.ts';
 import { costOf, type JobName } from '../../train/planning/jobs.ts';
 import type { Subject } from '../../train/planning/subject.ts';
 import { programOf, recorder, type Seen } from './problems.ts';

@@ -1,6 +1,6 @@
 /** A planner's problem as a program of the engine: what the tuner runs to time and check a configuration. */
-import { vjp } from '../../engine/autodiff.ts';
-import { make, type Tensor } from '../../engine/tensor.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { make, type Tensor } from '../../engine/frontend/tensor.ts';
 import type { Caps, DType } from '../../kernels/kernel.ts';
 import type { Family, Question, Tunable, Tuning } from '../../kernels/tuning.ts';
 

@@ -1,5 +1,5 @@
 /** Tries the configurations of one problem and keeps the fastest that is right. */
-import type { AdapterInfo } from '../../engine/adapter.ts';
+import type { AdapterInfo } from '../../engine/host/adapter.ts';
 import type { Caps } from '../../kernels/kernel.ts';
 import { matmulCost } from '../../kernels/matmul/cost.ts';
 import type { MatmulConfig, MatmulProblem } from '../../kernels/matmul/plan.ts';

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { open, readdir, stat } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve } from 'node:path';
-import { isInUse, numbersOf, parseLines, type LogRecord } from '../../train/run.ts';
+import { isInUse, numbersOf, parseLines, type LogRecord } from '../../train/loop/run.ts';
 import { Curves, type CurveData } from './curves.ts';
 
 const CHUNK = 2 ** 20;

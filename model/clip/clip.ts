@@ -4,9 +4,9 @@
  *
  * Reference: wan/modules/clip.py of Wan2.1.
  */
-import { attention, concat, gelu } from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { attention, concat, gelu } from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { kaiming, linearSpecs, materialise, normal, normSpecs, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
 import type { CLIPConfig } from './config.ts';
 import { resize, resizeTables, type ResizeTables } from './resize.ts';

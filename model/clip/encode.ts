@@ -1,9 +1,9 @@
 /** Pictures to the tokens that image-to-video models read, block by block. */
-import type { Device } from '../../engine/device.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import { fail, printShapes } from '../../engine/errors.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import { fail, printShapes } from '../../engine/host/errors.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { BlockStack, storedBlocks, type RunOptions } from '../blocks.ts';
 import { upload } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';

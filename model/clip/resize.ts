@@ -1,6 +1,6 @@
 /** Image resizing as two matrix products, as PyTorch's `interpolate` does it: corners not aligned, no antialias, no clamping. */
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 
 /** The sources that one result reads, with their weights; they may lie outside. `at`: where it lies, in source pixels counted from the middle of the first. */
 export type Taps = (at: number) => readonly (readonly [source: number, weight: number])[];

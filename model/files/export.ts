@@ -1,5 +1,5 @@
 /** Models as files for other programs: all weights under another project's names, or the change from a base as a LoRA. */
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { toBF16, toF16 } from '../halves.ts';
 import { lowRank } from '../lowrank.ts';
 import type { HostParams } from '../params.ts';

@@ -1,5 +1,5 @@
 /** Whether weights fit a model, and all of them into host memory. */
-import { printShapes } from '../../engine/errors.ts';
+import { printShapes } from '../../engine/host/errors.ts';
 import type { HostParams } from '../params.ts';
 import { inOwnNames, OWN, type Naming } from './names.ts';
 import { openWeights } from './open.ts';

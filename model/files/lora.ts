@@ -5,8 +5,8 @@
  *     comfyui    diffusion_model.blocks.0.self_attn.q.lora_down.weight   lora_up.weight    alpha
  *     kohya      lora_unet_blocks_0_self_attn_q.lora_down.weight         lora_up.weight    alpha
  */
-import { printShapes } from '../../engine/errors.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { printShapes } from '../../engine/host/errors.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { addLowRank } from '../lora.ts';
 import type { HostParams } from '../params.ts';
 import type { Shapes } from './load.ts';

@@ -1,7 +1,7 @@
 /** A network's weights before they are on a device, in host memory or still in their files, and the way there: one tensor at a time. */
-import type { Device } from '../../engine/device.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import type { HostTensor } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { toBF16 } from '../halves.ts';
 import { isMatrix } from '../params.ts';
 import { upload, uploadData, type WeightType } from './upload.ts';

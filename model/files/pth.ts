@@ -5,7 +5,7 @@
  * Format: torch/serialization.py and caffe2/serialize of PyTorch 1.6 and later.
  */
 import { numel } from '../../kernels/kernel.ts';
-import { printShapes } from '../../engine/errors.ts';
+import { printShapes } from '../../engine/host/errors.ts';
 import { Dict, unpickle, type Global, type Value } from './pickle.ts';
 import { bytesPer, isSize, type Archive, type DataFile, type StoredTensor, type StoredType } from './stored.ts';
 import { zipMembers } from './zip.ts';

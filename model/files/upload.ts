@@ -1,6 +1,6 @@
 /** Weights from files onto a device in chunks: whatever their size, the host holds a few chunks of them at a time. */
-import type { Device } from '../../engine/device.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
 import { toBF16, toF16 } from '../halves.ts';
 import { isMatrix } from '../params.ts';

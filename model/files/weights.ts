@@ -1,6 +1,6 @@
 /** Weights in one file or many, open for reading; tensors are read one by one or in chunks, so large files need little memory. */
 import { numel } from '../../kernels/kernel.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { ARRAYS, bytesPer, FLOATS, readPiece, WeightsError, type DataFile, type Entry, type StoredData, type StoredTensor } from './stored.ts';
 
 /** Host memory that reading a tensor in chunks takes. */

@@ -2,12 +2,12 @@
  * From noise to latents: the one sampling loop. A batch of clips goes through a DiT stepped by any sampler, guided by two texts, or
  * through a student's few levels of its own.
  */
-import type { CompiledFunction } from '../../engine/compile.ts';
-import type { Device } from '../../engine/device.ts';
-import { EngineError } from '../../engine/errors.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
+import type { CompiledFunction } from '../../engine/runtime/compile.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { EngineError } from '../../engine/host/errors.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { flatten, host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { DiTConfig } from '../config.ts';
 import { draw } from '../params.ts';

@@ -2,12 +2,12 @@
  * A DiT's forward on a device for sampling: as one program over weights that all lie there, or block by block with weights that come
  * when their turn has come, so that the largest models run where two of their blocks fit.
  */
-import type { CompiledFunction } from '../../engine/compile.ts';
-import type { Device } from '../../engine/device.ts';
-import { concat } from '../../engine/functional.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import type { HostTensor } from '../../engine/tree.ts';
+import type { CompiledFunction } from '../../engine/runtime/compile.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { concat } from '../../engine/frontend/functional.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { BlockStack, type BlockSource } from '../blocks.ts';
 import type { DiTConfig } from '../config.ts';
 import { Scope, type Params } from '../params.ts';

@@ -2,9 +2,9 @@
  * Prompts to clips: text, image, diffusion, decoding, one stage after another for all jobs. Every part of a model is read, used and
  * freed before the next, so that the largest alone decides the memory.
  */
-import type { Device } from '../../engine/device.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { DiTConfig, VAEConfig } from '../config.ts';
 import { StreamingVAE } from '../wan/vaestream.ts';
 import { Diffusion, evaluationsOf, type Sampling } from './diffuse.ts';

@@ -1,7 +1,7 @@
 /** What a DiT is told of the frames it is given: the first of a clip, or the first and the last. Wan 2.1: wan/image2video.py, wan/first_last_frame2video.py. */
-import type { Device } from '../../engine/device.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { resize, resizeTables, type ResizeTables } from '../clip/resize.ts';
 import { givenFrames, vaeStride } from '../config.ts';
 import { StreamingVAE } from '../wan/vaestream.ts';

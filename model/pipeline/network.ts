@@ -1,7 +1,7 @@
 /** A Wan2.1 DiT from its files, with LoRAs: all of it on the device, or its blocks at every step anew. */
-import type { Device } from '../../engine/device.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
 import { storedBlocks, type BlockSource } from '../blocks.ts';
 import type { DiTConfig } from '../config.ts';

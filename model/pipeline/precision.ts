@@ -4,7 +4,7 @@
  * The text and image encoders and the VAE stay f32: they are a small part of the arithmetic, and the hidden layer of T5's feed-forward
  * passes 65504, where f16 ends (huggingface/transformers#5651).
  */
-import type { HostTensor } from '../../engine/tree.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 import type { Caps } from '../../kernels/kernel.ts';
 
 export const PRECISIONS = ['f32', 'f16'] as const;

@@ -1,5 +1,5 @@
 /** A Wan2.1 checkpoint folder as the pipeline takes it: umT5 and CLIP run block by block from their files, the DiT and the VAE are uploaded. */
-import { host } from '../../engine/tree.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { encodeImage } from '../clip/encode.ts';
 import type { Checkpoint } from '../files/checkpoint.ts';
 import { uploadWeights } from '../files/upload.ts';

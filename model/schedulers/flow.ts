@@ -1,5 +1,5 @@
 /** What one step of any flow-matching sampler is made of. */
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 
 /** One step from level k to k + 1. With x̂0 = x - σ v: corrected = Σ correct · (x, last, x̂0, m1, m2), next = Σ predict · (corrected, x̂0, m1). */
 export interface StepWeights {

@@ -2,9 +2,9 @@
  * The samplers of Wan2.1 behind one step: its weights are computed in doubles on the host and are inputs of the program, so one
  * compiled step serves every step of every sampler.
  */
-import { fail } from '../../engine/errors.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { fail } from '../../engine/host/errors.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { dpmpp } from './dpmpp.ts';
 import { euler } from './euler.ts';
 import { packWeights } from './flow.ts';

@@ -1,8 +1,8 @@
 /** Prompts to what the DiT reads, block by block: of umT5-xxl's 11 GB the device holds one block or two, the host some chunks of the file. */
-import type { Device } from '../../engine/device.ts';
-import { fail } from '../../engine/errors.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { fail } from '../../engine/host/errors.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { BlockStack, storedBlocks, type RunOptions } from '../blocks.ts';
 import { upload } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';

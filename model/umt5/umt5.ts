@@ -4,9 +4,9 @@
  * Reference: wan/modules/t5.py of Wan2.1. No 1/√d in attention, one table of relative position biases a layer, RMS norms,
  * a feed-forward gated by a tanh GELU.
  */
-import { concat, gather, gelu, iota } from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { concat, gather, gelu, iota } from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { linearSpecs, materialise, normal, ones, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
 import type { UMT5Config } from './config.ts';
 

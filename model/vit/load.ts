@@ -1,5 +1,5 @@
 /** Vision transformers out of their published files: DINO's .pth or safetensors (facebookresearch or timm), CLIP's safetensors or .bin (transformers). */
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { openWeights } from '../files/open.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { HostParams } from '../params.ts';

@@ -4,9 +4,9 @@
  *
  * References: Caron et al. 2021 (vision_transformer.py of facebookresearch/dino), Radford et al. 2021 (modeling_clip.py of transformers).
  */
-import { attention, concat, gelu } from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { attention, concat, gelu } from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { cubic } from '../clip/resize.ts';
 import { kaiming, linearSpecs, materialise, normal, normSpecs, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
 

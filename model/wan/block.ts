@@ -1,6 +1,6 @@
 /** One block of the Wan2.1 DiT: self attention, cross attention to text and image, and the feed-forward, modulated by time. */
-import { attention, concat, gelu } from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { attention, concat, gelu } from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { DiTConfig } from '../config.ts';
 import { linearSpecs, normal, normSpecs, ones, Scope, under, type Specs } from '../params.ts';
 import { rotate, type DiTTables } from './tables.ts';

@@ -3,10 +3,10 @@
  *
  * Reference: wan/modules/model.py of Wan2.1. Tokens run (time, height, width), the width fastest.
  */
-import { concat, gelu, silu } from '../../engine/functional.ts';
-import { fail } from '../../engine/errors.ts';
-import { checkpoint } from '../../engine/remat.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { concat, gelu, silu } from '../../engine/frontend/functional.ts';
+import { fail } from '../../engine/host/errors.ts';
+import { checkpoint } from '../../engine/frontend/remat.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { DiTConfig } from '../config.ts';
 import { linearSpecs, materialise, normal, normSpecs, Scope, shapesOf, under, xavier, zeros, type HostParams, type Params, type Specs } from '../params.ts';
 import { block, blockSpecs } from './block.ts';

@@ -1,6 +1,6 @@
 /** Latents to rows of patches and back. */
-import type { Triple } from '../../engine/graph.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import type { Triple } from '../../engine/frontend/graph.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 
 /** [B,C,F,H,W] → [B, tokens, C·pt·ph·pw], each patch flattened as (c, pt, ph, pw): the order of the patch embedding's weight. */
 export function patchify(x: Tensor, [pt, ph, pw]: Triple): Tensor {

@@ -1,8 +1,8 @@
 /** Tables that the DiT takes as inputs, computed in doubles on the host: timestep angles and rotary angles. */
-import type { Triple } from '../../engine/graph.ts';
-import { fail, printShapes } from '../../engine/errors.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Triple } from '../../engine/frontend/graph.ts';
+import { fail, printShapes } from '../../engine/host/errors.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { headDim, type DiTConfig } from '../config.ts';
 
 const THETA = 10000;

@@ -1,5 +1,5 @@
 /** Overlapping windows over the height and width of [C,T,H,W], and how they are cut out and blended together again. */
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 
 /** Of its edge, how much of a tile its neighbour repeats at least. Diffusers' tiles of 256 pixels overlap by 64. */
 const OVERLAP = 1 / 4;

@@ -4,10 +4,10 @@
  * Reference: wan/modules/vae.py of Wan2.1: 1 + s k frames ↔ 1 + k latent frames, s the temporal stride, frame 0 apart.
  * A clip goes through as a whole, or in chunks that hand on a cache, with the same result.
  */
-import { silu } from '../../engine/functional.ts';
-import { fail, printShapes } from '../../engine/errors.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { silu } from '../../engine/frontend/functional.ts';
+import { fail, printShapes } from '../../engine/host/errors.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { vaeStride, type VAEConfig } from '../config.ts';
 import { materialise, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
 import { Cache, causalConv, channelNorm, convSpecs, gainSpecs, layer, layerSpecs, type Layer } from './vaelayers.ts';

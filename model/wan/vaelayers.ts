@@ -1,7 +1,7 @@
 /** The layers of the Wan2.1 VAE: causal convolution, channel norm, residual block, attention within a frame, resampling. */
-import { attention, concat, conv3d, full, silu } from '../../engine/functional.ts';
-import type { Triple } from '../../engine/graph.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { attention, concat, conv3d, full, silu } from '../../engine/frontend/functional.ts';
+import type { Triple } from '../../engine/frontend/graph.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { kaiming, ones, Scope, under, zeros, type Init, type Params, type Specs } from '../params.ts';
 
 /** What stands at one place of the encoder or decoder. `time`: the resampling goes over time too. */

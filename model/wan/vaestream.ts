@@ -2,14 +2,14 @@
  * The VAE on a device for clips of any length: frames go through in chunks that hand on a cache, so that memory does not grow with
  * the clip; where a whole frame is too much, tiles of it go through one after another.
  */
-import type { CompiledFunction } from '../../engine/compile.ts';
-import type { Device } from '../../engine/device.ts';
-import { EngineError } from '../../engine/errors.ts';
-import { typeOf } from '../../engine/graph.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { host, mapTree, type HostTensor } from '../../engine/tree.ts';
+import type { CompiledFunction } from '../../engine/runtime/compile.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { EngineError } from '../../engine/host/errors.ts';
+import { typeOf } from '../../engine/frontend/graph.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { vaeStride, type VAEConfig } from '../config.ts';
 import type { Params } from '../params.ts';

@@ -12,7 +12,7 @@ import { latentOf, SHAPES, tokensOf } from '../../cli/bench/shapes.ts';
 import { shortfall, verdicts } from '../../cli/bench/targets.ts';
 import type { Contender } from '../../cli/bench/compare.ts';
 import { errorOf } from '../../cli/bench/works.ts';
-import { openAdapter } from '../../engine/adapter.ts';
+import { openAdapter } from '../../engine/host/adapter.ts';
 import { vpae } from './run.ts';
 
 const ROOF: Roofline = { gflops: 100, f16gflops: 400, copies: [{ bytes: 2 ** 19, gbs: 40 }, { bytes: 2 ** 23, gbs: 10 }, { bytes: 2 ** 26, gbs: 20 }] };

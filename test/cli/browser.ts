@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync } from 'node:zlib';
 import type { Readable, Writable } from 'node:stream';
-import { untar } from '../../engine/software.ts';
+import { untar } from '../../engine/host/software.ts';
 
 interface Reply { id?: number; method?: string; params?: { exceptionDetails?: { text: string; exception?: { description?: string } }; entry?: { level: string; text: string } }; result?: Record<string, unknown>; error?: { message: string } }
 

@@ -2,8 +2,8 @@
 import { join } from 'node:path';
 import { initDiT } from '../../model/wan/dit.ts';
 import { initVAE } from '../../model/wan/vae.ts';
-import { ditConfigOf, vaeConfigOf } from '../../train/conditions.ts';
-import { loadVAE, saveModel } from '../../train/models.ts';
+import { ditConfigOf, vaeConfigOf } from '../../train/methods/conditions.ts';
+import { loadVAE, saveModel } from '../../train/loop/models.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 
 /** Writes vae, teacher and student of the preset `digits-test` into `dir`. */

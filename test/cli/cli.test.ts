@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { oneLine, didYouMean } from '../../cli/common/errors.ts';
-import { host } from '../../engine/tree.ts';
-import { loadDiT, saveModel } from '../../train/models.ts';
+import { host } from '../../engine/frontend/tree.ts';
+import { loadDiT, saveModel } from '../../train/loop/models.ts';
 import { writeBundle } from './bundle.ts';
 import { vpae, type Result } from './run.ts';
 

@@ -4,8 +4,8 @@ import process from 'node:process';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { isFirstUse, tuneFirst } from '../../cli/tune/first.ts';
-import { open, type Device } from '../../engine/device.ts';
-import { ownTable, tunedFile } from '../../engine/tuning.ts';
+import { open, type Device } from '../../engine/runtime/device.ts';
+import { ownTable, tunedFile } from '../../engine/runtime/tuning.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
 
 const signal = new AbortController().signal;

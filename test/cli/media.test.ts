@@ -10,7 +10,7 @@ import { dotPlot, ticks } from '../../cli/media/dotplot.ts';
 import { textPath, textWidth } from '../../cli/media/letters.ts';
 import type { Video } from '../../cli/media/picture.ts';
 import { sinkFor } from '../../cli/media/sink.ts';
-import { host } from '../../engine/tree.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { reportHtml, writeReport, type Report } from '../../cli/media/report.ts';
 import { contactSheet } from '../../cli/media/sheet.ts';
 import { compare, COLUMNS, summarise } from '../../train/ablation/table.ts';

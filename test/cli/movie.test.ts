@@ -7,7 +7,7 @@ import sharp from 'sharp';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { sinkFor } from '../../cli/media/sink.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'vpae-movie-'));
 const path = process.env['PATH'];

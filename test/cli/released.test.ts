@@ -3,7 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { releasedSteps } from '../../cli/bench/released.ts';
 import type { Roofline } from '../../cli/bench/roofline.ts';
-import { open } from '../../engine/device.ts';
+import { open } from '../../engine/runtime/device.ts';
 import { PRECISIONS, type Precision } from '../../model/pipeline/precision.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
 

@@ -9,8 +9,8 @@ import { Curves } from '../../cli/watch/curves.ts';
 import { drawSamples } from '../../cli/media/animation.ts';
 import { serve, type Snapshot } from '../../cli/watch/server.ts';
 import { conditions } from '../../train/data/digits.ts';
-import { writeWhole } from '../../train/files.ts';
-import { Stream } from '../../train/rng.ts';
+import { writeWhole } from '../../train/loop/files.ts';
+import { Stream } from '../../train/loop/rng.ts';
 import { Browser } from './browser.ts';
 
 const random = new Stream(1, 0, 'watch');

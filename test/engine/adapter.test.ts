@@ -3,11 +3,11 @@ import { readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { advice } from '../../cli/doctor.ts';
-import { candidates, capsOf, firstThatWorks, isSoftware, NoAdapterError, objection, openAdapter, type Source } from '../../engine/adapter.ts';
-import { loadOrder, readLibrary } from '../../engine/elf.ts';
-import { FLAG_DOCS, readFlags } from '../../engine/flags.ts';
-import { run, runScript, waiting, withEnv } from '../../engine/host.ts';
-import { mesaVersion, parseSources, parseUris, untar, type AdapterFacts } from '../../engine/software.ts';
+import { candidates, capsOf, firstThatWorks, isSoftware, NoAdapterError, objection, openAdapter, type Source } from '../../engine/host/adapter.ts';
+import { loadOrder, readLibrary } from '../../engine/host/elf.ts';
+import { FLAG_DOCS, readFlags } from '../../engine/host/flags.ts';
+import { run, runScript, waiting, withEnv } from '../../engine/host/runtime.ts';
+import { mesaVersion, parseSources, parseUris, untar, type AdapterFacts } from '../../engine/host/software.ts';
 
 const facts = (device: string, description = '', isFallbackAdapter = false): AdapterFacts =>
   ({ vendor: '', architecture: '', device, description, isFallbackAdapter });

@@ -1,13 +1,13 @@
 /** Gradients of whole functions: trees, frozen weights, broadcasting, higher orders, optimizer steps. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { adamW, attention, clipByGlobalNorm, constant, conv3d, ema, gelu, groupNorm, linear, mse, relu, silu, softplus, stopGradient } from '../../engine/functional.ts';
-import type { TensorType } from '../../engine/graph.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import type { HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { adamW, attention, clipByGlobalNorm, constant, conv3d, ema, gelu, groupNorm, linear, mse, relu, silu, softplus, stopGradient } from '../../engine/frontend/functional.ts';
+import type { TensorType } from '../../engine/frontend/graph.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 
 const type = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
 const of = (shape: number[], ...values: number[]): HostTensor => ({ shape, dtype: 'f32', data: Float64Array.from(values) });

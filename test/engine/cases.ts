@@ -1,13 +1,13 @@
 /** Small functions over tensors, by op: what gradients, rewrites and kernels are checked on. Shapes are odd on purpose. */
 import type { DType } from '../../kernels/kernel.ts';
 import { numel } from '../../kernels/kernel.ts';
-import { concat, gather, iota, normal, uniform, where } from '../../engine/functional.ts';
-import type { OpName } from '../../engine/graph.ts';
-import { threefry2x32 } from '../../engine/ops/random.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { make } from '../../engine/tensor.ts';
-import type { HostTensor } from '../../engine/tree.ts';
-import { host } from '../../engine/tree.ts';
+import { concat, gather, iota, normal, uniform, where } from '../../engine/frontend/functional.ts';
+import type { OpName } from '../../engine/frontend/graph.ts';
+import { threefry2x32 } from '../../engine/frontend/ops/random.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { make } from '../../engine/frontend/tensor.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
+import { host } from '../../engine/frontend/tree.ts';
 
 export interface CaseInput {
   shape: readonly number[];

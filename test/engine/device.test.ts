@@ -1,19 +1,19 @@
 /** Every op on the device, forward and gradient, against the float64 oracle; and what a program promises. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { open } from '../../engine/device.ts';
-import { largestArenas, Scratch } from '../../engine/scratch.ts';
-import { adamW, attention, clipByGlobalNorm, concat, constant, conv3d, ema, gelu, linear, mse, where } from '../../engine/functional.ts';
-import type { TensorType } from '../../engine/graph.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import { checkpoint } from '../../engine/remat.ts';
-import { analyse, type CompileOptions } from '../../engine/stages.ts';
-import { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { threefry2x32 } from '../../engine/ops/random.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { largestArenas, Scratch } from '../../engine/runtime/scratch.ts';
+import { adamW, attention, clipByGlobalNorm, concat, constant, conv3d, ema, gelu, linear, mse, where } from '../../engine/frontend/functional.ts';
+import type { TensorType } from '../../engine/frontend/graph.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import { checkpoint } from '../../engine/frontend/remat.ts';
+import { analyse, type CompileOptions } from '../../engine/compiler/stages.ts';
+import { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { threefry2x32 } from '../../engine/frontend/ops/random.ts';
 import { numel } from '../../kernels/kernel.ts';
-import { flatten, host, type HostTensor } from '../../engine/tree.ts';
+import { flatten, host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { ALL_CASES, caseInputs } from './cases.ts';
 
 const device = await open();

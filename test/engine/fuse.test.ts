@@ -1,15 +1,15 @@
 /** What becomes one kernel, where bytes live, and how arenas are laid out. Pure: no device. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { fuse } from '../../engine/fuse.ts';
-import { adamW, concat, constant, ema, gather, gelu, linear } from '../../engine/functional.ts';
-import { base, keyOf, type TensorType } from '../../engine/graph.ts';
-import { planMemory, type Block } from '../../engine/memory.ts';
-import { place } from '../../engine/placement.ts';
-import { simplify } from '../../engine/simplify.ts';
-import { trace } from '../../engine/trace.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { fuse } from '../../engine/compiler/fuse.ts';
+import { adamW, concat, constant, ema, gather, gelu, linear } from '../../engine/frontend/functional.ts';
+import { base, keyOf, type TensorType } from '../../engine/frontend/graph.ts';
+import { planMemory, type Block } from '../../engine/compiler/memory.ts';
+import { place } from '../../engine/compiler/placement.ts';
+import { simplify } from '../../engine/compiler/simplify.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 
 const t = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
 

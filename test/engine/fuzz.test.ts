@@ -4,14 +4,14 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { open } from '../../engine/device.ts';
-import { attention, conv3d, gelu, silu } from '../../engine/functional.ts';
-import { typeOf } from '../../engine/graph.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { attention, conv3d, gelu, silu } from '../../engine/frontend/functional.ts';
+import { typeOf } from '../../engine/frontend/graph.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 
 const device = await open();

@@ -1,11 +1,11 @@
 /** Weights stored as f16 or bf16: what is computed with them is f32 arithmetic on the rounded weights. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { Device, open } from '../../engine/device.ts';
-import { attention, conv3d, gather, linear } from '../../engine/functional.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { Device, open } from '../../engine/runtime/device.ts';
+import { attention, conv3d, gather, linear } from '../../engine/frontend/functional.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 
 const whole = await open();

@@ -1,12 +1,12 @@
 /** Pieces of an input read where they lie, and parts made where they belong: no copy where none is needed, the right numbers everywhere. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import { join } from '../../engine/functional.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { join } from '../../engine/frontend/functional.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 
 const device = await open();
 const numbers = (n: number, seed = 1): HostTensor => host(Float32Array.from({ length: n }, (_, i) => Math.sin(seed + 0.7 * i)), [n]);

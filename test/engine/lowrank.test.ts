@@ -1,12 +1,12 @@
 /** A low-rank addition becomes part of its product: where, and that the values stay. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { linear } from '../../engine/functional.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import { simplify } from '../../engine/simplify.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { linear } from '../../engine/frontend/functional.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import { simplify } from '../../engine/compiler/simplify.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
 
 const SHAPES = [[2, 16, 8], [6, 8], [6], [3, 8], [6, 3]];
 const adapted = (x: Tensor, w: Tensor, bias: Tensor, a: Tensor, b: Tensor) => linear(x, w, bias).add(linear(linear(x, a).mul(0.5), b));

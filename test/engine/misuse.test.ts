@@ -1,11 +1,11 @@
 /** What a stranger gets wrong: each mistake is one line that names the op, what it got and the way out, and the device goes on. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import { concat, conv3d, gather, groupNorm } from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { host } from '../../engine/tree.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { concat, conv3d, gather, groupNorm } from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { host } from '../../engine/frontend/tree.ts';
 
 const device = await open();
 const x = host([1, 2, 3, 4, 5, 6], [2, 3]);

@@ -4,13 +4,13 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { open } from '../../engine/device.ts';
-import { concat } from '../../engine/functional.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { concat } from '../../engine/frontend/functional.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 
 const LENGTH = 7, LARGEST = 400;

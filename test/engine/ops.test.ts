@@ -1,17 +1,17 @@
 /** Every op: its gradient against central differences, its composed form and its types, all by the float64 oracle. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import { erf } from '../../engine/ops/pointwise.ts';
-import { randomElement, threefry2x32 } from '../../engine/ops/random.ts';
-import { OPS, opOf } from '../../engine/ops/index.ts';
-import { simplify } from '../../engine/simplify.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { make } from '../../engine/tensor.ts';
-import type { Traced } from '../../engine/trace.ts';
-import { trace } from '../../engine/trace.ts';
-import type { HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import { erf } from '../../engine/frontend/ops/pointwise.ts';
+import { randomElement, threefry2x32 } from '../../engine/frontend/ops/random.ts';
+import { OPS, opOf } from '../../engine/frontend/ops/index.ts';
+import { simplify } from '../../engine/compiler/simplify.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { make } from '../../engine/frontend/tensor.ts';
+import type { Traced } from '../../engine/frontend/trace.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 import type { Case } from './cases.ts';
 import { ALL_CASES, caseInputs } from './cases.ts';
 

@@ -1,15 +1,15 @@
 /** Attention as products over scores in memory: what takes that path, and that it gives what the fused kernels give. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { open } from '../../engine/device.ts';
-import type { TensorType } from '../../engine/graph.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import { checkpoint } from '../../engine/remat.ts';
-import { analyse } from '../../engine/stages.ts';
-import { make, type Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import { flatten, host, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { open } from '../../engine/runtime/device.ts';
+import type { TensorType } from '../../engine/frontend/graph.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import { checkpoint } from '../../engine/frontend/remat.ts';
+import { analyse } from '../../engine/compiler/stages.ts';
+import { make, type Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { flatten, host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { attentionPath, type AttentionProblem } from '../../kernels/attention/plan.ts';
 import type { Caps } from '../../kernels/kernel.ts';
 import { numel } from '../../kernels/kernel.ts';

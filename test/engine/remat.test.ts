@@ -1,15 +1,15 @@
 /** Checkpoints: the same numbers, other nodes. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { attention, constant, gelu, linear } from '../../engine/functional.ts';
-import type { Graph, Node, TensorType, Value } from '../../engine/graph.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import { checkpoint } from '../../engine/remat.ts';
-import { simplify } from '../../engine/simplify.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
-import type { HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { attention, constant, gelu, linear } from '../../engine/frontend/functional.ts';
+import type { Graph, Node, TensorType, Value } from '../../engine/frontend/graph.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import { checkpoint } from '../../engine/frontend/remat.ts';
+import { simplify } from '../../engine/compiler/simplify.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 
 const D = 4;
 const type = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });

@@ -1,11 +1,11 @@
 /** The table of rewrites, by printed graphs. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { concat, constant, conv3d, full, stopGradient } from '../../engine/functional.ts';
-import { simplify } from '../../engine/simplify.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { concat, constant, conv3d, full, stopGradient } from '../../engine/frontend/functional.ts';
+import { simplify } from '../../engine/compiler/simplify.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
 
 /** Ops that are left of a function of tensors of these shapes. */
 function left(fn: (...x: Tensor[]) => Tensor | Tensor[], ...shapes: number[][]): string[] {

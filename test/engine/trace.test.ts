@@ -1,10 +1,10 @@
 /** Tracing: printed graphs, shared nodes, call sites, errors a user can act on. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { constant, gather, linear, normal, zeros } from '../../engine/functional.ts';
-import type { TensorType } from '../../engine/graph.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
+import { constant, gather, linear, normal, zeros } from '../../engine/frontend/functional.ts';
+import type { TensorType } from '../../engine/frontend/graph.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
 
 const type = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
 

@@ -1,7 +1,7 @@
 /** Trees: order, paths, rebuilding; host tensors. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { flatten, host, mapTree } from '../../engine/tree.ts';
+import { flatten, host, mapTree } from '../../engine/frontend/tree.ts';
 
 test('leaves come in order of sorted keys, with paths', () => {
   const flat = flatten({ b: [1, { z: 2 }], a: 3 });

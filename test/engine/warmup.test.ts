@@ -1,9 +1,9 @@
 /** Kernels compiled before their first run, by one device or several: the same results, and a device that cannot be opened only costs time. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { openAdapter } from '../../engine/adapter.ts';
-import { pause } from '../../engine/host.ts';
-import { Warmup, type Kernel } from '../../engine/warmup.ts';
+import { openAdapter } from '../../engine/host/adapter.ts';
+import { pause } from '../../engine/host/runtime.ts';
+import { Warmup, type Kernel } from '../../engine/runtime/warmup.ts';
 import { shader } from '../../kernels/kernel.ts';
 
 const { device: gpu, another } = await openAdapter();

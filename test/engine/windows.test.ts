@@ -1,12 +1,12 @@
 /** Under a lowered binding limit every kernel gives the numbers that it gives without it, to the bit; what cannot be bound is refused in one line. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { open, type Device } from '../../engine/device.ts';
-import { gather } from '../../engine/functional.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { flatten, host, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { open, type Device } from '../../engine/runtime/device.ts';
+import { gather } from '../../engine/frontend/functional.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { flatten, host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
 import { ditConfig } from '../../model/config.ts';
 import { Scope, type Params } from '../../model/params.ts';

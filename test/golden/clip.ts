@@ -1,6 +1,6 @@
 /** Reference cases of CLIP's visual tower: preprocessing, every block, and the features that are used. */
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { clip, clipPixels, clipTables, type CLIPTables } from '../../model/clip/clip.ts';
 import { clipConfig } from '../../model/clip/config.ts';
 import type { Executor } from './executor.ts';

@@ -1,8 +1,8 @@
 /** Reference cases of the DiT, text- and image-to-video: outputs, intermediates, gradients. */
-import { concat, stack } from '../../engine/functional.ts';
-import { vjp } from '../../engine/autodiff.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { concat, stack } from '../../engine/frontend/functional.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { ditConfig, type DiTConfig } from '../../model/config.ts';
 import { dit, type Samples } from '../../model/wan/dit.ts';
 import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../../model/wan/tables.ts';

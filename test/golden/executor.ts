@@ -1,11 +1,11 @@
 /** Two ways to run one traced function on host tensors: the float64 oracle, and the compiled program on a device. */
-import type { CompileOptions } from '../../engine/stages.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { evaluate } from '../../engine/oracle.ts';
-import { opOf } from '../../engine/ops/index.ts';
-import { typeOf } from '../../engine/graph.ts';
-import { trace } from '../../engine/trace.ts';
-import { flatten, type HostTensor } from '../../engine/tree.ts';
+import type { CompileOptions } from '../../engine/compiler/stages.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import { opOf } from '../../engine/frontend/ops/index.ts';
+import { typeOf } from '../../engine/frontend/graph.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { flatten, type HostTensor } from '../../engine/frontend/tree.ts';
 
 /** A tree of host tensors as the function sees it. */
 export type Traced<T> = T extends HostTensor ? Tensor : T extends object ? { [K in keyof T]: Traced<T[K]> } : T;
@@ -38,8 +38,8 @@ export const oracle: Executor = {
 
 /** Opens the default device. @throws if `operands` are f16 and the adapter has none */
 export async function deviceExecutor(operands: Executor['operands'] = 'f32'): Promise<Executor> {
-  const { open } = await import('../../engine/device.ts');
-  const { compile } = await import('../../engine/compile.ts');
+  const { open } = await import('../../engine/runtime/device.ts');
+  const { compile } = await import('../../engine/runtime/compile.ts');
   const device = await open();
   if (operands !== 'f32' && !device.caps.f16) throw new Error(`${device.info.name} has no f16`);
   return {

@@ -1,8 +1,8 @@
 /** The format of a folder of reference tensors: manifest, tolerances, and how a result is judged. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { printShapes } from '../../engine/errors.ts';
-import type { HostTensor } from '../../engine/tree.ts';
+import { printShapes } from '../../engine/host/errors.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { openWeights } from '../../model/files/open.ts';
 import type { StoredType } from '../../model/files/stored.ts';
 

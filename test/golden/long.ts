@@ -1,6 +1,6 @@
 /** Reductions of a million values that a formula gives, so that nothing is stored. */
-import type { Tensor } from '../../engine/tensor.ts';
-import { host } from '../../engine/tree.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import type { Executor } from './executor.ts';
 import type { Case, Fixture, Verdict } from './format.ts';
 

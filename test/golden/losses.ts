@@ -1,6 +1,6 @@
 /** The reference's losses and optimizer sequences as functions over our tensors. */
-import * as F from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import * as F from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { Attrs } from './format.ts';
 import { logSoftmax, type GoldenOp, type Named } from './optable.ts';
 

@@ -1,7 +1,7 @@
 /** Reference cases of single ops: outputs and gradients, found in the op table. */
-import { vjp } from '../../engine/autodiff.ts';
-import { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { resizeTables, type Taps } from '../../model/clip/resize.ts';
 import { rotaryTables } from '../../model/wan/tables.ts';
 import { Skip, type Executor } from './executor.ts';

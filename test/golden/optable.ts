@@ -1,6 +1,6 @@
 /** The reference's op names as functions over our tensors. Attributes keep the reference's names. */
-import * as F from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import * as F from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { resize } from '../../model/clip/resize.ts';
 import { channelNorm } from '../../model/wan/vaelayers.ts';
 import { rotate } from '../../model/wan/tables.ts';

@@ -1,9 +1,9 @@
 /** Reference cases of the samplers: tables and whole trajectories on a linear velocity field. */
-import { stack } from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { stack } from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { schedule, solverStep, startState, type SolverKind, type SolverState } from '../../model/schedulers/index.ts';
-import { noise, velocityOf } from '../../train/flow.ts';
+import { noise, velocityOf } from '../../train/methods/flow.ts';
 import type { Executor } from './executor.ts';
 import { judge, type Case, type Fixture, type Verdict } from './format.ts';
 

@@ -1,7 +1,7 @@
 /** Reference cases of the umT5 encoder: hidden states, position biases, and the table of buckets. */
-import { gather } from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { gather } from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { umt5Config } from '../../model/umt5/config.ts';
 import { relativeBucket, relativeBuckets, umt5, type UMT5Context } from '../../model/umt5/umt5.ts';
 import { Skip, type Executor } from './executor.ts';

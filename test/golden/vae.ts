@@ -1,8 +1,8 @@
 /** Reference cases of the VAE: encode and decode whole and in chunks, every decoder layer, gradients. */
-import { concat } from '../../engine/functional.ts';
-import { vjp } from '../../engine/autodiff.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import type { HostTensor } from '../../engine/tree.ts';
+import { concat } from '../../engine/frontend/functional.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { vaeConfig, vaeStride } from '../../model/config.ts';
 import { decode, denormalise, encode, latentStats, normalise, type LatentStats } from '../../model/wan/vae.ts';
 import { Cache } from '../../model/wan/vaelayers.ts';

@@ -1,5 +1,5 @@
 /** Runs a family's Launch on a bare device, with sentinels around every slot, and validates WGSL on Dawn's null backend. */
-import { openAdapter } from '../../engine/adapter.ts';
+import { openAdapter } from '../../engine/host/adapter.ts';
 import { readsParams, type Launch } from '../../kernels/kernel.ts';
 
 const GUARD = 256; // bytes in front of and behind every slot

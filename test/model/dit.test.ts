@@ -1,9 +1,9 @@
 /** Properties of the DiT in the float64 oracle; the numbers themselves are checked against the reference tensors. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import type { Triple } from '../../engine/graph.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import type { Triple } from '../../engine/frontend/graph.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { ditConfig, vaeConfig, WAN_VAE, type DiTConfig } from '../../model/config.ts';
 import { dit, ditShapes, GROUP, initDiT } from '../../model/wan/dit.ts';
 import { ditTables, rotaryPairs, rotaryTables, rotate, timeEmbedding, tokenGrid, type DiTTables } from '../../model/wan/tables.ts';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { numel } from '../../kernels/kernel.ts';
-import { host } from '../../engine/tree.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { bytesPer, WeightsError } from '../../model/files/stored.ts';

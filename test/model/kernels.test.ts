@@ -1,9 +1,9 @@
 /** How many kernels a block of the Wan DiT takes on a GPU: the fewest that the rules of fusion allow, counted so that it can't rot. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { planFunction } from '../../engine/stages.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { planFunction } from '../../engine/compiler/stages.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { Caps } from '../../kernels/kernel.ts';
 import type { DiTConfig } from '../../model/config.ts';
 import { initLora, withLora } from '../../model/lora.ts';

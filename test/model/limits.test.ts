@@ -1,10 +1,10 @@
 /** A binding limit below the largest activation: the feed-forward goes in parts, with the answers of a device without it. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { mapTree, type HostTensor } from '../../engine/tree.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
+import { open } from '../../engine/runtime/device.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Params } from '../../model/params.ts';
 import { forwardFunctions, networkOf, WholeForward, type Told } from '../../model/pipeline/forward.ts';
 import { dit } from '../../model/wan/dit.ts';

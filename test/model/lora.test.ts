@@ -1,8 +1,8 @@
 /** Adapters and discriminator heads in the float64 oracle. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { ditConfig } from '../../model/config.ts';
 import { head, headShapes, headSpecs, initHead, semanticLengths, type HeadConfig } from '../../model/heads.ts';
 import { initLora, loraSpecs, mergeLora, withLora } from '../../model/lora.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { host } from '../../engine/tree.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { loadLora, mergeFiles, saveLora } from '../../model/files/lora.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';

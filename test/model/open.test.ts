@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { host } from '../../engine/tree.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { checkFit } from '../../model/files/load.ts';
 import { diffusersDiT, inOwnNames, OWN, transformersUMT5, transformersUMT5Tied } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';

@@ -1,10 +1,10 @@
 /** The sampling pipeline on a device against the same composed by hand in the float64 oracle, and the rules of sizes. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import { concat } from '../../engine/functional.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { concat } from '../../engine/frontend/functional.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { givenFrames, vaeConfig, type DiTConfig } from '../../model/config.ts';
 import { loraSpecs, mergeLora } from '../../model/lora.ts';
 import type { HostParams } from '../../model/params.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 import { loadParams } from '../../model/files/load.ts';
 import { openWeights } from '../../model/files/open.ts';

@@ -1,8 +1,8 @@
 /** Properties of the samplers; whole trajectories are checked against the reference tensors. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host } from '../../engine/tree.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { schedule, SOLVER_KINDS, solverStep, startState, type SolverKind, type SolverState } from '../../model/schedulers/index.ts';
 import { oracle } from '../golden/executor.ts';
 

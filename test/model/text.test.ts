@@ -1,7 +1,7 @@
 /** The tiny tokenizer, the frozen embedding and the image tokens. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { host } from '../../engine/tree.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { imageTokens } from '../../model/imagetokens.ts';
 import { embedCaptions, embeddingTable, tokenize, VOCABULARY } from '../../model/text.ts';
 import { oracle } from '../golden/executor.ts';

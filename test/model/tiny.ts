@@ -1,5 +1,5 @@
 /** Small configs and inputs for the model tests. */
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { ditConfig, type DiTConfig } from '../../model/config.ts';
 import { draw, materialise, normal, type HostParams, type Specs } from '../../model/params.ts';
 import { ditSpecs } from '../../model/wan/dit.ts';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
+import { open } from '../../engine/runtime/device.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { writeTensors, type Output } from '../../model/files/safetensors.ts';
 import { UPLOAD_HOST_BYTES, uploadWeights } from '../../model/files/upload.ts';

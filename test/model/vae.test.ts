@@ -1,8 +1,8 @@
 /** Properties of the causal VAE in the float64 oracle; the numbers themselves are checked against the reference tensors. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { vaeConfig, vaeStride } from '../../model/config.ts';
 import type { Params } from '../../model/params.ts';
 import { decode, denormalise, encode, initVAE, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';

@@ -1,8 +1,8 @@
 /** Clips in chunks and tiles on a device: the whole clip's numbers from two programs, and shares of tiles that add up to one. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { vaeConfig } from '../../model/config.ts';
 import { decode, denormalise, encode, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';
 import { StreamingVAE } from '../../model/wan/vaestream.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { HostTensor } from '../../engine/tree.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { loadViT } from '../../model/vit/load.ts';
 import { initViT, positionsFor, vit, vitShapes, type ViTConfig } from '../../model/vit/vit.ts';

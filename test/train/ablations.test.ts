@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
+import { open } from '../../engine/runtime/device.ts';
 import { materialise } from '../../model/params.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { initDiT } from '../../model/wan/dit.ts';
@@ -12,9 +12,9 @@ import { initVAE } from '../../model/wan/vae.ts';
 import { ablate, type Ablate, type Judged, type Result } from '../../train/ablation/ablate.ts';
 import { PAPER, ROWS, type Row } from '../../train/ablation/rows.ts';
 import { compare, summarise, tableOf } from '../../train/ablation/table.ts';
-import { ditConfigOf, vaeConfigOf } from '../../train/conditions.ts';
+import { ditConfigOf, vaeConfigOf } from '../../train/methods/conditions.ts';
 import { CLASSIFIER_SHAPES } from '../../train/metrics/classifier.ts';
-import { loadVAE, saveModel } from '../../train/models.ts';
+import { loadVAE, saveModel } from '../../train/loop/models.ts';
 import { checkPreset, loadPreset } from '../../train/presets/index.ts';
 
 test('every row is a preset of its own, and the paper orders rows that there are', () => {

@@ -1,17 +1,17 @@
 /** A batch in micro-batches gives the update of the whole batch, and one that is not finite none. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import { constant } from '../../engine/functional.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
-import { accumulated, turns } from '../../train/accumulate.ts';
-import { freeTree, toHost } from '../../train/checkpoint.ts';
-import { start } from '../../train/jobs.ts';
-import { update, type AdamConfig, type Micro, type Trained } from '../../train/optim.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { constant } from '../../engine/frontend/functional.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
+import { accumulated, turns } from '../../train/loop/accumulate.ts';
+import { freeTree, toHost } from '../../train/loop/checkpoint.ts';
+import { start } from '../../train/methods/jobs.ts';
+import { update, type AdamConfig, type Micro, type Trained } from '../../train/loop/optim.ts';
 import { loadPreset } from '../../train/presets/index.ts';
-import { compileStep } from '../../train/step.ts';
+import { compileStep } from '../../train/loop/step.ts';
 
 const adam: AdamConfig = { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, clip: 0.5 };
 const device = await open();

@@ -1,9 +1,9 @@
 /** Each kind of failure raises its alarm once an episode; a healthy run, and a metric that wavers at its limit, stay quiet. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { RULES, tell, Watch } from '../../train/alarms.ts';
-import type { Metrics } from '../../train/pending.ts';
-import { Stream } from '../../train/rng.ts';
+import { RULES, tell, Watch } from '../../train/loop/alarms.ts';
+import type { Metrics } from '../../train/loop/pending.ts';
+import { Stream } from '../../train/loop/rng.ts';
 
 const random = new Stream(1, 0, 'alarms');
 /** As the steps of both phases log them in a run that goes well. */

@@ -1,18 +1,18 @@
 /** Baselines against closed forms: what consistency distillation has as its fixed point, DMD2 without its GAN, APT as settings. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { constant, normal } from '../../engine/functional.ts';
-import { host, mapTree, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { constant, normal } from '../../engine/frontend/functional.ts';
+import { host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
 import type { HostParams } from '../../model/params.ts';
-import { apt } from '../../train/baselines/apt.ts';
-import { consistencyLoss, type ConsistencyConfig } from '../../train/baselines/consistency.ts';
-import { dmd2ConfigOf, dmd2FakeStep, dmd2GeneratorStep, initFake } from '../../train/baselines/dmd2.ts';
-import { primingConfigOf } from '../../train/conditions.ts';
-import { timeAt, velocity } from '../../train/networks.ts';
+import { apt } from '../../train/methods/apt.ts';
+import { consistencyLoss, type ConsistencyConfig } from '../../train/methods/consistency.ts';
+import { dmd2ConfigOf, dmd2FakeStep, dmd2GeneratorStep, initFake } from '../../train/methods/dmd2.ts';
+import { primingConfigOf } from '../../train/methods/conditions.ts';
+import { timeAt, velocity } from '../../train/methods/networks.ts';
 import { checkPreset } from '../../train/presets/index.ts';
-import { fakeStep, primingStep } from '../../train/priming.ts';
-import { key } from '../../train/rng.ts';
+import { fakeStep, primingStep } from '../../train/methods/priming.ts';
+import { key } from '../../train/loop/rng.ts';
 import { batch, close, dit, onHost, preset, weights } from './onhost.ts';
 
 const scalar = (x: number) => host([x], []);

@@ -6,12 +6,12 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Device } from '../../engine/device.ts';
-import { host } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
-import { latestCheckpoint, openSaved, saveCheckpoint } from '../../train/checkpoint.ts';
-import { drive, readBest, type Job, type LoopOptions } from '../../train/loop.ts';
-import { RunFolder } from '../../train/run.ts';
+import { latestCheckpoint, openSaved, saveCheckpoint } from '../../train/loop/checkpoint.ts';
+import { drive, readBest, type Job, type LoopOptions } from '../../train/loop/loop.ts';
+import { RunFolder } from '../../train/loop/run.ts';
 
 const fresh = (): string => mkdtempSync(join(tmpdir(), 'vpae-'));
 const meta = (step: number) => ({ job: 'test', step, config: 'abc' });
@@ -41,7 +41,7 @@ test('a write that fails half-way says why and leaves the checkpoint before it',
   const dir = fresh();
   await saveCheckpoint(dir, stateOf(1), meta(1));
   const url = (path: string) => JSON.stringify(pathToFileURL(new URL(path, import.meta.url).pathname).href);
-  const script = `const { saveCheckpoint } = await import(${url('../../train/checkpoint.ts')});
+  const script = `const { saveCheckpoint } = await import(${url('../../train/loop/checkpoint.ts')});
     const big = { data: new Float32Array(100000), shape: [100000], dtype: 'f32' };
     await saveCheckpoint(${JSON.stringify(dir)}, { net: { params: { big }, v: {} } }, ${JSON.stringify(meta(2))}).catch((e) => console.log(e.message));`;
   // A limit on the size of files stands in for a full disk: the write ends in the middle.

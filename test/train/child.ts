@@ -1,14 +1,14 @@
 /** A small teacher training in a process of its own, for the test that kills it: `child.ts OUT`. The latents are made up. */
 import { join } from 'node:path';
-import { open } from '../../engine/device.ts';
-import { latentShape, videoShape } from '../../train/conditions.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { latentShape, videoShape } from '../../train/methods/conditions.ts';
 import { digits } from '../../train/data/digits.ts';
 import { digitsOf } from '../../train/data/sets.ts';
 import { precompute } from '../../train/data/shards.ts';
-import { teacherJob } from '../../train/jobs.ts';
-import { drive } from '../../train/loop.ts';
+import { teacherJob } from '../../train/methods/jobs.ts';
+import { drive } from '../../train/loop/loop.ts';
 import { loadPreset } from '../../train/presets/index.ts';
-import { Stream } from '../../train/rng.ts';
+import { Stream } from '../../train/loop/rng.ts';
 
 const out = process.argv[2]!;
 const preset = loadPreset('digits-test', ['teacher.steps=9', 'data.trainClips=8', 'data.shardClips=8', 'dit.num_layers=1', 'phase2.taps=[0]']);

@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 
-const { open } = await import('../../engine/device.ts');
+const { open } = await import('../../engine/runtime/device.ts');
 const device = await open(); // its driver lies in the cache of the user
 process.env['XDG_CACHE_HOME'] = mkdtempSync(join(tmpdir(), 'vpae-'));
 const { emoji, emojiFiles, emojiFolder, isHeldOut, STORED } = await import('../../train/data/emoji.ts');
 const { loadPreset } = await import('../../train/presets/index.ts');
 const { ditShapes } = await import('../../model/wan/dit.ts');
-const { ditConfigOf, latentShape } = await import('../../train/conditions.ts');
+const { ditConfigOf, latentShape } = await import('../../train/methods/conditions.ts');
 const { distill, trainTeacher, trainVae } = await import('../../train/pipeline.ts');
 const { embedderOf } = await import('../../model/text.ts');
 

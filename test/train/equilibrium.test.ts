@@ -1,17 +1,17 @@
 /** Phase II against closed forms: C-SDS, the two gradients that meet at x0, finite differences, and what each switch may and may not move. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { constant, mse, normal, stopGradient } from '../../engine/functional.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { constant, mse, normal, stopGradient } from '../../engine/frontend/functional.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { head, initHead } from '../../model/heads.ts';
 import type { HostParams } from '../../model/params.ts';
-import { equilibriumConfigOf } from '../../train/conditions.ts';
-import { csdsGradient, discriminatorStep, followStep, generatorGradients, generatorStep, initDiscriminator, judgeStep, type EquilibriumConfig } from '../../train/equilibrium.ts';
-import { noise, toX0 } from '../../train/flow.ts';
-import { features, guidedX0, ownFrom, predictX0, semantics, timeAt } from '../../train/networks.ts';
+import { equilibriumConfigOf } from '../../train/methods/conditions.ts';
+import { csdsGradient, discriminatorStep, followStep, generatorGradients, generatorStep, initDiscriminator, judgeStep, type EquilibriumConfig } from '../../train/methods/equilibrium.ts';
+import { noise, toX0 } from '../../train/methods/flow.ts';
+import { features, guidedX0, ownFrom, predictX0, semantics, timeAt } from '../../train/methods/networks.ts';
 import { loadPreset } from '../../train/presets/index.ts';
-import { key } from '../../train/rng.ts';
+import { key } from '../../train/loop/rng.ts';
 import { batch, close, directional, dit, draw, latent, onHost, weights } from './onhost.ts';
 
 const time = (a: number, b: number) => timeAt(dit, host([a, b], [2]));

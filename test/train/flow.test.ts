@@ -1,14 +1,14 @@
 /** The algebra of rectified flow, the laws of its times, and guidance, against closed forms. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host } from '../../engine/tree.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { givenFrames } from '../../model/config.ts';
 import { withMask } from '../../model/pipeline/given.ts';
 import { shiftSigma } from '../../model/schedulers/index.ts';
 import { dit as network } from '../../model/wan/dit.ts';
-import { drawTimes, noise, toX0, velocityOf } from '../../train/flow.ts';
-import { guidedVelocity, MASK_CHANNELS, timeAt, velocity } from '../../train/networks.ts';
+import { drawTimes, noise, toX0, velocityOf } from '../../train/methods/flow.ts';
+import { guidedVelocity, MASK_CHANNELS, timeAt, velocity } from '../../train/methods/networks.ts';
 import { batch, close, dit, draw, latent, onHost, weights } from './onhost.ts';
 
 test('x0 comes back from x at any time and the true velocity', () => {

@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { diversity, eigenSymmetric, frechet, gaussian, sqrtSymmetric } from '../../train/metrics/frechet.ts';
-import { Stream } from '../../train/rng.ts';
+import { Stream } from '../../train/loop/rng.ts';
 
 /** n samples of N(mean, diag(deviation²)), turned in the plane of the first two axes. */
 function samples(role: string, n: number, mean: number[], deviation: number[], angle = 0): Float32Array {

@@ -1,11 +1,11 @@
 /** Adversarial losses and STR1 against closed forms. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { constant } from '../../engine/functional.ts';
-import { host } from '../../engine/tree.ts';
-import { ADVERSARIAL, perturbation, str1Loss, type Str1 } from '../../train/losses.ts';
-import { key } from '../../train/rng.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { constant } from '../../engine/frontend/functional.ts';
+import { host } from '../../engine/frontend/tree.ts';
+import { ADVERSARIAL, perturbation, str1Loss, type Str1 } from '../../train/methods/losses.ts';
+import { key } from '../../train/loop/rng.ts';
 import { draw, onHost } from './onhost.ts';
 
 /** STR1 of the linear D(x) = w · x, as `samples` perturbations measure it, over its w. */

@@ -1,14 +1,14 @@
 /** Runs functions of tensors in float64 on the host, and makes small networks and batches for the tests of the losses. */
-import { evaluate } from '../../engine/oracle.ts';
-import { trace } from '../../engine/trace.ts';
-import { flatten, host, mapTree, type HostTensor } from '../../engine/tree.ts';
-import type { Tensor } from '../../engine/tensor.ts';
+import { evaluate } from '../../engine/frontend/oracle.ts';
+import { trace } from '../../engine/frontend/trace.ts';
+import { flatten, host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { HostParams } from '../../model/params.ts';
 import { initDiT } from '../../model/wan/dit.ts';
-import { conditioner, ditConfigOf, latentShape, stackRows } from '../../train/conditions.ts';
+import { conditioner, ditConfigOf, latentShape, stackRows } from '../../train/methods/conditions.ts';
 import { loadPreset } from '../../train/presets/index.ts';
-import { Stream } from '../../train/rng.ts';
+import { Stream } from '../../train/loop/rng.ts';
 
 type OnHost<T> = T extends Tensor ? HostTensor : T extends object ? { [K in keyof T]: OnHost<T[K]> } : T;
 type Traced<T> = T extends HostTensor ? Tensor : T extends object ? { [K in keyof T]: Traced<T[K]> } : T;

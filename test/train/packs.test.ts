@@ -1,19 +1,19 @@
 /** A trained network in packs: an optimiser's step over many tensors in few dispatches, against float64, bit by bit again, guarded. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import { constant } from '../../engine/functional.ts';
-import type { TensorType } from '../../engine/graph.ts';
-import { planFunction } from '../../engine/stages.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host, mapTree, type HostTensor } from '../../engine/tree.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { constant } from '../../engine/frontend/functional.ts';
+import type { TensorType } from '../../engine/frontend/graph.ts';
+import { planFunction } from '../../engine/compiler/stages.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
-import { freeTree, toHost } from '../../train/checkpoint.ts';
-import { start } from '../../train/jobs.ts';
-import { update, type AdamConfig, type Trained } from '../../train/optim.ts';
-import { eachRole, packsOf, packTypes } from '../../train/packs.ts';
-import type { Pending } from '../../train/pending.ts';
-import { compileStep, stepOf } from '../../train/step.ts';
+import { freeTree, toHost } from '../../train/loop/checkpoint.ts';
+import { start } from '../../train/methods/jobs.ts';
+import { update, type AdamConfig, type Trained } from '../../train/loop/optim.ts';
+import { eachRole, packsOf, packTypes } from '../../train/loop/packs.ts';
+import type { Pending } from '../../train/loop/pending.ts';
+import { compileStep, stepOf } from '../../train/loop/step.ts';
 import { close, draw, onHost } from './onhost.ts';
 
 /** 100 tensors: matrices and vectors, long, short, and of lengths that do not fill a binding. */

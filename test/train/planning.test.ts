@@ -1,15 +1,15 @@
 /** What is planned is what is allocated, on the smallest preset; and released models are planned without a device. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import { host } from '../../engine/tree.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { initDiT } from '../../model/wan/dit.ts';
-import { freeTree } from '../../train/checkpoint.ts';
-import { ditConfigOf, latentShape } from '../../train/conditions.ts';
+import { freeTree } from '../../train/loop/checkpoint.ts';
+import { ditConfigOf, latentShape } from '../../train/methods/conditions.ts';
 import type { Shards } from '../../train/data/shards.ts';
-import type { StudentJob } from '../../train/jobs.ts';
-import { ownFrom } from '../../train/networks.ts';
-import { equilibriumJob, primingJob } from '../../train/phases.ts';
+import type { StudentJob } from '../../train/methods/jobs.ts';
+import { ownFrom } from '../../train/methods/networks.ts';
+import { equilibriumJob, primingJob } from '../../train/methods/phases.ts';
 import { deviceBytes, flopsOf, hostPeakOf, peakOf, totalOf } from '../../train/planning/cost.ts';
 import { findFit } from '../../train/planning/fit.ts';
 import { costOf, guessPeak, type JobName, type Target } from '../../train/planning/jobs.ts';

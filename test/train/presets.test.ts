@@ -1,7 +1,7 @@
 /** Presets and their overrides: what fits is taken, what doesn't is one clear line. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf } from '../../train/conditions.ts';
+import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf } from '../../train/methods/conditions.ts';
 import { checkPreset, loadPreset, presetNames } from '../../train/presets/index.ts';
 import { ditConfig, vaeConfig } from '../../model/config.ts';
 import { headShapes } from '../../model/heads.ts';

@@ -1,19 +1,19 @@
 /** Phase I against closed forms: Gaussian scores, the loss whose gradient is seeded, adapters at zero, the guard against NaN. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { vjp } from '../../engine/autodiff.ts';
-import { constant, mse, normal, stopGradient } from '../../engine/functional.ts';
-import { host, mapTree, type HostTensor } from '../../engine/tree.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import { constant, mse, normal, stopGradient } from '../../engine/frontend/functional.ts';
+import { host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
 import { initLora, withLora } from '../../model/lora.ts';
 import type { HostParams, Params } from '../../model/params.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
-import { primingConfigOf } from '../../train/conditions.ts';
-import { cosine as angle, health } from '../../train/diagnostics.ts';
-import { noise } from '../../train/flow.ts';
-import { guidedX0, predictX0, timeAt, velocity, type Batch } from '../../train/networks.ts';
-import { cosine, emaDecay, update, warm } from '../../train/optim.ts';
-import { primingStep, vsdGradient, type PrimingInputs } from '../../train/priming.ts';
-import { key } from '../../train/rng.ts';
+import { primingConfigOf } from '../../train/methods/conditions.ts';
+import { cosine as angle, health } from '../../train/methods/diagnostics.ts';
+import { noise } from '../../train/methods/flow.ts';
+import { guidedX0, predictX0, timeAt, velocity, type Batch } from '../../train/methods/networks.ts';
+import { cosine, emaDecay, update, warm } from '../../train/loop/optim.ts';
+import { primingStep, vsdGradient, type PrimingInputs } from '../../train/methods/priming.ts';
+import { key } from '../../train/loop/rng.ts';
 import { batch, close, directional, dit, draw, latent, onHost, preset, weights } from './onhost.ts';
 
 const t = timeAt(dit, host([0.4, 0.8], [2]));

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { key, Stream, threefry } from '../../train/rng.ts';
+import { key, Stream, threefry } from '../../train/loop/rng.ts';
 
 test('threefry gives the published answers', () => {
   assert.equal(threefry([0, 0], [0, 0]), [0x6b200159, 0x99ba4efe]);

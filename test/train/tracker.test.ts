@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { conditions } from '../../train/data/digits.ts';
-import { drift, firstFramePsnr, flicker, frameOf, motionEnergy, psnr } from '../../train/metrics/frames.ts';
+import { drift, firstFramePsnr, flicker, frameOf, motionEnergy, psnr } from '../../train/data/frames.ts';
 import { track } from '../../train/metrics/tracker.ts';
 
 const SHAPE = [1, 9, 32, 32] as const;

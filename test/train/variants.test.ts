@@ -1,19 +1,19 @@
 /** On a device: a student as adapters, of several steps, from text alone, with IDA; its rollout is its own sampling. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { open } from '../../engine/device.ts';
-import { normal } from '../../engine/functional.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
-import { freeTree, toDevice, toHost, type State } from '../../train/checkpoint.ts';
-import { conditioner, ditConfigOf, latentShape } from '../../train/conditions.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { normal } from '../../engine/frontend/functional.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
+import { freeTree, toDevice, toHost, type State } from '../../train/loop/checkpoint.ts';
+import { conditioner, ditConfigOf, latentShape } from '../../train/methods/conditions.ts';
 import type { Shards } from '../../train/data/shards.ts';
-import { noise } from '../../train/flow.ts';
-import type { StudentJob } from '../../train/jobs.ts';
-import { predictX0, timeAt } from '../../train/networks.ts';
-import { equilibriumJob, primingJob } from '../../train/phases.ts';
+import { noise } from '../../train/methods/flow.ts';
+import type { StudentJob } from '../../train/methods/jobs.ts';
+import { predictX0, timeAt } from '../../train/methods/networks.ts';
+import { equilibriumJob, primingJob } from '../../train/methods/phases.ts';
 import { loadPreset } from '../../train/presets/index.ts';
-import { key } from '../../train/rng.ts';
-import { Rollout } from '../../train/rollout.ts';
+import { key } from '../../train/loop/rng.ts';
+import { Rollout } from '../../train/methods/rollout.ts';
 import { close, draw, onHost, weights } from './onhost.ts';
 
 const device = await open();

@@ -3,7 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { conditions } from '../../train/data/digits.ts';
 import { precisionRecall } from '../../train/metrics/manifold.ts';
-import { Stream } from '../../train/rng.ts';
+import { Stream } from '../../train/loop/rng.ts';
 import { judgeFolder } from '../../train/vbench/folder.ts';
 import { centreCrop, footageOf, frameAt, resize, resizeShorter, type Frame } from '../../train/vbench/footage.ts';
 import { consistency, flowInterval, groupScores, imageConformity, isDynamic, motionSmoothness, similarity, temporalFlickering } from '../../train/vbench/formulas.ts';

@@ -8,25 +8,25 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { NDArray } from '../../engine/ndarray.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { DiTConfig } from '../../model/config.ts';
 import type { HostParams } from '../../model/params.ts';
 import { STAGES, type Row } from './rows.ts';
-import { dropCheckpoints, freeTree, toDevice } from '../checkpoint.ts';
-import { ditConfigOf } from '../conditions.ts';
+import { dropCheckpoints, freeTree, toDevice } from '../loop/checkpoint.ts';
+import { ditConfigOf } from '../methods/conditions.ts';
 import type { Shards } from '../data/shards.ts';
 import { judged } from '../distill.ts';
-import { Judge } from '../eval.ts';
-import { writeWhole } from '../files.ts';
-import { Diverged, lastFile, readAverage, readBest, saveAverage, type Progress } from '../loop.ts';
+import { Judge } from '../judge/eval.ts';
+import { writeWhole } from '../loop/files.ts';
+import { Diverged, lastFile, readAverage, readBest, saveAverage, type Progress } from '../loop/loop.ts';
 import { loadClassifier } from '../metrics/classifier.ts';
 import type { Evaluation } from '../metrics/evaluate.ts';
-import { checkFit, checkPair, loadDiT, loadVAE, type Model } from '../models.ts';
-import { wholeOf } from '../networks.ts';
+import { checkFit, checkPair, loadDiT, loadVAE, type Model } from '../loop/models.ts';
+import { wholeOf } from '../methods/networks.ts';
 import { precompute } from '../pipeline.ts';
 import { checkPreset, type Preset } from '../presets/index.ts';
-import { hashOf } from '../run.ts';
-import { Codec, endsOf, Sampler, studentSampler } from '../sample.ts';
+import { hashOf } from '../loop/run.ts';
+import { Codec, endsOf, Sampler, studentSampler } from '../methods/sample.ts';
 import { run, type Work } from '../work.ts';
 
 export interface Ablate extends Work {

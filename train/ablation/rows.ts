@@ -3,16 +3,16 @@
  *
  * Every row has the same generator updates in all: two jobs get half each. Rows that begin alike share what they begin with.
  */
-import type { Device } from '../../engine/device.ts';
+import type { Device } from '../../engine/runtime/device.ts';
 import type { HostParams } from '../../model/params.ts';
-import { apt } from '../baselines/apt.ts';
-import { consistencyJob } from '../baselines/consistency.ts';
-import { dmd2Job } from '../baselines/dmd2.ts';
-import { ditConfigOf } from '../conditions.ts';
+import { apt } from '../methods/apt.ts';
+import { consistencyJob } from '../methods/consistency.ts';
+import { dmd2Job } from '../methods/dmd2.ts';
+import { ditConfigOf } from '../methods/conditions.ts';
 import type { Shards } from '../data/shards.ts';
-import type { StudentJob } from '../jobs.ts';
-import { ownFrom } from '../networks.ts';
-import { equilibriumJob, primingJob } from '../phases.ts';
+import type { StudentJob } from '../methods/jobs.ts';
+import { ownFrom } from '../methods/networks.ts';
+import { equilibriumJob, primingJob } from '../methods/phases.ts';
 import type { Preset } from '../presets/index.ts';
 
 export interface Stage {

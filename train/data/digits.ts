@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { Stream } from '../rng.ts';
+import { Stream } from '../loop/rng.ts';
 import type { Clip, Split } from './sets.ts';
 
 /** Clockwise from right, 45 degrees apart; y points down. */

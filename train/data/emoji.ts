@@ -7,8 +7,8 @@
  */
 import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import { cacheDir } from '../../engine/host.ts';
-import { Stream } from '../rng.ts';
+import { cacheDir } from '../../engine/host/runtime.ts';
+import { Stream } from '../loop/rng.ts';
 import type { Clip, Split } from './sets.ts';
 
 export interface EmojiSettings {

@@ -6,11 +6,11 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Packr } from 'msgpackr';
-import type { HostTensor } from '../../engine/tree.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { fromF16, toF16 } from '../../model/halves.ts';
-import { writeWhole } from '../files.ts';
-import { frameOf, type ClipShape } from '../metrics/frames.ts';
-import { Stream } from '../rng.ts';
+import { writeWhole } from '../loop/files.ts';
+import { frameOf, type ClipShape } from './frames.ts';
+import { Stream } from '../loop/rng.ts';
 import type { DigitClip } from './digits.ts';
 import type { Clip } from './sets.ts';
 

@@ -5,8 +5,8 @@
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { Packr } from 'msgpackr';
-import type { Device } from '../../engine/device.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { fromF16, toF16 } from '../../model/halves.ts';
 import { givenFrames } from '../../model/config.ts';
@@ -14,11 +14,11 @@ import { freeAll, type Progress, type VideoModel } from '../../model/pipeline/ge
 import { encodePictures, withZeros } from '../../model/pipeline/given.ts';
 import { sizeLike, type Size } from '../../model/pipeline/size.ts';
 import { StreamingVAE } from '../../model/wan/vaestream.ts';
-import { writeWhole } from '../files.ts';
-import { isThere, ownerOf, releaseLock, takeLock } from '../lock.ts';
-import { frameOf, type ClipShape } from '../metrics/frames.ts';
-import { Stream } from '../rng.ts';
-import { canonical, hashOf } from '../run.ts';
+import { writeWhole } from '../loop/files.ts';
+import { isThere, ownerOf, releaseLock, takeLock } from '../loop/lock.ts';
+import { frameOf, type ClipShape } from './frames.ts';
+import { Stream } from '../loop/rng.ts';
+import { canonical, hashOf } from '../loop/run.ts';
 import { inEpochs, type Batch, type Shards } from './shards.ts';
 
 /** A video that may become a record. */

@@ -5,7 +5,7 @@
  * Trained once by `trainClassifier` on MNIST's training digits only; the weights are bundled.
  */
 import { loadParams } from '../../model/files/load.ts';
-import type { ClipShape } from './frames.ts';
+import type { ClipShape } from '../data/frames.ts';
 
 /** Three 3x3 convolutions of stride 2, each halving 32 px; then 1024 → 64 → 10. */
 export const CHANNELS = [1, 16, 32, 64] as const;

@@ -1,7 +1,7 @@
 /** What one set of generated clips is worth: the right digit, moving the right way, as far as the real one, from the given first frame. */
 import type { DigitClip } from '../data/digits.ts';
 import { classify, FEATURES, type ClassifierWeights } from './classifier.ts';
-import { drift, firstFramePsnr, flicker, frameOf, motionEnergy, psnr, type ClipShape } from './frames.ts';
+import { drift, firstFramePsnr, flicker, frameOf, motionEnergy, psnr, type ClipShape } from '../data/frames.ts';
 import { diversity, frechet } from './frechet.ts';
 import { precisionRecall } from './manifold.ts';
 import { track } from './tracker.ts';

@@ -1,6 +1,6 @@
 /** Follows the bright thing in a clip by its centroid: which of the eight directions it moves in, how fast, how evenly. */
 import { DIRECTIONS, type Direction } from '../data/digits.ts';
-import type { ClipShape } from './frames.ts';
+import type { ClipShape } from '../data/frames.ts';
 
 const FLOOR = 0.2; // brightness (0…1) below which a pixel counts as background, so that a grey haze doesn't pull the centroid
 const STILL = 0.3; // px a frame

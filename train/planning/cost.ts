@@ -1,9 +1,9 @@
 /** What a job costs: what lies in memory at the same time and why, and the programs that run. */
-import { unbindable, type Plan, type Room } from '../../engine/plan.ts';
-import { largestArenas } from '../../engine/scratch.ts';
-import { planFunction, type CompileOptions } from '../../engine/stages.ts';
-import { sizeOf, type TensorType } from '../../engine/graph.ts';
-import { flatten } from '../../engine/tree.ts';
+import { unbindable, type Plan, type Room } from '../../engine/compiler/plan.ts';
+import { largestArenas } from '../../engine/runtime/scratch.ts';
+import { planFunction, type CompileOptions } from '../../engine/compiler/stages.ts';
+import { sizeOf, type TensorType } from '../../engine/frontend/graph.ts';
+import { flatten } from '../../engine/frontend/tree.ts';
 import { boundBytes, BYTES } from '../../kernels/kernel.ts';
 import { UPLOAD_HOST_BYTES } from '../../model/files/upload.ts';
 

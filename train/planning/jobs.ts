@@ -1,5 +1,5 @@
 /** Jobs by name, and a quick guess of what a deep network needs. */
-import { withSite } from '../../engine/errors.ts';
+import { withSite } from '../../engine/host/errors.ts';
 import { GROUP } from '../../model/wan/dit.ts';
 import { peakOf, totalOf, type JobCost, type Stage, type Target } from './cost.ts';
 import { samplingCost, type Sampler } from './sampling.ts';

@@ -1,8 +1,8 @@
 /** What sampling costs, stage by stage as the pipeline runs: text, first frame, diffusion, decoding. */
-import type { TensorType } from '../../engine/graph.ts';
-import { typeOf } from '../../engine/graph.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { trace } from '../../engine/trace.ts';
+import type { TensorType } from '../../engine/frontend/graph.ts';
+import { typeOf } from '../../engine/frontend/graph.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { trace } from '../../engine/frontend/trace.ts';
 import { clipBlock, clipBlockSpecs, clipDepth, clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { resize, resizeTables } from '../../model/clip/resize.ts';

@@ -1,5 +1,5 @@
 /** What is planned: the networks and phases of a preset, or of a released Wan2.1 at a size, with every tensor as its type. */
-import type { TensorType } from '../../engine/graph.ts';
+import type { TensorType } from '../../engine/frontend/graph.ts';
 import { numel, type DType } from '../../kernels/kernel.ts';
 import { clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
@@ -9,8 +9,8 @@ import type { HeadConfig } from '../../model/heads.ts';
 import { isMatrix } from '../../model/params.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
 import { WAN } from '../../model/wan/released.ts';
-import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf, videoShape } from '../conditions.ts';
-import type { Batch, Condition, Time } from '../networks.ts';
+import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf, videoShape } from '../methods/conditions.ts';
+import type { Batch, Condition, Time } from '../methods/networks.ts';
 import { checkSettings, loadPreset, override, type Preset, type Settings } from '../presets/index.ts';
 import { wanTraining } from '../presets/wan.ts';
 

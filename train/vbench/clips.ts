@@ -1,5 +1,5 @@
 /** Generated clips as VBench's formulas take them: each beside the picture it was made from. */
-import { videoShape } from '../conditions.ts';
+import { videoShape } from '../methods/conditions.ts';
 import type { Clip } from '../data/sets.ts';
 import type { Preset } from '../presets/index.ts';
 import { footageOf, frameAt } from './footage.ts';

@@ -1,6 +1,6 @@
 /** A video as it is judged: RGB bytes, as any file is decoded; and its resizing as torchvision does it. */
 import { cubic } from '../../model/clip/resize.ts';
-import type { ClipShape } from '../metrics/frames.ts';
+import type { ClipShape } from '../data/frames.ts';
 
 export interface Footage {
   width: number;

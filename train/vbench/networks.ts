@@ -1,13 +1,13 @@
 /** VBench's own networks where their files are at hand: DINO ViT-B/16, CLIP ViT-B/32, CLIP ViT-L/14 with LAION's linear head. Frames are prepared as the suite does. */
-import { compile, type CompiledFunction } from '../../engine/compile.ts';
-import type { Device } from '../../engine/device.ts';
-import type { Tensor } from '../../engine/tensor.ts';
-import { host } from '../../engine/tree.ts';
+import { compile, type CompiledFunction } from '../../engine/runtime/compile.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host } from '../../engine/frontend/tree.ts';
 import { loadParams } from '../../model/files/load.ts';
 import type { HostParams, Params } from '../../model/params.ts';
 import { loadViT } from '../../model/vit/load.ts';
 import { CLIP_VIT_B32, CLIP_VIT_L14, DINO_VIT_B16, positionsFor, vit, type ViTConfig } from '../../model/vit/vit.ts';
-import { freeTree, toDevice } from '../checkpoint.ts';
+import { freeTree, toDevice } from '../loop/checkpoint.ts';
 import { centreCrop, resizeShorter, type Frame } from './footage.ts';
 import { type Feature } from './formulas.ts';
 import type { Eye, Instruments, Rater } from './measure.ts';

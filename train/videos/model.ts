@@ -1,15 +1,15 @@
 /** The networks of a run or of the bundle as the sampling pipeline takes them: words for a text encoder, patches for an image encoder. */
-import { host, type HostTensor } from '../../engine/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { embedderOf } from '../../model/text.ts';
 import { networkOf } from '../../model/pipeline/forward.ts';
 import { halfOf, type VideoModel } from '../../model/pipeline/generate.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
-import { toDevice } from '../checkpoint.ts';
-import { languageOf } from '../conditions.ts';
-import { checkPair, loadDiT, loadVAE, type Kind } from '../models.ts';
-import { pictures } from '../networks.ts';
+import { toDevice } from '../loop/checkpoint.ts';
+import { languageOf } from '../methods/conditions.ts';
+import { checkPair, loadDiT, loadVAE, type Kind } from '../loop/models.ts';
+import { pictures } from '../methods/networks.ts';
 import type { Preset } from '../presets/index.ts';
-import { samplerOf } from '../sample.ts';
+import { samplerOf } from '../methods/sample.ts';
 
 export interface TrainedModel {
   model: VideoModel;

@@ -1,14 +1,14 @@
 /** Records of real videos as a sampler takes them: their embeddings are the condition, and the checkpoint's VAE makes clips of latents. */
-import type { Device } from '../../engine/device.ts';
-import type { NDArray } from '../../engine/ndarray.ts';
-import { host, type HostTensor } from '../../engine/tree.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { freeAll, type VideoModel } from '../../model/pipeline/generate.ts';
 import { StreamingVAE } from '../../model/wan/vaestream.ts';
-import { conditioner, latentShape, videoShape } from '../conditions.ts';
+import { conditioner, latentShape, videoShape } from '../methods/conditions.ts';
 import type { Shards } from '../data/shards.ts';
-import type { Condition } from '../networks.ts';
+import type { Condition } from '../methods/networks.ts';
 import type { Course } from '../presets/index.ts';
-import type { Ends } from '../sample.ts';
+import type { Ends } from '../methods/sample.ts';
 
 /** A record by its number, to be made anew. */
 export interface Remake { record: number; seed: number }

@@ -1,6 +1,6 @@
 /** The child in which one engine runs one work: it opens, answers, and is then timed a sample at a time. */
 import process from 'node:process';
-import { waiting } from '../../../engine/host.ts';
+import { waiting } from '../../../engine/host/runtime.ts';
 import { serve } from '../../common/child.ts';
 import { sample, type Sample, type Timed } from '../clock.ts';
 import { TRAIN_STEPS, workOf, type WorkName } from '../works.ts';

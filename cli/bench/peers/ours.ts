@@ -1,7 +1,7 @@
 /** Our own engine as one of those that are compared. */
-import { open, type Device } from '../../../engine/device.ts';
-import type { NDArray } from '../../../engine/ndarray.ts';
-import type { Tensor } from '../../../engine/tensor.ts';
+import { open, type Device } from '../../../engine/runtime/device.ts';
+import type { NDArray } from '../../../engine/runtime/ndarray.ts';
+import type { Tensor } from '../../../engine/frontend/tensor.ts';
 import { startOf, type Work } from '../works.ts';
 import type { Peer, PeerRun } from './peer.ts';
 

@@ -3,8 +3,8 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import process from 'node:process';
 import { pathToFileURL } from 'node:url';
-import { openAdapter } from '../../../engine/adapter.ts';
-import { env } from '../../../engine/host.ts';
+import { openAdapter } from '../../../engine/host/adapter.ts';
+import { env } from '../../../engine/host/runtime.ts';
 import type { Sample, Timed } from '../clock.ts';
 import type { Work } from '../works.ts';
 

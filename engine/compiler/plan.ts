@@ -1,0 +1,95 @@
+/** What a program will cost: its memory by lifetime, its kernels, arithmetic and traffic. Pure. */
+import { ALIGN, boundBytes, type Caps, type Dispatch } from '../../kernels/kernel.ts';
+import { EngineError, mib } from '../host/errors.ts';
+import { bytesOf, keyOf, printType, typeOf, type Value } from '../frontend/graph.ts';
+import type { Lowered } from './lowering.ts';
+import { planMemory, type Block, type MemoryPlan } from './memory.ts';
+import type { Output, Placement } from './placement.ts';
+
+/** What a program will cost, known before it is built. */
+export interface Plan {
+  kernels: number;
+  flops: number;
+  /** Bytes that must cross memory once. */
+  traffic: number;
+  /** Arenas, results and per-call inputs. The caller's own tensors are not in it; the arenas are shared with other programs. */
+  bytes: number;
+  memory: MemoryPlan;
+  /** The largest tensor of the arenas. */
+  largest: Block | undefined;
+  /** The kernel that binds the most. */
+  widest: { label: string; bindings: number } | undefined;
+  /** Arithmetic and traffic of each dispatch, in order. */
+  work: { flops: number; bytes: number }[];
+}
+
+/** What a plan is held against: a device, or the description of one. */
+export interface Room {
+  caps: Caps;
+  maxBufferBytes: number;
+  /** Bytes in use, those of the shared arenas among them, and bytes there are. */
+  allocated: number;
+  scratch: { readonly sizes: readonly number[] };
+  budget: number;
+}
+
+const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
+export const uniformBytes = (d: Dispatch): number => Math.ceil((Math.max(d.params.length, 1) * 4) / ALIGN) * ALIGN;
+
+/** The tensor of its own that v is or lies in. */
+function wholeOf(v: Value, placement: Placement): Value {
+  const place = placement.places.get(keyOf(v));
+  return place?.kind === 'part' ? wholeOf(place.whole, placement) : v;
+}
+
+/** Plans memory for lowered groups. `uploads`: bytes of the inputs that come from the host at each call. */
+export function planProgram(lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[], maxBufferBytes: number): { plan: Plan; blockOf: Map<string, Block> } {
+  const blockOf = new Map<string, Block>();
+  lowered.forEach((l, at) => {
+    for (const slot of l.slots) {
+      const v = wholeOf(slot, placement);
+      if (placement.places.get(keyOf(v))?.kind !== 'arena') continue;
+      const key = keyOf(v);
+      const block = blockOf.get(key);
+      if (block) block.last = at;
+      else blockOf.set(key, { name: `${v.node.op} ${printType(typeOf(v))} ${v.node.site}`, bytes: bytesOf(typeOf(v)), first: at, last: at });
+    }
+    l.launch.scratch.forEach((bytes, i) => blockOf.set(`scratch ${at}.${i}`, { name: `scratch of ${l.launch.dispatches[0]!.label}`, bytes, first: at, last: at }));
+  });
+  for (const { from } of placement.copies) {
+    const block = blockOf.get(keyOf(from));
+    if (block) block.last = lowered.length;
+  }
+  const memory = planMemory([...blockOf.values()], maxBufferBytes);
+  const results = sum(outputs.map((o) => (o.into === undefined ? boundBytes(bytesOf(typeOf(o.value))) : 0)));
+  const dispatches = lowered.flatMap((l) => l.launch.dispatches);
+  const uniforms = sum(dispatches.map(uniformBytes));
+  const bytes = sum(memory.arenas) + results + Math.max(16, uniforms) + sum(uploads.map((b) => b ?? 0));
+  const plan: Plan = {
+    kernels: dispatches.length, bytes, memory, largest: [...blockOf.values()].reduce<Block | undefined>((a, b) => (a && a.bytes >= b.bytes ? a : b), undefined),
+    widest: dispatches.map(({ label, bind }) => ({ label, bindings: bind.length })).reduce<Plan['widest']>((a, b) => (a && a.bindings >= b.bindings ? a : b), undefined),
+    flops: sum(dispatches.map((d) => d.flops)), traffic: sum(dispatches.map((d) => d.bytes)),
+    work: dispatches.map((d) => ({ flops: d.flops, bytes: d.bytes })),
+  };
+  return { plan, blockOf };
+}
+
+/** Why a program cannot be bound, whatever the memory. Tensors over the binding limit take several bindings. */
+export function unbindable({ largest, widest }: Pick<Plan, 'largest' | 'widest'>, { caps, maxBufferBytes }: Pick<Room, 'caps' | 'maxBufferBytes'>): string | undefined {
+  if (largest && largest.bytes > maxBufferBytes) return `${largest.name} takes ${mib(largest.bytes)}, over this adapter's ${mib(maxBufferBytes)} a buffer`;
+  if (!widest || widest.bindings <= caps.maxStorageBuffers) return undefined;
+  return `${widest.label} takes ${widest.bindings} bindings, this adapter has ${caps.maxStorageBuffers} of ${mib(caps.maxBindingBytes)} each`;
+}
+
+/** @throws when it cannot be bound, or all of it is over the budget */
+export function checkFits(name: string, plan: Plan, room: Room): void {
+  const { memory, bytes } = plan;
+  const { allocated, budget, scratch } = room;
+  const unbound = unbindable(plan, room);
+  if (unbound) throw new EngineError('memory', `${name}: ${unbound}; use a smaller batch or size`);
+  const shared = sum(memory.arenas.map((arena, i) => Math.min(arena, scratch.sizes[i] ?? 0)));
+  if (allocated + bytes - shared <= budget) return;
+  const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');
+  throw new EngineError('memory', `${name} needs ${mib(bytes)} beside the ${mib(allocated)} in use; the budget is ${mib(budget)}.\n`
+    + `${table && `Largest at the peak:\n${table}\n`}Remedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`);
+}

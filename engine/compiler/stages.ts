@@ -1,0 +1,117 @@
+/**
+ * Every stage from a function to launches, in order: pure, so that what a program costs is known without a device, without
+ * weights and in seconds.
+ */
+import { lowerOnce } from './lowering-cache.ts';
+import { boundBytes, type Access, type Caps } from '../../kernels/kernel.ts';
+import { windowsOf } from '../../kernels/windows.ts';
+import { EngineError } from '../host/errors.ts';
+import { flags } from '../host/flags.ts';
+import { fuse, type Group } from './fuse.ts';
+import { base, bytesOf, Graph, inputOf, keyOf, printType, typeOf, type Node, type TensorType, type Value } from '../frontend/graph.ts';
+import type { Lowered } from './lowering.ts';
+import { composeAttention } from './decompose.ts';
+import { place, type Output, type Placement } from './placement.ts';
+import { halveOperands } from './precision.ts';
+import { checkFits, planProgram, type Plan, type Room } from './plan.ts';
+import { simplify } from './simplify.ts';
+import { trace } from '../frontend/trace.ts';
+import { flatten, type Flat } from '../frontend/tree.ts';
+
+export interface CompileOptions {
+  /** Arguments whose tensors may be overwritten: a result at the same path as a donated tensor takes its place. */
+  donate?: readonly number[];
+  /** Name in profiles and errors. */
+  name?: string;
+  /**
+   * Operands of matrix products: f16 halves their traffic, sums stay f32; `f16 forward` leaves those of gradients f32, many of which are too
+   * small for f16. Where the adapter has no f16 it is f32 all the same.
+   */
+  operands?: 'f32' | 'f16' | 'f16 forward';
+}
+
+export interface Stages {
+  inputs: TensorType[];
+  outTree: Flat;
+  groups: Group[];
+  lowered: Lowered[];
+  placement: Placement;
+  outputs: Output[];
+  /** Bytes of each input that comes from the host at each call. */
+  uploads: (number | undefined)[];
+}
+
+/**
+ * @param args one tree of tensor types an argument
+ * @param fromHost for each leaf of them: it is uploaded at each call
+ */
+export function analyse(name: string, fn: (...args: unknown[]) => unknown, args: readonly Flat<TensorType>[], fromHost: readonly boolean[], caps: Caps, options: CompileOptions): Stages {
+  const traced = trace(fn, args.map((f) => f.rebuild(f.leaves)));
+  const inputs = args.flatMap((f) => f.leaves);
+  const whole = simplify(traced.graph, traced.outputs);
+  const composed = composeAttention(whole.graph, whole.outputs, caps);
+  const lean = composed ? simplify(composed.graph, composed.outputs) : whole;
+  const { operands = 'f32' } = options;
+  const { graph, outputs: values } = operands !== 'f32' && caps.f16 ? halveOperands(lean.graph, lean.outputs, operands === 'f16') : lean;
+  const { outTree } = traced;
+  const outputs = matchOutputs(name, new Set(options.donate ?? []), args, outTree, graph, values);
+  if (flags.DEBUG >= 3) process.stderr.write(`${name}\n${graph.toString()}\n`);
+  const groups = fuse(graph, outputs.map((o) => o.value), caps.maxStorageBuffers, !flags.NO_FUSE, (v) => windowsOf(bytesOf(typeOf(v)), caps));
+  const placement = place(groups, outputs);
+  const context = {
+    caps, inPlace: placement.inPlace,
+    inWhole: (v: Value): boolean => placement.places.get(keyOf(v))?.kind === 'part',
+    // What a program writes may share a buffer with what a kernel writes; what it only reads may not.
+    access: (v: Value): Access => (inputOf(v) ? 'read' : 'read_write'),
+  };
+  const lowered = groups.map((g) => lowerOnce(g, context));
+  if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
+  const uploads = inputs.map((type, i) => (fromHost[i] ? boundBytes(bytesOf(type)) : undefined));
+  return { inputs, outTree, groups, lowered, placement, outputs, uploads };
+}
+
+/** @throws when the plan does not fit in `room` */
+export function planStages(name: string, s: Stages, room: Room): Plan {
+  const { plan } = planProgram(s.lowered, s.placement, s.outputs, s.uploads, room.maxBufferBytes);
+  checkFits(name, plan, room);
+  return plan;
+}
+
+/**
+ * What a call of `fn` would cost on a device of these capabilities: nothing is opened or allocated.
+ * @param args trees of tensor types
+ * @param resident numbers of the arguments that lie in device memory already; the others are uploaded at each call
+ */
+export function planFunction(fn: (...args: never[]) => unknown, args: readonly unknown[], resident: ReadonlySet<number>, room: Pick<Room, 'caps' | 'maxBufferBytes'>, options: CompileOptions = {}): Plan {
+  const flat = args.map((a) => flatten<TensorType>(a));
+  const s = analyse(options.name ?? 'program', fn as (...args: unknown[]) => unknown, flat, flat.flatMap((f, a) => f.leaves.map(() => !resident.has(a))), room.caps, options);
+  return planProgram(s.lowered, s.placement, s.outputs, s.uploads, room.maxBufferBytes).plan;
+}
+
+/** Matches results to donated inputs by path, and gives every result bytes of its own. */
+function matchOutputs(name: string, donate: ReadonlySet<number>, args: readonly Flat<TensorType>[], outTree: Flat, graph: Graph, values: readonly Value[]): Output[] {
+  const donated = new Map<string, number>();
+  let index = 0;
+  const inputs = args.flatMap((f) => f.leaves);
+  args.forEach((f, a) => f.paths.forEach((path) => {
+    if (donate.has(a) && !donated.has(path)) donated.set(path, index);
+    index++;
+  }));
+  const seen = new Set<string>();
+  return values.map((v, i) => {
+    const into = donated.get(outTree.paths[i]!);
+    const type = typeOf(v);
+    if (into !== undefined && printType(inputs[into]!) !== printType(type)) {
+      throw new EngineError(name, `${outTree.paths[i]} was donated as ${printType(inputs[into]!)} and returned as ${printType(type)}`);
+    }
+    const source = base(v);
+    const isInput = inputOf(source) !== undefined;
+    const unchanged = source.node.op === 'input' && inputOf(source)!.index === into;
+    const repeated = seen.has(keyOf(source));
+    seen.add(keyOf(source));
+    if (unchanged || (!repeated && !isInput)) return { value: v, into };
+    // A result needs bytes of its own: casting to the same type is the copy (a negative segment keeps it from being merged).
+    const copy = graph.add('cast', [v], { dtype: type.dtype }, [type], { site: '', segment: -1_000_000 - i, gradient: false });
+    return { value: { node: copy as unknown as Node, out: 0 }, into };
+  });
+}

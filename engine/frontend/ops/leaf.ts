@@ -1,0 +1,38 @@
+/** Ops without operands: inputs, constants, iota. */
+import { numel } from '../../../kernels/kernel.ts';
+import { fail, printShapes } from '../../host/errors.ts';
+import { isFloat, strides } from './op.ts';
+import type { OpDef } from './op.ts';
+
+const input: OpDef<'input'> = {
+  infer: (_, { type }) => [type],
+  oracle: (_, { index, name }) => fail('input', `number ${index} (${name}) has no value: the evaluator binds inputs`),
+  vjp: null,
+  flops: () => 0,
+};
+
+const constant: OpDef<'const'> = {
+  infer(_, { value, dtype }) {
+    if (!Number.isFinite(value)) fail('const', `expected a finite number, got ${value}: shaders have no literal for it`);
+    if (!isFloat(dtype) && (!Number.isInteger(value) || (dtype === 'u32' && value < 0))) fail('const', `${value} is no ${dtype}: cast the tensor beside it first`);
+    return [{ shape: [], dtype }];
+  },
+  oracle: (_, { value }) => [[value]],
+  vjp: null,
+  flops: () => 0,
+};
+
+const iota: OpDef<'iota'> = {
+  infer(_, { shape, axis }) {
+    if (!(axis >= 0 && axis < shape.length)) fail('iota', `no axis ${axis} in ${printShapes(shape)}`);
+    return [{ shape, dtype: 'f32' }];
+  },
+  oracle(_, { shape, axis }) {
+    const step = strides(shape)[axis]!;
+    return [Float64Array.from({ length: numel(shape) }, (_e, i) => Math.floor(i / step) % shape[axis]!)];
+  },
+  vjp: null,
+  flops: () => 0,
+};
+
+export const leafOps = { input, const: constant, iota };

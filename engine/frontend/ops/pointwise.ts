@@ -1,0 +1,145 @@
+/** Elementwise ops: unary, binary, where, cast, detach. Operands have one shape; broadcasting is an `expand` before. */
+import { BYTES } from '../../../kernels/kernel.ts';
+import { fail, printShapes } from '../../host/errors.ts';
+import type { Binary, TensorType, Unary } from '../graph.ts';
+import { sizeOf } from '../graph.ts';
+import type { Tensor } from '../tensor.ts';
+import type { OpDef } from './op.ts';
+import { arity, floats, isFloat, sameShape } from './op.ts';
+
+const each = (_: readonly TensorType[], outs: readonly TensorType[]): number => sizeOf(outs[0]!);
+
+/** Abramowitz and Stegun 7.1.5 near zero and the continued fraction of erfc beyond, both to double precision. */
+export function erf(x: number): number {
+  const a = Math.abs(x);
+  if (a > 6) return Math.sign(x);
+  if (a < 2.5) {
+    let term = a;
+    let sum = a;
+    for (let n = 1; Math.abs(term) > 1e-18 * Math.abs(sum); n++) {
+      term *= (-a * a) / n;
+      sum += term / (2 * n + 1);
+    }
+    return (Math.sign(x) * 2 * sum) / Math.sqrt(Math.PI);
+  }
+  let fraction = a;
+  for (let k = 120; k >= 1; k--) fraction = a + k / 2 / fraction;
+  return Math.sign(x) * (1 - Math.exp(-a * a) / (Math.sqrt(Math.PI) * fraction));
+}
+
+/** `local(x, y, dy)` is the cotangent of x. */
+function unary(op: Unary, f: (x: number) => number, local: ((x: Tensor, y: Tensor, dy: Tensor) => Tensor) | null): OpDef<Unary> {
+  return {
+    infer(x) {
+      arity(op, x, 1);
+      if (op !== 'neg' && op !== 'abs' && op !== 'sign') floats(op, x);
+      return [op === 'isFinite' ? { shape: x[0]!.shape, dtype: 'f32' } : x[0]!];
+    },
+    oracle: ([x]) => [Float64Array.from(x!.data, f)],
+    vjp: local && (({ x, y, dy }) => [local(x[0]!, y[0]!, dy[0]!)]),
+    flops: each,
+  };
+}
+
+type BinaryRule = (c: { a: Tensor; b: Tensor; y: Tensor; dy: Tensor }) => Tensor;
+
+function binary(op: Binary, f: (a: number, b: number) => number, rules: readonly [BinaryRule, BinaryRule] | null): OpDef<Binary> {
+  const compares = op === 'lt' || op === 'le' || op === 'eq';
+  return {
+    infer(x) {
+      arity(op, x, 2);
+      const [a, b] = x as [TensorType, TensorType];
+      if (!sameShape(a.shape, b.shape)) fail(op, `shapes differ: ${printShapes(a.shape, b.shape)}`);
+      if (a.dtype !== b.dtype) fail(op, `dtypes differ: ${a.dtype} and ${b.dtype}; cast one`);
+      if (op === 'pow') floats(op, x);
+      return [compares ? { shape: a.shape, dtype: 'f32' } : a];
+    },
+    oracle([a, b], _, outs) {
+      const y = new Float64Array(sizeOf(outs[0]!));
+      const whole = outs[0]!.dtype === 'i32' || outs[0]!.dtype === 'u32';
+      for (let i = 0; i < y.length; i++) {
+        const value = f(a!.data[i]!, b!.data[i]!);
+        y[i] = whole ? Math.trunc(value) : value;
+      }
+      return [y];
+    },
+    vjp: rules && (({ x, y, dy, needs }) => rules.map((rule, i) => (needs[i] ? rule({ a: x[0]!, b: x[1]!, y: y[0]!, dy: dy[0]! }) : null))),
+    flops: each,
+  };
+}
+
+/** Operands that tie share the cotangent. */
+const wins = (less: Tensor, equal: Tensor): Tensor => less.add(equal.mul(0.5));
+
+export const unaryOps: { [K in Unary]: OpDef<K> } = {
+  neg: unary('neg', (x) => -x, (_x, _y, dy) => dy.neg()),
+  exp: unary('exp', Math.exp, (_x, y, dy) => dy.mul(y)),
+  log: unary('log', Math.log, (x, _y, dy) => dy.div(x)),
+  sqrt: unary('sqrt', Math.sqrt, (_x, y, dy) => dy.mul(0.5).div(y)),
+  rsqrt: unary('rsqrt', (x) => 1 / Math.sqrt(x), (_x, y, dy) => dy.mul(-0.5).mul(y.mul(y).mul(y))),
+  sin: unary('sin', Math.sin, (x, _y, dy) => dy.mul(x.cos())),
+  cos: unary('cos', Math.cos, (x, _y, dy) => dy.mul(x.sin()).neg()),
+  tanh: unary('tanh', Math.tanh, (_x, y, dy) => dy.mul(y.mul(y).neg().add(1))),
+  sigmoid: unary('sigmoid', (x) => 1 / (1 + Math.exp(-x)), (_x, y, dy) => dy.mul(y).mul(y.neg().add(1))),
+  erf: unary('erf', erf, (x, _y, dy) => dy.mul(x.mul(x).neg().exp()).mul(2 / Math.sqrt(Math.PI))),
+  abs: unary('abs', Math.abs, (x, _y, dy) => dy.mul(x.sign())),
+  sign: unary('sign', Math.sign, null),
+  floor: unary('floor', Math.floor, null),
+  isFinite: unary('isFinite', (x) => Number(Number.isFinite(x)), null),
+};
+
+export const binaryOps: { [K in Binary]: OpDef<K> } = {
+  add: binary('add', (a, b) => a + b, [({ dy }) => dy, ({ dy }) => dy]),
+  sub: binary('sub', (a, b) => a - b, [({ dy }) => dy, ({ dy }) => dy.neg()]),
+  mul: binary('mul', (a, b) => a * b, [({ b, dy }) => dy.mul(b), ({ a, dy }) => dy.mul(a)]),
+  div: binary('div', (a, b) => a / b, [({ b, dy }) => dy.div(b), ({ b, y, dy }) => dy.mul(y).div(b).neg()]),
+  max: binary('max', Math.max, [({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b))), ({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b)))]),
+  min: binary('min', Math.min, [({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b))), ({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b)))]),
+  pow: binary('pow', Math.pow, [
+    ({ a, b, dy }) => dy.mul(b).mul(a.pow(b.sub(1))),
+    // The derivative by the exponent exists for a positive base only; elsewhere it is taken as 0.
+    ({ a, y, dy }) => dy.mul(y).mul(a.select(a.like(0).lt(a), 1).log()),
+  ]),
+  lt: binary('lt', (a, b) => Number(a < b), null),
+  le: binary('le', (a, b) => Number(a <= b), null),
+  eq: binary('eq', (a, b) => Number(a === b), null),
+};
+
+export const where: OpDef<'where'> = {
+  infer(x) {
+    arity('where', x, 3);
+    const [mask, a, b] = x as [TensorType, TensorType, TensorType];
+    if (!sameShape(mask.shape, a.shape) || !sameShape(a.shape, b.shape)) fail('where', `shapes differ: ${printShapes(mask.shape, a.shape, b.shape)}`);
+    floats('where', [mask]);
+    if (a.dtype !== b.dtype) fail('where', `dtypes differ: ${a.dtype} and ${b.dtype}; cast one`);
+    return [a];
+  },
+  oracle: ([mask, a, b]) => [Float64Array.from(mask!.data, (m, i) => (m !== 0 ? a!.data[i]! : b!.data[i]!))],
+  vjp: ({ x, dy, needs }) => {
+    const g = dy[0]!;
+    return [null, needs[1] ? g.select(x[0]!, 0) : null, needs[2] ? g.like(0).select(x[0]!, g) : null];
+  },
+  flops: each,
+};
+
+export const cast: OpDef<'cast'> = {
+  infer(x, { dtype }) {
+    arity('cast', x, 1);
+    if (!(dtype in BYTES)) fail('cast', `expected one of ${Object.keys(BYTES).join(', ')}, got ${dtype}`);
+    if (dtype === 'bf16' && x[0]!.dtype !== 'bf16') fail('cast', 'bf16 is for storage: it is made on the host (device.tensor), never by a kernel');
+    return [{ shape: x[0]!.shape, dtype }];
+  },
+  oracle: ([x], { dtype }) => [isFloat(dtype) || dtype === 'bf16' ? x!.data : Float64Array.from(x!.data, dtype === 'i32' ? Math.trunc : (v) => Math.max(0, Math.trunc(v)))],
+  vjp: ({ x, dy }) => [isFloat(x[0]!.dtype) ? dy[0]!.cast(x[0]!.dtype) : null],
+  flops: each,
+};
+
+export const detach: OpDef<'detach'> = {
+  infer(x) {
+    arity('detach', x, 1);
+    return [x[0]!];
+  },
+  oracle: ([x]) => [x!.data],
+  vjp: null,
+  flops: () => 0,
+};

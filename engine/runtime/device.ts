@@ -1,0 +1,191 @@
+/** A device: the adapter that was opened, its memory budget, its pipelines, and the way in and out for tensors. */
+import { boundBytes, BYTES, numel, type Caps, type DType } from '../../kernels/kernel.ts';
+import { openAdapter, type AdapterInfo, type DeviceState } from '../host/adapter.ts';
+import { checkShape, EngineError, mib } from '../host/errors.ts';
+import { cores, memory, waiting } from '../host/runtime.ts';
+import { Scratch } from './scratch.ts';
+import { dtypeOf } from '../frontend/tree.ts';
+import { tuningFor } from './tuning.ts';
+import { NDArray, type Typed } from './ndarray.ts';
+import { Warmup } from './warmup.ts';
+import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
+
+const USAGE = { mapRead: 0x1, copySrc: 0x4, copyDst: 0x8, uniform: 0x40, storage: 0x80 };
+
+export interface Counters { buffers: number; pipelines: number; bindGroups: number; dispatches: number }
+
+/** Opens the best adapter (see `doctor`) or the one asked for. */
+export async function open(options: Parameters<typeof openAdapter>[0] = {}): Promise<Device> {
+  const { device, caps, info, state, another } = await openAdapter(options);
+  const tuning = tuningFor(info, caps);
+  return new Device(device, { ...caps, ...(tuning && { tuning }) }, info, state, another && new Warmup(another, cores()));
+}
+
+export class Device {
+  readonly gpu: GPUDevice;
+  readonly caps: Caps;
+  readonly info: AdapterInfo;
+  /** Where kernels are compiled at their first launch. */
+  readonly warmup: Warmup | undefined;
+  /** What has been created so far; a replayed program changes `dispatches` only. */
+  readonly counters: Counters = { buffers: 0, pipelines: 0, bindGroups: 0, dispatches: 0 };
+  /** Bytes held now and at most. Software drivers never refuse an allocation, so the engine counts for itself. */
+  allocated = 0;
+  peak = 0;
+  /** Bytes this device may hold; an impossible plan is refused against it. */
+  budget: number;
+  readonly scratch = new Scratch((bytes) => this.buffer(bytes), (buffer) => this.release(buffer));
+  private turn: Promise<unknown> = Promise.resolve();
+  private readonly state: DeviceState;
+  private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
+
+  constructor(gpu: GPUDevice, caps: Caps, info: AdapterInfo, state: DeviceState, warmup?: Warmup) {
+    this.gpu = gpu;
+    this.caps = caps;
+    this.info = info;
+    this.state = state;
+    this.warmup = warmup;
+    // WebGPU does not tell a GPU's memory; a software driver takes the host's and would be killed for too much.
+    this.budget = info.kind === 'software' ? 0.8 * memory().total : Infinity;
+  }
+
+  get maxBufferBytes(): number {
+    return this.gpu.limits.maxBufferSize;
+  }
+
+  /** Runs `body` after those that came before: a run that waits between its kernels must not meet another in the arenas. */
+  inTurn<T>(body: () => Promise<T>): Promise<T> {
+    const mine = this.turn.then(body);
+    this.turn = mine.catch(() => {});
+    return mine;
+  }
+
+  /** Compiles a function over trees of tensors; see `compile`. */
+  compile<A extends readonly unknown[], R>(fn: (...args: A) => R, options: CompileOptions = {}): CompiledFunction<A, R> {
+    return compile(this, fn, options);
+  }
+
+  /** Why the driver has given the device up, if it has: nothing on it can be read again, another must be opened. */
+  get lost(): string | undefined {
+    return this.state.lost && `lost: ${this.state.lost.reason} ${this.state.lost.message}`;
+  }
+
+  /** Throws the first GPU error or the loss of the device: neither is ever swallowed. */
+  check(): void {
+    if (this.state.error) throw new EngineError('device', this.state.error.message);
+    if (this.lost) throw new EngineError('device', this.lost);
+  }
+
+  buffer(bytes: number, usage = USAGE.storage | USAGE.copySrc | USAGE.copyDst): GPUBuffer {
+    this.check();
+    const size = boundBytes(bytes);
+    if (this.allocated + size > this.budget) {
+      throw new EngineError('memory', `${mib(size)} more would exceed the budget of ${mib(this.budget)} (${mib(this.allocated)} in use)`);
+    }
+    this.allocated += size;
+    this.peak = Math.max(this.peak, this.allocated);
+    this.counters.buffers++;
+    return this.gpu.createBuffer({ size, usage });
+  }
+
+  uniforms(bytes: number): GPUBuffer {
+    return this.buffer(bytes, USAGE.uniform | USAGE.copyDst);
+  }
+
+  release(buffer: GPUBuffer): void {
+    this.allocated -= buffer.size;
+    buffer.destroy();
+  }
+
+  pipeline(wgsl: string, label: string): Promise<GPUComputePipeline> {
+    let found = this.pipelines.get(wgsl);
+    if (!found) {
+      this.counters.pipelines++;
+      found = this.build(wgsl, label);
+      this.pipelines.set(wgsl, found);
+    }
+    return found;
+  }
+
+  private async build(wgsl: string, label: string): Promise<GPUComputePipeline> {
+    this.gpu.pushErrorScope('validation');
+    const module = this.gpu.createShaderModule({ code: wgsl, label });
+    void this.gpu.popErrorScope(); // the pipeline's rejection below tells it with its text
+    try {
+      return await waiting(this.gpu.createComputePipelineAsync({ layout: 'auto', label, compute: { module } }));
+    } catch (error) {
+      const { messages } = await module.getCompilationInfo();
+      const text = messages.filter((m) => m.type === 'error').map((m) => `${m.lineNum}:${m.linePos} ${m.message}`).join('; ');
+      throw new EngineError('shader', `${label}: ${text || (error as Error).message}\n${wgsl}`);
+    }
+  }
+
+  /** Uninitialised (zeroed by WebGPU). */
+  empty(shape: readonly number[], dtype: DType = 'f32'): NDArray {
+    checkShape('tensor', shape);
+    const bytes = numel(shape) * BYTES[dtype];
+    if (bytes > this.maxBufferBytes) throw new EngineError('tensor', `[${shape.join()}] ${dtype} takes ${mib(bytes)}, over this adapter's ${mib(this.maxBufferBytes)} a buffer`);
+    return new NDArray(this, shape, dtype, this.buffer(bytes));
+  }
+
+  zeros(shape: readonly number[], dtype: DType = 'f32'): NDArray {
+    return this.empty(shape, dtype);
+  }
+
+  /** Uploads; the dtype follows the array's type unless given. f16 and bf16 take their bits in a Uint16Array; Float64Array is rounded to f32. */
+  tensor(data: Typed | Float64Array, shape: readonly number[], dtype: DType = dtypeOf(data)): NDArray {
+    if (data.length !== numel(shape)) throw new EngineError('tensor', `${data.length} values do not fill [${shape.join()}]`);
+    const out = this.empty(shape, dtype);
+    this.write(out.buffer, out.offset, data, dtype);
+    return out;
+  }
+
+  write(buffer: GPUBuffer, offset: number, data: Typed | Float64Array, dtype: DType): void {
+    this.check();
+    this.gpu.queue.writeBuffer(buffer, offset, uploadable(data, dtype));
+  }
+
+  copy(from: GPUBuffer, fromOffset: number, to: GPUBuffer, toOffset: number, bytes: number): void {
+    const encoder = this.gpu.createCommandEncoder();
+    encoder.copyBufferToBuffer(from, fromOffset, to, toOffset, bytes);
+    this.gpu.queue.submit([encoder.finish()]);
+  }
+
+  async readBuffer(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
+    this.check();
+    const staging = this.gpu.createBuffer({ size: bytes, usage: USAGE.mapRead | USAGE.copyDst });
+    this.copy(buffer, offset, staging, 0, bytes);
+    await waiting(staging.mapAsync(1));
+    const out = staging.getMappedRange().slice(0);
+    staging.unmap();
+    staging.destroy();
+    this.check();
+    return out;
+  }
+
+  /** Waits until all submitted work is done. */
+  async idle(): Promise<void> {
+    await waiting(this.gpu.queue.onSubmittedWorkDone());
+    this.check();
+  }
+
+  close(): void {
+    this.warmup?.close();
+    this.gpu.destroy();
+  }
+}
+
+/** Data as writeBuffer takes it: 4-byte multiples, and never a view on shared memory, which segfaults Dawn. */
+function uploadable(data: Typed | Float64Array, dtype: DType): Uint32Array<ArrayBuffer> {
+  if (BYTES[dtype] === 2 && !(data instanceof Uint16Array)) throw new EngineError('tensor', `${dtype} takes its bits in a Uint16Array, got a ${data.constructor.name}`);
+  const typed: Typed = dtype === 'f32' && !(data instanceof Float32Array) ? Float32Array.from(data)
+    : dtype === 'i32' && !(data instanceof Int32Array) ? Int32Array.from(data)
+      : dtype === 'u32' && !(data instanceof Uint32Array) ? Uint32Array.from(data) : (data as Typed);
+  const shared = typeof SharedArrayBuffer !== 'undefined' && typed.buffer instanceof SharedArrayBuffer;
+  if (!shared && typed.byteLength % 4 === 0 && typed.byteOffset % 4 === 0) {
+    return new Uint32Array(typed.buffer as ArrayBuffer, typed.byteOffset, typed.byteLength / 4);
+  }
+  const copy = new Uint8Array(Math.ceil(typed.byteLength / 4) * 4);
+  copy.set(new Uint8Array(typed.buffer as ArrayBuffer, typed.byteOffset, typed.byteLength));
+  return new Uint32Array(copy.buffer);
+}

@@ -1,0 +1,96 @@
+/** Captions and first frames as the networks take them, and training batches out of the shards. */
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
+import { numel } from '../../kernels/kernel.ts';
+import type { DiTConfig, VAEConfig } from '../../model/config.ts';
+import { vaeStride } from '../../model/config.ts';
+import { semanticLengths, type HeadConfig } from '../../model/heads.ts';
+import { IMAGE_PATCH } from '../../model/imagetokens.ts';
+import { embedderOf, type Language } from '../../model/text.ts';
+import { ditTables, tokenGrid } from '../../model/wan/tables.ts';
+import type { Batch as Records, Shards } from '../data/shards.ts';
+import type { EquilibriumConfig } from './equilibrium.ts';
+import type { ClipShape } from '../data/frames.ts';
+import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
+import type { Course } from '../presets/index.ts';
+import type { PrimingConfig } from './priming.ts';
+
+/** The numbers of a preset as the models' configs. */
+export const vaeConfigOf = (p: Course): VAEConfig =>
+  ({ ...p.vae, latent_mean: Array<number>(p.vae.z_dim).fill(0), latent_std: Array<number>(p.vae.z_dim).fill(1) });
+
+export const ditConfigOf = (p: Course): DiTConfig => ({
+  ...p.dit, ...p.text, eps: 1e-6,
+  in_dim: p.dit.model_type === 't2v' ? p.vae.z_dim : 2 * p.vae.z_dim + MASK_CHANNELS, out_dim: p.vae.z_dim, clip_dim: p.dit.clip_dim ?? p.vae.channels * IMAGE_PATCH ** 2,
+});
+
+export const headConfigOf = (p: Course): HeadConfig => {
+  const { kind, dim, head_dim } = p.phase2.head;
+  const dit = ditConfigOf(p);
+  return {
+    kind, dim, head_dim, taps: p.phase2.taps.length, input_dim: dit.dim, clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim, text_dim: dit.text_dim,
+    grid: tokenGrid(dit, latentShape(p)), checkpoint: dit.checkpoint !== false,
+  };
+};
+
+export const primingConfigOf = (p: Course): PrimingConfig =>
+  ({ dit: ditConfigOf(p), student: p.student, fake: p.phase1.fake, guidance: p.phase1.guidance, wmin: p.phase1.wmin });
+
+export const equilibriumConfigOf = (p: Course): EquilibriumConfig => {
+  const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = p.phase2;
+  return { dit: ditConfigOf(p), student: p.student, head: headConfigOf(p), taps, backbone, loss, sees, lambda, guidance, str1, apart };
+};
+
+/** [channels, frames, height, width]. */
+export function videoShape({ vae, data }: Course): ClipShape {
+  const { width, height } = data.set === 'videos' ? data : { width: data.size, height: data.size };
+  return [vae.channels, data.frames, height, width];
+}
+
+/** What its captions are made of. */
+export const languageOf = (p: Course): Language => (p.data.set === 'emoji' ? 'any' : 'digits');
+
+/** [C, F, h, w] of its latent. */
+export function latentShape(p: Course): ClipShape {
+  const [time, down, across] = vaeStride(vaeConfigOf(p));
+  const [, frames, height, width] = videoShape(p);
+  return [p.vae.z_dim, 1 + (frames - 1) / time, height / down, width / across];
+}
+
+export interface Conditioner {
+  /** Text-to-video leaves frame and latent out. @param frame [B,channels,height,width]; @param latent [B,C,F,h,w] of (first frame, zero frames), normalised */
+  condition: (captions: readonly string[], frame?: HostTensor, latent?: HostTensor) => Condition<HostTensor>;
+  /** Records as the networks take them. */
+  told: (records: Records) => Batch<HostTensor>;
+  batch: (shards: Shards, seed: number, step: number, size: number, role: string) => Batch<HostTensor>;
+}
+
+/** Makes conditions for the networks of a preset. */
+export function conditioner(p: Course): Conditioner {
+  const dit = ditConfigOf(p);
+  const embed = embedderOf(languageOf(p), p.text.text_dim, p.text.text_len);
+  const tables = ditTables(dit, [tokenGrid(dit, latentShape(p))]);
+  const image = dit.model_type !== 't2v';
+  const [, , height, width] = videoShape(p);
+  const imageTokens = image ? (height / IMAGE_PATCH) * (width / IMAGE_PATCH) : 0;
+  const condition: Conditioner['condition'] = (captions, frame, latent) => {
+    const { context, lengths } = embed(captions);
+    return { text: context, lengths: semanticLengths(headConfigOf(p), imageTokens, lengths), ...(image && { frame, latent }), tables };
+  };
+  const told: Conditioner['told'] = ({ latent, imageLatent, firstFrame, captions, embedded }) => {
+    if (!embedded) return { x0: latent, c: condition(captions, firstFrame, imageLatent) };
+    const { text, lengths, imageTokens: tokens } = embedded;
+    return {
+      x0: latent,
+      c: { text, lengths: semanticLengths(headConfigOf(p), tokens?.shape[1] ?? 0, lengths), ...(tokens && imageLatent && { pictures: tokens, latent: imageLatent }), tables },
+    };
+  };
+  return { condition, told, batch: (shards, ...which) => told(shards.batch(...which)) };
+}
+
+/** Rows of equal shape as one batch [B, ...shape]. */
+export function stackRows(rows: readonly Float32Array[], shape: readonly number[]): HostTensor {
+  const size = numel(shape);
+  const data = new Float32Array(rows.length * size);
+  rows.forEach((row, i) => data.set(row, i * size));
+  return host(data, [rows.length, ...shape]);
+}

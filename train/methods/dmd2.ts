@@ -1,0 +1,88 @@
+/**
+ * DMD2 (Yin et al., NeurIPS 2024): score distillation and a GAN at once, with a classifier on the fake model's features (METHOD §1.12).
+ *
+ *   generator    VSD + w_g mean log(1 + e^-D(x̂_t))
+ *   fake model   flow matching on x̂0 + w_d (mean log(1 + e^-D(x_t)) + mean log(1 + e^D(x̂_t))), classifier and fake model in one update
+ *
+ * Times, rates and updates are phase I's; the classifier is FastGen's convolutional one, on phase II's taps.
+ */
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import type { Device } from '../../engine/runtime/device.ts';
+import { concat, constant, normal, stopGradient } from '../../engine/frontend/functional.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import type { HostTensor } from '../../engine/frontend/tree.ts';
+import { numel } from '../../kernels/kernel.ts';
+import { head, initHead, type HeadConfig } from '../../model/heads.ts';
+import type { Origin } from '../../model/files/origin.ts';
+import type { Params } from '../../model/params.ts';
+import { headConfigOf, primingConfigOf } from './conditions.ts';
+import type { Shards } from '../data/shards.ts';
+import { noise } from './flow.ts';
+import type { StudentJob } from './jobs.ts';
+import { ADVERSARIAL } from './losses.ts';
+import { assemble, features, ownFrom, semantics, stackConditions, stackTimes, type Condition, type Time } from './networks.ts';
+import { update, type AdamConfig } from '../loop/optim.ts';
+import { pairJob } from './phases.ts';
+import type { Preset } from '../presets/index.ts';
+import { distil, fakeLoss, fakeStep, generate, primingStep, type PrimingConfig } from './priming.ts';
+
+export interface Dmd2Config extends PrimingConfig {
+  head: HeadConfig;
+  taps: readonly number[];
+  /** Weights of the adversarial terms. */
+  weights: { generator: number; fake: number };
+}
+
+/** Where the classifier's weights stand among the fake model's. */
+const CLASSIFIER = 'classifier.';
+
+/** First weights of the fake model with its classifier. */
+export const initFake = <T>(p: Dmd2Config, teacher: Readonly<Record<string, T>>, seed: number): Record<string, T | HostTensor> => ({
+  ...ownFrom(p.fake, p.dit, teacher, seed),
+  ...Object.fromEntries(Object.entries(initHead(p.head, seed)).map(([name, t]) => [CLASSIFIER + name, t])),
+});
+
+/** The classifier's logits [B] on the fake model's features. */
+function logits(p: Dmd2Config, real: Params, fake: Params, z: Tensor, t: Time, c: Condition): Tensor {
+  const classifier = Object.fromEntries(Object.entries(fake).filter(([name]) => name.startsWith(CLASSIFIER)).map(([name, x]) => [name.slice(CLASSIFIER.length), x]));
+  return head(classifier, p.head, features(assemble(p.fake, real, fake), p.dit, z, t, c, p.taps), semantics(c));
+}
+
+/** One update of the fake model `s` and its classifier. */
+export function dmd2FakeStep(p: Dmd2Config, adam: AdamConfig): ReturnType<typeof fakeStep> {
+  return (s, real, generator, batch, at) => {
+    const { x0: x, c } = batch;
+    const x0 = stopGradient(generate(p, real, generator, batch, at));
+    const eps = normal(at.key, x.shape);
+    const loss = fakeLoss(p, real, s.params, x0, eps, c, at.score);
+    const both = concat([noise(x, eps, at.score.sigma), noise(x0, eps, at.score.sigma)], 0);
+    const D = logits(p, real, s.params, both, stackTimes([at.score, at.score]), stackConditions([c, c]));
+    const adversarial = ADVERSARIAL.logistic.discriminator(...D.split(0, 2) as [Tensor, Tensor]);
+    const { state, norm, skipped } = update(s, vjp(loss.add(adversarial.mul(p.weights.fake)), constant(1), s.params), adam, at);
+    return { ...state, metrics: { fakeLoss: loss, D: adversarial, fakeNorm: norm, fakeSkipped: skipped } };
+  };
+}
+
+/** One update of the generator `s`. The classifier and its backbone are constants. */
+export function dmd2GeneratorStep(p: Dmd2Config, adam: AdamConfig): ReturnType<typeof primingStep> {
+  return (s, real, fake, batch, at) => {
+    const x0 = generate(p, real, s.params, batch, at);
+    const seen = stopGradient(x0);
+    const { G, metrics } = distil(p, real, fake, seen, batch, at);
+    const eps = normal(at.key, seen.shape);
+    const D = (z: Tensor) => logits(p, real, fake, noise(z, eps, at.score.sigma), at.score, batch.c);
+    const adversarial = ADVERSARIAL.logistic.generator(D(seen), () => D(batch.x0));
+    const gD = vjp(adversarial, constant(p.weights.generator), seen);
+    const { state, norm, skipped } = update(s, vjp(x0, G.div(numel(x0.shape)).add(gD), s.params), adam, at);
+    return { ...state, metrics: { ...metrics, adversarial, norm, skipped } };
+  };
+}
+
+export const dmd2ConfigOf = (p: Preset): Dmd2Config =>
+  ({ ...primingConfigOf(p), head: { ...headConfigOf(p), kind: 'conv' }, taps: p.phase2.taps, weights: p.baselines.dmd2 });
+
+/** For as many updates as phase I has. */
+export const dmd2Job = (device: Device, p: Preset, shards: Shards, teacher: Origin): Promise<StudentJob> => pairJob(device, p, shards, teacher, {
+  name: 'dmd2', fake: () => initFake(dmd2ConfigOf(p), teacher, p.seed),
+  fakeStep: dmd2FakeStep(dmd2ConfigOf(p), p.phase1.fake.adam), generatorStep: dmd2GeneratorStep(dmd2ConfigOf(p), p.phase1.generator.adam),
+});

@@ -1,0 +1,103 @@
+/** The jobs that train VAE and teacher, and what every job is made of: first states, draws, the preset's times. */
+import type { Device } from '../../engine/runtime/device.ts';
+import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import { host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
+import { place, type Origin } from '../../model/files/origin.ts';
+import type { HostParams } from '../../model/params.ts';
+import { initDiT } from '../../model/wan/dit.ts';
+import { initVAE } from '../../model/wan/vae.ts';
+import { accumulated, microBatch, turns } from '../loop/accumulate.ts';
+import type { State } from '../loop/checkpoint.ts';
+import { conditioner, ditConfigOf, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
+import { clipsOf } from '../data/sets.ts';
+import type { Shards } from '../data/shards.ts';
+import { drawTimes, type TimeLaw } from './flow.ts';
+import type { Job } from '../loop/loop.ts';
+import { timeAt, type Time } from './networks.ts';
+import { cosine, emaDecay, type Trained } from '../loop/optim.ts';
+import { moved, packsOf, views } from '../loop/packs.ts';
+import type { Course, Preset } from '../presets/index.ts';
+import { key, Stream } from '../loop/rng.ts';
+import type { Weights } from './sample.ts';
+import { compileStep } from '../loop/step.ts';
+import { teacherStep } from './teacher.ts';
+import { vaeStep } from './vae.ts';
+
+/** A job holds compiled programs and frozen networks until `close`. */
+export type OpenJob = Job & { close(): Promise<void> };
+/** A job that makes a student. */
+export type StudentJob = OpenJob & {
+  /** Steps at the start that leave the generator as it is. */
+  alone: number;
+  teacher: Weights;
+  /** What samples: the generator's average. */
+  student: (state: State) => Weights;
+};
+
+/** Weights with zeroed moments, in packs; `ema` begins at them. */
+export async function start(device: Device, first: Origin, keep: { m?: boolean; ema?: boolean }): Promise<Trained<NDArray>> {
+  const alone = await place(device, first);
+  const packs = packsOf(alone);
+  const weights = moved(device, alone, packs);
+  const like = (make: (t: NDArray) => NDArray) => views(mapTree(make, weights), packs);
+  const zeros = (t: NDArray) => device.zeros(t.shape);
+  return { params: like((t) => t), v: like(zeros), ...(keep.m && { m: like(zeros) }), ...(keep.ema && { ema: like((t) => t.keep()) }) };
+}
+
+/** Reconstruction of the training clips. */
+export function vaeJob(device: Device, p: Preset): OpenJob {
+  const { trainVae: o, seed } = p;
+  const clip = clipsOf(p, 'train');
+  const step = compileStep(device, 'vae', vaeStep(vaeConfigOf(p), o, o.adam));
+  return {
+    name: 'vae',
+    steps: o.steps,
+    initial: async () => ({ vae: await start(device, initVAE(vaeConfigOf(p), seed), { m: o.adam.beta1 > 0 }) }),
+    async advance(state, n, rate = 1) {
+      const video = stackRows(Array.from({ length: o.batch }, (_, i) => clip((n * o.batch + i) % p.data.trainClips).video), videoShape(p));
+      const { state: vae, metrics } = await step(state['vae']!, video, { key: key(seed, n, 'vae'), lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1 });
+      return { state: { vae }, metrics };
+    },
+    close: () => step.free(),
+  };
+}
+
+/** Draws of one job, each named by its role. */
+export function draws(p: Course) {
+  const dit = ditConfigOf(p);
+  return {
+    times: (law: TimeLaw, n: number, step: number, role: string): Time<HostTensor> => timeAt(dit, drawTimes(law, n, p.seed, step, role)),
+    at: (sigma: number, n: number): Time<HostTensor> => timeAt(dit, host(new Float32Array(n).fill(sigma), [n])),
+    key: (step: number, role: string) => key(p.seed, step, role),
+  };
+}
+
+/**
+ * Flow matching, from scratch or from a model.
+ * @param from weights to begin at, and the steps that made them: draws go on behind those, so that nothing is seen twice
+ */
+export function teacherJob(device: Device, p: Preset, shards: Shards, from?: { params: HostParams; steps: number }): OpenJob {
+  const { teacher: o, seed } = p;
+  const dit = ditConfigOf(p);
+  const { batch } = conditioner(p);
+  const draw = draws(p);
+  const step = compileStep(device, 'teacher', teacherStep(dit, o.adam), { accumulate: o.accumulate, precision: p.run.precision });
+  const size = microBatch(o);
+  return {
+    name: 'teacher',
+    steps: o.steps,
+    initial: async () => ({ teacher: await start(device, from?.params ?? initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }) }),
+    async advance(state, n, rate = 1) {
+      const { state: teacher, metrics } = await accumulated(state['teacher']!, turns(o, n + (from?.steps ?? 0)), (s, { at, rates }) => {
+        const coin = new Stream(seed, at, 'teacher.drop');
+        return step(s, batch(shards, seed, at, size, 'teacher'), {
+          key: draw.key(at, 'teacher'), t: draw.times(o.times, size, at, 'teacher.time'),
+          keep: host(Float32Array.from({ length: size }, () => (coin.uniform() < o.textDrop ? 0 : 1)), [size]),
+          lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1, decay: emaDecay(o.ema, n), ...rates,
+        });
+      });
+      return { state: { teacher }, metrics };
+    },
+    close: () => step.free(),
+  };
+}

@@ -1,0 +1,66 @@
+/** The causal VAE: reconstruction plus a small KL to N(0, I). Latent mean and deviation are measured after training. */
+import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { constant, normal } from '../../engine/frontend/functional.ts';
+import { vjp } from '../../engine/frontend/autodiff.ts';
+import type { VAEConfig } from '../../model/config.ts';
+import { decode, encode } from '../../model/wan/vae.ts';
+import type { Params } from '../../model/params.ts';
+import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
+
+export interface VaeWeights { l1: number; mse: number; kl: number }
+
+/**
+ * L = l1 mean|x̂ - x| + mse mean(x̂ - x)² + kl mean ½(μ² + σ² - 1 - log σ²), with z = μ + σ ε.
+ * @param video [B,C,T,H,W] in [-1, 1]
+ */
+export function vaeLoss(net: Params, config: VAEConfig, weights: VaeWeights, video: Tensor, key: Tensor) {
+  const { mean, logvar } = encode(net, config, video);
+  const z = mean.add(logvar.mul(0.5).exp().mul(normal(key, mean.shape)));
+  const error = decode(net, config, z).sub(video);
+  const mse = error.square().mean();
+  const kl = mean.square().add(logvar.exp()).sub(1).sub(logvar).mul(0.5).mean();
+  const loss = error.abs().mean().mul(weights.l1).add(mse.mul(weights.mse)).add(kl.mul(weights.kl));
+  return { loss, mse, kl };
+}
+
+/** `key` is u32[2]. */
+export interface VaeInputs<X = Tensor> extends Rates<X> { key: X }
+
+/** One update of the VAE. */
+export function vaeStep(config: VAEConfig, weights: VaeWeights, adam: AdamConfig) {
+  return (s: Trained, video: Tensor, at: VaeInputs) => {
+    const { loss, mse, kl } = vaeLoss(s.params, config, weights, video, at.key);
+    const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
+    return { ...state, metrics: { loss, mse, kl, norm, skipped } };
+  };
+}
+
+/** Running mean and deviation of each latent channel, in f64 on the host. */
+export class LatentStatistics {
+  private count = 0;
+  private readonly sum: Float64Array;
+  private readonly squares: Float64Array;
+
+  constructor(channels: number) {
+    this.sum = new Float64Array(channels);
+    this.squares = new Float64Array(channels);
+  }
+
+  /** @param latents [B,C,F,H,W], flat */
+  add(latents: ArrayLike<number>, shape: readonly number[]): void {
+    const channels = this.sum.length;
+    const inner = shape.slice(2).reduce((a, b) => a * b, 1);
+    for (let i = 0; i < latents.length; i++) {
+      const c = Math.floor(i / inner) % channels;
+      this.sum[c]! += latents[i]!;
+      this.squares[c]! += latents[i]! ** 2;
+    }
+    this.count += latents.length / channels;
+  }
+
+  result(): { mean: number[]; std: number[] } {
+    const mean = Array.from(this.sum, (s) => s / this.count);
+    const std = Array.from(this.squares, (s, c) => Math.sqrt(Math.max(s / this.count - mean[c]! ** 2, 1e-12)));
+    return { mean, std };
+  }
+}
