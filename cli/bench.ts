@@ -29,16 +29,29 @@ const PARTS = ['kernels', 'models', 'steps', 'load', 'cold', 'all'] as const;
 const SECONDS = 10;
 const RELEASED_SECONDS = 900;
 const options = {
-  ...released, ...json,
-  memory: { ...released.memory, describe: 'of a released model\'s steps: run what fits into so much, as 24GB' },
-  job: { choices: RELEASED_JOBS, describe: 'the one step of a released model to run; sampling and all training unless given' },
-  shapes: { type: 'string', describe: `sizes for kernels and models, separated by commas: ${Object.keys(SHAPES).join(', ')}; all unless given` },
-  budget: { type: 'number', describe: `seconds a case may take; what would take longer is named and left out; ${SECONDS} unless given, ${RELEASED_SECONDS} for a step of a released model` },
-  vs: { type: 'string', describe: `in place of the cases: ours and other engines on the same works, answers checked: ${peerNames().join(', ')}, separated by commas; every one that is installed when none is named` },
+  ...released,
+  ...json,
+  memory: { ...released.memory, describe: "of a released model's steps: run what fits into so much, as 24GB" },
+  job: {
+    choices: RELEASED_JOBS,
+    describe: 'the one step of a released model to run; sampling and all training unless given',
+  },
+  shapes: {
+    type: 'string',
+    describe: `sizes for kernels and models, separated by commas: ${Object.keys(SHAPES).join(', ')}; all unless given`,
+  },
+  budget: {
+    type: 'number',
+    describe: `seconds a case may take; what would take longer is named and left out; ${SECONDS} unless given, ${RELEASED_SECONDS} for a step of a released model`,
+  },
+  vs: {
+    type: 'string',
+    describe: `in place of the cases: ours and other engines on the same works, answers checked: ${peerNames().join(', ')}, separated by commas; every one that is installed when none is named`,
+  },
   save: { type: 'string', describe: 'write the results to this file' },
   against: { type: 'string', describe: 'a file of --save: show how much faster or slower each case has become' },
 } as const;
-type BenchArgs = Args<typeof options> & { what: typeof PARTS[number] };
+type BenchArgs = Args<typeof options> & { what: (typeof PARTS)[number] };
 
 /** A share above this says that the ceiling was measured too low. */
 const IMPOSSIBLE = 1.05;
@@ -53,7 +66,9 @@ function shapesOf(list: string | undefined) {
 
 function peersOf(list: string): string[] {
   const names = list ? list.split(',') : peerNames();
-  for (const name of names) if (!peerNames().includes(name)) throw new UsageError(`--vs: there is no "${name}"${didYouMean(name, peerNames())}`);
+  for (const name of names)
+    if (!peerNames().includes(name))
+      throw new UsageError(`--vs: there is no "${name}"${didYouMean(name, peerNames())}`);
   return names;
 }
 
@@ -71,13 +86,24 @@ type Measured = Pick<Report, 'roofline' | 'results' | 'skipped' | 'comparisons' 
 
 async function cold(): Promise<Result> {
   console.error('digits-test: a tiny training step where nothing is compiled yet …');
-  return { of: 'digits-test', name: 'training step, cold', shape: 'teacher, in a new process with empty driver caches', ...await coldStep() };
+  return {
+    of: 'digits-test',
+    name: 'training step, cold',
+    shape: 'teacher, in a new process with empty driver caches',
+    ...(await coldStep()),
+  };
 }
 
 async function runPeers(device: Device, names: readonly string[], signal: AbortSignal): Promise<Measured> {
   const roof = await roofline(device);
   const comparisons = await compare(names, signal);
-  return { roofline: roof, results: [await cold()], skipped: [], comparisons, verdicts: verdicts(comparisons, { roofline: roof, kind: device.info.kind }) };
+  return {
+    roofline: roof,
+    results: [await cold()],
+    skipped: [],
+    comparisons,
+    verdicts: verdicts(comparisons, { roofline: roof, kind: device.info.kind }),
+  };
 }
 
 /** A step of each job of a released model, at the size that was asked for. */
@@ -85,18 +111,36 @@ async function runReleased(device: Device, args: BenchArgs, signal: AbortSignal)
   const { preset: name, job, memory, budget = RELEASED_SECONDS } = args;
   const roof = await roofline(device);
   const make = subjectsOf(args);
-  return { roofline: roof, ...await releasedSteps(device, roof, { name, make, jobs: job ? [job] : RELEASED_JOBS, precision: precisionOn(device.caps, args.precision), memory: memory === undefined ? device.budget : memoryBytes(memory), budget }, signal) };
+  return {
+    roofline: roof,
+    ...(await releasedSteps(
+      device,
+      roof,
+      {
+        name,
+        make,
+        jobs: job ? [job] : RELEASED_JOBS,
+        precision: precisionOn(device.caps, args.precision),
+        memory: memory === undefined ? device.budget : memoryBytes(memory),
+        budget,
+      },
+      signal,
+    )),
+  };
 }
 
 async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Measured> {
-  const wants = (part: typeof PARTS[number]) => args.what === part || args.what === 'all';
+  const wants = (part: (typeof PARTS)[number]) => args.what === part || args.what === 'all';
   const p = presetOf(args);
   const shapes = shapesOf(args.shapes);
   let roof = await roofline(device);
   const counted: Counted[] = [];
   const skipped: Skipped[] = [];
   const all: [of: string, cases: Case[]][] = [
-    ...shapes.map((s): [string, Case[]] => [s.name, [...(wants('kernels') ? kernelCases(device, s) : []), ...(wants('models') ? modelCases(device, s) : [])]]),
+    ...shapes.map((s): [string, Case[]] => [
+      s.name,
+      [...(wants('kernels') ? kernelCases(device, s) : []), ...(wants('models') ? modelCases(device, s) : [])],
+    ]),
     [p.name, wants('steps') ? stepCases(device, p) : []],
     ['files', wants('load') ? loadCases(device) : []],
   ];
@@ -109,7 +153,14 @@ async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): P
         continue;
       }
       console.error(`${of}: ${c.name} ${c.shape} …`);
-      counted.push({ of, name: c.name, shape: c.shape, ...await measure(device, c), cost: found.cost, moves: c.moves });
+      counted.push({
+        of,
+        name: c.name,
+        shape: c.shape,
+        ...(await measure(device, c)),
+        cost: found.cost,
+        moves: c.moves,
+      });
     }
   }
   if (wants('cold')) counted.push(await cold());
@@ -117,7 +168,10 @@ async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): P
   if (tooFast().length) {
     console.error('some kernels were faster than the ceilings: measuring these again …');
     roof = await roofline(device, roof);
-    for (const c of tooFast()) console.error(`${c.of}: ${c.name} ${c.shape} is still above its ceiling: its share is left out, the ceiling is wrong there`);
+    for (const c of tooFast())
+      console.error(
+        `${c.of}: ${c.name} ${c.shape} is still above its ceiling: its share is left out, the ceiling is wrong there`,
+      );
   }
   const results = counted.map((c) => {
     const { share, ...r } = rated(c, device, roof);
@@ -137,19 +191,34 @@ function print(report: Report, baseline: Report | undefined): void {
   const missed = shortfall(found, report);
   console.log(`${sideBySide(comparisons, report)}\n${verdictTable(found)}${missed ? `\n${missed}` : ''}`);
   const [seconds, processor] = [results[0]!.firstMs / 1000, results[0]!.firstCpuMs / 1000];
-  console.log(`first call of a tiny training step, nothing compiled yet: ${number(seconds)} s, ${number(processor)} s of processor time; aim ${COLD_TARGET} s: ${seconds <= COLD_TARGET ? 'met' : 'missed'}`);
+  console.log(
+    `first call of a tiny training step, nothing compiled yet: ${number(seconds)} s, ${number(processor)} s of processor time; aim ${COLD_TARGET} s: ${seconds <= COLD_TARGET ? 'met' : 'missed'}`,
+  );
 }
 
 async function bench(args: BenchArgs): Promise<void> {
   const baseline = args.against === undefined ? undefined : readBaseline(args.against);
   if (args.save !== undefined) willWrite(args.save);
-  if (args.budget !== undefined && !(args.budget > 0)) throw new UsageError(`--budget must be more than 0 seconds, got ${args.budget}`);
-  if (args.preset in WAN && (args.what !== 'steps' || args.vs !== undefined)) throw new UsageError(`--preset ${args.preset} is for its steps: bench steps --preset ${args.preset}`);
+  if (args.budget !== undefined && !(args.budget > 0))
+    throw new UsageError(`--budget must be more than 0 seconds, got ${args.budget}`);
+  if (args.preset in WAN && (args.what !== 'steps' || args.vs !== undefined))
+    throw new UsageError(`--preset ${args.preset} is for its steps: bench steps --preset ${args.preset}`);
   const peers = args.vs === undefined ? undefined : peersOf(args.vs);
   await session('stopped; nothing was written', async ({ device, signal }) => {
     const { info, caps } = device;
-    const measured = peers ? await runPeers(device, peers, signal) : await (args.preset in WAN ? runReleased : runCases)(device, args, signal);
-    const report: Report = { adapter: info.name, driver: info.driver, kind: info.kind, tier: caps.tier, clock: clockOf(info.kind).name, cores: CORES, ...(info.source === 'null' && { nothing: true }), ...measured };
+    const measured = peers
+      ? await runPeers(device, peers, signal)
+      : await (args.preset in WAN ? runReleased : runCases)(device, args, signal);
+    const report: Report = {
+      adapter: info.name,
+      driver: info.driver,
+      kind: info.kind,
+      tier: caps.tier,
+      clock: clockOf(info.kind).name,
+      cores: CORES,
+      ...(info.source === 'null' && { nothing: true }),
+      ...measured,
+    };
     if (args.save !== undefined) writeWhole(args.save, `${JSON.stringify(report, undefined, 1)}\n`);
     if (args.json) console.log(JSON.stringify(report));
     else print(report, baseline);
@@ -159,14 +228,23 @@ async function bench(args: BenchArgs): Promise<void> {
 const command: CommandModule<object, BenchArgs> = {
   command: 'bench [what]',
   describe: 'speed of kernels, models and training steps on this machine, beside its measured ceilings',
-  builder: (y) => y
-    .positional('what', { choices: PARTS, default: 'all' as const, describe: 'kernels one by one, parts of the models, training steps of the preset, loading of weights, or the first step on a new machine' })
-    .options(options)
-    .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
-    .example('$0 bench steps --preset wan2.1-t2v-1.3b --mode adapters', 'sampling and training steps of a released model on made-up weights, beside the plan')
-    .example('VPAE_ADAPTER=null $0 bench steps', 'what training steps cost the host: a device that computes nothing')
-    .example('$0 bench --vs', 'ours and every installed peer, and what we aim at')
-    .example('$0 bench --save before.json', 'then, after a change: --against before.json'),
+  builder: (y) =>
+    y
+      .positional('what', {
+        choices: PARTS,
+        default: 'all' as const,
+        describe:
+          'kernels one by one, parts of the models, training steps of the preset, loading of weights, or the first step on a new machine',
+      })
+      .options(options)
+      .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
+      .example(
+        '$0 bench steps --preset wan2.1-t2v-1.3b --mode adapters',
+        'sampling and training steps of a released model on made-up weights, beside the plan',
+      )
+      .example('VPAE_ADAPTER=null $0 bench steps', 'what training steps cost the host: a device that computes nothing')
+      .example('$0 bench --vs', 'ours and every installed peer, and what we aim at')
+      .example('$0 bench --save before.json', 'then, after a change: --against before.json'),
   handler: bench,
 };
 export default command;

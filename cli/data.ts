@@ -14,11 +14,19 @@ import { makeShards } from './common/shards.ts';
 import { makeVideos, videoOptions } from './data/videos.ts';
 
 const options = {
-  ...preset, ...seed, ...run('runs/digits'), ...bundle, ...videoOptions,
+  ...preset,
+  ...seed,
+  ...run('runs/digits'),
+  ...bundle,
+  ...videoOptions,
   split: { choices: ['train', 'heldout'] as const, default: 'heldout' as const, describe: 'show: which clips' },
   count: { type: 'number', default: 16, describe: 'show: how many' },
   out: { type: 'string', default: 'out/data.png', describe: 'show: the picture' },
-  packs: { type: 'number', default: 1, describe: `fetch: how many of the ${PACKS} packages of animations, about 170 MB each` },
+  packs: {
+    type: 'number',
+    default: 1,
+    describe: `fetch: how many of the ${PACKS} packages of animations, about 170 MB each`,
+  },
 } as const;
 type DataArgs = Args<typeof options> & { action: 'show' | 'make' | 'fetch'; what?: string };
 
@@ -30,37 +38,75 @@ async function show(args: DataArgs): Promise<void> {
   const clip = clipsOf(p, args.split);
   const clips = Array.from({ length: total }, (_, i) => clip(i));
   const videos = clips.map(({ video }) => ({ data: video, shape: videoShape(p) }));
-  await writeSheet(args.out, clips.map((c) => c.caption), [{ title: `${p.name}, ${args.split}`, clips: videos }], p.data.frames);
+  await writeSheet(
+    args.out,
+    clips.map((c) => c.caption),
+    [{ title: `${p.name}, ${args.split}`, clips: videos }],
+    p.data.frames,
+  );
   console.log(`${args.out}: ${total} clips of ${p.data.frames} frames, ${p.data.size}x${p.data.size}`);
 }
 
 async function make(args: DataArgs): Promise<void> {
   const p = presetOf(args);
   willWrite(join(args.run, 'run.lock'));
-  await session(`stopped; the shards that are done stay in ${args.run}, the same command makes the rest`, async ({ device, signal }) => {
-    const shards = await makeShards({ device, preset: p, out: args.run, signal, vae: ownOr(args.run, args.bundle, 'vae') });
-    console.log(`${args.run}/data: latents of ${shards.count} clips (${shards.made})`);
-  });
+  await session(
+    `stopped; the shards that are done stay in ${args.run}, the same command makes the rest`,
+    async ({ device, signal }) => {
+      const shards = await makeShards({
+        device,
+        preset: p,
+        out: args.run,
+        signal,
+        vae: ownOr(args.run, args.bundle, 'vae'),
+      });
+      console.log(`${args.run}/data: latents of ${shards.count} clips (${shards.made})`);
+    },
+  );
 }
 
 async function fetch(args: DataArgs): Promise<void> {
   if (args.what !== 'emoji') throw new UsageError('say what to fetch: vpae data fetch emoji');
   const packs = count('packs', args.packs, 1, PACKS);
   const made = await untilInterrupted('stopped; packages that are done stay', (signal) => fetchEmoji(packs, signal));
-  console.log(made.length ? `${made.join(', ')}: train with --preset emoji` : `${emojiFolder(1)} and what is beside it: all ${packs} are here already`);
+  console.log(
+    made.length
+      ? `${made.join(', ')}: train with --preset emoji`
+      : `${emojiFolder(1)} and what is beside it: all ${packs} are here already`,
+  );
 }
 
 const command: CommandModule<object, DataArgs> = {
   command: 'data <action> [what]',
   describe: 'look at the clips, precompute latents of a preset or of a folder of videos, or fetch a data set',
-  builder: (y) => y
-    .positional('action', { choices: ['show', 'make', 'fetch'] as const, demandOption: true, describe: 'show: a contact sheet; make: latents of the training clips in the run\'s folder (training does so by itself); fetch: a data set that does not come along, into your cache' })
-    .positional('what', { type: 'string', describe: 'make: a folder of videos instead, with NAME.txt beside each or a captions.jsonl, by the parts of --model; fetch: emoji' })
-    .options(options)
-    .example('$0 data show --count 24', 'held-out clips with their captions in out/data.png')
-    .example('$0 data fetch emoji', 'animated emoji with their names, for --preset emoji')
-    .example('$0 data make clips --model Wan2.1-T2V-1.3B --records data/clips', 'latents and embeddings of real videos; start it several times to share the work')
-    .example('$0 data make --run runs/mine', 'encodes with the run\'s VAE, or the bundled one'),
-  handler: (args) => (args.action === 'show' ? show(args) : args.action === 'fetch' ? fetch(args) : args.what === undefined ? make(args) : makeVideos(args.what, args)),
+  builder: (y) =>
+    y
+      .positional('action', {
+        choices: ['show', 'make', 'fetch'] as const,
+        demandOption: true,
+        describe:
+          "show: a contact sheet; make: latents of the training clips in the run's folder (training does so by itself); fetch: a data set that does not come along, into your cache",
+      })
+      .positional('what', {
+        type: 'string',
+        describe:
+          'make: a folder of videos instead, with NAME.txt beside each or a captions.jsonl, by the parts of --model; fetch: emoji',
+      })
+      .options(options)
+      .example('$0 data show --count 24', 'held-out clips with their captions in out/data.png')
+      .example('$0 data fetch emoji', 'animated emoji with their names, for --preset emoji')
+      .example(
+        '$0 data make clips --model Wan2.1-T2V-1.3B --records data/clips',
+        'latents and embeddings of real videos; start it several times to share the work',
+      )
+      .example('$0 data make --run runs/mine', "encodes with the run's VAE, or the bundled one"),
+  handler: (args) =>
+    args.action === 'show'
+      ? show(args)
+      : args.action === 'fetch'
+        ? fetch(args)
+        : args.what === undefined
+          ? make(args)
+          : makeVideos(args.what, args),
 };
 export default command;

@@ -46,9 +46,12 @@ const say = (line: string): void => console.error(line);
 const now = (): number => performance.now() / 1000;
 
 async function demo(args: DemoArgs): Promise<void> {
-  if (args.budget !== undefined && !(args.budget >= 10 && args.budget <= 86_400)) throw new UsageError(`--budget must be 10 to 86400 seconds, got ${args.budget}`);
+  if (args.budget !== undefined && !(args.budget >= 10 && args.budget <= 86_400))
+    throw new UsageError(`--budget must be 10 to 86400 seconds, got ${args.budget}`);
   if (!existsSync(modelFile(args.bundle, 'teacher'))) {
-    throw new Error(`[demo] there is no ${modelFile(args.bundle, 'teacher')}; train it with: vpae train vae --run ${args.bundle} && vpae train teacher --run ${args.bundle}`);
+    throw new Error(
+      `[demo] there is no ${modelFile(args.bundle, 'teacher')}; train it with: vpae train vae --run ${args.bundle} && vpae train teacher --run ${args.bundle}`,
+    );
   }
   const run = join(args.out, 'run');
   willWrite(join(run, 'x'));
@@ -97,53 +100,119 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   const speeds = await sampling(sampler, Judge.heldOut(preset, classifier, sizes.group), net, teacherSampler(preset));
   signal.throwIfAborted();
   const time = trainingTime(speeds, budget - now(), wanted, evaluations);
-  say(`${duration(budget - now())} left of ${duration(budget)}: ${duration(time.priming)} for stability priming, ${duration(time.equilibrium)} for adversarial equilibrium, the rest for judging`);
+  say(
+    `${duration(budget - now())} left of ${duration(budget)}: ${duration(time.priming)} for stability priming, ${duration(time.equilibrium)} for adversarial equilibrium, the rest for judging`,
+  );
 
   const phase = { device, sampler, judge: Judge.validation(preset, classifier), group: sizes.group, signal };
-  const primed = await trainPhase({ ...phase, job: await primingJob(device, preset, shards, teacher.params), alone: preset.phase1.fake.warmup, seconds: time.priming });
-  const trained = await trainPhase({ ...phase, job: await equilibriumJob(device, preset, shards, teacher.params, primed.params), alone: preset.phase2.head.warmup, seconds: time.equilibrium });
+  const primed = await trainPhase({
+    ...phase,
+    job: await primingJob(device, preset, shards, teacher.params),
+    alone: preset.phase1.fake.warmup,
+    seconds: time.priming,
+  });
+  const trained = await trainPhase({
+    ...phase,
+    job: await equilibriumJob(device, preset, shards, teacher.params, primed.params),
+    alone: preset.phase2.head.warmup,
+    seconds: time.equilibrium,
+  });
   copyFileSync(vae.path, modelFile(run, 'vae')); // so that `sample --model` finds both
-  await saveModel(modelFile(run, 'student'), 'student', teacher.config, trained.params, { preset, steps: trained.steps, vae: vae.hash, teacher: teacher.hash });
+  await saveModel(modelFile(run, 'student'), 'student', teacher.config, trained.params, {
+    preset,
+    steps: trained.steps,
+    vae: vae.hash,
+    teacher: teacher.hash,
+  });
 
   const clips = clipsThatFit(speeds, budget - now(), wanted, evaluations);
   const judge = Judge.heldOut(preset, classifier, clips);
   const rows: Row[] = [{ name: 'real clips', evaluation: judge.evaluate(judge.clips.map((c) => c.video)) }];
   const video = (data: Float32Array): Video => ({ data, shape: videoShape(preset) });
-  const shown: Shown[] = [{ title: 'real clip', note: 'held out', file: 'real.webp', videos: judge.clips.map((c) => video(c.video)) }];
-  const see = async (name: string, file: string, weights: Record<string, NDArray>, settings: Sampling): Promise<void> => {
+  const shown: Shown[] = [
+    { title: 'real clip', note: 'held out', file: 'real.webp', videos: judge.clips.map((c) => video(c.video)) },
+  ];
+  const see = async (
+    name: string,
+    file: string,
+    weights: Record<string, NDArray>,
+    settings: Sampling,
+  ): Promise<void> => {
     const bar = meter(name, { unit: 'clips', total: clips, memory: () => device.allocated });
-    const { samples, evaluation } = await judge.judge(sampler, weights, settings, { batch: sizes.group, signal, onProgress: (n) => bar.at(Math.floor(Math.min(n, clips))) }).finally(bar.end);
+    const { samples, evaluation } = await judge
+      .judge(sampler, weights, settings, {
+        batch: sizes.group,
+        signal,
+        onProgress: (n) => bar.at(Math.floor(Math.min(n, clips))),
+      })
+      .finally(bar.end);
     rows.push({ name, evaluations: samples.evaluations, secondsPerClip: samples.seconds / clips, evaluation });
-    shown.push({ title: name, note: `${samples.evaluations} evaluation${samples.evaluations > 1 ? 's' : ''}`, file, videos: samples.videos.map(video) });
+    shown.push({
+      title: name,
+      note: `${samples.evaluations} evaluation${samples.evaluations > 1 ? 's' : ''}`,
+      file,
+      videos: samples.videos.map(video),
+    });
     freeTree(weights);
   };
   await see('teacher', 'teacher.webp', net, teacherSampler(made));
   await see('student trained here', 'student-here.webp', onDevice(trained.params), studentSampler());
-  if (student) await see('bundled student', 'student-bundled.webp', onDevice(student.params), studentSampler(student.about.preset.student.steps));
+  if (student)
+    await see(
+      'bundled student',
+      'student-bundled.webp',
+      onDevice(student.params),
+      studentSampler(student.about.preset.student.steps),
+    );
   await Promise.all([sampler.close(), codec.close()]);
 
-  const outcome: Outcome = { device, preset, primed, trained, trainClips, teacher, student, conditions: judge.clips, rows, shown, ablations };
+  const outcome: Outcome = {
+    device,
+    preset,
+    primed,
+    trained,
+    trainClips,
+    teacher,
+    student,
+    conditions: judge.clips,
+    rows,
+    shown,
+    ablations,
+  };
   const files = await writeOutcome(args.out, outcome);
   console.log(`\n${draw(COLUMNS, cells(rows))}\n${clips} held-out conditions. ${NOTE}\n`);
   for (const { title, text } of origins(outcome)) console.log(`${title}. ${text}\n`);
-  console.log(`Look at ${files.at(-1)} (and ${files.slice(0, -1).map((f) => f.slice(dirname(f).length + 1)).join(', ')} beside it). ${duration(now())} in all.`);
+  console.log(
+    `Look at ${files.at(-1)} (and ${files
+      .slice(0, -1)
+      .map((f) => f.slice(dirname(f).length + 1))
+      .join(', ')} beside it). ${duration(now())} in all.`,
+  );
 }
 
 /** Seconds of a guided step and of all around it, for one group of clips. */
-async function sampling(sampler: Sampler, judge: Judge, net: Record<string, NDArray>, settings: Sampling): Promise<Speeds> {
+async function sampling(
+  sampler: Sampler,
+  judge: Judge,
+  net: Record<string, NDArray>,
+  settings: Sampling,
+): Promise<Speeds> {
   await judge.judge(sampler, net, { ...settings, steps: 1 }); // compiles
   const start = now();
-  const { samples: { seconds } } = await judge.judge(sampler, net, { ...settings, steps: 1 });
+  const {
+    samples: { seconds },
+  } = await judge.judge(sampler, net, { ...settings, steps: 1 });
   return { group: judge.clips.length, guidedStep: seconds, around: now() - start - seconds };
 }
 
 const command: CommandModule<object, DemoArgs> = {
   command: 'demo',
   describe: 'distil the bundled teacher for some minutes, and compare teacher and students side by side',
-  builder: (y) => y
-    .options(options)
-    .example('$0 demo', 'everything, in ten minutes at most on two cores')
-    .example('$0 demo --budget 120', 'less training'),
+  builder: (y) =>
+    y
+      .options(options)
+      .example('$0 demo', 'everything, in ten minutes at most on two cores')
+      .example('$0 demo --budget 120', 'less training'),
   handler: demo,
 };
 export default command;

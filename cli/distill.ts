@@ -17,56 +17,125 @@ import { makeShards } from './common/shards.ts';
 import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
 
 const options = {
-  ...preset, ...seed, ...run('runs/digits'), ...bundle, ...tuneOption,
-  model: { type: 'string', alias: 'ckpt_dir', describe: 'a Wan2.1 folder as downloaded, in the place of --preset: it is distilled on --records' },
-  records: { type: 'string', describe: 'with --model: what data make has made of real videos; the commonest form is taken' },
+  ...preset,
+  ...seed,
+  ...run('runs/digits'),
+  ...bundle,
+  ...tuneOption,
+  model: {
+    type: 'string',
+    alias: 'ckpt_dir',
+    describe: 'a Wan2.1 folder as downloaded, in the place of --preset: it is distilled on --records',
+  },
+  records: {
+    type: 'string',
+    describe: 'with --model: what data make has made of real videos; the commonest form is taken',
+  },
 } as const;
 type DistillArgs = Args<typeof options>;
 
 /** What each phase kept. */
-const keptBy = ({ phases }: Distilled): string => phases.map(({ name, step, score }) => `${jobName(name)} kept step ${step}${score === undefined ? '' : `, score ${score.toFixed(3)}`}`).join('; ');
+const keptBy = ({ phases }: Distilled): string =>
+  phases
+    .map(
+      ({ name, step, score }) =>
+        `${jobName(name)} kept step ${step}${score === undefined ? '' : `, score ${score.toFixed(3)}`}`,
+    )
+    .join('; ');
 
 async function distillWan(path: string, { records, run: out, set, seed: own, tune }: DistillArgs): Promise<void> {
-  if (records === undefined) throw new UsageError('--model is distilled on --records: make them with vpae data make FOLDER');
+  if (records === undefined)
+    throw new UsageError('--model is distilled on --records: make them with vpae data make FOLDER');
   const shards = openVideoShards(records);
   const checkpoint = await openCheckpoint(path);
   const course = courseOf(checkpoint, shards.latent, set, own);
   willWrite(join(out, 'run.lock'));
-  console.error(`${records}: ${shards.count} clips of latents ${shards.latent.join('x')}${shards.others ? `; ${shards.others} of other forms are left aside` : ''}`);
-  await session(`stopped; ${out} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
-    await tuneFirst(device, tune, () => ({ jobs: ['prime', 'equilibrium'], subject: wanSubject(path, set, { dit: checkpoint.dit.config, ...clipSize(shards.latent), layers: LAYERS }) }), signal);
-    const progress = jobMeter(() => device.allocated);
-    const made = await distillVideos({ device, out, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples, checkpoint, shards, course }).finally(progress.end);
-    if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${out}; the same command goes on from there`);
-    console.log(`${keptBy(made)}\n${made.path}: vpae sample --model ${path} ${made.path.endsWith('lora.safetensors') ? `--lora ${made.path}` : 'with this file in the place of its transformer'}`);
-  });
+  console.error(
+    `${records}: ${shards.count} clips of latents ${shards.latent.join('x')}${shards.others ? `; ${shards.others} of other forms are left aside` : ''}`,
+  );
+  await session(
+    `stopped; ${out} is as it was saved last, the same command goes on from there`,
+    async ({ device, signal }) => {
+      await tuneFirst(
+        device,
+        tune,
+        () => ({
+          jobs: ['prime', 'equilibrium'],
+          subject: wanSubject(path, set, { dit: checkpoint.dit.config, ...clipSize(shards.latent), layers: LAYERS }),
+        }),
+        signal,
+      );
+      const progress = jobMeter(() => device.allocated);
+      const made = await distillVideos({
+        device,
+        out,
+        signal,
+        onProgress: progress.onProgress,
+        onAlarm: progress.onAlarm,
+        draw: drawSamples,
+        checkpoint,
+        shards,
+        course,
+      }).finally(progress.end);
+      if (!made.done)
+        throw new Interrupted(`stopped after step ${made.step}, saved in ${out}; the same command goes on from there`);
+      console.log(
+        `${keptBy(made)}\n${made.path}: vpae sample --model ${path} ${made.path.endsWith('lora.safetensors') ? `--lora ${made.path}` : 'with this file in the place of its transformer'}`,
+      );
+    },
+  );
 }
 
 async function distill(args: DistillArgs): Promise<void> {
   if (args.model !== undefined) return distillWan(args.model, args);
-  if (args.records !== undefined) throw new UsageError('--records goes with --model: without one, distill makes its own data');
+  if (args.records !== undefined)
+    throw new UsageError('--records goes with --model: without one, distill makes its own data');
   const p = presetOf(args);
   const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
   willWrite(join(args.run, 'run.lock'));
-  await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
-    await tuneFirst(device, args.tune, () => ({ jobs: ['prime', 'equilibrium', 'sample'], subject: subjectOf(args.preset, args.set) }), signal);
-    const progress = jobMeter(() => device.allocated);
-    const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples, vae };
-    await makeShards(work);
-    const made = await distillTeacher({ ...work, teacher, classifier: CLASSIFIER }).finally(progress.end);
-    if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
-    console.log(`${made.path}: ${keptBy(made)}`);
-  });
+  await session(
+    `stopped; ${args.run} is as it was saved last, the same command goes on from there`,
+    async ({ device, signal }) => {
+      await tuneFirst(
+        device,
+        args.tune,
+        () => ({ jobs: ['prime', 'equilibrium', 'sample'], subject: subjectOf(args.preset, args.set) }),
+        signal,
+      );
+      const progress = jobMeter(() => device.allocated);
+      const work = {
+        device,
+        preset: p,
+        out: args.run,
+        signal,
+        onProgress: progress.onProgress,
+        onAlarm: progress.onAlarm,
+        draw: drawSamples,
+        vae,
+      };
+      await makeShards(work);
+      const made = await distillTeacher({ ...work, teacher, classifier: CLASSIFIER }).finally(progress.end);
+      if (!made.done)
+        throw new Interrupted(
+          `stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`,
+        );
+      console.log(`${made.path}: ${keptBy(made)}`);
+    },
+  );
 }
 
 const command: CommandModule<object, DistillArgs> = {
   command: 'distill',
   describe: 'distil a teacher into a one-step student: stability priming, then adversarial equilibrium',
-  builder: (y) => y
-    .options(options)
-    .example('$0 distill --run runs/mine', 'distils the run\'s teacher, or the bundled one where the run has none')
-    .example('$0 distill --model Wan2.1-T2V-1.3B --records data/clips --run runs/wan --set student.mode=lora', 'a downloaded Wan2.1 on real videos')
-    .example('$0 distill --set phase1.steps=100 --set phase2.steps=100', 'a shorter run of runs/digits'),
+  builder: (y) =>
+    y
+      .options(options)
+      .example('$0 distill --run runs/mine', "distils the run's teacher, or the bundled one where the run has none")
+      .example(
+        '$0 distill --model Wan2.1-T2V-1.3B --records data/clips --run runs/wan --set student.mode=lora',
+        'a downloaded Wan2.1 on real videos',
+      )
+      .example('$0 distill --set phase1.steps=100 --set phase2.steps=100', 'a shorter run of runs/digits'),
   handler: distill,
 };
 export default command;

@@ -16,8 +16,11 @@ const binary = (bytes: number): string => {
 
 function folderBytes(dir: string): number {
   try {
-    return readdirSync(dir, { withFileTypes: true })
-      .reduce((sum, entry) => sum + (entry.isDirectory() ? folderBytes(join(dir, entry.name)) : statSync(join(dir, entry.name)).size), 0);
+    return readdirSync(dir, { withFileTypes: true }).reduce(
+      (sum, entry) =>
+        sum + (entry.isDirectory() ? folderBytes(join(dir, entry.name)) : statSync(join(dir, entry.name)).size),
+      0,
+    );
   } catch {
     return 0;
   }
@@ -41,7 +44,13 @@ async function compute({ device, state }: OpenAdapter): Promise<number> {
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
   pass.setPipeline(pipeline);
-  pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: [{ binding: 0, resource: { buffer: result } }] }));
+  pass.setBindGroup(
+    0,
+    device.createBindGroup({
+      layout: pipeline.getBindGroupLayout(0),
+      entries: [{ binding: 0, resource: { buffer: result } }],
+    }),
+  );
   pass.dispatchWorkgroups(count / 64);
   pass.end();
   encoder.copyBufferToBuffer(result, 0, mapped, 0, 4 * count);
@@ -57,13 +66,17 @@ async function compute({ device, state }: OpenAdapter): Promise<number> {
 /** What would make this device faster; empty where nothing would. */
 export function advice({ info, caps }: Pick<OpenAdapter, 'info' | 'caps'>): string[] {
   const tips: string[] = [];
-  if (info.kind === 'software' && info.source !== 'null') tips.push('a GPU is far faster; if there is one, its Vulkan, Metal or D3D12 driver is missing or too old');
+  if (info.kind === 'software' && info.source !== 'null')
+    tips.push('a GPU is far faster; if there is one, its Vulkan, Metal or D3D12 driver is missing or too old');
   if (info.source === 'swiftshader') {
     const lavapipe = info.tried.find((t) => t.source === 'lavapipe');
-    tips.push(`lavapipe (Mesa ${MIN_MESA} or newer) would be about ten times faster than SwiftShader${lavapipe ? `: ${lavapipe.reason}` : ''}`);
+    tips.push(
+      `lavapipe (Mesa ${MIN_MESA} or newer) would be about ten times faster than SwiftShader${lavapipe ? `: ${lavapipe.reason}` : ''}`,
+    );
   }
   if (info.kind === 'gpu' && !caps.f16) tips.push('no 16-bit floats: a newer driver may have shader-f16');
-  if (info.source === 'native') tips.push('Dawn (npm package webgpu) waits faster and has subgroups, this runtime\'s own WebGPU does not');
+  if (info.source === 'native')
+    tips.push("Dawn (npm package webgpu) waits faster and has subgroups, this runtime's own WebGPU does not");
   return tips;
 }
 
@@ -86,14 +99,31 @@ export async function doctor(): Promise<void> {
   candidates(info.tried);
   line('tier', `${caps.tier}: ${info.tierReason}`);
   line('features', [...device.features].join(', '));
-  line('used', `f16 ${caps.f16 ? 'yes' : 'no'}, subgroups of ${caps.subgroup || 'no fixed size: not used'}, `
-    + `matrix units ${caps.matrix ? `${caps.matrix.M}x${caps.matrix.N}x${caps.matrix.K}${caps.matrix.emulated ? ', emulated' : ''}` : 'none'}`);
+  line(
+    'used',
+    `f16 ${caps.f16 ? 'yes' : 'no'}, subgroups of ${caps.subgroup || 'no fixed size: not used'}, ` +
+      `matrix units ${caps.matrix ? `${caps.matrix.M}x${caps.matrix.N}x${caps.matrix.K}${caps.matrix.emulated ? ', emulated' : ''}` : 'none'}`,
+  );
   const { limits } = device;
-  line('limits', `${caps.maxInvocations} invocations and ${binary(caps.maxWorkgroupBytes)} a workgroup, ${caps.maxStorageBuffers} storage buffers, `
-    + `${binary(caps.maxBindingBytes)} a binding, ${binary(limits.maxBufferSize)} a buffer, offsets of ${limits.minStorageBufferOffsetAlignment} B`);
-  line('computes', info.source === 'null' ? 'nothing, by design' : `right, ${(await compute(open)).toFixed(0)} ms with compilation`);
-  const tuned = Object.values(ownTable(info, caps) ?? {}).reduce((sum, classes) => sum + Object.keys(classes).length, 0);
-  line('tuned', tuned ? `${tuned} kernel configurations measured on this adapter` : 'no kernel configuration was measured on this adapter: vpae tune does');
+  line(
+    'limits',
+    `${caps.maxInvocations} invocations and ${binary(caps.maxWorkgroupBytes)} a workgroup, ${caps.maxStorageBuffers} storage buffers, ` +
+      `${binary(caps.maxBindingBytes)} a binding, ${binary(limits.maxBufferSize)} a buffer, offsets of ${limits.minStorageBufferOffsetAlignment} B`,
+  );
+  line(
+    'computes',
+    info.source === 'null' ? 'nothing, by design' : `right, ${(await compute(open)).toFixed(0)} ms with compilation`,
+  );
+  const tuned = Object.values(ownTable(info, caps) ?? {}).reduce(
+    (sum, classes) => sum + Object.keys(classes).length,
+    0,
+  );
+  line(
+    'tuned',
+    tuned
+      ? `${tuned} kernel configurations measured on this adapter`
+      : 'no kernel configuration was measured on this adapter: vpae tune does',
+  );
   line('cache', `${cacheDir()}, ${binary(folderBytes(cacheDir()))}`);
   for (const tip of advice(open)) line('better', tip);
   device.destroy();

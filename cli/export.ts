@@ -21,26 +21,54 @@ import { count } from './common/options.ts';
 import { bytes, meter } from './common/progress.ts';
 
 const NAMES = ['wan', 'comfyui', 'diffusers', 'kohya'] as const;
-interface ExportArgs { model: string; out: string; dtype: 'f16' | 'bf16' | 'f32'; names: typeof NAMES[number]; lora: string[]; base: string | undefined; rank: number }
+interface ExportArgs {
+  model: string;
+  out: string;
+  dtype: 'f16' | 'bf16' | 'f32';
+  names: (typeof NAMES)[number];
+  lora: string[];
+  base: string | undefined;
+  rank: number;
+}
 
-type Source = { weights: Weights; shapes: Shapes } & ({ kind: 'vae'; config: VAEConfig } | { kind: 'dit'; config: DiTConfig });
+type Source = { weights: Weights; shapes: Shapes } & (
+  { kind: 'vae'; config: VAEConfig } | { kind: 'dit'; config: DiTConfig }
+);
 
 /** A model file of this program, or the transformer of a Wan2.1 folder. */
 async function openModel(path: string): Promise<Source> {
-  if (await stat(path).then((s) => s.isDirectory(), () => false)) {
+  if (
+    await stat(path).then(
+      (s) => s.isDirectory(),
+      () => false,
+    )
+  ) {
     const { dit } = await openCheckpoint(path);
     return { kind: 'dit', config: dit.config, shapes: dit.shapes, weights: await dit.open() };
   }
   const weights = await openWeights(path);
   try {
     const { kind, config } = weights.metadata;
-    if (config === undefined) throw new Error(`[export] ${path} has no config in its metadata: it was not written by this program; of a downloaded model, name the folder`);
+    if (config === undefined)
+      throw new Error(
+        `[export] ${path} has no config in its metadata: it was not written by this program; of a downloaded model, name the folder`,
+      );
     if (kind === 'vae') {
       const vae = vaeConfig(JSON.parse(config));
-      return checked({ kind, config: vae, shapes: vaeShapes(vae), weights: inOwnNames(weights, vaeShapes(vae), [OWN, diffusersVAE(vae)]) });
+      return checked({
+        kind,
+        config: vae,
+        shapes: vaeShapes(vae),
+        weights: inOwnNames(weights, vaeShapes(vae), [OWN, diffusersVAE(vae)]),
+      });
     }
     const dit = ditConfig(JSON.parse(config));
-    return checked({ kind: 'dit', config: dit, shapes: ditShapes(dit), weights: inOwnNames(weights, ditShapes(dit), DIT_NAMES) });
+    return checked({
+      kind: 'dit',
+      config: dit,
+      shapes: ditShapes(dit),
+      weights: inOwnNames(weights, ditShapes(dit), DIT_NAMES),
+    });
   } catch (error) {
     await weights.close();
     throw error;
@@ -60,8 +88,13 @@ function namingOf(source: Source, names: ExportArgs['names']): Naming {
 
 /** What the file is and how it was made, for people and for the way back. */
 const card = (source: Source, { model, names, lora, base }: ExportArgs): Record<string, string> => ({
-  ...source.weights.metadata, format: 'pt', config: JSON.stringify(source.config), names, exportedFrom: basename(model),
-  ...(lora.length && { merged: lora.map((l) => basename(l)).join(', ') }), ...(base !== undefined && { changeFrom: basename(base) }),
+  ...source.weights.metadata,
+  format: 'pt',
+  config: JSON.stringify(source.config),
+  names,
+  exportedFrom: basename(model),
+  ...(lora.length && { merged: lora.map((l) => basename(l)).join(', ') }),
+  ...(base !== undefined && { changeFrom: basename(base) }),
 });
 
 async function exportFull(source: Source, args: ExportArgs, dtype: ExportType): Promise<string> {
@@ -70,7 +103,13 @@ async function exportFull(source: Source, args: ExportArgs, dtype: ExportType): 
   const loras = await Promise.all(args.lora.map((l) => readLora(l, source.shapes)));
   const progress = meter('export', { unit: 'tensors', total: source.weights.entries.size });
   try {
-    await exportWeights(args.out, source.weights, { naming, dtype, loras, metadata: card(source, args), onTensor: (done) => progress.at(done) });
+    await exportWeights(args.out, source.weights, {
+      naming,
+      dtype,
+      loras,
+      metadata: card(source, args),
+      onTensor: (done) => progress.at(done),
+    });
   } finally {
     progress.end();
   }
@@ -81,14 +120,28 @@ async function exportChange(source: Source, args: ExportArgs, dtype: ExportType)
   if (args.lora.length) throw new UsageError('--lora cannot be joined with --base');
   const base = await openModel(args.base!);
   try {
-    if (source.kind === 'vae' || base.kind === 'vae') throw new UsageError('a LoRA is of a transformer, one of these is a VAE');
+    if (source.kind === 'vae' || base.kind === 'vae')
+      throw new UsageError('a LoRA is of a transformer, one of these is a VAE');
     checkFit(base.weights, source.shapes);
     const naming: LoraNaming = args.names === 'wan' ? 'comfyui' : args.names;
     const progress = meter('export', { unit: 'tensors', total: source.weights.entries.size });
-    const { adapters, differences, kept } = await changeOf(source.weights, base.weights, count('rank', args.rank, 1, 1024), (done) => progress.at(done)).finally(progress.end);
+    const { adapters, differences, kept } = await changeOf(
+      source.weights,
+      base.weights,
+      count('rank', args.rank, 1, 1024),
+      (done) => progress.at(done),
+    ).finally(progress.end);
     const others = Object.keys(differences).length;
-    await saveLora(args.out, adapters, { naming, dtype, metadata: card(source, args), ...(naming === 'comfyui' && { differences }) });
-    const rest = others && naming !== 'comfyui' ? `; ${others} other weights have changed, of which only ComfyUI's names can tell` : '';
+    await saveLora(args.out, adapters, {
+      naming,
+      dtype,
+      metadata: card(source, args),
+      ...(naming === 'comfyui' && { differences }),
+    });
+    const rest =
+      others && naming !== 'comfyui'
+        ? `; ${others} other weights have changed, of which only ComfyUI's names can tell`
+        : '';
     return `${Object.keys(adapters).length / 2} linears, rank ${args.rank} keeps ${(100 * kept).toFixed(1)} % of their squared change${rest}`;
   } finally {
     await base.weights.close();
@@ -100,9 +153,11 @@ async function exportModel(args: ExportArgs): Promise<void> {
   const source = await openModel(args.model);
   try {
     const dtype = args.dtype.toUpperCase() as ExportType;
-    const what = await (args.base === undefined ? exportFull : exportChange)(source, args, dtype).catch((error: NodeJS.ErrnoException) => {
-      throw error.syscall ? writeError('export', args.out, error) : error;
-    });
+    const what = await (args.base === undefined ? exportFull : exportChange)(source, args, dtype).catch(
+      (error: NodeJS.ErrnoException) => {
+        throw error.syscall ? writeError('export', args.out, error) : error;
+      },
+    );
     console.log(`${args.out}: ${what}, ${bytes(statSync(args.out).size)}`);
   } finally {
     await source.weights.close();
@@ -111,19 +166,40 @@ async function exportModel(args: ExportArgs): Promise<void> {
 
 const command: CommandModule<object, ExportArgs> = {
   command: 'export <model>',
-  describe: 'write a model\'s weights as safetensors for other programs, or its change from a base as a LoRA',
-  builder: (y) => y
-    .positional('model', { type: 'string', demandOption: true, describe: 'a model file, as runs/digits/student.safetensors, or the folder of a Wan2.1' })
-    .options({
-      out: { type: 'string', demandOption: true, describe: 'the file to write' },
-      dtype: { choices: ['f16', 'bf16', 'f32'] as const, default: 'f16' as const, describe: 'of every tensor' },
-      names: { choices: NAMES, default: 'wan' as const, describe: 'whose names the tensors have; kohya\'s are for LoRAs' },
-      lora: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'merge a LoRA, as style.safetensors or style.safetensors:0.8; may be given again' },
-      base: { type: 'string', describe: 'write a LoRA: what makes this model of that one, as runs/digits/teacher.safetensors' },
-      rank: { type: 'number', default: 32, describe: 'of that LoRA' },
-    })
-    .example('$0 export runs/digits/student.safetensors --out student-f16.safetensors', 'half the size')
-    .example('$0 export runs/digits/student.safetensors --base bundle/digits/teacher.safetensors --rank 16 --names comfyui --out student-lora.safetensors', 'a LoRA that makes the teacher a student'),
+  describe: "write a model's weights as safetensors for other programs, or its change from a base as a LoRA",
+  builder: (y) =>
+    y
+      .positional('model', {
+        type: 'string',
+        demandOption: true,
+        describe: 'a model file, as runs/digits/student.safetensors, or the folder of a Wan2.1',
+      })
+      .options({
+        out: { type: 'string', demandOption: true, describe: 'the file to write' },
+        dtype: { choices: ['f16', 'bf16', 'f32'] as const, default: 'f16' as const, describe: 'of every tensor' },
+        names: {
+          choices: NAMES,
+          default: 'wan' as const,
+          describe: "whose names the tensors have; kohya's are for LoRAs",
+        },
+        lora: {
+          type: 'string',
+          array: true,
+          nargs: 1,
+          default: [] as string[],
+          describe: 'merge a LoRA, as style.safetensors or style.safetensors:0.8; may be given again',
+        },
+        base: {
+          type: 'string',
+          describe: 'write a LoRA: what makes this model of that one, as runs/digits/teacher.safetensors',
+        },
+        rank: { type: 'number', default: 32, describe: 'of that LoRA' },
+      })
+      .example('$0 export runs/digits/student.safetensors --out student-f16.safetensors', 'half the size')
+      .example(
+        '$0 export runs/digits/student.safetensors --base bundle/digits/teacher.safetensors --rank 16 --names comfyui --out student-lora.safetensors',
+        'a LoRA that makes the teacher a student',
+      ),
   handler: exportModel,
 };
 export default command;

@@ -4,7 +4,21 @@ import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { didYouMean, EXIT_DOC, report, UsageError } from './common/errors.ts';
 
-const FILES = ['demo', 'data', 'train', 'distill', 'watch', 'sample', 'eval', 'ablate', 'plan', 'bench', 'tune', 'export', 'doctor'];
+const FILES = [
+  'demo',
+  'data',
+  'train',
+  'distill',
+  'watch',
+  'sample',
+  'eval',
+  'ablate',
+  'plan',
+  'bench',
+  'tune',
+  'export',
+  'doctor',
+];
 
 /** Options that may be given again. */
 const REPEATABLE = ['set', 'lora'];
@@ -13,14 +27,21 @@ const REPEATABLE = ['set', 'lora'];
 function complaint(message: string, options: readonly string[]): string {
   const unknown = /^Unknown (?:argument|command)s?: ([^,]*)/.exec(message)?.[1];
   if (unknown !== undefined) {
-    const isOption = process.argv.some((a) => a.replace(/=.*/s, '').replace(/^-+/, '') === unknown && a.startsWith('-'));
-    return isOption ? `there is no option --${unknown} here${didYouMean(unknown, options, '--')}` : `unknown word "${unknown}"${didYouMean(unknown, FILES) || (FILES.includes(process.argv[2]!) ? '' : ': vpae --help lists the commands')}`;
+    const isOption = process.argv.some(
+      (a) => a.replace(/=.*/s, '').replace(/^-+/, '') === unknown && a.startsWith('-'),
+    );
+    return isOption
+      ? `there is no option --${unknown} here${didYouMean(unknown, options, '--')}`
+      : `unknown word "${unknown}"${didYouMean(unknown, FILES) || (FILES.includes(process.argv[2]!) ? '' : ': vpae --help lists the commands')}`;
   }
   const [, name, given, choices] = /Argument: (.*), Given: "(.*)", Choices: (.*)/.exec(message) ?? [];
-  if (name !== undefined) return `${name} must be one of ${choices!.replaceAll('"', '')}, got "${given}"${didYouMean(given!, choices!.replaceAll('"', '').split(', '))}`;
-  if (message.startsWith('Not enough non-option arguments')) return 'a word is missing after the command: add --help to see which';
+  if (name !== undefined)
+    return `${name} must be one of ${choices!.replaceAll('"', '')}, got "${given}"${didYouMean(given!, choices!.replaceAll('"', '').split(', '))}`;
+  if (message.startsWith('Not enough non-option arguments'))
+    return 'a word is missing after the command: add --help to see which';
   const [, missing] = /^Missing required arguments?: (.*)/.exec(message) ?? [];
-  if (missing !== undefined) return `--${missing.split(', ').join(' and --')} must be given: add --help to see what it means`;
+  if (missing !== undefined)
+    return `--${missing.split(', ').join(' and --')} must be given: add --help to see what it means`;
   const [, bare] = /^Not enough arguments following: (.*)/.exec(message) ?? [];
   if (bare !== undefined) return `--${bare} needs a value`;
   return message.replace(/\s*\n\s*/g, ' ');
@@ -41,8 +62,12 @@ async function main(): Promise<void> {
   // Loaded here, so that a wrong developer flag is one clear line too.
   const { FLAG_DOCS } = await import('../engine/host/flags.ts');
   const named = FILES.filter((name) => name === process.argv[2]); // starts faster than with all of them
-  const commands = await Promise.all((named.length ? named : FILES).map((name) => import(`./${name}.ts`) as Promise<{ default: CommandModule }>));
-  const flagHelp = Object.entries(FLAG_DOCS).map(([name, doc]) => `  ${name.padEnd(13)} ${doc}`).join('\n');
+  const commands = await Promise.all(
+    (named.length ? named : FILES).map((name) => import(`./${name}.ts`) as Promise<{ default: CommandModule }>),
+  );
+  const flagHelp = Object.entries(FLAG_DOCS)
+    .map(([name, doc]) => `  ${name.padEnd(13)} ${doc}`)
+    .join('\n');
   const cli = yargs(hideBin(process.argv))
     .scriptName('vpae')
     .usage('$0 <command>: one-step video on any GPU')

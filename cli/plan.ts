@@ -1,6 +1,17 @@
 /** `vpae plan`: what a job will need and whether it fits, from shapes alone: no weights, and for released models no GPU either. */
 import type { CommandModule } from 'yargs';
-import { flopsOf, hostPeakOf, deviceBytes, largestStage, peakOf, secondsAt, totalOf, trafficOf, unbound, type JobCost } from '../train/planning/cost.ts';
+import {
+  flopsOf,
+  hostPeakOf,
+  deviceBytes,
+  largestStage,
+  peakOf,
+  secondsAt,
+  totalOf,
+  trafficOf,
+  unbound,
+  type JobCost,
+} from '../train/planning/cost.ts';
 import { findFit, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import type { Subject } from '../train/planning/subject.ts';
@@ -12,11 +23,20 @@ import { session } from './common/session.ts';
 import { draw } from './common/table.ts';
 
 const options = {
-  ...released, ...json,
-  job: { choices: JOBS, describe: 'what is to be done; all training of a preset unless given, sampling of a released model' },
-  steps: { type: 'number', default: 50, describe: 'sampling steps, guided; 1: a student\'s, unguided' },
+  ...released,
+  ...json,
+  job: {
+    choices: JOBS,
+    describe: 'what is to be done; all training of a preset unless given, sampling of a released model',
+  },
+  steps: { type: 'number', default: 50, describe: "sampling steps, guided; 1: a student's, unguided" },
   offload: { type: 'boolean', default: false, describe: 'sample with blocks from their files at every step' },
-  tflops: { type: 'number', implies: 'gbps', describe: 'arithmetic rate to predict seconds with, 10^12 operations a second; measured on this adapter unless given' },
+  tflops: {
+    type: 'number',
+    implies: 'gbps',
+    describe:
+      'arithmetic rate to predict seconds with, 10^12 operations a second; measured on this adapter unless given',
+  },
   gbps: { type: 'number', implies: 'tflops', describe: 'memory rate to predict seconds with, 10^9 bytes a second' },
 } as const;
 type PlanArgs = Args<typeof options>;
@@ -24,48 +44,124 @@ type PlanArgs = Args<typeof options>;
 const LARGEST = 10;
 /** What released models are planned for where this machine has no GPU: the usual limits of a large one. */
 const GPU: Target = {
-  caps: { tier: 'tiled', f16: true, subgroup: 32, maxInvocations: 1024, maxWorkgroupBytes: 32768, maxStorageBuffers: 10, maxBindingBytes: 2 ** 32 - 4 },
+  caps: {
+    tier: 'tiled',
+    f16: true,
+    subgroup: 32,
+    maxInvocations: 1024,
+    maxWorkgroupBytes: 32768,
+    maxStorageBuffers: 10,
+    maxBindingBytes: 2 ** 32 - 4,
+  },
   maxBufferBytes: 2 ** 32 - 4,
 };
 
 /** A job planned, and against what it is held. */
-interface Answer { cost: JobCost; subject: Subject; /** Of sampling. */ precision: Precision; target: Target; roof: Roofline | undefined; changes: Fit['changes'] | undefined; memory: number | undefined }
+interface Answer {
+  cost: JobCost;
+  subject: Subject;
+  /** Of sampling. */ precision: Precision;
+  target: Target;
+  roof: Roofline | undefined;
+  changes: Fit['changes'] | undefined;
+  memory: number | undefined;
+}
 
 function report({ cost, roof, memory, changes }: Answer): object {
   const stage = largestStage(cost);
   const peak = peakOf(cost);
   return {
-    job: cost.job, unit: cost.unit, peakBytes: peak, hostBytes: hostPeakOf(cost), flops: flopsOf(cost), trafficBytes: trafficOf(cost),
+    job: cost.job,
+    unit: cost.unit,
+    peakBytes: peak,
+    hostBytes: hostPeakOf(cost),
+    flops: flopsOf(cost),
+    trafficBytes: trafficOf(cost),
     ...(roof && { seconds: secondsAt(cost, (work) => leastMs(roof, work)), roofline: roof }),
-    ...(memory !== undefined && { memoryBytes: memory, fits: peak <= memory, ...(changes && { changes: changes.flatMap((c) => (c.offload ? ['--offload'] : c.sets.map((set) => `--set ${set}`))) }) }),
-    stages: cost.stages.map((s) => ({ name: s.name, bytes: totalOf(deviceBytes(s)), causes: deviceBytes(s), host: s.host, programs: s.runs.map((r) => ({ name: r.name, calls: r.calls, kernels: r.plan.kernels, bytes: r.plan.bytes, flops: r.plan.flops, trafficBytes: r.plan.traffic })) })),
-    largest: largestTensors(cost).map(({ name, bytes }) => ({ name, bytes })), peakStage: stage.name,
+    ...(memory !== undefined && {
+      memoryBytes: memory,
+      fits: peak <= memory,
+      ...(changes && {
+        changes: changes.flatMap((c) => (c.offload ? ['--offload'] : c.sets.map((set) => `--set ${set}`))),
+      }),
+    }),
+    stages: cost.stages.map((s) => ({
+      name: s.name,
+      bytes: totalOf(deviceBytes(s)),
+      causes: deviceBytes(s),
+      host: s.host,
+      programs: s.runs.map((r) => ({
+        name: r.name,
+        calls: r.calls,
+        kernels: r.plan.kernels,
+        bytes: r.plan.bytes,
+        flops: r.plan.flops,
+        trafficBytes: r.plan.traffic,
+      })),
+    })),
+    largest: largestTensors(cost).map(({ name, bytes }) => ({ name, bytes })),
+    peakStage: stage.name,
   };
 }
 
 /** Of the program whose arenas are the largest in the stage that needs the most. */
 function largestTensors(cost: JobCost) {
   const runs = largestStage(cost).runs;
-  return runs.reduce((a, b) => (b.plan.memory.lowerBound > a.plan.memory.lowerBound ? b : a)).plan.memory.atPeak.slice(0, LARGEST);
+  return runs
+    .reduce((a, b) => (b.plan.memory.lowerBound > a.plan.memory.lowerBound ? b : a))
+    .plan.memory.atPeak.slice(0, LARGEST);
 }
 
 function print(name: string, { cost, roof, subject, precision, target }: Answer): void {
   const stage = largestStage(cost);
-  const others = cost.stages.filter((s) => s !== stage).map((s) => `${s.name} ${gb(totalOf(deviceBytes(s)))}`).join(', ');
-  console.log(`\n${name}, ${cost.job}${cost.job === 'sample' && precision === 'f16' ? ' with f16 operands' : ''}, ${subject.video.slice(1).join(' x ')}: ${gb(peakOf(cost))} on the device (${stage.name}${others && `; at other times: ${others}`}), ${gb(hostPeakOf(cost))} on the host`);
-  console.log(draw(['cause', 'of', 'memory'], [
-    ...deviceBytes(stage).filter((h) => h.bytes).map((h) => [h.cause, h.what, gb(h.bytes)]), ...stage.host.map((h) => [h.cause, h.what, gb(h.bytes)]),
-  ]));
-  console.log(draw(['program', 'calls', 'kernels', 'arithmetic', 'traffic', 'memory'], cost.stages.flatMap((s) => s.runs.filter((r) => r.calls).map((r) =>
-    [r.name, String(r.calls), String(r.plan.kernels), flop(r.plan.flops), gb(r.plan.traffic), gb(r.plan.bytes)]))));
-  const seconds = roof ? `; at least ${time(secondsAt(cost, (work) => leastMs(roof, work)))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s` : '';
-  console.log(`A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${seconds}. Largest tensors at the peak:`);
+  const others = cost.stages
+    .filter((s) => s !== stage)
+    .map((s) => `${s.name} ${gb(totalOf(deviceBytes(s)))}`)
+    .join(', ');
+  console.log(
+    `\n${name}, ${cost.job}${cost.job === 'sample' && precision === 'f16' ? ' with f16 operands' : ''}, ${subject.video.slice(1).join(' x ')}: ${gb(peakOf(cost))} on the device (${stage.name}${others && `; at other times: ${others}`}), ${gb(hostPeakOf(cost))} on the host`,
+  );
+  console.log(
+    draw(
+      ['cause', 'of', 'memory'],
+      [
+        ...deviceBytes(stage)
+          .filter((h) => h.bytes)
+          .map((h) => [h.cause, h.what, gb(h.bytes)]),
+        ...stage.host.map((h) => [h.cause, h.what, gb(h.bytes)]),
+      ],
+    ),
+  );
+  console.log(
+    draw(
+      ['program', 'calls', 'kernels', 'arithmetic', 'traffic', 'memory'],
+      cost.stages.flatMap((s) =>
+        s.runs
+          .filter((r) => r.calls)
+          .map((r) => [
+            r.name,
+            String(r.calls),
+            String(r.plan.kernels),
+            flop(r.plan.flops),
+            gb(r.plan.traffic),
+            gb(r.plan.bytes),
+          ]),
+      ),
+    ),
+  );
+  const seconds = roof
+    ? `; at least ${time(secondsAt(cost, (work) => leastMs(roof, work)))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s`
+    : '';
+  console.log(
+    `A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${seconds}. Largest tensors at the peak:`,
+  );
   for (const { name: tensor, bytes } of largestTensors(cost)) console.log(`  ${gb(bytes).padStart(10)}  ${tensor}`);
   const why = unbound(cost.stages, target);
   if (why) console.log(`${why}: a smaller size`);
 }
 
-const flop = (n: number): string => (n < 1e11 ? `${(n / 1e9).toPrecision(4)} GFLOP` : `${(n / 1e12).toPrecision(4)} TFLOP`);
+const flop = (n: number): string =>
+  n < 1e11 ? `${(n / 1e9).toPrecision(4)} GFLOP` : `${(n / 1e12).toPrecision(4)} TFLOP`;
 
 function time(seconds: number): string {
   if (seconds < 60) return `${seconds.toPrecision(3)} s`;
@@ -78,7 +174,10 @@ async function plan(args: PlanArgs): Promise<void> {
   const subject = make([]);
   const jobs: JobName[] = args.job ? [args.job] : subject.preset ? JOBS.filter((j) => j !== 'sample') : ['sample'];
   if (jobs.includes('vae') && !subject.preset) throw new Error('[plan] the VAE of a released model is not trained');
-  const given = args.tflops !== undefined && args.gbps !== undefined ? { gflops: 1000 * args.tflops, copies: [{ bytes: 0, gbs: args.gbps }] } : undefined;
+  const given =
+    args.tflops !== undefined && args.gbps !== undefined
+      ? { gflops: 1000 * args.tflops, copies: [{ bytes: 0, gbs: args.gbps }] }
+      : undefined;
   const { target, roof } = await machine(subject, given);
   const precision = subject.preset ? 'f32' : precisionOn(target.caps, args.precision);
   const sampler: Sampler = { steps: args.steps, guided: args.steps > 1, offload: args.offload, precision };
@@ -91,24 +190,38 @@ async function plan(args: PlanArgs): Promise<void> {
   for (const answer of args.json ? [] : answers) {
     print(args.preset, answer);
     const { changes } = answer;
-    if (changes) console.log(changes.length ? `\nIt fits into ${args.memory} with ${changes.map((c) => c.what).join(', ')}: ${overrides(args, changes)}` : `\nIt fits into ${args.memory} as it is.`);
+    if (changes)
+      console.log(
+        changes.length
+          ? `\nIt fits into ${args.memory} with ${changes.map((c) => c.what).join(', ')}: ${overrides(args, changes)}`
+          : `\nIt fits into ${args.memory} as it is.`,
+      );
   }
   const misses = answers.filter((a) => a.memory !== undefined && !a.changes);
-  if (misses.length) throw new Error(`[plan] nothing makes ${misses.map((a) => a.cost.job).join(', ')} of ${args.preset} fit into ${args.memory}: it needs ${misses.map((a) => gb(peakOf(a.cost))).join(', ')} as it is; a smaller --size or fewer --frames`);
+  if (misses.length)
+    throw new Error(
+      `[plan] nothing makes ${misses.map((a) => a.cost.job).join(', ')} of ${args.preset} fit into ${args.memory}: it needs ${misses.map((a) => gb(peakOf(a.cost))).join(', ')} as it is; a smaller --size or fewer --frames`,
+    );
 }
 
 /** This machine's adapter with its rates; a released model where that is no GPU is planned for one. */
-async function machine(subject: Subject, given: Roofline | undefined): Promise<{ target: Target; roof: Roofline | undefined }> {
+async function machine(
+  subject: Subject,
+  given: Roofline | undefined,
+): Promise<{ target: Target; roof: Roofline | undefined }> {
   if (!subject.preset && given) return { target: GPU, roof: given };
   try {
     return await session('stopped; nothing was written', async ({ device }) => {
-      if (subject.preset || device.info.kind === 'gpu') return { target: device, roof: given ?? await roofline(device) };
+      if (subject.preset || device.info.kind === 'gpu')
+        return { target: device, roof: given ?? (await roofline(device)) };
       console.error('planned for a GPU that binds 4 GiB at a time; --tflops and --gbps predict its seconds');
       return { target: GPU, roof: undefined };
     });
   } catch (error) {
     if (subject.preset) throw error;
-    console.error(`planned for a GPU that binds 4 GiB at a time; --tflops and --gbps predict its seconds (${(error as Error).message})`);
+    console.error(
+      `planned for a GPU that binds 4 GiB at a time; --tflops and --gbps predict its seconds (${(error as Error).message})`,
+    );
     return { target: GPU, roof: undefined };
   }
 }
@@ -116,11 +229,12 @@ async function machine(subject: Subject, given: Roofline | undefined): Promise<{
 const command: CommandModule<object, PlanArgs> = {
   command: 'plan',
   describe: 'memory, arithmetic and least seconds of a job; nothing is run',
-  builder: (y) => y
-    .options(options)
-    .example('$0 plan --set phase1.batch=64', 'will a larger batch fit?')
-    .example('$0 plan --preset wan2.1-t2v-1.3b --job sample --memory 12GB', 'will a card of 12 GB sample it?')
-    .example('$0 plan --preset wan2.1-i2v-14b-480p --job equilibrium --mode adapters --memory 80GB', 'and train it?'),
+  builder: (y) =>
+    y
+      .options(options)
+      .example('$0 plan --set phase1.batch=64', 'will a larger batch fit?')
+      .example('$0 plan --preset wan2.1-t2v-1.3b --job sample --memory 12GB', 'will a card of 12 GB sample it?')
+      .example('$0 plan --preset wan2.1-i2v-14b-480p --job equilibrium --mode adapters --memory 80GB', 'and train it?'),
   handler: plan,
 };
 export default command;

@@ -19,29 +19,94 @@ import { UsageError } from './common/errors.ts';
 /** Other names are those of Wan's generate script and of Diffusers' pipelines. */
 const options = {
   prompt: { type: 'string', describe: 'what happens, as "a 3 moving up-left"' },
-  prompts: { type: 'string', describe: 'a file with a prompt a line, or JSON lines with prompt, negative_prompt, seed, image, last_image, out; clips that are there are skipped' },
-  'negative-prompt': { type: 'string', alias: 'negative_prompt', describe: 'what guidance leads away from; the model\'s own unless given' },
+  prompts: {
+    type: 'string',
+    describe:
+      'a file with a prompt a line, or JSON lines with prompt, negative_prompt, seed, image, last_image, out; clips that are there are skipped',
+  },
+  'negative-prompt': {
+    type: 'string',
+    alias: 'negative_prompt',
+    describe: "what guidance leads away from; the model's own unless given",
+  },
   image: { type: 'string', alias: 'first_frame', describe: 'a picture as the first frame' },
-  'last-image': { type: 'string', alias: ['last_image', 'last_frame'], describe: 'a picture as the last frame, for a Wan2.1 that takes one' },
+  'last-image': {
+    type: 'string',
+    alias: ['last_image', 'last_frame'],
+    describe: 'a picture as the last frame, for a Wan2.1 that takes one',
+  },
   ...model,
-  model: { ...model.model, alias: ['ckpt_dir', 'ckpt-dir'], describe: 'a run or the bundle, or a Wan2.1 folder as downloaded (Wan\'s layout or Diffusers\')' },
-  student: { ...model.student, describe: 'the student; of a Wan2.1 folder: weights distilled to few steps, sampled without guidance' },
-  size: { type: 'string', describe: 'WIDTHxHEIGHT; image-to-video keeps the area and takes the form from the picture [832x480 for Wan2.1]' },
+  model: {
+    ...model.model,
+    alias: ['ckpt_dir', 'ckpt-dir'],
+    describe: "a run or the bundle, or a Wan2.1 folder as downloaded (Wan's layout or Diffusers')",
+  },
+  student: {
+    ...model.student,
+    describe: 'the student; of a Wan2.1 folder: weights distilled to few steps, sampled without guidance',
+  },
+  size: {
+    type: 'string',
+    describe: 'WIDTHxHEIGHT; image-to-video keeps the area and takes the form from the picture [832x480 for Wan2.1]',
+  },
   frames: { type: 'number', alias: ['frame_num', 'num_frames'], describe: '1 + a multiple of 4 [81 for Wan2.1]' },
-  steps: { type: 'number', alias: ['sample_steps', 'num_inference_steps'], describe: 'sampling steps [1 for a student, 50 for a teacher, 40 for image-to-video]' },
-  sampler: { type: 'string', alias: 'sample_solver', choices: ['unipc', 'dpm++', 'euler'] as const, describe: 'a teacher\'s solver [unipc for Wan2.1, euler for the bundle]' },
-  shift: { type: 'number', alias: ['sample_shift', 'flow_shift'], describe: 'above 1 spends more steps near noise [5; 3 for image-to-video at 480p, 16 between two frames]' },
-  'guidance-scale': { type: 'number', alias: ['guidance', 'guidance_scale', 'sample_guide_scale'], describe: 'how strongly the prompt rules a teacher [5 for Wan2.1]' },
-  lora: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'a LoRA file for a Wan2.1 folder, as FILE or FILE:STRENGTH; may be given again' },
-  dtype: { choices: ['f32', 'f16', 'bf16'] as const, describe: 'how a Wan2.1 DiT\'s matrices lie on the device [as stored; f32 files as bf16]' },
+  steps: {
+    type: 'number',
+    alias: ['sample_steps', 'num_inference_steps'],
+    describe: 'sampling steps [1 for a student, 50 for a teacher, 40 for image-to-video]',
+  },
+  sampler: {
+    type: 'string',
+    alias: 'sample_solver',
+    choices: ['unipc', 'dpm++', 'euler'] as const,
+    describe: "a teacher's solver [unipc for Wan2.1, euler for the bundle]",
+  },
+  shift: {
+    type: 'number',
+    alias: ['sample_shift', 'flow_shift'],
+    describe: 'above 1 spends more steps near noise [5; 3 for image-to-video at 480p, 16 between two frames]',
+  },
+  'guidance-scale': {
+    type: 'number',
+    alias: ['guidance', 'guidance_scale', 'sample_guide_scale'],
+    describe: 'how strongly the prompt rules a teacher [5 for Wan2.1]',
+  },
+  lora: {
+    type: 'string',
+    array: true,
+    nargs: 1,
+    default: [] as string[],
+    describe: 'a LoRA file for a Wan2.1 folder, as FILE or FILE:STRENGTH; may be given again',
+  },
+  dtype: {
+    choices: ['f32', 'f16', 'bf16'] as const,
+    describe: "how a Wan2.1 DiT's matrices lie on the device [as stored; f32 files as bf16]",
+  },
   ...precision,
-  offload: { type: 'boolean', describe: 'read the DiT\'s blocks from their files at every step: two of them on the device instead of all' },
-  memory: { type: 'string', describe: 'what the device has, as 24GB; what does not fit into it is read block by block and decoded in tiles [the host\'s on a CPU; WebGPU does not tell a GPU\'s]' },
-  seed: { type: 'number', alias: 'base_seed', default: 1, describe: 'decides the noise (and the bundle\'s handwriting)' },
+  offload: {
+    type: 'boolean',
+    describe: "read the DiT's blocks from their files at every step: two of them on the device instead of all",
+  },
+  memory: {
+    type: 'string',
+    describe:
+      "what the device has, as 24GB; what does not fit into it is read block by block and decoded in tiles [the host's on a CPU; WebGPU does not tell a GPU's]",
+  },
+  seed: {
+    type: 'number',
+    alias: 'base_seed',
+    default: 1,
+    describe: "decides the noise (and the bundle's handwriting)",
+  },
   count: { type: 'number', default: 1, describe: 'clips to make, the seed counting up' },
   fps: { type: 'number', describe: 'frames a second of the file [16 for Wan2.1]' },
   tile: { type: 'number', describe: 'edge in pixels of the tiles that the VAE works in [whole frames where they fit]' },
-  out: { type: 'string', alias: 'save_file', default: 'out/sample.webp', describe: '.mp4, .webm, .webp, .gif, or .png with the frames side by side' },
+  out: {
+    type: 'string',
+    alias: 'save_file',
+    default: 'out/sample.webp',
+    describe: '.mp4, .webm, .webp, .gif, or .png with the frames side by side',
+  },
   ...tuneOption,
 } as const;
 type SampleArgs = Args<typeof options>;
@@ -55,7 +120,8 @@ function checkNumbers(args: SampleArgs): void {
   if (args.steps !== undefined) count('steps', args.steps, 1, 1000);
   const above = (name: 'shift' | 'guidance-scale' | 'fps', most: number) => {
     const value = args[name];
-    if (value !== undefined && !(value > 0 && value <= most)) throw new UsageError(`--${name} must be above 0 and at most ${most}, got ${value}`);
+    if (value !== undefined && !(value > 0 && value <= most))
+      throw new UsageError(`--${name} must be above 0 and at most ${most}, got ${value}`);
   };
   above('shift', 100);
   above('guidance-scale', 100);
@@ -65,17 +131,21 @@ function checkNumbers(args: SampleArgs): void {
 /** The model's usual sampling with what was asked for. */
 function samplingOf(args: SampleArgs, source: Source, size: Size): Sampling {
   const usual = source.sampling(size);
-  if (source.student && args.sampler) throw new UsageError('--sampler is a teacher\'s: a student goes from x̂0 to x̂0');
-  if (source.student && (args['guidance-scale'] ?? 1) !== 1) throw new UsageError('a student is never guided (guidance is distilled into it): leave --guidance-scale out');
+  if (source.student && args.sampler) throw new UsageError("--sampler is a teacher's: a student goes from x̂0 to x̂0");
+  if (source.student && (args['guidance-scale'] ?? 1) !== 1)
+    throw new UsageError('a student is never guided (guidance is distilled into it): leave --guidance-scale out');
   return {
-    kind: args.sampler ? solverOf(args.sampler) : usual.kind, steps: args.steps ?? usual.steps,
-    shift: args.shift ?? usual.shift, guidance: args['guidance-scale'] ?? usual.guidance,
+    kind: args.sampler ? solverOf(args.sampler) : usual.kind,
+    steps: args.steps ?? usual.steps,
+    shift: args.shift ?? usual.shift,
+    guidance: args['guidance-scale'] ?? usual.guidance,
   };
 }
 
 function checkTile(tile: number | undefined, { model: { vae } }: Source): void {
   const stride = 2 ** (vae.dim_mult.length - 1);
-  if (tile !== undefined && (tile % stride || tile < 4 * stride)) throw new UsageError(`--tile must be a multiple of ${stride} and at least ${4 * stride}, got ${tile}`);
+  if (tile !== undefined && (tile % stride || tile < 4 * stride))
+    throw new UsageError(`--tile must be a multiple of ${stride} and at least ${4 * stride}, got ${tile}`);
 }
 
 async function sample(args: SampleArgs): Promise<void> {
@@ -92,21 +162,42 @@ async function sample(args: SampleArgs): Promise<void> {
   for (const wanted of todo) {
     const { pictures, size } = await source.given(wanted, asked);
     checkClip(source.model.dit, source.model.vae, size, frames);
-    jobs.push({ prompt: wanted.prompt, negative: wanted.negative ?? source.negative, pictures, size, frames, seed: wanted.seed });
+    jobs.push({
+      prompt: wanted.prompt,
+      negative: wanted.negative ?? source.negative,
+      pictures,
+      size,
+      frames,
+      seed: wanted.seed,
+    });
     willWrite(wanted.out);
   }
   const sampling = samplingOf(args, source, asked);
-  const kept = args.prompts === undefined ? 'clips that were finished are kept' : 'the same command goes on with the clips that are missing';
+  const kept =
+    args.prompts === undefined
+      ? 'clips that were finished are kept'
+      : 'the same command goes on with the clips that are missing';
   const budget = args.memory === undefined ? undefined : memoryBytes(args.memory);
   await session(`stopped; ${kept}`, async ({ device, signal }) => {
     device.budget = budget ?? device.budget;
     const operands = source.released ? precisionOn(device.caps, args.precision) : 'f32';
     const name = `${source.name}${operands === 'f16' ? ' with f16 operands' : ''}`;
     if (source.released) console.error(`model: ${name}`);
-    if (source.released) await tuneFirst(device, args.tune, () => ({ jobs: ['sample'], subject: wanSubject(args.model, [], { dit: source.model.dit, ...jobs[0]!.size, frames, layers: LAYERS }) }), signal);
+    if (source.released)
+      await tuneFirst(
+        device,
+        args.tune,
+        () => ({
+          jobs: ['sample'],
+          subject: wanSubject(args.model, [], { dit: source.model.dit, ...jobs[0]!.size, frames, layers: LAYERS }),
+        }),
+        signal,
+      );
     const shown = stageMeter(() => device.allocated);
     const { seconds, evaluations } = await generate(device, source.model, jobs, {
-      sampling, precision: operands, tile: args.tile,
+      sampling,
+      precision: operands,
+      tile: args.tile,
       progress(stage, unit, done, total) {
         shown.at(stage, unit, done, total);
         signal.throwIfAborted();
@@ -124,19 +215,31 @@ async function sample(args: SampleArgs): Promise<void> {
         };
       },
     }).finally(() => shown.end());
-    console.log(`${name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / jobs.length).toPrecision(3)} s of diffusion a clip, compiling included`);
+    console.log(
+      `${name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / jobs.length).toPrecision(3)} s of diffusion a clip, compiling included`,
+    );
   });
 }
 
 const command: CommandModule<object, SampleArgs> = {
   command: 'sample',
   describe: 'make videos from prompts and first frames',
-  builder: (y) => y
-    .options(options)
-    .example('$0 sample --prompt "a 3 moving up-left"', 'one evaluation of the bundled student')
-    .example('$0 sample --prompt "a 7 moving down" --image seven.png --teacher --steps 50 --out seven.gif', 'the teacher, from a picture')
-    .example('$0 sample --model Wan2.1-T2V-1.3B --prompt "Two cats box on a stage" --size 832x480 --frames 81 --out cats.mp4', 'a downloaded Wan2.1')
-    .example('$0 sample --model Wan2.1-FLF2V-14B-720P --image day.jpg --last-image night.jpg --prompt "Night falls" --out night.mp4', 'between two pictures'),
+  builder: (y) =>
+    y
+      .options(options)
+      .example('$0 sample --prompt "a 3 moving up-left"', 'one evaluation of the bundled student')
+      .example(
+        '$0 sample --prompt "a 7 moving down" --image seven.png --teacher --steps 50 --out seven.gif',
+        'the teacher, from a picture',
+      )
+      .example(
+        '$0 sample --model Wan2.1-T2V-1.3B --prompt "Two cats box on a stage" --size 832x480 --frames 81 --out cats.mp4',
+        'a downloaded Wan2.1',
+      )
+      .example(
+        '$0 sample --model Wan2.1-FLF2V-14B-720P --image day.jpg --last-image night.jpg --prompt "Night falls" --out night.mp4',
+        'between two pictures',
+      ),
   handler: sample,
 };
 export default command;

@@ -15,7 +15,11 @@ import { session } from './common/session.ts';
 import { tuneFirst, tuneOption } from './tune/first.ts';
 
 const options = {
-  ...preset, ...seed, ...run('runs/digits'), ...bundle, ...tuneOption,
+  ...preset,
+  ...seed,
+  ...run('runs/digits'),
+  ...bundle,
+  ...tuneOption,
   from: { type: 'string', describe: 'teacher: a trained one to go on from instead of from scratch' },
 } as const;
 type TrainArgs = Args<typeof options> & { network: 'vae' | 'teacher' | 'classifier' };
@@ -40,28 +44,61 @@ async function train(args: TrainArgs): Promise<void> {
   if (args.network === 'classifier') return classifier(args);
   const p = presetOf(args);
   willWrite(join(args.run, 'run.lock'));
-  await session(`stopped; ${args.run} is as it was saved last, the same command goes on from there`, async ({ device, signal }) => {
-    await tuneFirst(device, args.tune, () => ({ jobs: [args.network as 'vae' | 'teacher'], subject: subjectOf(args.preset, args.set) }), signal);
-    const progress = jobMeter(() => device.allocated);
-    const work = { device, preset: p, out: args.run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm, draw: drawSamples };
-    const vae = ownOr(args.run, args.bundle, 'vae');
-    if (args.network === 'teacher') await makeShards({ ...work, vae });
-    const training: Promise<Trained & { psnr?: number }> = args.network === 'vae' ? trainVae(work) : trainTeacher({ ...work, vae, from: args.from });
-    const made = await training.finally(progress.end);
-    if (!made.done) throw new Interrupted(`stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`);
-    console.log(`${made.path}: ${made.step} steps${made.psnr === undefined ? '' : `, ${made.psnr.toFixed(1)} dB on held-out clips`}`);
-  });
+  await session(
+    `stopped; ${args.run} is as it was saved last, the same command goes on from there`,
+    async ({ device, signal }) => {
+      await tuneFirst(
+        device,
+        args.tune,
+        () => ({ jobs: [args.network as 'vae' | 'teacher'], subject: subjectOf(args.preset, args.set) }),
+        signal,
+      );
+      const progress = jobMeter(() => device.allocated);
+      const work = {
+        device,
+        preset: p,
+        out: args.run,
+        signal,
+        onProgress: progress.onProgress,
+        onAlarm: progress.onAlarm,
+        draw: drawSamples,
+      };
+      const vae = ownOr(args.run, args.bundle, 'vae');
+      if (args.network === 'teacher') await makeShards({ ...work, vae });
+      const training: Promise<Trained & { psnr?: number }> =
+        args.network === 'vae' ? trainVae(work) : trainTeacher({ ...work, vae, from: args.from });
+      const made = await training.finally(progress.end);
+      if (!made.done)
+        throw new Interrupted(
+          `stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`,
+        );
+      console.log(
+        `${made.path}: ${made.step} steps${made.psnr === undefined ? '' : `, ${made.psnr.toFixed(1)} dB on held-out clips`}`,
+      );
+    },
+  );
 }
 
 const command: CommandModule<object, TrainArgs> = {
   command: 'train <network>',
   describe: 'train a VAE, a teacher on its latents, or the classifier that judges',
-  builder: (y) => y
-    .positional('network', { choices: ['vae', 'teacher', 'classifier'] as const, demandOption: true, describe: 'what to train; a teacher needs a VAE (the run\'s, else the bundled one), the classifier judges clips' })
-    .options(options)
-    .example('$0 train vae --run runs/mine', 'trains a VAE into runs/mine/vae.safetensors')
-    .example('$0 train teacher --run runs/mine --set teacher.steps=2000', 'makes the latents where they are missing, then trains on them')
-    .example('$0 train teacher --run runs/more --from runs/mine/teacher.safetensors', 'goes on with a trained one: warm-up and decay once more'),
+  builder: (y) =>
+    y
+      .positional('network', {
+        choices: ['vae', 'teacher', 'classifier'] as const,
+        demandOption: true,
+        describe: "what to train; a teacher needs a VAE (the run's, else the bundled one), the classifier judges clips",
+      })
+      .options(options)
+      .example('$0 train vae --run runs/mine', 'trains a VAE into runs/mine/vae.safetensors')
+      .example(
+        '$0 train teacher --run runs/mine --set teacher.steps=2000',
+        'makes the latents where they are missing, then trains on them',
+      )
+      .example(
+        '$0 train teacher --run runs/more --from runs/mine/teacher.safetensors',
+        'goes on with a trained one: warm-up and decay once more',
+      ),
   handler: train,
 };
 export default command;

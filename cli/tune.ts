@@ -12,9 +12,17 @@ import { draw } from './common/table.ts';
 import { measure, questions } from './tune/measure.ts';
 
 const options = {
-  ...preset, ...json,
-  preset: { ...preset.preset, describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}` },
-  seconds: { type: 'number', default: 300, describe: 'how long to measure; the problems with the most arithmetic come first' },
+  ...preset,
+  ...json,
+  preset: {
+    ...preset.preset,
+    describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}`,
+  },
+  seconds: {
+    type: 'number',
+    default: 300,
+    describe: 'how long to measure; the problems with the most arithmetic come first',
+  },
 } as const;
 
 async function tune(args: Args<typeof options>): Promise<void> {
@@ -25,15 +33,33 @@ async function tune(args: Args<typeof options>): Promise<void> {
     const asked = await questions(device, subject.preset ? JOBS : ['sample'], subject);
     const until = performance.now() + 1000 * args.seconds;
     let measured = 0;
-    const { found, tuned, file } = await measure(device, asked, () => performance.now() > until, signal, (result) => {
-      const left = Math.max(0, Math.round((until - performance.now()) / 1000));
-      console.error(`${++measured} of ${asked.length}, ${left} s left: ${result.family} ${result.shape}: ${sameConfig(result.rule, result.winner) ? 'the rule stands' : `${number(result.ruleMs / result.ms)} times as fast`}, ${result.tried} tried${result.bad.length ? `, ${result.bad.length} bad` : ''}`);
-      for (const line of result.bad) console.error(`  ${line}`);
-    });
+    const { found, tuned, file } = await measure(
+      device,
+      asked,
+      () => performance.now() > until,
+      signal,
+      (result) => {
+        const left = Math.max(0, Math.round((until - performance.now()) / 1000));
+        console.error(
+          `${++measured} of ${asked.length}, ${left} s left: ${result.family} ${result.shape}: ${sameConfig(result.rule, result.winner) ? 'the rule stands' : `${number(result.ruleMs / result.ms)} times as fast`}, ${result.tried} tried${result.bad.length ? `, ${result.bad.length} bad` : ''}`,
+        );
+        for (const line of result.bad) console.error(`  ${line}`);
+      },
+    );
     if (args.json) return console.log(JSON.stringify({ ...tuned, found }));
-    console.log(draw(['', 'sizes', 'rule, ms', 'winner, ms', 'speed-up', 'winner'], found.map((f) => [
-      f.family, f.shape, number(f.ruleMs), number(f.ms), number(f.ruleMs / f.ms), sameConfig(f.rule, f.winner) ? 'the rule' : JSON.stringify(f.winner),
-    ])));
+    console.log(
+      draw(
+        ['', 'sizes', 'rule, ms', 'winner, ms', 'speed-up', 'winner'],
+        found.map((f) => [
+          f.family,
+          f.shape,
+          number(f.ruleMs),
+          number(f.ms),
+          number(f.ruleMs / f.ms),
+          sameConfig(f.rule, f.winner) ? 'the rule' : JSON.stringify(f.winner),
+        ]),
+      ),
+    );
     console.log(`${found.length} of ${asked.length} problems measured; kept in ${file}. NO_TUNE=1 leaves it out.`);
   });
 }
@@ -41,9 +67,7 @@ async function tune(args: Args<typeof options>): Promise<void> {
 const command: CommandModule<object, Args<typeof options>> = {
   command: 'tune',
   describe: 'find the fastest kernel configurations for this machine and keep them',
-  builder: (y) => y
-    .options(options)
-    .example('$0 tune --seconds 60', 'the most important ones only'),
+  builder: (y) => y.options(options).example('$0 tune --seconds 60', 'the most important ones only'),
   handler: tune,
 };
 export default command;

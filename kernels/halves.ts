@@ -20,12 +20,25 @@ export const nativeHalf = (caps: Pick<Caps, 'f16'>, dtype: FloatType): boolean =
 
 export function floatReader(caps: Pick<Caps, 'f16'>, dtype: FloatType, vec: boolean): FloatReader {
   if (dtype === 'f32') return { type: vec ? 'vec4f' : 'f32', read: (name, i) => `${name}[${i}]`, functions: '' };
-  if (nativeHalf(caps, dtype)) return { type: vec ? 'vec4<f16>' : 'f16', read: (name, i) => `${vec ? 'vec4f' : 'f32'}(${name}[${i}])`, functions: '' };
+  if (nativeHalf(caps, dtype))
+    return {
+      type: vec ? 'vec4<f16>' : 'f16',
+      read: (name, i) => `${vec ? 'vec4f' : 'f32'}(${name}[${i}])`,
+      functions: '',
+    };
   if (dtype === 'bf16') {
-    return { type: vec ? 'vec2u' : 'u32', functions: BF16, read: (name, i) => (vec ? `bf16x4(${name}[${i}])` : `bf16x1(${name}[(${i}) / 2u], ${i})`) };
+    return {
+      type: vec ? 'vec2u' : 'u32',
+      functions: BF16,
+      read: (name, i) => (vec ? `bf16x4(${name}[${i}])` : `bf16x1(${name}[(${i}) / 2u], ${i})`),
+    };
   }
   return {
-    type: vec ? 'vec2u' : 'u32', functions: '',
-    read: (name, i) => (vec ? `vec4f(unpack2x16float(${name}[${i}].x), unpack2x16float(${name}[${i}].y))` : `unpack2x16float(${name}[(${i}) / 2u])[(${i}) & 1u]`),
+    type: vec ? 'vec2u' : 'u32',
+    functions: '',
+    read: (name, i) =>
+      vec
+        ? `vec4f(unpack2x16float(${name}[${i}].x), unpack2x16float(${name}[${i}].y))`
+        : `unpack2x16float(${name}[(${i}) / 2u])[(${i}) & 1u]`,
   };
 }

@@ -113,15 +113,23 @@ export function shader(spec: ShaderSpec): string {
   });
   if (spec.functions) lines.push(spec.functions);
   const builtins = [
-    '@builtin(workgroup_id) wid: vec3u', '@builtin(local_invocation_id) lid: vec3u',
-    '@builtin(local_invocation_index) li: u32', '@builtin(num_workgroups) nwg: vec3u',
+    '@builtin(workgroup_id) wid: vec3u',
+    '@builtin(local_invocation_id) lid: vec3u',
+    '@builtin(local_invocation_index) li: u32',
+    '@builtin(num_workgroups) nwg: vec3u',
   ];
   if (spec.enable?.includes('subgroups')) {
     builtins.push('@builtin(subgroup_invocation_id) lane: u32', '@builtin(subgroup_size) sgs: u32');
   }
-  lines.push(`@compute @workgroup_size(${spec.workgroup.join(', ')})\nfn main(${builtins.join(', ')}) {\n${spec.main}\n}`);
+  lines.push(
+    `@compute @workgroup_size(${spec.workgroup.join(', ')})\nfn main(${builtins.join(', ')}) {\n${spec.main}\n}`,
+  );
   const enable = new Set([...(lines.some((l) => /\bf16\b/.test(l)) ? ['f16'] : []), ...(spec.enable ?? [])]);
-  const text = [...[...enable].map((e) => `enable ${e};`), ...(spec.diagnostics ?? []).map((d) => `diagnostic(${d});`), ...lines].join('\n');
+  const text = [
+    ...[...enable].map((e) => `enable ${e};`),
+    ...(spec.diagnostics ?? []).map((d) => `diagnostic(${d});`),
+    ...lines,
+  ].join('\n');
   return texts.get(text) ?? (texts.set(text, text), text);
 }
 
@@ -135,7 +143,11 @@ export function epilogueFunction(epilogue: Epilogue | undefined, width: 1 | 4, p
 }
 
 export const epilogueBindings = (epilogue: Epilogue | undefined, width: 1 | 4): Binding[] =>
-  (epilogue?.buffers ?? []).map(({ name, type, access, wide }) => ({ name, type: wide && width === 4 ? 'vec4f' : type, access }));
+  (epilogue?.buffers ?? []).map(({ name, type, access, wide }) => ({
+    name,
+    type: wide && width === 4 ? 'vec4f' : type,
+    access,
+  }));
 
 export const MAX_GROUPS = 65535;
 

@@ -40,14 +40,17 @@ function native({ M, N, K }: MatrixUnit): Mma {
   return {
     enable: ['f16', 'chromium_experimental_subgroup_matrix'],
     diagnostics: ['off, chromium.subgroup_matrix_uniformity'], // places depend on the subgroup, which Tint can't see to be uniform in it
-    element: 'f16', bytes: 2,
+    element: 'f16',
+    bytes: 2,
     round: (v, width = 4) => `${width === 4 ? 'vec4h' : 'f16'}(${v})`,
     zeros: (name) => `var ${name} = ${result}();`,
     load: (side, name, tile, at, ld, across) =>
       `let ${name} = subgroupMatrixLoad<${type[side]}, ${major(across)}>(&${tile}, ${at}, ${ld}u);`,
     multiply: (acc, left, right) => `${acc} = subgroupMatrixMultiplyAccumulate(${left}, ${right}, ${acc});`,
-    store: (acc, tile, at, ld, across = false) => `subgroupMatrixStore<${major(across)}>(&${tile}, ${at}, ${acc}, ${ld}u);`,
-    reload: (acc, tile, at, ld, across = false) => `${acc} = subgroupMatrixLoad<${result}, ${major(across)}>(&${tile}, ${at}, ${ld}u);`,
+    store: (acc, tile, at, ld, across = false) =>
+      `subgroupMatrixStore<${major(across)}>(&${tile}, ${at}, ${acc}, ${ld}u);`,
+    reload: (acc, tile, at, ld, across = false) =>
+      `${acc} = subgroupMatrixLoad<${result}, ${major(across)}>(&${tile}, ${at}, ${ld}u);`,
   };
 }
 
@@ -55,14 +58,19 @@ function native({ M, N, K }: MatrixUnit): Mma {
 function emulation({ M, N, lanes }: MatrixUnit): Mma {
   const held = (M * N) / lanes;
   const operands = new Map<string, { tile: string; ld: number; across: boolean }>();
-  const place = (tile: string, at: string, ld: number, across: boolean, r = 'r', c = 'c'): string => `${tile}[${at} + ${across ? c : r} * ${ld}u + ${across ? r : c}]`;
+  const place = (tile: string, at: string, ld: number, across: boolean, r = 'r', c = 'c'): string =>
+    `${tile}[${at} + ${across ? c : r} * ${ld}u + ${across ? r : c}]`;
   const element = (name: string, r: string, c: string): string => {
     const { tile, ld, across } = operands.get(name)!;
     return place(tile, name, ld, across, r, c);
   };
-  const each = (body: string) => `for (var j = 0u; j < ${held}u; j++) { let r = (j * ${lanes}u + li % ${lanes}u) / ${N}u; let c = (j * ${lanes}u + li % ${lanes}u) % ${N}u; ${body} }`;
+  const each = (body: string) =>
+    `for (var j = 0u; j < ${held}u; j++) { let r = (j * ${lanes}u + li % ${lanes}u) / ${N}u; let c = (j * ${lanes}u + li % ${lanes}u) % ${N}u; ${body} }`;
   return {
-    enable: [], diagnostics: [], element: 'f32', bytes: 4,
+    enable: [],
+    diagnostics: [],
+    element: 'f32',
+    bytes: 4,
     round: (v) => `quantizeToF16(${v})`,
     zeros: (name) => `var ${name} = array<f32, ${held}>();`,
     load(_side, name, tile, at, ld, across) {
@@ -70,7 +78,9 @@ function emulation({ M, N, lanes }: MatrixUnit): Mma {
       return `let ${name} = ${at};`;
     },
     multiply: (acc, left, right) =>
-      each(`for (var k = 0u; k < p.unitK; k++) { ${acc}[j] = fma(${element(left, 'r', 'k')}, ${element(right, 'k', 'c')}, ${acc}[j]); }`),
+      each(
+        `for (var k = 0u; k < p.unitK; k++) { ${acc}[j] = fma(${element(left, 'r', 'k')}, ${element(right, 'k', 'c')}, ${acc}[j]); }`,
+      ),
     store: (acc, tile, at, ld, across = false) => each(`${place(tile, at, ld, across)} = ${acc}[j];`),
     reload: (acc, tile, at, ld, across = false) => each(`${acc}[j] = ${place(tile, at, ld, across)};`),
   };

@@ -16,7 +16,9 @@ const long = { lanes: 8, broadcast: true, channels: 16, along: 8, columns: 2 } a
 export const BUNDLED: readonly Bundled[] = [
   {
     // Mesa 25.0.7, two cores of an AMD EPYC (Zen 5): 1.1 to 1.3 times as fast as by the rule.
-    adapter: /llvmpipe/, tier: 'scalar', subgroup: 8,
+    adapter: /llvmpipe/,
+    tier: 'scalar',
+    subgroup: 8,
     table: { conv3d: { '16>32 k3 16x1024': long }, conv3dInput: { '32>16 k3 16x1024': long } },
   },
 ];

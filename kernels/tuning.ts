@@ -51,7 +51,8 @@ export interface Tuning {
 /** Winners by family and class: plain data, as it stands in a file. */
 export type TuningTable = { [F in Family]?: Record<string, Tunable[F]['config']> };
 
-export const choose = <F extends Family>(caps: Caps, question: Question<F>): Tunable[F]['config'] => caps.tuning?.find(question) ?? question.rule;
+export const choose = <F extends Family>(caps: Caps, question: Question<F>): Tunable[F]['config'] =>
+  caps.tuning?.find(question) ?? question.rule;
 
 export const sameConfig = (a: object, b: object): boolean => {
   const keys = Object.keys(a) as (keyof typeof a)[];
@@ -75,4 +76,7 @@ export const near = (n: number): number => 2 ** Math.round(Math.log2(Math.max(1,
 
 /** Every combination of one value from each list. */
 export const combinations = <T extends object>(lists: { [K in keyof T]: readonly T[K][] }): T[] =>
-  (Object.entries(lists) as [keyof T, readonly T[keyof T][]][]).reduce<T[]>((all, [key, values]) => all.flatMap((one) => values.map((v) => ({ ...one, [key]: v }))), [{} as T]);
+  (Object.entries(lists) as [keyof T, readonly T[keyof T][]][]).reduce<T[]>(
+    (all, [key, values]) => all.flatMap((one) => values.map((v) => ({ ...one, [key]: v }))),
+    [{} as T],
+  );

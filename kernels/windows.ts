@@ -5,10 +5,12 @@
 import { ALIGN, type Caps, type Dispatch } from './kernel.ts';
 
 /** Bytes of a window. */
-export const windowBytes = ({ maxBindingBytes }: Pick<Caps, 'maxBindingBytes'>): number => Math.floor(maxBindingBytes / ALIGN) * ALIGN;
+export const windowBytes = ({ maxBindingBytes }: Pick<Caps, 'maxBindingBytes'>): number =>
+  Math.floor(maxBindingBytes / ALIGN) * ALIGN;
 
 /** Bindings that so many bytes take. */
-export const windowsOf = (bytes: number, caps: Pick<Caps, 'maxBindingBytes'>): number => (bytes <= caps.maxBindingBytes ? 1 : Math.ceil(bytes / windowBytes(caps)));
+export const windowsOf = (bytes: number, caps: Pick<Caps, 'maxBindingBytes'>): number =>
+  bytes <= caps.maxBindingBytes ? 1 : Math.ceil(bytes / windowBytes(caps));
 
 const SCALARS: Record<string, number> = { f32: 4, i32: 4, u32: 4, f16: 2, f: 4, i: 4, u: 4, h: 2 };
 
@@ -56,7 +58,9 @@ function rewrite(text: string, names: ReadonlySet<string>): string {
 function accessors(name: string, type: string, windows: number, each: number, writes: boolean): string {
   const place = (w: number): string => (w ? `${name}_window${w}[i - ${w * each}u]` : `${name}_window0[i]`);
   const chosen = (use: (w: number) => string): string =>
-    Array.from({ length: windows }, (_, w) => (w + 1 < windows ? `if (i < ${(w + 1) * each}u) { ${use(w)} } else ` : `{ ${use(w)} }`)).join('');
+    Array.from({ length: windows }, (_, w) =>
+      w + 1 < windows ? `if (i < ${(w + 1) * each}u) { ${use(w)} } else ` : `{ ${use(w)} }`,
+    ).join('');
   const get = `fn ${name}_get(i: u32) -> ${type} { var x: ${type}; ${chosen((w) => `x = ${place(w)};`)} return x; }`;
   return writes ? `${get}\nfn ${name}_set(i: u32, x: ${type}) { ${chosen((w) => `${place(w)} = x;`)} }` : get;
 }
@@ -75,10 +79,15 @@ export function inWindows(d: Dispatch, bytes: readonly number[], caps: Pick<Caps
     if (windows === 1) return `@group(0) @binding(${++binding}) var<storage, ${access}> ${name}: array<${type}>;`;
     names.add(name);
     functions.push(accessors(name, type, windows, windowBytes(caps) / elementBytes(type), access === 'read_write'));
-    return Array.from({ length: windows }, (_, w) => `@group(0) @binding(${++binding}) var<storage, ${access}> ${name}_window${w}: array<${type}>;`).join('\n');
+    return Array.from(
+      { length: windows },
+      (_, w) => `@group(0) @binding(${++binding}) var<storage, ${access}> ${name}_window${w}: array<${type}>;`,
+    ).join('\n');
   });
   return {
-    ...d, label: `${d.label} in windows`, wgsl: `${rewrite(kept.join('\n'), names)}\n${functions.join('\n')}`,
+    ...d,
+    label: `${d.label} in windows`,
+    wgsl: `${rewrite(kept.join('\n'), names)}\n${functions.join('\n')}`,
     bind: d.bind.flatMap((slot, b) => Array.from({ length: counts[b]! }, () => slot)),
     windows: counts.flatMap((n) => (n === 1 ? [undefined] : Array.from({ length: n }, (_, w) => w))),
   };

@@ -42,13 +42,26 @@ export class BlockStack<C> {
   private readonly device: Device;
   private readonly program: CompiledFunction<[{ x: Tensor }, Params, C], { x: Tensor }>;
 
-  constructor(device: Device, block: (s: Scope, x: Tensor, context: C) => Tensor, options: Pick<CompileOptions, 'name' | 'operands'>) {
+  constructor(
+    device: Device,
+    block: (s: Scope, x: Tensor, context: C) => Tensor,
+    options: Pick<CompileOptions, 'name' | 'operands'>,
+  ) {
     this.device = device;
-    this.program = device.compile(({ x }: { x: Tensor }, params: Params, context: C) => ({ x: block(new Scope(params), x, context) }), { donate: [0], ...options });
+    this.program = device.compile(
+      ({ x }: { x: Tensor }, params: Params, context: C) => ({ x: block(new Scope(params), x, context) }),
+      { donate: [0], ...options },
+    );
   }
 
   /** x through the first `count` blocks, in its own place. While one computes, the next one's weights are fetched. */
-  async run(x: NDArray, context: Feed<C>, count: number, source: BlockSource, { onProgress, signal }: RunOptions = {}): Promise<void> {
+  async run(
+    x: NDArray,
+    context: Feed<C>,
+    count: number,
+    source: BlockSource,
+    { onProgress, signal }: RunOptions = {},
+  ): Promise<void> {
     let ahead: Promise<BlockWeights> | undefined;
     try {
       for (let i = 0; i < count; i++) {
@@ -66,7 +79,10 @@ export class BlockStack<C> {
         onProgress?.(i + 1, count);
       }
     } finally {
-      await ahead?.then((weights) => source.release(weights), () => {});
+      await ahead?.then(
+        (weights) => source.release(weights),
+        () => {},
+      );
     }
   }
 

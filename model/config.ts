@@ -47,43 +47,88 @@ export interface VAEConfig {
 
 export const count = z.number().int().positive();
 
-const ditSchema = z.object({
-  model_type: z.enum(['t2v', 'i2v', 'flf2v']),
-  patch_size: z.tuple([count, count, count]),
-  text_len: count, in_dim: count, out_dim: count, dim: count, ffn_dim: count, freq_dim: count, text_dim: count,
-  num_heads: count, num_layers: count,
-  eps: z.number().positive().default(1e-6),
-  clip_dim: count.default(1280),
-  checkpoint: z.union([z.boolean(), z.enum(['lean', 'nested'])]).default(false),
-  ffn_parts: count.default(1),
-  // Wan2.1 has one value of each of these; another would be another network.
-  qk_norm: z.literal(true).default(true),
-  cross_attn_norm: z.literal(true).default(true),
-  window_size: z.tuple([z.literal(-1), z.literal(-1)]).default([-1, -1]),
-}).superRefine((c, context) => {
-  const demand = (ok: boolean, path: string, message: string) => ok || context.addIssue({ code: 'custom', path: [path], message });
-  demand(c.dim % c.num_heads === 0 && (c.dim / c.num_heads) % 2 === 0, 'dim', `must be num_heads ${c.num_heads} times an even head size, got ${c.dim}`);
-  demand(c.dim / c.num_heads >= 6, 'dim', `head size must be 6 or more, a rotary pair for each of time, height and width, got ${c.dim / c.num_heads}`);
-  demand(c.freq_dim % 2 === 0, 'freq_dim', `must be even, got ${c.freq_dim}`);
-  demand(c.model_type !== 't2v' || c.in_dim === c.out_dim, 'in_dim', `must equal out_dim ${c.out_dim} for t2v, got ${c.in_dim}`);
-  demand(c.model_type === 't2v' || c.in_dim > c.out_dim, 'in_dim', `must be more than out_dim ${c.out_dim} for ${c.model_type}: the latent, the mask, the image latent; got ${c.in_dim}`);
-});
+const ditSchema = z
+  .object({
+    model_type: z.enum(['t2v', 'i2v', 'flf2v']),
+    patch_size: z.tuple([count, count, count]),
+    text_len: count,
+    in_dim: count,
+    out_dim: count,
+    dim: count,
+    ffn_dim: count,
+    freq_dim: count,
+    text_dim: count,
+    num_heads: count,
+    num_layers: count,
+    eps: z.number().positive().default(1e-6),
+    clip_dim: count.default(1280),
+    checkpoint: z.union([z.boolean(), z.enum(['lean', 'nested'])]).default(false),
+    ffn_parts: count.default(1),
+    // Wan2.1 has one value of each of these; another would be another network.
+    qk_norm: z.literal(true).default(true),
+    cross_attn_norm: z.literal(true).default(true),
+    window_size: z.tuple([z.literal(-1), z.literal(-1)]).default([-1, -1]),
+  })
+  .superRefine((c, context) => {
+    const demand = (ok: boolean, path: string, message: string) =>
+      ok || context.addIssue({ code: 'custom', path: [path], message });
+    demand(
+      c.dim % c.num_heads === 0 && (c.dim / c.num_heads) % 2 === 0,
+      'dim',
+      `must be num_heads ${c.num_heads} times an even head size, got ${c.dim}`,
+    );
+    demand(
+      c.dim / c.num_heads >= 6,
+      'dim',
+      `head size must be 6 or more, a rotary pair for each of time, height and width, got ${c.dim / c.num_heads}`,
+    );
+    demand(c.freq_dim % 2 === 0, 'freq_dim', `must be even, got ${c.freq_dim}`);
+    demand(
+      c.model_type !== 't2v' || c.in_dim === c.out_dim,
+      'in_dim',
+      `must equal out_dim ${c.out_dim} for t2v, got ${c.in_dim}`,
+    );
+    demand(
+      c.model_type === 't2v' || c.in_dim > c.out_dim,
+      'in_dim',
+      `must be more than out_dim ${c.out_dim} for ${c.model_type}: the latent, the mask, the image latent; got ${c.in_dim}`,
+    );
+  });
 
-const vaeSchema = z.object({
-  dim: count, z_dim: count, dim_mult: z.array(count).min(1), num_res_blocks: count, temperal_downsample: z.array(z.boolean()),
-  channels: count.default(3),
-  latent_mean: z.array(z.number()).optional(),
-  latent_std: z.array(z.number().positive()).optional(),
-  attn_scales: z.array(z.number()).max(0, 'attention outside the middle block is not part of Wan2.1').default([]),
-}).superRefine((c, context) => {
-  const demand = (ok: boolean, path: string, message: string) => ok || context.addIssue({ code: 'custom', path: [path], message });
-  demand(c.temperal_downsample.length === c.dim_mult.length - 1, 'temperal_downsample', `needs one entry between each two of the ${c.dim_mult.length} levels, got ${c.temperal_downsample.length}`);
-  // The decoder's upsampling halves the width that the level above it is told.
-  c.dim_mult.slice(1).forEach((m) => demand((c.dim * m) % 2 === 0, 'dim', `times each of dim_mult past the first must be even, got ${c.dim} times ${m}`));
-  for (const key of ['latent_mean', 'latent_std'] as const) {
-    demand(!c[key] || c[key].length === c.z_dim, key, `needs z_dim ${c.z_dim} entries, got ${c[key]?.length}`);
-  }
-});
+const vaeSchema = z
+  .object({
+    dim: count,
+    z_dim: count,
+    dim_mult: z.array(count).min(1),
+    num_res_blocks: count,
+    temperal_downsample: z.array(z.boolean()),
+    channels: count.default(3),
+    latent_mean: z.array(z.number()).optional(),
+    latent_std: z.array(z.number().positive()).optional(),
+    attn_scales: z.array(z.number()).max(0, 'attention outside the middle block is not part of Wan2.1').default([]),
+  })
+  .superRefine((c, context) => {
+    const demand = (ok: boolean, path: string, message: string) =>
+      ok || context.addIssue({ code: 'custom', path: [path], message });
+    demand(
+      c.temperal_downsample.length === c.dim_mult.length - 1,
+      'temperal_downsample',
+      `needs one entry between each two of the ${c.dim_mult.length} levels, got ${c.temperal_downsample.length}`,
+    );
+    // The decoder's upsampling halves the width that the level above it is told.
+    c.dim_mult
+      .slice(1)
+      .forEach((m) =>
+        demand(
+          (c.dim * m) % 2 === 0,
+          'dim',
+          `times each of dim_mult past the first must be even, got ${c.dim} times ${m}`,
+        ),
+      );
+    for (const key of ['latent_mean', 'latent_std'] as const) {
+      demand(!c[key] || c[key].length === c.z_dim, key, `needs z_dim ${c.z_dim} entries, got ${c[key]?.length}`);
+    }
+  });
 
 /** `value` by its schema; throws one line for each value that is wrong. */
 export function check<T>(what: string, schema: z.ZodType<T>, value: unknown): T {
@@ -110,9 +155,19 @@ export function vaeConfig(value: unknown): VAEConfig {
 
 /** The released VAE of Wan2.1, with the channel statistics of wan/modules/vae.py. */
 export const WAN_VAE: VAEConfig = vaeConfig({
-  dim: 96, z_dim: 16, dim_mult: [1, 2, 4, 4], num_res_blocks: 2, temperal_downsample: [false, true, true],
-  latent_mean: [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921],
-  latent_std: [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160],
+  dim: 96,
+  z_dim: 16,
+  dim_mult: [1, 2, 4, 4],
+  num_res_blocks: 2,
+  temperal_downsample: [false, true, true],
+  latent_mean: [
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922,
+    -0.9497, 0.2503, -0.2921,
+  ],
+  latent_std: [
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253,
+    2.8251, 1.916,
+  ],
 });
 
 /** (time, height, width) of the video that one latent cell stands for. */
@@ -122,6 +177,7 @@ export const vaeStride = (c: VAEConfig): Triple => {
 };
 
 /** Frames of a clip that the network is told: none, the first, or the first and the last. */
-export const givenFrames = ({ model_type }: Pick<DiTConfig, 'model_type'>): 0 | 1 | 2 => ({ t2v: 0, i2v: 1, flf2v: 2 } as const)[model_type];
+export const givenFrames = ({ model_type }: Pick<DiTConfig, 'model_type'>): 0 | 1 | 2 =>
+  (({ t2v: 0, i2v: 1, flf2v: 2 }) as const)[model_type];
 
 export const headDim = (c: DiTConfig): number => c.dim / c.num_heads;

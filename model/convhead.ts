@@ -12,11 +12,14 @@ const SLOPE = 0.2;
 
 export function convHeadSpecs(c: HeadConfig): Specs {
   if (c.dim % GROUPS) fail('head', `a conv head's dim ${c.dim} must be a multiple of ${GROUPS}`);
-  if (c.grid.some((n, i) => n < KERNEL[i]!)) fail('head', `a conv head needs a grid of ${KERNEL.join('x')} tokens or more, got ${c.grid.join('x')}`);
+  if (c.grid.some((n, i) => n < KERNEL[i]!))
+    fail('head', `a conv head needs a grid of ${KERNEL.join('x')} tokens or more, got ${c.grid.join('x')}`);
   const fanIn = c.dim * KERNEL.reduce((a, b) => a * b, 1);
   const tap: Specs = {
-    ...under('norm', normSpecs(c.input_dim)), ...under('proj', linearSpecs(c.input_dim, c.dim)),
-    'conv.weight': { shape: [c.dim, c.dim, ...KERNEL], init: kaiming(fanIn) }, 'conv.bias': { shape: [c.dim], init: kaiming(fanIn) },
+    ...under('norm', normSpecs(c.input_dim)),
+    ...under('proj', linearSpecs(c.input_dim, c.dim)),
+    'conv.weight': { shape: [c.dim, c.dim, ...KERNEL], init: kaiming(fanIn) },
+    'conv.bias': { shape: [c.dim], init: kaiming(fanIn) },
     ...under('group_norm', normSpecs(c.dim)),
     ...under('logit', linearSpecs(c.dim, 1, normal(0.02))),
   };
@@ -29,7 +32,12 @@ export function convHead(s: Scope, c: HeadConfig, taps: readonly Tensor[]): Tens
     const tap = s.scope('taps').scope(l);
     const h = tap.linear('proj', tap.layerNorm('norm', tokens, 1e-6));
     const video = h.reshape([h.shape[0]!, ...c.grid, c.dim]).permute([0, 4, 1, 2, 3]);
-    const y = groupNorm(conv3d(video, tap.get('conv.weight'), tap.get('conv.bias'), { stride: STRIDE }), GROUPS, tap.get('group_norm.weight'), tap.get('group_norm.bias'));
+    const y = groupNorm(
+      conv3d(video, tap.get('conv.weight'), tap.get('conv.bias'), { stride: STRIDE }),
+      GROUPS,
+      tap.get('group_norm.weight'),
+      tap.get('group_norm.bias'),
+    );
     const leaky = y.max(y.mul(SLOPE));
     // A 1x1 convolution and the mean over places commute.
     return tap.linear('logit', leaky.mean([2, 3, 4])).reshape([-1]);

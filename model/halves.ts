@@ -12,9 +12,14 @@ function f16Table(): Float32Array {
   for (let bits = 0; bits < 65536; bits++) {
     const exponent = (bits >> 10) & 31;
     const mantissa = bits & 1023;
-    const magnitude = exponent === 31 ? (mantissa ? NaN : Infinity)
-      : exponent === 0 ? mantissa * 2 ** -24
-      : (1024 + mantissa) * 2 ** (exponent - 25);
+    const magnitude =
+      exponent === 31
+        ? mantissa
+          ? NaN
+          : Infinity
+        : exponent === 0
+          ? mantissa * 2 ** -24
+          : (1024 + mantissa) * 2 ** (exponent - 25);
     f16Values[bits] = bits & 0x8000 ? -magnitude : magnitude;
   }
   return f16Values;
@@ -71,7 +76,8 @@ export function toBF16(values: Float32Array): Uint16Array<ArrayBuffer> {
 /** Sign, four bits of exponent, three of mantissa: no infinities, NaN where all seven bits are set ("fn"). */
 export function fromF8E4M3(bits: Uint8Array): Float32Array<ArrayBuffer> {
   const table = Float32Array.from({ length: 256 }, (_, b) => {
-    const exponent = (b >> 3) & 15, mantissa = b & 7;
+    const exponent = (b >> 3) & 15,
+      mantissa = b & 7;
     const magnitude = (b & 127) === 127 ? NaN : exponent ? (8 + mantissa) * 2 ** (exponent - 10) : mantissa * 2 ** -9;
     return b & 128 ? -magnitude : magnitude;
   });

@@ -12,7 +12,19 @@ import type { Tensor } from '../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../engine/frontend/tree.ts';
 import type { Triple } from '../engine/frontend/graph.ts';
 import { convHead, convHeadSpecs } from './convhead.ts';
-import { linearSpecs, materialise, normal, normSpecs, ones, Scope, shapesOf, under, type HostParams, type Params, type Specs } from './params.ts';
+import {
+  linearSpecs,
+  materialise,
+  normal,
+  normSpecs,
+  ones,
+  Scope,
+  shapesOf,
+  under,
+  type HostParams,
+  type Params,
+  type Specs,
+} from './params.ts';
 
 export interface HeadConfig {
   kind: 'conv' | 'cross' | 'semantic';
@@ -49,33 +61,50 @@ const FFN = 4;
 const LOGIT_STD = 0.02;
 
 /** Keys of the self attention that count: queries, image tokens, and the caption without its padding, which stands last. */
-export const semanticLengths = (config: HeadConfig, imageTokens: number, captionLengths: readonly number[]): HostTensor =>
-  host(captionLengths.map((n) => config.taps + imageTokens + n), [captionLengths.length], 'u32');
+export const semanticLengths = (
+  config: HeadConfig,
+  imageTokens: number,
+  captionLengths: readonly number[],
+): HostTensor =>
+  host(
+    captionLengths.map((n) => config.taps + imageTokens + n),
+    [captionLengths.length],
+    'u32',
+  );
 
 const attentionSpecs = (dim: number): Specs => ({
-  ...Object.assign({}, ...['q', 'k', 'v', 'o'].map((n) => under(n, linearSpecs(dim, dim)))) as Specs,
-  'norm_q.weight': { shape: [dim], init: ones }, 'norm_k.weight': { shape: [dim], init: ones },
+  ...(Object.assign({}, ...['q', 'k', 'v', 'o'].map((n) => under(n, linearSpecs(dim, dim)))) as Specs),
+  'norm_q.weight': { shape: [dim], init: ones },
+  'norm_k.weight': { shape: [dim], init: ones },
 });
 
 const ffnSpecs = (dim: number): Specs => ({
-  ...under('norm', normSpecs(dim)), ...under('0', linearSpecs(dim, FFN * dim)), ...under('2', linearSpecs(FFN * dim, dim)),
+  ...under('norm', normSpecs(dim)),
+  ...under('0', linearSpecs(dim, FFN * dim)),
+  ...under('2', linearSpecs(FFN * dim, dim)),
 });
 
 export function headSpecs(c: HeadConfig): Specs {
   if (c.kind === 'conv') return convHeadSpecs(c);
   if (c.dim % c.head_dim) fail('head', `dim ${c.dim} must be a multiple of head_dim ${c.head_dim}`);
   const tap: Specs = {
-    ...under('norm', normSpecs(c.input_dim)), ...under('proj', linearSpecs(c.input_dim, c.dim)),
-    ...under('query_norm', normSpecs(c.dim)), ...under('cross_attn', attentionSpecs(c.dim)), ...under('ffn', ffnSpecs(c.dim)),
+    ...under('norm', normSpecs(c.input_dim)),
+    ...under('proj', linearSpecs(c.input_dim, c.dim)),
+    ...under('query_norm', normSpecs(c.dim)),
+    ...under('cross_attn', attentionSpecs(c.dim)),
+    ...under('ffn', ffnSpecs(c.dim)),
   };
   const semantic: Specs = {
-    ...(c.clip_dim > 0 && under('image', linearSpecs(c.clip_dim, c.dim))), ...under('text', linearSpecs(c.text_dim, c.dim)),
-    ...under('norm', normSpecs(c.dim)), ...under('self_attn', attentionSpecs(c.dim)), ...under('ffn', ffnSpecs(c.dim)),
+    ...(c.clip_dim > 0 && under('image', linearSpecs(c.clip_dim, c.dim))),
+    ...under('text', linearSpecs(c.text_dim, c.dim)),
+    ...under('norm', normSpecs(c.dim)),
+    ...under('self_attn', attentionSpecs(c.dim)),
+    ...under('ffn', ffnSpecs(c.dim)),
   };
   return {
     queries: { shape: [c.taps, c.dim], init: normal(LOGIT_STD) },
     ...(c.kind === 'semantic' && under('semantic', semantic)),
-    ...Object.assign({}, ...Array.from({ length: c.taps }, (_, l) => under(`taps.${l}`, tap))) as Specs,
+    ...(Object.assign({}, ...Array.from({ length: c.taps }, (_, l) => under(`taps.${l}`, tap))) as Specs),
     ...under('norm', normSpecs(c.taps * c.dim)),
     ...under('logit', linearSpecs(c.taps * c.dim, 1, normal(LOGIT_STD))),
   };
@@ -89,10 +118,14 @@ function attend(s: Scope, c: HeadConfig, x: Tensor, y: Tensor, lengths?: Tensor)
   const split = (h: Tensor) => h.reshape([h.shape[0]!, h.shape[1]!, -1, c.head_dim]);
   const q = split(s.rmsNorm('norm_q', s.linear('q', x), EPS));
   const k = split(s.rmsNorm('norm_k', s.linear('k', y), EPS));
-  return s.linear('o', attention(q, k, split(s.linear('v', y)), { lengths }).reshape([x.shape[0]!, x.shape[1]!, c.dim]));
+  return s.linear(
+    'o',
+    attention(q, k, split(s.linear('v', y)), { lengths }).reshape([x.shape[0]!, x.shape[1]!, c.dim]),
+  );
 }
 
-const feedForward = (s: Scope, x: Tensor): Tensor => x.add(s.linear('2', gelu(s.linear('0', s.layerNorm('norm', x, EPS)), 'tanh')));
+const feedForward = (s: Scope, x: Tensor): Tensor =>
+  x.add(s.linear('2', gelu(s.linear('0', s.layerNorm('norm', x, EPS)), 'tanh')));
 
 /** The queries [B, taps, dim] after they have seen each other and the condition. */
 function understand(s: Scope, c: HeadConfig, queries: Tensor, { imageTokens, context, lengths }: Semantics): Tensor {
@@ -110,7 +143,13 @@ function understand(s: Scope, c: HeadConfig, queries: Tensor, { imageTokens, con
  * @param semantics the condition; `semantic` heads need it, the others ignore it
  * @param lengths u32 [B]: tokens of each sample, when some have fewer than N (`ditTables().lengths`)
  */
-export function head(params: Params | Scope, config: HeadConfig, taps: readonly Tensor[], semantics?: Semantics, lengths?: Tensor): Tensor {
+export function head(
+  params: Params | Scope,
+  config: HeadConfig,
+  taps: readonly Tensor[],
+  semantics?: Semantics,
+  lengths?: Tensor,
+): Tensor {
   const s = Scope.of(params);
   if (taps.length !== config.taps) fail('head', `expected tokens of ${config.taps} blocks, got ${taps.length}`);
   if (config.kind === 'conv') return convHead(s, config, taps);
@@ -124,7 +163,10 @@ export function head(params: Params | Scope, config: HeadConfig, taps: readonly 
     const tap = s.scope('taps').scope(l);
     const q = queries.slice(1, l, l + 1);
     const h = tap.linear('proj', tap.layerNorm('norm', tokens, EPS));
-    return feedForward(tap.scope('ffn'), q.add(attend(tap.scope('cross_attn'), config, tap.layerNorm('query_norm', q, EPS), h, lengths)));
+    return feedForward(
+      tap.scope('ffn'),
+      q.add(attend(tap.scope('cross_attn'), config, tap.layerNorm('query_norm', q, EPS), h, lengths)),
+    );
   };
   const answers = taps.map(config.checkpoint ? checkpoint(read, 'nothing') : read);
   return s.linear('logit', s.layerNorm('norm', concat(answers, 2), EPS)).reshape([batch]);

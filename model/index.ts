@@ -16,7 +16,17 @@ export { Weights } from './files/weights.ts';
 export { IMAGE_PATCH, imageTokens } from './imagetokens.ts';
 export { initLora, LORA_TARGETS, mergeLora, withLora } from './lora.ts';
 export { Scope, type HostParams, type Params } from './params.ts';
-export { schedule, shiftSigma, SOLVER_KINDS, solverStep, startState, TRAIN_TIMESTEPS, type Schedule, type SolverKind, type SolverState } from './schedulers/index.ts';
+export {
+  schedule,
+  shiftSigma,
+  SOLVER_KINDS,
+  solverStep,
+  startState,
+  TRAIN_TIMESTEPS,
+  type Schedule,
+  type SolverKind,
+  type SolverState,
+} from './schedulers/index.ts';
 export { embedCaptions, embedderOf, embeddingTable, tokenize, VOCABULARY, type Embed, type Language } from './text.ts';
 export { Diffusion, evaluationsOf, latentNoise, type DiffusionInput, type Sampling } from './pipeline/diffuse.ts';
 export { networkOf, type Network } from './pipeline/forward.ts';
@@ -26,4 +36,13 @@ export { UMT5_XXL, umt5Config, type UMT5Config } from './umt5/config.ts';
 export { initUMT5, relativeBuckets, umt5, umt5Shapes, type UMT5Context } from './umt5/umt5.ts';
 export { dit, ditShapes, initDiT, type DiTInput, type DiTOutput, type Samples } from './wan/dit.ts';
 export { ditTables, timeEmbedding, tokenGrid, type DiTTables } from './wan/tables.ts';
-export { decode, denormalise, encode, initVAE, latentStats, normalise, vaeShapes, type LatentStats } from './wan/vae.ts';
+export {
+  decode,
+  denormalise,
+  encode,
+  initVAE,
+  latentStats,
+  normalise,
+  vaeShapes,
+  type LatentStats,
+} from './wan/vae.ts';

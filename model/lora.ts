@@ -14,26 +14,41 @@ const B = '.lora_B.weight';
  * A [rank, in] and B [out, rank] for each linear of a model that `targets` fits.
  * @param shapes the model's weights, as `ditShapes` gives them
  */
-export function loraSpecs(shapes: Readonly<Record<string, readonly number[]>>, rank: number, targets = LORA_TARGETS): Specs {
+export function loraSpecs(
+  shapes: Readonly<Record<string, readonly number[]>>,
+  rank: number,
+  targets = LORA_TARGETS,
+): Specs {
   if (!Number.isInteger(rank) || rank < 1) fail('lora', `rank must be a whole number of 1 or more, got ${rank}`);
-  const linears = Object.entries(shapes).filter(([name, shape]) => shape.length === 2 && name.endsWith('.weight') && targets.test(name.slice(0, -7)));
+  const linears = Object.entries(shapes).filter(
+    ([name, shape]) => shape.length === 2 && name.endsWith('.weight') && targets.test(name.slice(0, -7)),
+  );
   if (!linears.length) fail('lora', `no linear among ${Object.keys(shapes).length} weights fits ${targets}`);
-  return Object.fromEntries(linears.flatMap(([name, [outputs, inputs]]) => {
-    const linear = name.slice(0, -7);
-    return [
-      [linear + A, { shape: [rank, inputs!], init: kaiming(inputs!) }],
-      [linear + B, { shape: [outputs!, rank], init: zeros }],
-    ];
-  }));
+  return Object.fromEntries(
+    linears.flatMap(([name, [outputs, inputs]]) => {
+      const linear = name.slice(0, -7);
+      return [
+        [linear + A, { shape: [rank, inputs!], init: kaiming(inputs!) }],
+        [linear + B, { shape: [outputs!, rank], init: zeros }],
+      ];
+    }),
+  );
 }
 
 /** Name → shape. */
-export const loraShapes = (shapes: Readonly<Record<string, readonly number[]>>, rank: number, targets = LORA_TARGETS): Record<string, readonly number[]> =>
-  shapesOf(loraSpecs(shapes, rank, targets));
+export const loraShapes = (
+  shapes: Readonly<Record<string, readonly number[]>>,
+  rank: number,
+  targets = LORA_TARGETS,
+): Record<string, readonly number[]> => shapesOf(loraSpecs(shapes, rank, targets));
 
 /** First values: A Kaiming-uniform (a = √5), B zero, so that the adapted model starts as the base. */
-export const initLora = (shapes: Readonly<Record<string, readonly number[]>>, rank: number, seed: number, targets = LORA_TARGETS): HostParams =>
-  materialise(loraSpecs(shapes, rank, targets), seed);
+export const initLora = (
+  shapes: Readonly<Record<string, readonly number[]>>,
+  rank: number,
+  seed: number,
+  targets = LORA_TARGETS,
+): HostParams => materialise(loraSpecs(shapes, rank, targets), seed);
 
 /** The base with x Wᵀ + scale · (x Aᵀ) Bᵀ in each adapted linear; scale is alpha / rank. */
 export function withLora(base: Params | Scope, lora: Params, scale: Like): Scope {
@@ -63,7 +78,8 @@ export function mergeLora(base: HostParams, lora: HostParams, scale: number): Ho
     const linear = name.slice(0, -A.length);
     const weight = base[`${linear}.weight`];
     const b = lora[linear + B];
-    if (!weight || !b) fail('lora', `"${name}" has no ${weight ? `"${linear + B}"` : `"${linear}.weight" in the base`}`);
+    if (!weight || !b)
+      fail('lora', `"${name}" has no ${weight ? `"${linear + B}"` : `"${linear}.weight" in the base`}`);
     const sum = Float32Array.from(weight.data);
     addLowRank(sum, { a, b }, scale);
     merged[`${linear}.weight`] = host(sum, weight.shape);

@@ -40,12 +40,19 @@ const squares = (x: Float32Array | Float64Array): number => {
 };
 
 /** d [m, n] · z [n, k], or dᵀ · z [m, k]. */
-function times(d: Float32Array, z: Float64Array, [m, n]: readonly [number, number], k: number, transposed = false): Float64Array<ArrayBuffer> {
+function times(
+  d: Float32Array,
+  z: Float64Array,
+  [m, n]: readonly [number, number],
+  k: number,
+  transposed = false,
+): Float64Array<ArrayBuffer> {
   const y = new Float64Array((transposed ? n : m) * k);
   for (let i = 0; i < m; i++) {
     for (let j = 0; j < n; j++) {
       const x = d[i * n + j]!;
-      for (let c = 0, to = (transposed ? j : i) * k, from = (transposed ? i : j) * k; c < k; c++) y[to + c]! += x * z[from + c]!;
+      for (let c = 0, to = (transposed ? j : i) * k, from = (transposed ? i : j) * k; c < k; c++)
+        y[to + c]! += x * z[from + c]!;
     }
   }
   return y;

@@ -12,14 +12,20 @@ export type HostParams = Record<string, HostTensor>;
 
 /** `uniform` lies in ±value, `normal` has the standard deviation value. */
 export type Init = { readonly law: 'constant' | 'uniform' | 'normal'; readonly value: number };
-export interface Spec { readonly shape: readonly number[]; readonly init: Init }
+export interface Spec {
+  readonly shape: readonly number[];
+  readonly init: Init;
+}
 export type Specs = Record<string, Spec>;
 
 export const zeros: Init = { law: 'constant', value: 0 };
 export const ones: Init = { law: 'constant', value: 1 };
 export const normal = (std: number): Init => ({ law: 'normal', value: std });
 /** PyTorch's xavier_uniform_. */
-export const xavier = (fanIn: number, fanOut: number): Init => ({ law: 'uniform', value: Math.sqrt(6 / (fanIn + fanOut)) });
+export const xavier = (fanIn: number, fanOut: number): Init => ({
+  law: 'uniform',
+  value: Math.sqrt(6 / (fanIn + fanOut)),
+});
 /** PyTorch's default for layers: kaiming_uniform_ with a = √5. */
 export const kaiming = (fanIn: number): Init => ({ law: 'uniform', value: 1 / Math.sqrt(fanIn) });
 
@@ -29,11 +35,15 @@ export const under = (prefix: string, specs: Specs): Specs =>
 
 /** Weight [out, in] and bias of a linear layer; Xavier unless told otherwise. */
 export const linearSpecs = (inputs: number, outputs: number, weight: Init = xavier(inputs, outputs)): Specs => ({
-  weight: { shape: [outputs, inputs], init: weight }, bias: { shape: [outputs], init: zeros },
+  weight: { shape: [outputs, inputs], init: weight },
+  bias: { shape: [outputs], init: zeros },
 });
 
 /** Gain and bias of a layer norm. */
-export const normSpecs = (dim: number): Specs => ({ weight: { shape: [dim], init: ones }, bias: { shape: [dim], init: zeros } });
+export const normSpecs = (dim: number): Specs => ({
+  weight: { shape: [dim], init: ones },
+  bias: { shape: [dim], init: zeros },
+});
 
 /** Name → shape. */
 export const shapesOf = (specs: Specs): Record<string, readonly number[]> =>
@@ -57,14 +67,18 @@ function first({ shape, init: { law, value } }: Spec, seed: number, name: string
 }
 
 /** What may be stored in half precision: vectors and modulations are small, and matter more. */
-export const isMatrix = (name: string, shape: readonly number[]): boolean => name.endsWith('.weight') && shape.length > 1;
+export const isMatrix = (name: string, shape: readonly number[]): boolean =>
+  name.endsWith('.weight') && shape.length > 1;
 
 /** First values, decided by (seed, name) alone. */
 export const materialise = (specs: Specs, seed: number): HostParams =>
   Object.fromEntries(Object.entries(specs).map(([name, spec]) => [name, first(spec, seed, name)]));
 
 /** Low-rank additions to some of the linears: `name.lora_A.weight` [r, in], `name.lora_B.weight` [out, r], times `scale`. */
-export interface Adapter { readonly params: Params; readonly scale: Like }
+export interface Adapter {
+  readonly params: Params;
+  readonly scale: Like;
+}
 
 /** Parameters seen from one module, `scope.scope('blocks').scope(0).scope('self_attn')`. */
 export class Scope {
@@ -96,7 +110,9 @@ export class Scope {
 
   get(name: string): Tensor {
     const full = this.name(name);
-    return this.params[full] ?? fail('params', `no parameter "${full}" among the ${Object.keys(this.params).length} given`);
+    return (
+      this.params[full] ?? fail('params', `no parameter "${full}" among the ${Object.keys(this.params).length} given`)
+    );
   }
 
   /** x Wᵀ + b, and what the adapters add to it. */
@@ -112,7 +128,10 @@ export class Scope {
 
   /** Layer norm over the last axis with gain and bias. */
   layerNorm(name: string, x: Tensor, eps: number): Tensor {
-    return x.layerNorm(eps).mul(this.get(`${name}.weight`)).add(this.get(`${name}.bias`));
+    return x
+      .layerNorm(eps)
+      .mul(this.get(`${name}.weight`))
+      .add(this.get(`${name}.bias`));
   }
 
   /** RMS norm over the last axis with gain. */

@@ -9,19 +9,42 @@ import { draw } from './params.ts';
 
 /** Token 0 is padding. */
 export const VOCABULARY = [
-  '<pad>', 'a', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'moving',
-  'up', 'down', 'left', 'right', 'up-left', 'up-right', 'down-left', 'down-right',
+  '<pad>',
+  'a',
+  '0',
+  '1',
+  '2',
+  '3',
+  '4',
+  '5',
+  '6',
+  '7',
+  '8',
+  '9',
+  'moving',
+  'up',
+  'down',
+  'left',
+  'right',
+  'up-left',
+  'up-right',
+  'down-left',
+  'down-right',
 ] as const;
 
 const IDS = new Map<string, number>(VOCABULARY.slice(1).map((word, i) => [word, i + 1]));
 
 /** `a 3 moving up-left` → token ids; the empty caption has none. */
 export function tokenize(caption: string): number[] {
-  return caption.split(/\s+/).filter(Boolean).map((word) => {
-    const id = IDS.get(word);
-    if (id === undefined) throw new Error(`[text] unknown word "${word}" in "${caption}"; the words are: ${[...IDS.keys()].join(', ')}`);
-    return id;
-  });
+  return caption
+    .split(/\s+/)
+    .filter(Boolean)
+    .map((word) => {
+      const id = IDS.get(word);
+      if (id === undefined)
+        throw new Error(`[text] unknown word "${word}" in "${caption}"; the words are: ${[...IDS.keys()].join(', ')}`);
+      return id;
+    });
 }
 
 /** The frozen embedding [words, text_dim], standard normal, the same in every run; the padding row is zero. */
@@ -64,7 +87,11 @@ export function embedderOf(language: Language, textDim: number, textLen: number)
 }
 
 /** Captions → context [B, textLen, textDim], zero past each caption's length. */
-export function embedCaptions(captions: readonly string[], table: HostTensor, textLen: number): { context: HostTensor; lengths: number[] } {
+export function embedCaptions(
+  captions: readonly string[],
+  table: HostTensor,
+  textLen: number,
+): { context: HostTensor; lengths: number[] } {
   const dim = table.shape[1]!;
   const context = new Float32Array(captions.length * textLen * dim);
   const lengths = captions.map((caption, b) => {

@@ -6,7 +6,7 @@ import * as library from '@huggingface/tokenizers';
 /** Tokens that a text encoder of Wan2.1 takes, the closing one among them. */
 const TEXT_LEN = 512;
 
-const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: '\'', nbsp: '\u00a0' };
+const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0' };
 
 function unescapeHTML(text: string): string {
   return text.replace(/&(?:#(\d+)|#x([\da-f]+)|(\w+));/gi, (whole, decimal?: string, hex?: string, name?: string) => {
@@ -24,8 +24,11 @@ export function cleanPrompt(text: string): string {
   const straight = unescapeHTML(unescapeHTML(text))
     // oxlint-disable-next-line no-control-regex
     .replace(/\u001b\[[\d;]*[a-z]/gi, '') // terminal colours
-    .replace(/[\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\ufb00-\ufb06\u3000\uff01-\uffef]/g, (c) => c.normalize('NFKC')) // ligatures, full and half width
-    .replace(/[\u02bc\u2018-\u201b]/g, '\'').replace(/[\u201c-\u201f]/g, '"')
+    .replace(/[\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\ufb00-\ufb06\u3000\uff01-\uffef]/g, (c) =>
+      c.normalize('NFKC'),
+    ) // ligatures, full and half width
+    .replace(/[\u02bc\u2018-\u201b]/g, "'")
+    .replace(/[\u201c-\u201f]/g, '"')
     // oxlint-disable-next-line no-control-regex
     .replace(/[\0-\u0008\u000b\u000e-\u001f\u007f\u206a-\u206f\ufeff\ufff9-\ufffc]/g, '')
     .normalize('NFC');
@@ -39,7 +42,9 @@ interface Library {
 }
 
 /** What Hugging Face keeps in `tokenizer.json`, as far as it is read here. */
-interface TokenizerJSON { model?: { type?: string; byte_fallback?: boolean; unk_id?: number | null } }
+interface TokenizerJSON {
+  model?: { type?: string; byte_fallback?: boolean; unk_id?: number | null };
+}
 
 export class Tokenizer {
   private readonly library: Library;
@@ -64,25 +69,38 @@ export class Tokenizer {
   }
 
   private spell(piece: string): number[] {
-    const ids = Array.from(new TextEncoder().encode(piece), (byte) => this.library.token_to_id(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`));
-    return ids.every((id) => id !== undefined) ? ids as number[] : [this.unknown!];
+    const ids = Array.from(new TextEncoder().encode(piece), (byte) =>
+      this.library.token_to_id(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`),
+    );
+    return ids.every((id) => id !== undefined) ? (ids as number[]) : [this.unknown!];
   }
 }
 
 async function readJSON(path: string): Promise<object> {
   const text = await readFile(path, 'utf8').catch((e: NodeJS.ErrnoException) => {
-    throw new Error(e.code === 'ENOENT' ? 'there is no such file; download the tokenizer beside the weights (google/umt5-xxl in Wan2.1\'s folders, tokenizer in Diffusers\')' : e.message, { cause: e });
+    throw new Error(
+      e.code === 'ENOENT'
+        ? "there is no such file; download the tokenizer beside the weights (google/umt5-xxl in Wan2.1's folders, tokenizer in Diffusers')"
+        : e.message,
+      { cause: e },
+    );
   });
   return JSON.parse(text) as object;
 }
 
 /** @param path a folder with tokenizer.json and, if it likes, tokenizer_config.json; or the tokenizer.json */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
-  const folder = await stat(path).then((s) => s.isDirectory(), () => false);
+  const folder = await stat(path).then(
+    (s) => s.isDirectory(),
+    () => false,
+  );
   const file = folder ? join(path, 'tokenizer.json') : path;
   const beside = join(folder ? path : join(path, '..'), 'tokenizer_config.json');
   try {
-    const config = await stat(beside).then(() => readJSON(beside), () => ({}));
+    const config = await stat(beside).then(
+      () => readJSON(beside),
+      () => ({}),
+    );
     return new Tokenizer(await readJSON(file), config);
   } catch (error) {
     throw new Error(`[tokenizer] ${file}: ${(error as Error).message}`, { cause: error });

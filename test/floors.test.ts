@@ -13,7 +13,9 @@ function* sources(floor: string): Generator<{ file: string; imports: string[] }>
     if (!name.endsWith('.ts')) continue;
     const file = join(root, floor, name);
     const text = readFileSync(file, 'utf8');
-    const imports = [...text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)].map((m) => relative(root, resolve(dirname(file), m[1]!)));
+    const imports = [...text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)].map((m) =>
+      relative(root, resolve(dirname(file), m[1]!)),
+    );
     yield { file: relative(root, file), imports };
   }
 }

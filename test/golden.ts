@@ -9,11 +9,28 @@ import { runFolder } from './golden/index.ts';
 
 function parse() {
   try {
-    const { values, positionals } = parseArgs({ allowPositionals: true, options: { device: { type: 'boolean' }, oracle: { type: 'boolean' }, operands: { type: 'string', default: 'f32' } } });
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: {
+        device: { type: 'boolean' },
+        oracle: { type: 'boolean' },
+        operands: { type: 'string', default: 'f32' },
+      },
+    });
     const { operands } = values;
-    if (positionals.length && (operands === 'f32' || (operands === 'f16' && !values.oracle))) return { folder: positionals[0]!, only: positionals.slice(1).join(' '), operands, oracle: values.oracle } as const;
-  } catch { /* an unknown option */ }
-  console.error('usage: node --import tsx test/golden.ts DIR [--device | --oracle] [--operands f16] [part of a case\'s name]');
+    if (positionals.length && (operands === 'f32' || (operands === 'f16' && !values.oracle)))
+      return {
+        folder: positionals[0]!,
+        only: positionals.slice(1).join(' '),
+        operands,
+        oracle: values.oracle,
+      } as const;
+  } catch {
+    /* an unknown option */
+  }
+  console.error(
+    "usage: node --import tsx test/golden.ts DIR [--device | --oracle] [--operands f16] [part of a case's name]",
+  );
   return process.exit(2);
 }
 

@@ -14,11 +14,20 @@ test('the example in the README trains', () => {
   const file = join(root, 'out', `readme-${process.pid}.ts`); // inside the package, so that it may import itself by name
   writeFileSync(file, code!);
   try {
-    const { stdout, stderr, status } = spawnSync(process.execPath, ['--import', 'tsx', file], { cwd: root, encoding: 'utf8' });
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['--import', 'tsx', file], {
+      cwd: root,
+      encoding: 'utf8',
+    });
     assert.is(status, 0, stderr);
-    const losses = stdout.trim().split('\n').map((line) => Number(line.split(' ')[1]));
+    const losses = stdout
+      .trim()
+      .split('\n')
+      .map((line) => Number(line.split(' ')[1]));
     assert.is(losses.length, 4);
-    assert.ok(losses.at(-1)! < 0.1 * 0.11, `the last of ${losses.join()} should be far under the target's variance of 0.11`);
+    assert.ok(
+      losses.at(-1)! < 0.1 * 0.11,
+      `the last of ${losses.join()} should be far under the target's variance of 0.11`,
+    );
   } finally {
     rmSync(file);
   }

@@ -11,7 +11,8 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const pattern = new RegExp(process.argv[2] ?? '');
 const tsx = createRequire(import.meta.url).resolve('tsx');
 const files = (readdirSync(join(root, 'test'), { recursive: true }) as string[])
-  .filter((f) => f.endsWith('.test.ts') && pattern.test(f)).sort();
+  .filter((f) => f.endsWith('.test.ts') && pattern.test(f))
+  .sort();
 
 // Once, before the files race for it: this may fetch a software driver.
 const { info } = await openAdapter();
@@ -25,9 +26,16 @@ function runFile(file: string): Promise<void> {
   const from = performance.now();
   return new Promise((done) => {
     let text = '';
-    const child = spawn(process.execPath, ['--import', tsx, join(root, 'test', file)], { cwd: root, env: { ...process.env, FORCE_COLOR: '0', NO_COLOR: '1' } });
-    child.stdout.on('data', (d: Buffer) => { text += d.toString(); });
-    child.stderr.on('data', (d: Buffer) => { text += d.toString(); });
+    const child = spawn(process.execPath, ['--import', tsx, join(root, 'test', file)], {
+      cwd: root,
+      env: { ...process.env, FORCE_COLOR: '0', NO_COLOR: '1' },
+    });
+    child.stdout.on('data', (d: Buffer) => {
+      text += d.toString();
+    });
+    child.stderr.on('data', (d: Buffer) => {
+      text += d.toString();
+    });
     child.on('close', (code) => {
       const total = Number(/Total:\s+(\d+)/.exec(text)?.[1] ?? 0);
       const ok = Number(/Passed:\s+(\d+)/.exec(text)?.[1] ?? 0);

@@ -29,21 +29,40 @@ export interface Lesson {
 }
 
 /** The average that a phase kept; without a judge it has no score. */
-export interface Kept { name: string; step: number; score?: number }
+export interface Kept {
+  name: string;
+  step: number;
+  score?: number;
+}
 export type Distilled = Trained & { phases: Kept[] };
 
 /** The job with what chooses its best average. */
-export const judged = (job: StudentJob, { best: { every } }: Course, choose: NonNullable<Lesson['choose']>): StudentJob =>
-  ({ ...job, best: { every, from: job.alone, net: 'generator', score: (state) => choose(job.student(state)) } });
+export const judged = (
+  job: StudentJob,
+  { best: { every } }: Course,
+  choose: NonNullable<Lesson['choose']>,
+): StudentJob => ({
+  ...job,
+  best: { every, from: job.alone, net: 'generator', score: (state) => choose(job.student(state)) },
+});
 
 /** Both phases, each from what the one before it kept; calling again resumes. */
 export async function bothPhases(w: Omit<Work, 'preset' | 'draw'>, lesson: Lesson): Promise<Distilled> {
   const { course: p, shards, teacher, made, choose, path } = lesson;
   const phases: Kept[] = [];
   /** Runs a phase to its end or to the signal. @returns the file of what it kept, when it is done */
-  const phase = async (job: StudentJob, settings: Record<string, unknown>): Promise<{ step: number; kept?: string }> => {
+  const phase = async (
+    job: StudentJob,
+    settings: Record<string, unknown>,
+  ): Promise<{ step: number; kept?: string }> => {
     const shown = { ...(choose ? judged(job, p, choose) : job), samples: lesson.samples?.(job) };
-    const { state, step, done, folder } = await run({ ...w, preset: p }, shown, { ...made, dit: ditConfigOf(p), student: p.student, best: p.best, ...settings });
+    const { state, step, done, folder } = await run({ ...w, preset: p }, shown, {
+      ...made,
+      dit: ditConfigOf(p),
+      student: p.student,
+      best: p.best,
+      ...settings,
+    });
     try {
       if (!done) return { step };
       if (!choose) await saveAverage(lastFile(folder), state['generator']!.ema!, { step });
@@ -53,7 +72,11 @@ export async function bothPhases(w: Omit<Work, 'preset' | 'draw'>, lesson: Lesso
     const kept = choose ? bestFile(folder) : lastFile(folder);
     const { metadata, close } = await openAverage(kept);
     await close();
-    phases.push({ name: job.name, step: Number(metadata['step']), ...(choose && { score: Number(metadata['score']) }) });
+    phases.push({
+      name: job.name,
+      step: Number(metadata['step']),
+      ...(choose && { score: Number(metadata['score']) }),
+    });
     return { step, kept };
   };
   const first = await phase(await primingJob(w.device, p, shards, teacher), { phase1: p.phase1 });
@@ -68,7 +91,9 @@ export async function bothPhases(w: Omit<Work, 'preset' | 'draw'>, lesson: Lesso
 }
 
 /** A file of averaged weights; for the caller to close. */
-async function openAverage(path: string): Promise<{ origin: Origin; metadata: Readonly<Record<string, string>>; close: () => Promise<void> }> {
+async function openAverage(
+  path: string,
+): Promise<{ origin: Origin; metadata: Readonly<Record<string, string>>; close: () => Promise<void> }> {
   const weights = await openWeights(path);
   return { origin: inFile(weights), metadata: weights.metadata, close: () => weights.close() };
 }

@@ -34,15 +34,25 @@ export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
   const path = join(w.out, 'vae.safetensors');
   const samples = w.draw && reconstructions(device, p, w.draw);
   const job = vaeJob(device, p);
-  const close = async () => { await Promise.all([job.close(), samples?.free()]); };
-  const { state, step, done } = await run(w, { ...job, samples, close }, { data: p.data, vae: p.vae, trainVae: p.trainVae });
-  const params = await toHost(state['vae']!.params) as HostParams;
+  const close = async () => {
+    await Promise.all([job.close(), samples?.free()]);
+  };
+  const { state, step, done } = await run(
+    w,
+    { ...job, samples, close },
+    { data: p.data, vae: p.vae, trainVae: p.trainVae },
+  );
+  const params = (await toHost(state['vae']!.params)) as HostParams;
   freeTree(state);
   if (!done) return { done, step, path };
 
   const batch = p.trainVae.batch;
   const clip = clipsOf(p, 'train');
-  const videos = (from: number, get: (i: number) => Float32Array) => stackRows(Array.from({ length: batch }, (_, i) => get(from + i)), videoShape(p));
+  const videos = (from: number, get: (i: number) => Float32Array) =>
+    stackRows(
+      Array.from({ length: batch }, (_, i) => get(from + i)),
+      videoShape(p),
+    );
   const raw = new Codec(device, vaeConfigOf(p), params);
   const statistics = new LatentStatistics(p.vae.z_dim);
   for (let i = 0; i < p.trainVae.statClips; i += batch) {
@@ -61,7 +71,9 @@ export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
     const z = toDevice(device, await codec.encode(videos(0, (j) => some[j]!)));
     const made = await codec.decode(z as never);
     freeTree(z);
-    made.slice(0, heldOut.length - i).forEach((video, j) => { sum += psnr(video, some[j]!); });
+    made.slice(0, heldOut.length - i).forEach((video, j) => {
+      sum += psnr(video, some[j]!);
+    });
   }
   await codec.close();
   const quality = sum / heldOut.length;
@@ -70,7 +82,9 @@ export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
 }
 
 /** Encodes the training clips and their first frames into shards, or those still missing. */
-export async function precompute(w: Work & { vae?: string; onClips?: (done: number, count: number) => void }): Promise<Shards> {
+export async function precompute(
+  w: Work & { vae?: string; onClips?: (done: number, count: number) => void },
+): Promise<Shards> {
   const { preset: p, device } = w;
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   checkFit(vae, p.vae);
@@ -78,8 +92,13 @@ export async function precompute(w: Work & { vae?: string; onClips?: (done: numb
   const batchSize = Math.min(32, p.data.shardClips);
   try {
     return await makeShards({
-      dir: join(w.out, 'data'), count: p.data.trainClips, shardSize: p.data.shardClips, batchSize,
-      clip: clipsOf(p, 'train'), video: videoShape(p), latent: latentShape(p),
+      dir: join(w.out, 'data'),
+      count: p.data.trainClips,
+      shardSize: p.data.shardClips,
+      batchSize,
+      clip: clipsOf(p, 'train'),
+      video: videoShape(p),
+      latent: latentShape(p),
       settings: { vae: vae.hash, data: p.data, seed: p.seed, split: 'train' },
       encode: async (videos) => {
         w.signal?.throwIfAborted();
@@ -109,11 +128,25 @@ export async function trainTeacher(w: Work & { vae?: string; from?: string | und
   const codec = new Codec(w.device, vae.config, vae.params);
   const sampler = new Sampler(w.device, p, endsOf(p, codec));
   const job = teacherJob(w.device, p, shards, from && { params: from.params, steps: from.about.steps });
-  const close = async () => { await Promise.all([job.close(), sampler.close(), codec.close()]); };
-  const samples = w.draw && samplePreviews(presetPreviews(p, w.draw, sampler), (state) => state['teacher']!.ema!, [teacherSampler(p)]);
-  const { state, step, done } = await run(w, { ...job, samples, close }, { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher, ...(from && { from: from.hash }) });
+  const close = async () => {
+    await Promise.all([job.close(), sampler.close(), codec.close()]);
+  };
+  const samples =
+    w.draw &&
+    samplePreviews(presetPreviews(p, w.draw, sampler), (state) => state['teacher']!.ema!, [teacherSampler(p)]);
+  const { state, step, done } = await run(
+    w,
+    { ...job, samples, close },
+    { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher, ...(from && { from: from.hash }) },
+  );
   const steps = step + (from?.about.steps ?? 0);
-  if (done) await saveModel(path, 'teacher', ditConfigOf(p), await toHost(state['teacher']!.ema!) as HostParams, { preset: p, steps, vae: vae.hash, ...(from && { from: from.hash }) });
+  if (done)
+    await saveModel(path, 'teacher', ditConfigOf(p), (await toHost(state['teacher']!.ema!)) as HostParams, {
+      preset: p,
+      steps,
+      vae: vae.hash,
+      ...(from && { from: from.hash }),
+    });
   freeTree(state);
   return { done, step, path };
 }
@@ -140,16 +173,33 @@ export async function distill(w: Distill): Promise<Distilled> {
   const path = join(w.out, 'student.safetensors');
   const { draw } = w;
   try {
-    const judge = p.data.set === 'emoji' ? PixelJudge.validation(p) : Judge.validation(p, await loadClassifier(w.classifier));
+    const judge =
+      p.data.set === 'emoji' ? PixelJudge.validation(p) : Judge.validation(p, await loadClassifier(w.classifier));
     return await bothPhases(w, {
-      course: p, shards, teacher: teacher.params, path, made: { data: shards.made, teacher: teacher.hash },
+      course: p,
+      shards,
+      teacher: teacher.params,
+      path,
+      made: { data: shards.made, teacher: teacher.hash },
       choose: p.best.every ? (net) => judge.choose(sampler, net, studentSampler(p.student.steps)) : undefined,
-      samples: draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, PREVIEWED.map(studentSampler))),
+      samples:
+        draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, PREVIEWED.map(studentSampler))),
       async save(average, steps, phases) {
         const { mode, alpha, rank } = p.student;
         const { params } = await readAverage(average);
-        if (mode === 'lora') await saveLora(join(w.out, 'student.lora.safetensors'), params, { naming: 'comfyui', scale: alpha / rank, metadata: { base: teacher.hash } });
-        await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, params), { preset: p, steps, vae: vae.hash, teacher: teacher.hash, phases });
+        if (mode === 'lora')
+          await saveLora(join(w.out, 'student.lora.safetensors'), params, {
+            naming: 'comfyui',
+            scale: alpha / rank,
+            metadata: { base: teacher.hash },
+          });
+        await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, params), {
+          preset: p,
+          steps,
+          vae: vae.hash,
+          teacher: teacher.hash,
+          phases,
+        });
       },
     });
   } finally {

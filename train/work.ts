@@ -22,17 +22,36 @@ export interface Work {
 }
 
 /** What a training function made. `done` is false when the signal stopped it; then there is no model yet, and calling again resumes. */
-export interface Trained { done: boolean; step: number; path: string }
+export interface Trained {
+  done: boolean;
+  step: number;
+  path: string;
+}
 
-const environment = (device: Device): Record<string, Json> => ({ runtime, platform: process.platform, arch: process.arch, adapter: JSON.parse(JSON.stringify(device.info)) as Json });
+const environment = (device: Device): Record<string, Json> => ({
+  runtime,
+  platform: process.platform,
+  arch: process.arch,
+  adapter: JSON.parse(JSON.stringify(device.info)) as Json,
+});
 
 /** Drives a job in `out/NAME` to its end or to the signal, and closes it. The caller frees the state. */
-export async function run(w: Omit<Work, 'preset'> & { preset: Pick<Preset, 'seed' | 'run'> }, job: OpenJob, settings: Record<string, unknown>): Promise<LoopResult & { folder: string }> {
+export async function run(
+  w: Omit<Work, 'preset'> & { preset: Pick<Preset, 'seed' | 'run'> },
+  job: OpenJob,
+  settings: Record<string, unknown>,
+): Promise<LoopResult & { folder: string }> {
   const folder = join(w.out, job.name);
   try {
     const result = await drive(job, {
-      device: w.device, folder, environment: environment(w.device), signal: w.signal, onProgress: w.onProgress, onAlarm: w.onAlarm,
-      config: { job: job.name, seed: w.preset.seed, ...settings } as Json, ...w.preset.run,
+      device: w.device,
+      folder,
+      environment: environment(w.device),
+      signal: w.signal,
+      onProgress: w.onProgress,
+      onAlarm: w.onAlarm,
+      config: { job: job.name, seed: w.preset.seed, ...settings } as Json,
+      ...w.preset.run,
     });
     return { ...result, folder };
   } finally {

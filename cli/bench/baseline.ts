@@ -10,7 +10,8 @@ export function readBaseline(path: string): Report {
   } catch (error) {
     throw new Error(`--against ${path}: ${(error as Error).message}`, { cause: error });
   }
-  if (!Array.isArray(report.results) || !report.clock) throw new Error(`--against ${path}: it is no report of \`vpae bench --save\``);
+  if (!Array.isArray(report.results) || !report.clock)
+    throw new Error(`--against ${path}: it is no report of \`vpae bench --save\``);
   return report as Report;
 }
 

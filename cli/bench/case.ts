@@ -18,7 +18,9 @@ export interface Cost {
   half?: boolean;
 }
 
-export interface Opened extends Timed { close: () => Promise<void> }
+export interface Opened extends Timed {
+  close: () => Promise<void>;
+}
 export interface Case {
   name: string;
   shape: string;
@@ -35,7 +37,7 @@ export async function measure(device: Device, c: Case): Promise<Times & { peak: 
   device.peak = before;
   const { close, ...timed } = await c.open();
   try {
-    return { ...await time(timed), peak: device.peak - before };
+    return { ...(await time(timed)), peak: device.peak - before };
   } finally {
     await close();
   }
@@ -47,12 +49,20 @@ export const wanted = (shape: readonly number[], dtype: DType = 'f32'): Wanted =
 const given = (w: Wanted): w is HostTensor => 'data' in w;
 
 /** Normals of deviation 0.1 made on the device: a large model's inputs would take minutes to draw here. */
-async function fill(device: Device, args: readonly unknown[]): Promise<{ values: unknown[]; free: () => Promise<void> }> {
+async function fill(
+  device: Device,
+  args: readonly unknown[],
+): Promise<{ values: unknown[]; free: () => Promise<void> }> {
   const tree = flatten<Wanted>(args);
   const { leaves } = tree;
-  const draw = device.compile((key: Tensor) => leaves.filter((w) => !given(w)).map((w) => normal(key, w.shape).mul(0.1).cast(w.dtype)), { name: 'inputs' });
-  const drawn = await draw(host(Uint32Array.of(1, 2), [2])) as NDArray[];
-  const kept: NDArray[] = leaves.map((w) => (given(w) ? device.tensor(w.data as Float32Array, w.shape, w.dtype) : drawn.shift()!));
+  const draw = device.compile(
+    (key: Tensor) => leaves.filter((w) => !given(w)).map((w) => normal(key, w.shape).mul(0.1).cast(w.dtype)),
+    { name: 'inputs' },
+  );
+  const drawn = (await draw(host(Uint32Array.of(1, 2), [2]))) as NDArray[];
+  const kept: NDArray[] = leaves.map((w) =>
+    given(w) ? device.tensor(w.data as Float32Array, w.shape, w.dtype) : drawn.shift()!,
+  );
   return {
     values: tree.rebuild(kept) as unknown[],
     async free() {
@@ -63,22 +73,38 @@ async function fill(device: Device, args: readonly unknown[]): Promise<{ values:
 }
 
 /** A case that calls one compiled function on these arguments, trees of what is wanted. */
-export function programCase(device: Device, name: string, shape: string, args: readonly unknown[], fn: (...args: never[]) => unknown): Case {
+export function programCase(
+  device: Device,
+  name: string,
+  shape: string,
+  args: readonly unknown[],
+  fn: (...args: never[]) => unknown,
+): Case {
   const program = () => device.compile(fn as (...args: unknown[]) => unknown, { name });
   const leaves = flatten<Wanted>(args).leaves;
   const half = leaves.some((w) => w.dtype === 'f16');
   return {
-    name, shape,
+    name,
+    shape,
     async cost() {
       // Planning looks at shapes only.
-      const nothing = mapTree((w: Wanted): HostTensor => ({ shape: w.shape, dtype: w.dtype, data: new Float32Array() }), args) as unknown[];
-      const { flops, traffic, bytes } = await program().plan(...nothing as never[]);
-      return { flops, traffic, half, bytes: bytes + leaves.reduce((sum, w) => sum + numel(w.shape) * BYTES[w.dtype], 0) };
+      const nothing = mapTree(
+        (w: Wanted): HostTensor => ({ shape: w.shape, dtype: w.dtype, data: new Float32Array() }),
+        args,
+      ) as unknown[];
+      const { flops, traffic, bytes } = await program().plan(...(nothing as never[]));
+      return {
+        flops,
+        traffic,
+        half,
+        bytes: bytes + leaves.reduce((sum, w) => sum + numel(w.shape) * BYTES[w.dtype], 0),
+      };
     },
     async open() {
       const [run, inputs] = [program(), await fill(device, args)];
       return {
-        call: () => run(...inputs.values as never[]), settle: () => device.idle(),
+        call: () => run(...(inputs.values as never[])),
+        settle: () => device.idle(),
         async close() {
           await run.free();
           await inputs.free();
@@ -93,13 +119,19 @@ export const EFFICIENCY = 0.2;
 const CALLS = 5;
 
 /** Why a case is left out, or what it costs. */
-export async function judge(device: Device, c: Case, roof: Roofline, budgetSeconds: number): Promise<{ skipped: string } | { cost: Cost | undefined }> {
+export async function judge(
+  device: Device,
+  c: Case,
+  roof: Roofline,
+  budgetSeconds: number,
+): Promise<{ skipped: string } | { cost: Cost | undefined }> {
   try {
     const cost = await c.cost?.();
     if (!cost) return { cost };
     const seconds = (CALLS * leastMs(roof, cost)) / EFFICIENCY / 1000;
     if (cost.bytes > device.budget) return { skipped: `needs ${gib(cost.bytes)}, there are ${gib(device.budget)}` };
-    if (seconds > budgetSeconds) return { skipped: `would take about ${seconds.toPrecision(2)} s here, over --budget ${budgetSeconds}` };
+    if (seconds > budgetSeconds)
+      return { skipped: `would take about ${seconds.toPrecision(2)} s here, over --budget ${budgetSeconds}` };
     return { cost };
   } catch (error) {
     return { skipped: (error as Error).message.split('\n')[0]! };

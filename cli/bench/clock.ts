@@ -8,7 +8,10 @@ import { cores } from '../../engine/host/runtime.ts';
 export const CORES = cores();
 
 /** Milliseconds a call. */
-export interface Sample { ms: number; cpuMs: number }
+export interface Sample {
+  ms: number;
+  cpuMs: number;
+}
 
 export interface Times extends Sample {
   /** The first call: tracing, compiling, running. */
@@ -40,14 +43,22 @@ export async function sample({ call, settle }: Timed, calls = 1): Promise<Sample
 }
 
 /** How many samples, and of how many calls each, when one call took `ms`. */
-export const effort = (ms: number): { samples: number; calls: number } => ({ samples: ms > 1000 ? FEW : SAMPLES, calls: Math.max(1, Math.ceil(SAMPLE_MS / ms)) });
+export const effort = (ms: number): { samples: number; calls: number } => ({
+  samples: ms > 1000 ? FEW : SAMPLES,
+  calls: Math.max(1, Math.ceil(SAMPLE_MS / ms)),
+});
 
 export function summary(first: Sample, samples: readonly Sample[]): Times {
   const sorted = (key: keyof Sample) => samples.map((s) => s[key]).sort((a, b) => a - b);
   const at = (xs: readonly number[], share: number): number => xs[Math.round(share * (xs.length - 1))]!;
   const [ms, cpuMs] = [sorted('ms'), sorted('cpuMs')];
   return {
-    firstMs: first.ms, firstCpuMs: first.cpuMs, ms: at(ms, 0.5), bestMs: ms[0]!, cpuMs: at(cpuMs, 0.5), bestCpuMs: cpuMs[0]!,
+    firstMs: first.ms,
+    firstCpuMs: first.cpuMs,
+    ms: at(ms, 0.5),
+    bestMs: ms[0]!,
+    cpuMs: at(cpuMs, 0.5),
+    bestCpuMs: cpuMs[0]!,
     spread: (at(ms, 0.75) - at(ms, 0.25)) / 2 / at(ms, 0.5),
   };
 }
@@ -63,10 +74,11 @@ export async function time(timed: Timed): Promise<Times> {
 }
 
 /** What an adapter's speed is told by: the wall for a GPU, processor time shared by all cores for a software adapter. */
-export const clockOf = (kind: 'gpu' | 'software') => ({
-  name: kind === 'gpu' ? 'wall' : 'processor',
-  typical: (t: Times): number => (kind === 'gpu' ? t.ms : t.cpuMs / CORES),
-  best: (s: readonly Sample[]): number => Math.min(...s.map((t) => (kind === 'gpu' ? t.ms : t.cpuMs / CORES))),
-  fastest: (t: Times): number => (kind === 'gpu' ? t.bestMs : t.bestCpuMs / CORES),
-}) as const;
+export const clockOf = (kind: 'gpu' | 'software') =>
+  ({
+    name: kind === 'gpu' ? 'wall' : 'processor',
+    typical: (t: Times): number => (kind === 'gpu' ? t.ms : t.cpuMs / CORES),
+    best: (s: readonly Sample[]): number => Math.min(...s.map((t) => (kind === 'gpu' ? t.ms : t.cpuMs / CORES))),
+    fastest: (t: Times): number => (kind === 'gpu' ? t.bestMs : t.bestCpuMs / CORES),
+  }) as const;
 export type Clock = ReturnType<typeof clockOf>;

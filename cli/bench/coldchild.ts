@@ -12,7 +12,9 @@ serve(async () => {
   const job = teacherJob(device, p, noiseShards(p));
   let state = await job.initial();
   return await time({
-    call: async () => { ({ state } = await job.advance(state, 0)); },
+    call: async () => {
+      ({ state } = await job.advance(state, 0));
+    },
     settle: () => device.idle(),
   });
 });

@@ -37,7 +37,13 @@ type Racer = Omit<Contender, keyof Times> & { child: Child; first: Sample; calls
 
 const ask = <T>(child: Child, question: Question, limit: number): Promise<T> => child.ask<T>(question, limit);
 
-async function enter(engine: EngineName, flags: readonly string[], work: WorkName, numbers: Float32Array[], reference: readonly Float64Array[]): Promise<Racer | undefined> {
+async function enter(
+  engine: EngineName,
+  flags: readonly string[],
+  work: WorkName,
+  numbers: Float32Array[],
+  reference: readonly Float64Array[],
+): Promise<Racer | undefined> {
   const child = new Child(new URL('./peers/child.ts', import.meta.url), { flags });
   try {
     const opened = await ask<Opened>(child, { open: { engine, work, numbers } }, OPEN_MS);
@@ -55,7 +61,11 @@ async function enter(engine: EngineName, flags: readonly string[], work: WorkNam
   }
 }
 
-async function race(name: WorkName, engines: readonly { name: EngineName; flags: readonly string[] }[], signal: AbortSignal): Promise<Comparison> {
+async function race(
+  name: WorkName,
+  engines: readonly { name: EngineName; flags: readonly string[] }[],
+  signal: AbortSignal,
+): Promise<Comparison> {
   const work = workOf(name);
   const numbers = numbersOf(work);
   const reference = referenceOf(work, numbers);
@@ -66,22 +76,30 @@ async function race(name: WorkName, engines: readonly { name: EngineName; flags:
   try {
     for (const { name: engine, flags } of engines) {
       signal.throwIfAborted();
-      const racer = await enter(engine, flags, name, numbers, reference).catch((error: unknown) => void drop(engine, error));
+      const racer = await enter(engine, flags, name, numbers, reference).catch(
+        (error: unknown) => void drop(engine, error),
+      );
       if (racer) racers.push(racer);
     }
     for (let round = 0; round < Math.max(...racers.map((r) => r.samples)); round++) {
       for (const racer of racers.filter((r) => round < r.samples)) {
         signal.throwIfAborted();
-        const sampled = await ask<Sample>(racer.child, { calls: racer.calls }, SAMPLE_LIMIT_MS).catch((error: unknown) => void drop(racer.engine, error));
-        if (sampled) times.set(racer, [...times.get(racer) ?? [], sampled]);
+        const sampled = await ask<Sample>(racer.child, { calls: racer.calls }, SAMPLE_LIMIT_MS).catch(
+          (error: unknown) => void drop(racer.engine, error),
+        );
+        if (sampled) times.set(racer, [...(times.get(racer) ?? []), sampled]);
         else racer.samples = 0;
       }
     }
   } finally {
     for (const { child } of racers) child.close();
   }
-  const contenders = racers.filter((r) => times.has(r) && !failed.some((f) => f.engine === r.engine))
-    .map(({ child: _c, calls: _n, samples: _s, first, ...r }) => ({ ...r, ...summary(first, times.get(racers.find((x) => x.engine === r.engine)!)!) }));
+  const contenders = racers
+    .filter((r) => times.has(r) && !failed.some((f) => f.engine === r.engine))
+    .map(({ child: _c, calls: _n, samples: _s, first, ...r }) => ({
+      ...r,
+      ...summary(first, times.get(racers.find((x) => x.engine === r.engine)!)!),
+    }));
   return { work: name, shape: work.shape, flops: work.flops, traffic: work.traffic, contenders, failed };
 }
 

@@ -15,42 +15,77 @@ const CAUSAL = { stride: [1, 1, 1], padLo: [2, 1, 1], padHi: [0, 1, 1] } as cons
 
 function products(kernel: Kernel, f16: boolean, rows: number, dim: number, ffn: number): Case[] {
   const linear = (name: string, k: number, n: number, dtype: DType) =>
-    kernel(`${name} ${dtype}`, `${rows}x${k} · (${n}x${k})ᵀ`, [wanted([rows, k], dtype), wanted([n, k], dtype)], (x, w) => x!.matmul(w!, { transB: true }));
+    kernel(
+      `${name} ${dtype}`,
+      `${rows}x${k} · (${n}x${k})ᵀ`,
+      [wanted([rows, k], dtype), wanted([n, k], dtype)],
+      (x, w) => x!.matmul(w!, { transB: true }),
+    );
   return [
     linear('projection', dim, dim, 'f32'),
     linear('feed-forward', dim, ffn, 'f32'),
     ...(f16 ? [linear('projection', dim, dim, 'f16'), linear('feed-forward', dim, ffn, 'f16')] : []),
-    kernel('input gradient', `${rows}x${ffn} · ${ffn}x${dim}`, [wanted([rows, ffn]), wanted([ffn, dim])], (g, w) => g!.matmul(w!)),
-    kernel('weight gradient', `(${rows}x${ffn})ᵀ · ${rows}x${dim}`, [wanted([rows, ffn]), wanted([rows, dim])], (g, x) => g!.matmul(x!, { transA: true })),
+    kernel('input gradient', `${rows}x${ffn} · ${ffn}x${dim}`, [wanted([rows, ffn]), wanted([ffn, dim])], (g, w) =>
+      g!.matmul(w!),
+    ),
+    kernel(
+      'weight gradient',
+      `(${rows}x${ffn})ᵀ · ${rows}x${dim}`,
+      [wanted([rows, ffn]), wanted([rows, dim])],
+      (g, x) => g!.matmul(x!, { transA: true }),
+    ),
   ];
 }
 
-function attentions(kernel: Kernel, units: boolean, batch: number, tokens: number, heads: number, size: number, textLen: number): Case[] {
-  const q = wanted([batch, tokens, heads, size]), text = wanted([batch, textLen, heads, size]);
+function attentions(
+  kernel: Kernel,
+  units: boolean,
+  batch: number,
+  tokens: number,
+  heads: number,
+  size: number,
+  textLen: number,
+): Case[] {
+  const q = wanted([batch, tokens, heads, size]),
+    text = wanted([batch, textLen, heads, size]);
   const lse = wanted([batch, heads, tokens]);
   const lengths = host(new Uint32Array(batch).fill(textLen), [batch]); // all of them, or less would be done than is counted
   const of = `${batch} of ${tokens} tokens, ${heads} heads of ${size}`;
   return [
-    kernel('scores, batched', `${batch * heads} of ${tokens}x${size} · (${tokens}x${size})ᵀ`, [wanted([batch * heads, tokens, size]), wanted([batch * heads, tokens, size])], (a, b) => a!.matmul(b!, { transB: true })),
+    kernel(
+      'scores, batched',
+      `${batch * heads} of ${tokens}x${size} · (${tokens}x${size})ᵀ`,
+      [wanted([batch * heads, tokens, size]), wanted([batch * heads, tokens, size])],
+      (a, b) => a!.matmul(b!, { transB: true }),
+    ),
     ...(units ? [false, true] : [false]).flatMap((half) => {
-      const [in16, attrs] = half ? [' f16', { scale: size ** -0.5, half }] as const : ['', { scale: size ** -0.5 }] as const;
+      const [in16, attrs] = half
+        ? ([' f16', { scale: size ** -0.5, half }] as const)
+        : (['', { scale: size ** -0.5 }] as const);
       return [
         kernel(`attention${in16}`, of, [q, q, q], (...x) => make('attention', x, attrs)[0]),
         // Statistics of another forward pass: the gradient's work does not depend on what they say.
         kernel(`attention gradient${in16}`, of, [q, q, q, q, lse, q], (...x) => make('attentionGrad', x, attrs)),
       ];
     }),
-    kernel('cross-attention', `${of}, ${textLen} keys`, [q, text, text, lengths], (a, b, c, n) => attention(a!, b!, c!, { lengths: n })),
+    kernel('cross-attention', `${of}, ${textLen} keys`, [q, text, text, lengths], (a, b, c, n) =>
+      attention(a!, b!, c!, { lengths: n }),
+    ),
   ];
 }
 
 function convolutions(kernel: Kernel, channels: number, clip: readonly [number, number, number]): Case[] {
-  const video = [1, channels, ...clip], weight = [channels, channels, 3, 3, 3];
+  const video = [1, channels, ...clip],
+    weight = [channels, channels, 3, 3, 3];
   const text = `[${video.join()}], ${channels} channels, 3³ causal`;
   return [
     kernel('conv3d', text, [wanted(video), wanted(weight)], (x, w) => conv3d(x!, w!, undefined, CAUSAL)),
-    kernel('conv3d, input gradient', text, [wanted(video), wanted(weight)], (dy, w) => make('conv3dInput', [dy!, w!], { ...CAUSAL, shape: video })),
-    kernel('conv3d, weight gradient', text, [wanted(video), wanted(video)], (x, dy) => make('conv3dWeight', [x!, dy!], { ...CAUSAL, shape: weight })),
+    kernel('conv3d, input gradient', text, [wanted(video), wanted(weight)], (dy, w) =>
+      make('conv3dInput', [dy!, w!], { ...CAUSAL, shape: video }),
+    ),
+    kernel('conv3d, weight gradient', text, [wanted(video), wanted(video)], (x, dy) =>
+      make('conv3dWeight', [x!, dy!], { ...CAUSAL, shape: weight }),
+    ),
   ];
 }
 
@@ -70,6 +105,11 @@ export function kernelCases(device: Device, s: Shape): Case[] {
     kernel('RMS norm', `${rows}x${dim}`, [x], (a) => a!.rmsNorm()),
     kernel('softmax', `${rows}x${dim}`, [x], (a) => a!.softmax()),
     kernel('GELU of x + b', `${rows}x${ffn}`, [wanted([rows, ffn]), wanted([ffn])], (a, b) => gelu(a!.add(b!), 'tanh')),
-    kernel('AdamW', `${ffn}x${dim}`, [0, 0, 0, 0].map(() => wanted([ffn, dim])), (p, g, m, v) => adamW(p!, g!, { m, v: v!.square() }, ADAM)),
+    kernel(
+      'AdamW',
+      `${ffn}x${dim}`,
+      [0, 0, 0, 0].map(() => wanted([ffn, dim])),
+      (p, g, m, v) => adamW(p!, g!, { m, v: v!.square() }, ADAM),
+    ),
   ];
 }

@@ -23,32 +23,54 @@ export function modelCases(device: Device, s: Shape): Case[] {
   const tokens = tokensOf(s);
   const x = wanted([batch, tokens, dit.dim]);
   const table = wanted([1, tokens, dit.dim / dit.num_heads]);
-  const input = { e0: wanted([batch, 6, dit.dim]), text: wanted([batch, dit.text_len, dit.dim]), tables: { cos: table, sin: table } };
+  const input = {
+    e0: wanted([batch, 6, dit.dim]),
+    text: wanted([batch, dit.text_len, dit.dim]),
+    tables: { cos: table, sin: table },
+  };
   const forward = (params: Params, h: Tensor, given: BlockInput) => block(Scope.of(params), dit, h, given, () => {});
   const net = parameters(shapesOf(blockSpecs(dit)));
   const vaeNet = parameters(vaeShapes(vae));
   const of = `${batch} of ${tokens} tokens, dim ${dit.dim}`;
-  const video = [1, vae.channels, ...clip], latent = [1, vae.z_dim, ...latentOf(s)];
+  const video = [1, vae.channels, ...clip],
+    latent = [1, vae.z_dim, ...latentOf(s)];
   return [
     programCase(device, 'DiT block', of, [net, x, input], forward),
-    programCase(device, 'DiT block, with gradient', of, [net, x, input, x], (params: Params, h: Tensor, given: BlockInput, dy: Tensor) => {
-      const wrt = { params, h };
-      return vjp(forward(params, h, given), dy, wrt);
-    }),
-    programCase(device, 'VAE encode', `[${video.join()}]`, [vaeNet, wanted(video)], (params: Params, v: Tensor) => encode(params, vae, v).mean),
-    programCase(device, 'VAE decode', `[${latent.join()}]`, [vaeNet, wanted(latent)], (params: Params, z: Tensor) => decode(params, vae, z)),
+    programCase(
+      device,
+      'DiT block, with gradient',
+      of,
+      [net, x, input, x],
+      (params: Params, h: Tensor, given: BlockInput, dy: Tensor) => {
+        const wrt = { params, h };
+        return vjp(forward(params, h, given), dy, wrt);
+      },
+    ),
+    programCase(
+      device,
+      'VAE encode',
+      `[${video.join()}]`,
+      [vaeNet, wanted(video)],
+      (params: Params, v: Tensor) => encode(params, vae, v).mean,
+    ),
+    programCase(device, 'VAE decode', `[${latent.join()}]`, [vaeNet, wanted(latent)], (params: Params, z: Tensor) =>
+      decode(params, vae, z),
+    ),
   ];
 }
 
 /** Times step `n` of a job again and again; the state goes on from call to call. */
 function step(device: Device, name: string, shape: string, n: number, make: () => OpenJob | Promise<OpenJob>): Case {
   return {
-    name, shape,
+    name,
+    shape,
     async open() {
       const job = await make();
       let state = await job.initial();
       return {
-        async call() { ({ state } = await job.advance(state, n)); },
+        async call() {
+          ({ state } = await job.advance(state, n));
+        },
         settle: () => device.idle(),
         async close() {
           freeTree(state);
@@ -66,7 +88,11 @@ export function stepCases(device: Device, p: Preset): Case[] {
   return [
     step(device, 'VAE step', `batch ${p.trainVae.batch}`, 0, () => vaeJob(device, p)),
     step(device, 'teacher step', `batch ${p.teacher.batch}`, 0, () => teacherJob(device, p, shards)),
-    step(device, 'priming step', `batch ${p.phase1.batch}, ${fake.updates} of the fake model`, fake.warmup, () => primingJob(device, p, shards, net)),
-    step(device, 'equilibrium step', `batch ${p.phase2.batch}, with the discriminator's`, p.phase2.head.warmup, () => equilibriumJob(device, p, shards, net, net)),
+    step(device, 'priming step', `batch ${p.phase1.batch}, ${fake.updates} of the fake model`, fake.warmup, () =>
+      primingJob(device, p, shards, net),
+    ),
+    step(device, 'equilibrium step', `batch ${p.phase2.batch}, with the discriminator's`, p.phase2.head.warmup, () =>
+      equilibriumJob(device, p, shards, net, net),
+    ),
   ];
 }

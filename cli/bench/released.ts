@@ -25,7 +25,12 @@ import type { Result, Skipped } from './report.ts';
 import { leastMs, type Roofline } from './roofline.ts';
 
 /** One step under both texts. */
-const samplerOf = ({ precision }: Pick<Wanted, 'precision'>): Sampler => ({ steps: 1, guided: true, offload: false, precision });
+const samplerOf = ({ precision }: Pick<Wanted, 'precision'>): Sampler => ({
+  steps: 1,
+  guided: true,
+  offload: false,
+  precision,
+});
 /** Of weights: normals of this deviation keep activations finite through any depth. */
 const DEVIATION = 0.02;
 /** Numbers that are drawn; larger tensors repeat them. */
@@ -53,9 +58,10 @@ class Made {
     const flat = flatten<TensorType>(tree);
     const tensors: NDArray[] = [];
     for (const [i, type] of flat.leaves.entries()) {
-      const found = this.made.get(type) ?? await this.tensor(type, /^[vm]\./.test(flat.paths[i]!)); // moments begin at zero, as the device's memory does
+      const found = this.made.get(type) ?? (await this.tensor(type, /^[vm]\./.test(flat.paths[i]!))); // moments begin at zero, as the device's memory does
       this.made.set(type, found);
-      if ('members' in type) for (const m of (type as PackType).members) this.made.set(m.type, found.view(m.at, m.type.shape));
+      if ('members' in type)
+        for (const m of (type as PackType).members) this.made.set(m.type, found.view(m.at, m.type.shape));
       tensors.push(found);
     }
     return flat.rebuild(tensors);
@@ -81,22 +87,39 @@ class Made {
 }
 
 /** What a step is told: noise, and one half for times; whole numbers count tokens of text. */
-const told = (textLength: number) => ({ shape, dtype }: TensorType) =>
-  (dtype === 'f32' ? (shape.length > 1 ? noise(shape) : host(new Float32Array(numel(shape)).fill(0.5), shape)) : host(new Uint32Array(numel(shape)).fill(textLength), shape));
+const told =
+  (textLength: number) =>
+  ({ shape, dtype }: TensorType) =>
+    dtype === 'f32'
+      ? shape.length > 1
+        ? noise(shape)
+        : host(new Float32Array(numel(shape)).fill(0.5), shape)
+      : host(new Uint32Array(numel(shape)).fill(textLength), shape);
 
 /** Every program of a training step, as often as a step calls it. */
 async function openTraining(device: Device, { config }: Subject, { runs }: Stage): Promise<Opened> {
   const made = new Made(device, 1);
   const programs: { run: CompiledFunction<unknown[], unknown>; calls: number; args: unknown[] }[] = [];
   for (const { call } of runs) await made.tree(call.args[0]); // states first: what other steps see of them are views
-  for (const { name, calls, call: { fn, args: types, resident, donate, operands = 'f32' } } of runs) {
+  for (const {
+    name,
+    calls,
+    call: { fn, args: types, resident, donate, operands = 'f32' },
+  } of runs) {
     const args: unknown[] = [];
-    for (const [a, tree] of types.entries()) args.push(resident.has(a) ? await made.tree(tree) : mapTree(told(config.text_len), tree));
-    programs.push({ run: device.compile(fn as (...args: unknown[]) => unknown, { donate, name, operands }), calls, args });
+    for (const [a, tree] of types.entries())
+      args.push(resident.has(a) ? await made.tree(tree) : mapTree(told(config.text_len), tree));
+    programs.push({
+      run: device.compile(fn as (...args: unknown[]) => unknown, { donate, name, operands }),
+      calls,
+      args,
+    });
   }
   await device.idle();
   return {
-    async call() { for (const { run, calls, args } of programs) for (let i = 0; i < calls; i++) await run(...args as never[]); },
+    async call() {
+      for (const { run, calls, args } of programs) for (let i = 0; i < calls; i++) await run(...(args as never[]));
+    },
     settle: () => device.idle(),
     async close() {
       for (const { run } of programs) await run.free();
@@ -107,17 +130,27 @@ async function openTraining(device: Device, { config }: Subject, { runs }: Stage
 
 /** The first of the sampler's steps, through the pipeline of `vpae sample`. */
 async function openSampling(device: Device, s: Subject, operands: Precision): Promise<Opened> {
-  const network = networkOf(await new Made(device, 1).tree(paramTypes(ditShapes(s.config), s.stored)) as Record<string, NDArray>);
+  const network = networkOf(
+    (await new Made(device, 1).tree(paramTypes(ditShapes(s.config), s.stored))) as Record<string, NDArray>,
+  );
   const diffusion = new Diffusion(device, s.config, { operands });
   const { text, pictures } = conditionTypes(s, 1);
   const [channels, ...cells] = s.latent as [number, ...number[]];
   const input = {
-    shape: s.latent, seeds: [1], text: noise(text.shape, 1), negative: noise(text.shape, 2),
-    ...(s.config.model_type !== 't2v' && { beside: noise([1, s.config.in_dim - channels, ...cells], 3), imageTokens: noise(pictures!.shape, 4) }),
+    shape: s.latent,
+    seeds: [1],
+    text: noise(text.shape, 1),
+    negative: noise(text.shape, 2),
+    ...(s.config.model_type !== 't2v' && {
+      beside: noise([1, s.config.in_dim - channels, ...cells], 3),
+      imageTokens: noise(pictures!.shape, 4),
+    }),
   };
   await device.idle();
   return {
-    async call() { (await diffusion.run(network, input, { kind: 'unipc', steps: 1, shift: 5, guidance: 5 })).latent.free(); },
+    async call() {
+      (await diffusion.run(network, input, { kind: 'unipc', steps: 1, shift: 5, guidance: 5 })).latent.free();
+    },
     settle: () => device.idle(),
     async close() {
       await diffusion.close();
@@ -140,10 +173,19 @@ export interface Wanted {
 }
 
 export const RELEASED_JOBS = ['sample', 'teacher', 'prime', 'equilibrium'] as const satisfies readonly JobName[];
-const NAMES: Partial<Record<JobName, string>> = { sample: 'sampling, an evaluation under both texts', prime: 'priming step' };
+const NAMES: Partial<Record<JobName, string>> = {
+  sample: 'sampling, an evaluation under both texts',
+  prime: 'priming step',
+};
 
 /** Why a job is not run, in one line. */
-function refusal(device: Device, job: JobName, { make, precision, memory, budget }: Wanted, stage: Stage, seconds: number): string | undefined {
+function refusal(
+  device: Device,
+  job: JobName,
+  { make, precision, memory, budget }: Wanted,
+  stage: Stage,
+  seconds: number,
+): string | undefined {
   const needs = totalOf(deviceBytes(stage));
   const why = needs > memory ? `it needs ${gb(needs)}, there are ${gb(memory)}` : unbound([stage], device);
   if (why) {
@@ -155,7 +197,12 @@ function refusal(device: Device, job: JobName, { make, precision, memory, budget
 }
 
 /** Runs each job's step, or says why not. */
-export async function releasedSteps(device: Device, roof: Roofline, wanted: Wanted, signal: AbortSignal): Promise<{ results: Result[]; skipped: Skipped[] }> {
+export async function releasedSteps(
+  device: Device,
+  roof: Roofline,
+  wanted: Wanted,
+  signal: AbortSignal,
+): Promise<{ results: Result[]; skipped: Skipped[] }> {
   const results: Result[] = [];
   const skipped: Skipped[] = [];
   for (const job of wanted.jobs) {
@@ -173,10 +220,20 @@ export async function releasedSteps(device: Device, roof: Roofline, wanted: Want
       continue;
     }
     console.error(`${of}: ${name} ${shape} …`);
-    const times = await measure(device, { name, shape, open: () => (job === 'sample' ? openSampling(device, s, wanted.precision) : openTraining(device, s, stage)) });
+    const times = await measure(device, {
+      name,
+      shape,
+      open: () => (job === 'sample' ? openSampling(device, s, wanted.precision) : openTraining(device, s, stage)),
+    });
     const ms = clockOf(device.info.kind).typical(times);
     results.push({
-      of, name, shape, ...times, gflops: flopsOf(whole) / ms / 1e6, gbs: trafficOf(whole) / ms / 1e6, share: (1000 * predicted) / ms,
+      of,
+      name,
+      shape,
+      ...times,
+      gflops: flopsOf(whole) / ms / 1e6,
+      gbs: trafficOf(whole) / ms / 1e6,
+      share: (1000 * predicted) / ms,
       planned: { peak: totalOf(deviceBytes(stage)), ms: 1000 * predicted },
     });
   }

@@ -18,9 +18,21 @@ const RUNS = 5;
 const ROUNDS = 4096; // multiply-adds of one chain
 
 /** Independent chains hide latency; `unroll` of them in the text hide the loop. */
-interface Probe { type: 'f32' | 'vec4f' | 'f16' | 'vec4h'; chains: number; unroll: number; group: number }
-const F32: readonly Probe[] = [{ type: 'f32', chains: 12, unroll: 16, group: 64 }, { type: 'f32', chains: 8, unroll: 32, group: 64 }, { type: 'vec4f', chains: 2, unroll: 16, group: 64 }];
-const F16: readonly Probe[] = [{ type: 'f16', chains: 8, unroll: 16, group: 64 }, { type: 'vec4h', chains: 2, unroll: 16, group: 64 }];
+interface Probe {
+  type: 'f32' | 'vec4f' | 'f16' | 'vec4h';
+  chains: number;
+  unroll: number;
+  group: number;
+}
+const F32: readonly Probe[] = [
+  { type: 'f32', chains: 12, unroll: 16, group: 64 },
+  { type: 'f32', chains: 8, unroll: 32, group: 64 },
+  { type: 'vec4f', chains: 2, unroll: 16, group: 64 },
+];
+const F16: readonly Probe[] = [
+  { type: 'f16', chains: 8, unroll: 16, group: 64 },
+  { type: 'vec4h', chains: 2, unroll: 16, group: 64 },
+];
 const width = (p: Probe): number => (p.type.startsWith('vec4') ? 4 : 1);
 
 function multiplyAdds(p: Probe): string {
@@ -48,13 +60,26 @@ const copyText = (group: number, each: number): string => `
   let first = (w.x + w.y * n.x) * ${group * each}u + l;
   for (var i = 0u; i < ${each}u + w.z; i++) { y[first + i * ${group}u] = x[first + i * ${group}u]; }
 }`;
-const COPIES = [{ group: 64, each: 1 }, { group: 64, each: 8 }, { group: 256, each: 4 }] as const;
+const COPIES = [
+  { group: 64, each: 1 },
+  { group: 64, each: 8 },
+  { group: 256, each: 4 },
+] as const;
 const SIZES = [2 ** 19, 2 ** 23, 2 ** 26]; // bytes: in the caches, at their edge, in memory
 
 /** Milliseconds of the fastest of several runs of `repeats` dispatches. */
-async function fastest(device: Device, wgsl: string, buffers: readonly GPUBuffer[], groups: number, repeats = 1): Promise<number> {
+async function fastest(
+  device: Device,
+  wgsl: string,
+  buffers: readonly GPUBuffer[],
+  groups: number,
+  repeats = 1,
+): Promise<number> {
   const pipeline = await device.pipeline(wgsl, 'roofline');
-  const bindings = device.gpu.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })) });
+  const bindings = device.gpu.createBindGroup({
+    layout: pipeline.getBindGroupLayout(0),
+    entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })),
+  });
   const timed = {
     async call() {
       const encoder = device.gpu.createCommandEncoder();
@@ -109,16 +134,23 @@ export async function roofline(device: Device, known?: Roofline): Promise<Roofli
   const gflops = Math.max(await arithmetic(device, F32), known?.gflops ?? 0);
   const f16gflops = device.caps.f16 ? Math.max(await arithmetic(device, F16), known?.f16gflops ?? 0) : undefined;
   const copies: Roofline['copies'] = [];
-  for (const [i, bytes] of SIZES.entries()) copies.push({ bytes, gbs: Math.max(await copying(device, bytes), known?.copies[i]?.gbs ?? 0) });
+  for (const [i, bytes] of SIZES.entries())
+    copies.push({ bytes, gbs: Math.max(await copying(device, bytes), known?.copies[i]?.gbs ?? 0) });
   return { gflops, ...(f16gflops !== undefined && { f16gflops }), copies };
 }
 
 /** GB/s that a kernel of this traffic can reach: what was copied at its size, or at a larger one, which can't be easier. */
 export function bandwidth(roof: Roofline, bytes: number): number {
-  const from = Math.max(0, roof.copies.findLastIndex((c) => 2 * c.bytes <= bytes));
+  const from = Math.max(
+    0,
+    roof.copies.findLastIndex((c) => 2 * c.bytes <= bytes),
+  );
   return Math.max(...roof.copies.slice(from).map((c) => c.gbs));
 }
 
 /** Milliseconds that the work takes at the least. Products of f16 add up in f32, in whichever unit is faster. */
 export const leastMs = (roof: Roofline, work: { flops: number; traffic: number; half?: boolean }): number =>
-  Math.max(work.flops / (work.half ? Math.max(roof.gflops, roof.f16gflops ?? 0) : roof.gflops), work.traffic / bandwidth(roof, work.traffic)) / 1e6;
+  Math.max(
+    work.flops / (work.half ? Math.max(roof.gflops, roof.f16gflops ?? 0) : roof.gflops),
+    work.traffic / bandwidth(roof, work.traffic),
+  ) / 1e6;

@@ -3,7 +3,11 @@ import { fork, type ChildProcess } from 'node:child_process';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 
-export interface ChildOptions { args?: readonly string[]; env?: Record<string, string>; /** Flags of the runtime. */ flags?: readonly string[] }
+export interface ChildOptions {
+  args?: readonly string[];
+  env?: Record<string, string>;
+  /** Flags of the runtime. */ flags?: readonly string[];
+}
 
 type Answer = { value: unknown } | { error: string };
 
@@ -19,12 +23,19 @@ export class Child {
   constructor(file: URL, { args = [], env = {}, flags = [] }: ChildOptions = {}) {
     const loader = 'Deno' in globalThis ? [] : ['--import', import.meta.resolve('tsx')];
     this.process = fork(fileURLToPath(file), args, {
-      execArgv: [...loader, ...flags], env: { ...process.env, ...env }, serialization: 'advanced', stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      execArgv: [...loader, ...flags],
+      env: { ...process.env, ...env },
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     });
-    this.process.stderr!.on('data', (d: Buffer) => { this.stderr = (this.stderr + d.toString()).slice(-STDERR_KEPT); });
+    this.process.stderr!.on('data', (d: Buffer) => {
+      this.stderr = (this.stderr + d.toString()).slice(-STDERR_KEPT);
+    });
     this.process.on('message', (answer: Answer) => this.settle(answer));
     this.process.on('error', (error) => this.end(error.message));
-    this.process.on('close', (code, signal) => this.end(signal ? `it was ended by ${signal}` : `it left with exit code ${code}${this.complaint()}`));
+    this.process.on('close', (code, signal) =>
+      this.end(signal ? `it was ended by ${signal}` : `it left with exit code ${code}${this.complaint()}`),
+    );
   }
 
   /** Asks and waits. A child that does not answer in time is ended. Throws what went wrong there, in one line. */
@@ -68,8 +79,15 @@ export class Child {
 /** The child's side: answers one question after the other, and ends with its parent. */
 export function serve(answer: (question: never) => Promise<unknown>): void {
   process.on('message', (question) => {
-    answer(question as never).then((value): Answer => ({ value }), (error: unknown): Answer => ({ error: error instanceof Error ? error.message : String(error) }))
-      .then((found) => process.send!(found), () => process.exit(1));
+    answer(question as never)
+      .then(
+        (value): Answer => ({ value }),
+        (error: unknown): Answer => ({ error: error instanceof Error ? error.message : String(error) }),
+      )
+      .then(
+        (found) => process.send!(found),
+        () => process.exit(1),
+      );
   });
   process.on('disconnect', () => process.exit());
 }

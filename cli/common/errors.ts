@@ -15,7 +15,11 @@ const SHOWN = 3; // lines of a long message, before its last
 
 /** A message of several lines as one: the first few and the last. Bytes of a file that it quotes do not reach the terminal as controls. */
 export function oneLine(message: string): string {
-  const lines = message.replace(/[^\P{C}\n]/gu, '').split('\n').map((l) => l.trim()).filter(Boolean);
+  const lines = message
+    .replace(/[^\P{C}\n]/gu, '')
+    .split('\n')
+    .map((l) => l.trim())
+    .filter(Boolean);
   const hidden = lines.length - SHOWN - 1;
   const shown = hidden > 0 ? [...lines.slice(0, SHOWN), `${hidden} more (DEBUG=1 shows them)`, lines.at(-1)!] : lines;
   return shown.map((l, i) => (i < shown.length - 1 && !/[.:;,]$/.test(l) ? `${l};` : l)).join(' ');
@@ -26,17 +30,27 @@ export function report(error: unknown): number {
   const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
   const debug = Number(process.env['DEBUG']) > 0 && !(error instanceof UsageError);
   console.error(debug ? stack : `vpae: ${oneLine(message)}`);
-  return error instanceof UsageError ? EXIT.usage : name === 'NoAdapterError' ? EXIT.noAdapter : error instanceof Interrupted ? EXIT.interrupted : EXIT.failed;
+  return error instanceof UsageError
+    ? EXIT.usage
+    : name === 'NoAdapterError'
+      ? EXIT.noAdapter
+      : error instanceof Interrupted
+        ? EXIT.interrupted
+        : EXIT.failed;
 }
 
 /** Edits (insert, delete, replace, swap of neighbours) that turn a into b. */
 function distance(a: string, b: string): number {
-  const rows = Array.from({ length: a.length + 1 }, (_, i) => Array.from({ length: b.length + 1 }, (_, j) => (i ? (j ? 0 : i) : j)));
+  const rows = Array.from({ length: a.length + 1 }, (_, i) =>
+    Array.from({ length: b.length + 1 }, (_, j) => (i ? (j ? 0 : i) : j)),
+  );
   for (let i = 1; i <= a.length; i++) {
     for (let j = 1; j <= b.length; j++) {
       const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
       rows[i]![j] = Math.min(
-        rows[i - 1]![j]! + 1, rows[i]![j - 1]! + 1, rows[i - 1]![j - 1]! + Number(a[i - 1] !== b[j - 1]),
+        rows[i - 1]![j]! + 1,
+        rows[i]![j - 1]! + 1,
+        rows[i - 1]![j - 1]! + Number(a[i - 1] !== b[j - 1]),
         swapped ? rows[i - 2]![j - 2]! + 1 : Infinity,
       );
     }

@@ -29,7 +29,8 @@ export async function loadNet(dir: string, kind: 'teacher' | 'student'): Promise
 
 /** Makes the folder of a file that is to be written. @throws one line before any work is done for nothing */
 export function willWrite(path: string): void {
-  if (existsSync(resolve(path)) && statSync(resolve(path)).isDirectory()) throw new UsageError(`--out "${path}" is a folder: name a file`);
+  if (existsSync(resolve(path)) && statSync(resolve(path)).isDirectory())
+    throw new UsageError(`--out "${path}" is a folder: name a file`);
   try {
     makeFolder(dirname(resolve(path)));
     accessSync(dirname(path), constants.W_OK);

@@ -10,18 +10,33 @@ export type Args<O extends Record<string, Options>> = InferredOptionTypes<O>;
 
 export const preset = {
   preset: { type: 'string', default: 'digits', describe: `a file of settings: ${presetNames().join(', ')}` },
-  set: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'overrides one setting, as phase1.steps=200; may be given again' },
+  set: {
+    type: 'string',
+    array: true,
+    nargs: 1,
+    default: [] as string[],
+    describe: 'overrides one setting, as phase1.steps=200; may be given again',
+  },
 } as const satisfies Record<string, Options>;
 
-export const seed = { seed: { type: 'number', describe: 'decides all random numbers; the preset\'s unless given' } } as const satisfies Record<string, Options>;
+export const seed = {
+  seed: { type: 'number', describe: "decides all random numbers; the preset's unless given" },
+} as const satisfies Record<string, Options>;
 
 export const run = (fallback: string) =>
-  ({ run: { type: 'string', default: fallback, describe: 'folder of the run; an unfinished one is continued' } }) as const satisfies Record<string, Options>;
+  ({
+    run: { type: 'string', default: fallback, describe: 'folder of the run; an unfinished one is continued' },
+  }) as const satisfies Record<string, Options>;
 
-export const bundle = { bundle: { type: 'string', default: BUNDLE, describe: 'folder of the bundled weights' } } as const satisfies Record<string, Options>;
+export const bundle = {
+  bundle: { type: 'string', default: BUNDLE, describe: 'folder of the bundled weights' },
+} as const satisfies Record<string, Options>;
 
 export const precision = {
-  precision: { choices: PRECISIONS, describe: 'of a Wan2.1 DiT\'s matrix operands; sums are f32 [f16 where the adapter has matrix units, else f32]' },
+  precision: {
+    choices: PRECISIONS,
+    describe: "of a Wan2.1 DiT's matrix operands; sums are f32 [f16 where the adapter has matrix units, else f32]",
+  },
 } as const satisfies Record<string, Options>;
 
 /** Which model of a folder. */
@@ -31,10 +46,15 @@ export const model = {
   student: { type: 'boolean', default: false, describe: 'the student' },
 } as const satisfies Record<string, Options>;
 
-export const json = { json: { type: 'boolean', default: false, describe: 'print the result as JSON on stdout' } } as const satisfies Record<string, Options>;
+export const json = {
+  json: { type: 'boolean', default: false, describe: 'print the result as JSON on stdout' },
+} as const satisfies Record<string, Options>;
 
 /** The preset that --preset, --set and --seed name. @param others names that the command takes beside presets; @throws one line */
-export function presetOf(args: { preset: string; set: readonly string[]; seed?: number | undefined }, others: readonly string[] = []): Preset {
+export function presetOf(
+  args: { preset: string; set: readonly string[]; seed?: number | undefined },
+  others: readonly string[] = [],
+): Preset {
   const near = presetNames().includes(args.preset) ? '' : didYouMean(args.preset, [...presetNames(), ...others]);
   try {
     return loadPreset(args.preset, args.seed === undefined ? args.set : [...args.set, `seed=${args.seed}`]);
@@ -45,7 +65,8 @@ export function presetOf(args: { preset: string; set: readonly string[]; seed?: 
 
 /** A count given on the command line. @throws one line when it is not a whole number in [lo, hi] */
 export function count(name: string, value: number, lo = 1, hi = 100_000): number {
-  if (!Number.isInteger(value) || value < lo || value > hi) throw new UsageError(`--${name} must be a whole number from ${lo} to ${hi}, got ${value}`);
+  if (!Number.isInteger(value) || value < lo || value > hi)
+    throw new UsageError(`--${name} must be a whole number from ${lo} to ${hi}, got ${value}`);
   return value;
 }
 

@@ -34,10 +34,17 @@ export function duration(seconds: number): string {
   return `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
 }
 
-export const bytes = (n: number): string => (n < 2 ** 20 ? `${(n / 2 ** 10).toFixed(0)} KiB` : n < 2 ** 30 ? `${(n / 2 ** 20).toFixed(0)} MiB` : `${(n / 2 ** 30).toFixed(1)} GiB`);
+export const bytes = (n: number): string =>
+  n < 2 ** 20
+    ? `${(n / 2 ** 10).toFixed(0)} KiB`
+    : n < 2 ** 30
+      ? `${(n / 2 ** 20).toFixed(0)} MiB`
+      : `${(n / 2 ** 30).toFixed(1)} GiB`;
 
 const perSecond = (speed: number, unit: string): string =>
-  speed >= 1 || speed === 0 ? `${speed.toFixed(speed < 10 ? 1 : 0)} ${unit}/s` : `${(1 / speed).toFixed(1)} s/${unit.replace(/s$/, '')}`;
+  speed >= 1 || speed === 0
+    ? `${speed.toFixed(speed < 10 ? 1 : 0)} ${unit}/s`
+    : `${(1 / speed).toFixed(1)} s/${unit.replace(/s$/, '')}`;
 
 /** Starts a meter. `title` is a word or two. */
 export function meter(title: string, { unit, total, from = 0, memory }: MeterOptions): Meter {
@@ -49,9 +56,13 @@ export function meter(title: string, { unit, total, from = 0, memory }: MeterOpt
     const [time, before] = marks[0]!;
     const speed = now > time ? (1000 * (done - before)) / (now - time) : 0;
     return [
-      speed ? perSecond(speed, unit) : '', memory ? bytes(memory()) : '',
-      speed && done < all ? `${duration((all - done) / speed)} left` : '', note,
-    ].filter(Boolean).join(', ');
+      speed ? perSecond(speed, unit) : '',
+      memory ? bytes(memory()) : '',
+      speed && done < all ? `${duration((all - done) / speed)} left` : '',
+      note,
+    ]
+      .filter(Boolean)
+      .join(', ');
   };
   return process.stderr.isTTY ? bar(title, unit, total, from, text) : lines(title, unit, total, from, text);
 }
@@ -59,10 +70,17 @@ export function meter(title: string, { unit, total, from = 0, memory }: MeterOpt
 type Describe = (done: number, note: string, total: number) => string;
 
 function bar(title: string, unit: string, total: number, from: number, text: Describe): Meter {
-  const shown = new cliProgress.SingleBar({
-    format: `${title.padEnd(12)} {bar} {value}/{total} ${unit}  {text}`,
-    barsize: 24, fps: 5, hideCursor: true, linewrap: true, gracefulExit: false, // Ctrl-C is ours: it saves first
-  }, cliProgress.Presets.shades_classic);
+  const shown = new cliProgress.SingleBar(
+    {
+      format: `${title.padEnd(12)} {bar} {value}/{total} ${unit}  {text}`,
+      barsize: 24,
+      fps: 5,
+      hideCursor: true,
+      linewrap: true,
+      gracefulExit: false, // Ctrl-C is ours: it saves first
+    },
+    cliProgress.Presets.shades_classic,
+  );
   shown.start(total, from, { text: '' });
   return {
     at(done, note = '', all = total) {
@@ -70,7 +88,9 @@ function bar(title: string, unit: string, total: number, from: number, text: Des
       shown.update(done, { text: text(done, note, all) });
     },
     say: (said) => process.stderr.write(`\r\x1b[2K${said}\n`),
-    end() { shown.stop(); },
+    end() {
+      shown.stop();
+    },
   };
 }
 
@@ -96,7 +116,12 @@ const NAMES: Record<string, string> = { phase1: 'priming', phase2: 'equilibrium'
 export const jobName = (job: string): string => NAMES[job] ?? job;
 
 /** The number of a step that says most, by job. */
-const TOLD: Record<string, readonly string[]> = { vae: ['loss'], teacher: ['loss'], phase1: ['gap', 'fakeLoss'], phase2: ['D', 'csds'] };
+const TOLD: Record<string, readonly string[]> = {
+  vae: ['loss'],
+  teacher: ['loss'],
+  phase1: ['gap', 'fakeLoss'],
+  phase2: ['D', 'csds'],
+};
 
 interface StageMeter {
   at: (stage: string, unit: string, done: number, total: number, note?: string) => void;
@@ -121,11 +146,24 @@ export function stageMeter(memory: () => number): StageMeter {
 }
 
 /** Shows the training loop's progress, a stage for each job. */
-export function jobMeter(memory: () => number): { onProgress: (p: Progress) => void; onAlarm: (a: Alarm) => void; end: () => void } {
+export function jobMeter(memory: () => number): {
+  onProgress: (p: Progress) => void;
+  onAlarm: (a: Alarm) => void;
+  end: () => void;
+} {
   const shown = stageMeter(memory);
   return {
     onProgress: ({ job, step, steps, metrics }) =>
-      shown.at(jobName(job), 'steps', step, steps, (TOLD[job] ?? []).filter((m) => m in metrics).map((m) => `${m} ${metrics[m]!.toPrecision(3)}`).join(', ')),
+      shown.at(
+        jobName(job),
+        'steps',
+        step,
+        steps,
+        (TOLD[job] ?? [])
+          .filter((m) => m in metrics)
+          .map((m) => `${m} ${metrics[m]!.toPrecision(3)}`)
+          .join(', '),
+      ),
     onAlarm: (alarm) => shown.say(tell(alarm)),
     end: () => shown.end(),
   };

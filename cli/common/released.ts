@@ -8,13 +8,22 @@ import { count, precision, preset, presetOf, type Args } from './options.ts';
 
 export const released = {
   ...preset,
-  preset: { ...preset.preset, describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}` },
-  size: { type: 'string', describe: 'WIDTHxHEIGHT of a released model\'s clip; what it was trained for unless given' },
-  frames: { type: 'number', describe: 'frames of a released model\'s clip; 81 unless given' },
+  preset: {
+    ...preset.preset,
+    describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}`,
+  },
+  size: { type: 'string', describe: "WIDTHxHEIGHT of a released model's clip; what it was trained for unless given" },
+  frames: { type: 'number', describe: "frames of a released model's clip; 81 unless given" },
   layers: { type: 'number', describe: 'blocks of a released model; all of them unless given' },
   precision: { ...precision.precision, describe: `of sampling: ${precision.precision.describe}` },
-  mode: { choices: ['full', 'adapters'] as const, describe: 'how the student is held: all its weights, or low-rank adapters of the frozen teacher' },
-  memory: { type: 'string', describe: 'does it fit into so much, as 24GB? If not, the cheapest changes that make it fit' },
+  mode: {
+    choices: ['full', 'adapters'] as const,
+    describe: 'how the student is held: all its weights, or low-rank adapters of the frozen teacher',
+  },
+  memory: {
+    type: 'string',
+    describe: 'does it fit into so much, as 24GB? If not, the cheapest changes that make it fit',
+  },
 } as const satisfies Record<string, Options>;
 type ReleasedArgs = Args<typeof released>;
 
@@ -22,7 +31,8 @@ function sizeOf({ size, frames, layers }: ReleasedArgs): Partial<Size> {
   const [, width, height] = /^(\d+)x(\d+)$/.exec(size ?? '') ?? [];
   if (size !== undefined && !width) throw new Error(`--size reads as 832x480, got "${size}"`);
   return {
-    ...(width && { width: Number(width), height: Number(height) }), ...(frames !== undefined && { frames: count('frames', frames) }),
+    ...(width && { width: Number(width), height: Number(height) }),
+    ...(frames !== undefined && { frames: count('frames', frames) }),
     ...(layers !== undefined && { layers: count('layers', layers) }),
   };
 }
@@ -31,13 +41,21 @@ function sizeOf({ size, frames, layers }: ReleasedArgs): Partial<Size> {
 export function subjectsOf(args: ReleasedArgs): (sets: readonly string[]) => Subject {
   const size = sizeOf(args);
   if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
-  if (args.precision && !(args.preset in WAN)) throw new UsageError(`--precision is for sampling with a released model, and ${args.preset} is none`);
+  if (args.precision && !(args.preset in WAN))
+    throw new UsageError(`--precision is for sampling with a released model, and ${args.preset} is none`);
   const mode = args.mode ? [`student.mode=${args.mode === 'adapters' ? 'lora' : 'full'}`] : [];
   return (sets) => subjectOf(args.preset, [...mode, ...args.set, ...sets], size);
 }
 
 /** Arguments that make a job fit. */
-export const overrides = ({ set = [], offload = false }: { set?: readonly string[]; offload?: boolean }, changes: Fit['changes']): string =>
-  [...[...set, ...changes.flatMap((c) => c.sets)].map((s) => `--set ${s}`), ...(offload || changes.some((c) => c.offload) ? ['--offload'] : [])].join(' ');
+export const overrides = (
+  { set = [], offload = false }: { set?: readonly string[]; offload?: boolean },
+  changes: Fit['changes'],
+): string =>
+  [
+    ...[...set, ...changes.flatMap((c) => c.sets)].map((s) => `--set ${s}`),
+    ...(offload || changes.some((c) => c.offload) ? ['--offload'] : []),
+  ].join(' ');
 
-export const gb = (bytes: number): string => (bytes < 1e7 ? `${(bytes / 1e6).toFixed(3)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
+export const gb = (bytes: number): string =>
+  bytes < 1e7 ? `${(bytes / 1e6).toFixed(3)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;

@@ -16,11 +16,17 @@ export interface Session {
  * @param stopped what a person must know after Ctrl-C: what is kept, how to go on
  */
 export const session = <R>(stopped: string, body: (s: Session) => Promise<R>): Promise<R> =>
-  untilInterrupted(stopped, (signal) => recovering(open, (device) => {
-    console.error(`adapter: ${device.info.name} (${device.info.kind}), ${device.info.reason}`);
-    signal.throwIfAborted();
-    return body({ device, signal });
-  }, (reason) => console.error(`\nalarm: the device was ${reason}; opening another and going on from what is saved`)));
+  untilInterrupted(stopped, (signal) =>
+    recovering(
+      open,
+      (device) => {
+        console.error(`adapter: ${device.info.name} (${device.info.kind}), ${device.info.reason}`);
+        signal.throwIfAborted();
+        return body({ device, signal });
+      },
+      (reason) => console.error(`\nalarm: the device was ${reason}; opening another and going on from what is saved`),
+    ),
+  );
 
 /** Runs `body`. The first Ctrl-C aborts its signal, whose reason says `stopped`; the second leaves at once. */
 export async function untilInterrupted<R>(stopped: string, body: (signal: AbortSignal) => Promise<R>): Promise<R> {

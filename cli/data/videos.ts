@@ -19,8 +19,16 @@ import { session } from '../common/session.ts';
 
 export const videoOptions = {
   model: { type: 'string', alias: 'ckpt_dir', describe: 'make, of videos: a Wan2.1 folder as downloaded' },
-  records: { type: 'string', default: 'data/videos', describe: 'make, of videos: the folder to write; what is there stays' },
-  size: { type: 'string', default: '832x480', describe: 'make, of videos: the area; the form is the nearest of 16:9, 4:3, 1:1, 3:4, 9:16' },
+  records: {
+    type: 'string',
+    default: 'data/videos',
+    describe: 'make, of videos: the folder to write; what is there stays',
+  },
+  size: {
+    type: 'string',
+    default: '832x480',
+    describe: 'make, of videos: the area; the form is the nearest of 16:9, 4:3, 1:1, 3:4, 9:16',
+  },
   frames: { type: 'number', default: WAN_FRAMES, describe: 'make, of videos: frames of a clip, 1 + a multiple of 4' },
   fps: { type: 'number', default: WAN_FPS, describe: 'make, of videos: frames a second that are taken' },
   shard: { type: 'number', default: 32, describe: 'make, of videos: clips a shard, which one process makes' },
@@ -32,16 +40,18 @@ function captionsOf(folder: string): (path: string, name: string) => string | un
   const list = join(folder, 'captions.jsonl');
   const known = new Map<string, string>();
   if (existsSync(list)) {
-    readFileSync(list, 'utf8').split('\n').forEach((line, i) => {
-      if (!line.trim()) return;
-      try {
-        const { file, caption } = JSON.parse(line) as { file: unknown; caption: unknown };
-        if (typeof file !== 'string' || typeof caption !== 'string') throw new Error('needs "file" and "caption"');
-        known.set(file, caption);
-      } catch (error) {
-        throw new Error(`[videos] ${list}:${i + 1}: ${(error as Error).message}`, { cause: error });
-      }
-    });
+    readFileSync(list, 'utf8')
+      .split('\n')
+      .forEach((line, i) => {
+        if (!line.trim()) return;
+        try {
+          const { file, caption } = JSON.parse(line) as { file: unknown; caption: unknown };
+          if (typeof file !== 'string' || typeof caption !== 'string') throw new Error('needs "file" and "caption"');
+          known.set(file, caption);
+        } catch (error) {
+          throw new Error(`[videos] ${list}:${i + 1}: ${(error as Error).message}`, { cause: error });
+        }
+      });
   }
   return (path, name) => {
     const text = join(folder, `${name}.txt`);
@@ -52,13 +62,20 @@ function captionsOf(folder: string): (path: string, name: string) => string | un
 /** Frames at a rate and a size: the nearest in time, and the middle of each picture. @throws one line when there are too few */
 async function clipOf(footage: Footage, frames: number, fps: number, { width, height }: Size): Promise<HostTensor> {
   const at = Array.from({ length: frames }, (_, t) => Math.round((t * footage.fps) / fps));
-  if (at.at(-1)! >= footage.frames.length) throw new Error(`is too short: ${(footage.frames.length / footage.fps).toFixed(2)} s, ${frames} frames at ${fps} a second are ${(frames / fps).toFixed(2)} s`);
+  if (at.at(-1)! >= footage.frames.length)
+    throw new Error(
+      `is too short: ${(footage.frames.length / footage.fps).toFixed(2)} s, ${frames} frames at ${fps} a second are ${(frames / fps).toFixed(2)} s`,
+    );
   const plane = height * width;
   const out = new Float32Array(3 * frames * plane);
   for (const [t, from] of at.entries()) {
     const raw = { width: footage.width, height: footage.height, channels: 3 as const };
-    const pixels = await sharp(footage.frames[from]!, { raw }).resize(width, height, { fit: 'cover', kernel: 'cubic' }).raw().toBuffer();
-    for (let i = 0; i < plane; i++) for (let k = 0; k < 3; k++) out[(k * frames + t) * plane + i] = pixels[3 * i + k]! / 127.5 - 1;
+    const pixels = await sharp(footage.frames[from]!, { raw })
+      .resize(width, height, { fit: 'cover', kernel: 'cubic' })
+      .raw()
+      .toBuffer();
+    for (let i = 0; i < plane; i++)
+      for (let k = 0; k < 3; k++) out[(k * frames + t) * plane + i] = pixels[3 * i + k]! / 127.5 - 1;
   }
   return host(out, [3, frames, height, width]);
 }
@@ -67,11 +84,18 @@ async function clipOf(footage: Footage, frames: number, fps: number, { width, he
 function sourceOf(path: string, caption: string, frames: number, fps: number): VideoSource {
   const first = async () => (isFilm(path) ? readFilm(path, ['-frames:v', '1']) : readVideo(path));
   const film = ({ width, height }: Size) =>
-    readFilm(path, ['-vf', `fps=${fps},scale=${width}:${height}:force_original_aspect_ratio=increase:flags=bicubic`, '-frames:v', String(frames)]);
+    readFilm(path, [
+      '-vf',
+      `fps=${fps},scale=${width}:${height}:force_original_aspect_ratio=increase:flags=bicubic`,
+      '-frames:v',
+      String(frames),
+    ]);
   return {
-    file: basename(path), caption,
+    file: basename(path),
+    caption,
     size: first,
-    frames: async (size) => clipOf(isFilm(path) ? { ...await film(size), fps } : await readVideo(path), frames, fps, size),
+    frames: async (size) =>
+      clipOf(isFilm(path) ? { ...(await film(size)), fps } : await readVideo(path), frames, fps, size),
   };
 }
 
@@ -85,7 +109,8 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
   const captionOf = captionsOf(folder);
   const sources = findVideos(folder).flatMap((v): VideoSource[] => {
     const caption = captionOf(v.path, v.name);
-    if (!caption) refused({ file: basename(v.path), why: `it has no caption, neither ${v.name}.txt nor a line of captions.jsonl` });
+    if (!caption)
+      refused({ file: basename(v.path), why: `it has no caption, neither ${v.name}.txt nor a line of captions.jsonl` });
     return caption ? [sourceOf(v.path, caption, frames, fps)] : [];
   });
   const checkpoint = await openCheckpoint(path);
@@ -93,19 +118,37 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
   checkClip(model.dit, model.vae, size, frames);
   willWrite(join(dir, 'index.json'));
   const vae = await checkpoint.vae.open();
-  const settings = { fps, vae: hashOf(await vae.tensor('encoder.conv1.weight')), text: checkpoint.text.config, image: checkpoint.image?.config ?? null, ...(givenFrames(model.dit) > 1 && { given: givenFrames(model.dit) }) };
+  const settings = {
+    fps,
+    vae: hashOf(await vae.tensor('encoder.conv1.weight')),
+    text: checkpoint.text.config,
+    image: checkpoint.image?.config ?? null,
+    ...(givenFrames(model.dit) > 1 && { given: givenFrames(model.dit) }),
+  };
   await vae.close();
-  await session(`stopped; the shards that are done stay in ${dir}, the same command makes the rest`, async ({ device, signal }) => {
-    const shown = stageMeter(() => device.allocated);
-    const { others } = await makeVideoShards({
-      device, dir, model, sources, size, frames, shardClips, settings,
-      progress(...at) {
-        shown.at(...at);
-        signal.throwIfAborted();
-      },
-      onShard: (done, total) => shown.say(`${dir}: ${done} of ${total} shards`),
-      onRefused: (r) => shown.say(`${r.file} is left out: ${r.why}`),
-    }).finally(() => shown.end());
-    console.log(others ? `${dir}: ${others} shards are still being made by other processes` : `${dir}: all shards are there`);
-  });
+  await session(
+    `stopped; the shards that are done stay in ${dir}, the same command makes the rest`,
+    async ({ device, signal }) => {
+      const shown = stageMeter(() => device.allocated);
+      const { others } = await makeVideoShards({
+        device,
+        dir,
+        model,
+        sources,
+        size,
+        frames,
+        shardClips,
+        settings,
+        progress(...at) {
+          shown.at(...at);
+          signal.throwIfAborted();
+        },
+        onShard: (done, total) => shown.say(`${dir}: ${done} of ${total} shards`),
+        onRefused: (r) => shown.say(`${r.file} is left out: ${r.why}`),
+      }).finally(() => shown.end());
+      console.log(
+        others ? `${dir}: ${others} shards are still being made by other processes` : `${dir}: all shards are there`,
+      );
+    },
+  );
 }

@@ -22,8 +22,16 @@ export function clipsThatFit(s: Speeds, left: number, wanted: number, teacherSte
 }
 
 /** Seconds for each phase out of `left`: half of it at most is kept for judging. */
-export function trainingTime(s: Speeds, left: number, wanted: number, teacherSteps: number): { priming: number; equilibrium: number } {
-  const training = Math.max(0, SLACK * left - judging(s, clipsThatFit(s, left / 2, wanted, teacherSteps), teacherSteps));
+export function trainingTime(
+  s: Speeds,
+  left: number,
+  wanted: number,
+  teacherSteps: number,
+): { priming: number; equilibrium: number } {
+  const training = Math.max(
+    0,
+    SLACK * left - judging(s, clipsThatFit(s, left / 2, wanted, teacherSteps), teacherSteps),
+  );
   return { priming: PRIMING * training, equilibrium: (1 - PRIMING) * training };
 }
 

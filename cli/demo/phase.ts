@@ -21,7 +21,12 @@ export interface Phase {
   signal: AbortSignal;
 }
 
-export interface Trained { params: HostParams; steps: number; /** Of them. */ alone: number; seconds: number }
+export interface Trained {
+  params: HostParams;
+  steps: number;
+  /** Of them. */ alone: number;
+  seconds: number;
+}
 
 /** The step of both networks that decides how many there will be: the one before it compiles. */
 const TIMED = 2;
@@ -30,7 +35,16 @@ const TIMED = 2;
  * One step of both networks compiles, the next is timed and decides how many there will be; when the time is up the phase ends all the same.
  * The generator's average is judged half-way and at the end, on clips that are neither trained on nor held out; the better is kept.
  */
-export async function trainPhase({ device, job, alone, seconds, judge, sampler, group, signal }: Phase): Promise<Trained> {
+export async function trainPhase({
+  device,
+  job,
+  alone,
+  seconds,
+  judge,
+  sampler,
+  group,
+  signal,
+}: Phase): Promise<Trained> {
   const start = performance.now();
   const spent = (): number => (performance.now() - start) / 1000;
   const { onProgress, end } = jobMeter(() => device.allocated);
@@ -39,7 +53,8 @@ export async function trainPhase({ device, job, alone, seconds, judge, sampler, 
   const score = async (): Promise<void> => {
     const { evaluation } = await judge.judge(sampler, job.student(state), studentSampler(), { batch: group, signal });
     const found = judge.score(evaluation);
-    if (!best || found > best.score) best = { score: found, params: await toHost(state['generator']!.ema!) as HostParams };
+    if (!best || found > best.score)
+      best = { score: found, params: (await toHost(state['generator']!.ema!)) as HostParams };
   };
   const most = job.steps - alone;
   /** Steps done alone and by both networks, and how many of the latter the time allows. */
@@ -54,7 +69,14 @@ export async function trainPhase({ device, job, alone, seconds, judge, sampler, 
     else done.both++;
     if (done.both <= TIMED) done.fit = stepsThatFit(done.both, spent() - before, seconds - spent(), most);
     if (done.both > 0 && spent() > seconds) done.fit = done.both;
-    onProgress({ job: job.name, step: done.alone + done.both, steps: done.alone + done.fit, metrics, speed: 0, eta: 0 });
+    onProgress({
+      job: job.name,
+      step: done.alone + done.both,
+      steps: done.alone + done.fit,
+      metrics,
+      speed: 0,
+      eta: 0,
+    });
   };
   try {
     while (done.alone < alone && spent() < seconds / 4) await step(done.alone);

@@ -16,7 +16,12 @@ import { sectionOf, type Results } from '../ablate/results.ts';
 import type { Trained } from './phase.ts';
 
 /** One sampler's clips, in the order of the conditions. */
-export interface Shown { title: string; note: string; file: string; videos: readonly Video[] }
+export interface Shown {
+  title: string;
+  note: string;
+  file: string;
+  videos: readonly Video[];
+}
 
 export interface Outcome {
   device: Device;
@@ -39,30 +44,63 @@ const GRID = 4;
 const SCALE = 4;
 
 /** What was trained in this run and what came with the program. */
-export function origins({ preset: { phase1, phase2 }, primed, trained, trainClips, teacher, student }: Outcome): { title: string; text: string }[] {
+export function origins({
+  preset: { phase1, phase2 },
+  primed,
+  trained,
+  trainClips,
+  teacher,
+  student,
+}: Outcome): { title: string; text: string }[] {
   const bundled = [`the VAE`, `the teacher (${teacher.about.steps} steps of flow matching)`];
-  if (student) bundled.push(`the bundled student (${student.about.steps} steps of its second phase, distilled from this teacher with the full budget)`);
+  if (student)
+    bundled.push(
+      `the bundled student (${student.about.steps} steps of its second phase, distilled from this teacher with the full budget)`,
+    );
   return [
     {
       title: 'Trained here',
-      text: `The student "trained here": distilled from the bundled teacher in ${duration(primed.seconds + trained.seconds)}, on ${trainClips} clips. Stability priming took ${primed.steps} steps `
-        + `(the first ${primed.alone} for the fake model alone), adversarial equilibrium ${trained.steps} (the first ${trained.alone} for the head alone), `
-        + `batches of ${phase1.batch} and ${phase2.batch}. This is a small part of a full run: it shows the way, not its end.`,
+      text:
+        `The student "trained here": distilled from the bundled teacher in ${duration(primed.seconds + trained.seconds)}, on ${trainClips} clips. Stability priming took ${primed.steps} steps ` +
+        `(the first ${primed.alone} for the fake model alone), adversarial equilibrium ${trained.steps} (the first ${trained.alone} for the head alone), ` +
+        `batches of ${phase1.batch} and ${phase2.batch}. This is a small part of a full run: it shows the way, not its end.`,
     },
-    { title: 'Came bundled', text: `${bundled.join(', ')}, and the digit classifier that judges. Nothing of them was trained in this run. All were trained by this program's own commands; the README has them.`.replace(/^t/, 'T') },
+    {
+      title: 'Came bundled',
+      text: `${bundled.join(', ')}, and the digit classifier that judges. Nothing of them was trained in this run. All were trained by this program's own commands; the README has them.`.replace(
+        /^t/,
+        'T',
+      ),
+    },
   ];
 }
 
-const chunk = <T>(all: readonly T[], size: number): T[][] => Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.slice(i * size, (i + 1) * size));
+const chunk = <T>(all: readonly T[], size: number): T[][] =>
+  Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.slice(i * size, (i + 1) * size));
 
 /** Writes everything into `dir` and returns the paths. */
 export async function writeOutcome(dir: string, o: Outcome): Promise<string[]> {
-  const { device: { info }, conditions, rows, shown, ablations } = o;
+  const {
+    device: { info },
+    conditions,
+    rows,
+    shown,
+    ablations,
+  } = o;
   const captions = conditions.slice(0, SHOWN).map((c) => c.caption);
   const path = (name: string): string => join(dir, name);
-  for (const { file, videos } of shown) await writeGrid(path(file), chunk(videos.slice(0, GRID * GRID), GRID), { scale: SCALE });
-  await writeGrid(path('side-by-side.webp'), captions.map((_, i) => shown.map((s) => s.videos[i]!)), { scale: SCALE, titles: shown.map((s) => s.title) });
-  await writeSheet(path('contact-sheet.png'), captions, shown.map(({ title, note, videos }) => ({ title, note, clips: videos })));
+  for (const { file, videos } of shown)
+    await writeGrid(path(file), chunk(videos.slice(0, GRID * GRID), GRID), { scale: SCALE });
+  await writeGrid(
+    path('side-by-side.webp'),
+    captions.map((_, i) => shown.map((s) => s.videos[i]!)),
+    { scale: SCALE, titles: shown.map((s) => s.title) },
+  );
+  await writeSheet(
+    path('contact-sheet.png'),
+    captions,
+    shown.map(({ title, note, videos }) => ({ title, note, clips: videos })),
+  );
   const [first] = rows;
   await writeReport(path('report.html'), {
     title: 'One-step video by V-PAE',

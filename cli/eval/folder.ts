@@ -9,15 +9,28 @@ import { session } from '../common/session.ts';
 import { draw } from '../common/table.ts';
 import { vbenchTable } from './vbench.ts';
 
-export interface FolderArgs extends NetworkFiles { folder: string; images?: string | undefined; reference?: string | undefined; json: boolean }
+export interface FolderArgs extends NetworkFiles {
+  folder: string;
+  images?: string | undefined;
+  reference?: string | undefined;
+  json: boolean;
+}
 
 export async function evaluateFolder(args: FolderArgs): Promise<void> {
   const files = findVideos(args.folder, args.images);
   const reference = args.reference === undefined ? undefined : findVideos(args.reference);
   const judge = async (own: Instruments) => {
     const shown = meter('videos', { unit: 'videos', total: files.length });
-    const instruments = { ...PROXIES, ...own, subject_consistency: (own.subject_consistency ?? PROXIES.subject_consistency) as Eye };
-    const report = await judgeFolder(readTakes(files, (done) => shown.at(done)), instruments, reference && readTakes(reference)).finally(shown.end);
+    const instruments = {
+      ...PROXIES,
+      ...own,
+      subject_consistency: (own.subject_consistency ?? PROXIES.subject_consistency) as Eye,
+    };
+    const report = await judgeFolder(
+      readTakes(files, (done) => shown.at(done)),
+      instruments,
+      reference && readTakes(reference),
+    ).finally(shown.end);
     tell(args, report);
   };
   if (!args.dino && !args.clip && !args.clipLarge) return judge({});
@@ -36,16 +49,21 @@ function tell({ folder, json }: FolderArgs, r: FolderReport): void {
   const of = `${r.features.of}${r.features.proxy ? ', a proxy' : ''}`;
   const rows: [string, string, string][] = [
     ['motion energy', r.motionEnergy.toPrecision(3), 'mean |difference| of consecutive frames, pixels in [-1, 1]'],
-    ['brightness drift', r.brightnessDrift.toPrecision(3), 'of the channels\' means from frame 0'],
+    ['brightness drift', r.brightnessDrift.toPrecision(3), "of the channels' means from frame 0"],
     ['contrast', r.contrast.toFixed(3), 'deviation of later frames over that of frame 0'],
     ['diversity', r.diversity.toPrecision(3), `mean distance of two videos (${of})`],
   ];
-  if (r.psnrByFrame) rows.push(['PSNR to the picture, by frame', r.psnrByFrame.map((x) => x.toFixed(1)).join(' '), 'dB']);
+  if (r.psnrByFrame)
+    rows.push(['PSNR to the picture, by frame', r.psnrByFrame.map((x) => x.toFixed(1)).join(' '), 'dB']);
   if (r.reference) {
     rows.push(
       ['Fréchet distance', r.reference.frechet.toPrecision(4), `to ${r.reference.videos} reference videos (${of})`],
-      ['precision, recall', `${r.reference.precision.toFixed(3)}, ${r.reference.recall.toFixed(3)}`, 'share of these among the reference, and the other way'],
-      ['motion ratio', r.reference.motionRatio.toFixed(3), 'motion energy over the reference\'s'],
+      [
+        'precision, recall',
+        `${r.reference.precision.toFixed(3)}, ${r.reference.recall.toFixed(3)}`,
+        'share of these among the reference, and the other way',
+      ],
+      ['motion ratio', r.reference.motionRatio.toFixed(3), "motion energy over the reference's"],
     );
   }
   console.log(`\n${draw(['', `${r.videos} videos`, ''], rows)}`);

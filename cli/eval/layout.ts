@@ -9,16 +9,24 @@ import { sinkFor } from '../media/sink.ts';
 import { Picture } from '../media/picture.ts';
 
 /** Caption and number: the suite reads what stands before the last number as the prompt, and looks for a picture of that name. */
-const nameOf = (caption: string, i: number): string => `${caption.replace(/[^\p{L}\p{N} -]/gu, '')}, ${String(i).padStart(3, '0')}`;
+const nameOf = (caption: string, i: number): string =>
+  `${caption.replace(/[^\p{L}\p{N} -]/gu, '')}, ${String(i).padStart(3, '0')}`;
 
 /**
  * Writes OUT/NAME/videos/CAPTION-0.mp4 and OUT/NAME/images/CAPTION.png: what `evaluate_i2v.py --mode custom_input` and `vpae eval FOLDER` take.
  * GIF where this machine writes no MP4; the suite then leaves motion out.
  */
-export async function writeLayout(out: string, conditions: Conditions, videos: readonly Float32Array[]): Promise<string> {
+export async function writeLayout(
+  out: string,
+  conditions: Conditions,
+  videos: readonly Float32Array[],
+): Promise<string> {
   const shape = videoShape(conditions.preset);
   const [channels, frames, height, width] = shape;
-  const ending = await sinkFor(join(out, 'x.mp4')).then(() => 'mp4', () => 'gif');
+  const ending = await sinkFor(join(out, 'x.mp4')).then(
+    () => 'mp4',
+    () => 'gif',
+  );
   for (const sub of ['videos', 'images']) mkdirSync(join(out, sub), { recursive: true });
   for (const [i, data] of videos.entries()) {
     const { caption, video } = conditions.clips[i]!;
@@ -32,4 +40,3 @@ export async function writeLayout(out: string, conditions: Conditions, videos: r
   }
   return ending;
 }
-

@@ -17,7 +17,16 @@ import { byFrame, cells, COLUMNS, draw, NOTE, type Row } from '../common/table.t
 import { writeLayout } from './layout.ts';
 import { vbenchTable } from './vbench.ts';
 
-export interface ModelsArgs { model: string; teacher: boolean; student: boolean; count: number; json: boolean; steps?: number | undefined; vbench: boolean; save?: string | undefined }
+export interface ModelsArgs {
+  model: string;
+  teacher: boolean;
+  student: boolean;
+  count: number;
+  json: boolean;
+  steps?: number | undefined;
+  vbench: boolean;
+  save?: string | undefined;
+}
 
 /** The kinds to judge: those asked for, else those that are there. */
 function kinds({ model: dir, teacher, student }: ModelsArgs): ('teacher' | 'student')[] {
@@ -28,8 +37,12 @@ function kinds({ model: dir, teacher, student }: ModelsArgs): ('teacher' | 'stud
   return there;
 }
 
-const row = (name: string, { evaluation, samples }: Report): Row =>
-  ({ name, evaluations: samples.evaluations, secondsPerClip: samples.seconds / samples.videos.length, evaluation });
+const row = (name: string, { evaluation, samples }: Report): Row => ({
+  name,
+  evaluations: samples.evaluations,
+  secondsPerClip: samples.seconds / samples.videos.length,
+  evaluation,
+});
 
 export async function evaluateModels(args: ModelsArgs): Promise<void> {
   const asked = kinds(args);
@@ -42,7 +55,8 @@ export async function evaluateModels(args: ModelsArgs): Promise<void> {
     const vbench: { name: string; measured: Measured }[] = [];
     /** Measures and keeps a set of clips, as far as that was asked for. */
     const keep = async (name: string, conditions: Conditions, videos: readonly Float32Array[]) => {
-      if (args.vbench || !isDigits) vbench.push({ name, measured: await measure(clipTakes(conditions, videos), instruments) });
+      if (args.vbench || !isDigits)
+        vbench.push({ name, measured: await measure(clipTakes(conditions, videos), instruments) });
       if (args.save !== undefined) {
         const dir = join(args.save, name.replace(' ', '-'));
         console.error(`${dir}: ${videos.length} clips as ${await writeLayout(dir, conditions, videos)}`);
@@ -51,28 +65,57 @@ export async function evaluateModels(args: ModelsArgs): Promise<void> {
     for (const [k, kind] of asked.entries()) {
       const shown = meter(kind, { unit: 'clips', total: args.count, memory: () => device.allocated });
       const work: Infer = {
-        device, vae: ownOr(args.model, BUNDLE, 'vae'), model: modelFile(args.model, kind), steps: args.steps, signal, onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
+        device,
+        vae: ownOr(args.model, BUNDLE, 'vae'),
+        model: modelFile(args.model, kind),
+        steps: args.steps,
+        signal,
+        onProgress: (done) => shown.at(Math.floor(Math.min(done, args.count))),
       };
       if (isDigits) {
         const report = await evaluate({ ...work, classifier: CLASSIFIER, count: args.count }).finally(shown.end);
         if (!rows.length) rows.push({ name: 'real clips', evaluation: report.real });
         rows.push(row(kind, report));
-        if (k === 0) await keep('real clips', report.judge, report.judge.clips.map((c) => c.video));
+        if (k === 0)
+          await keep(
+            'real clips',
+            report.judge,
+            report.judge.clips.map((c) => c.video),
+          );
         await keep(kind, report.judge, report.samples.videos);
       } else {
         const preset = presets[k]!;
         const conditions = { preset, clips: heldOutClips(preset, args.count) };
-        const requests = conditions.clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, videoShape(preset), 0), seed }));
+        const requests = conditions.clips.map(({ caption, video }, seed) => ({
+          caption,
+          frame: frameOf(video, videoShape(preset), 0),
+          seed,
+        }));
         const { videos } = await sampleClips({ ...work, requests }).finally(shown.end);
-        if (k === 0) await keep('real clips', conditions, conditions.clips.map((c) => c.video));
+        if (k === 0)
+          await keep(
+            'real clips',
+            conditions,
+            conditions.clips.map((c) => c.video),
+          );
         await keep(kind, conditions, videos);
       }
     }
     if (args.json) {
-      console.log(JSON.stringify({ conditions: args.count, adapter: device.info.name, ...(rows.length && { rows }), ...(vbench.length && { vbench }) }));
+      console.log(
+        JSON.stringify({
+          conditions: args.count,
+          adapter: device.info.name,
+          ...(rows.length && { rows }),
+          ...(vbench.length && { vbench }),
+        }),
+      );
       return;
     }
-    if (rows.length) console.log(`${draw(COLUMNS, cells(rows))}\n${byFrame(rows)}\n${args.count} held-out conditions, ${device.info.name}. ${NOTE}`);
+    if (rows.length)
+      console.log(
+        `${draw(COLUMNS, cells(rows))}\n${byFrame(rows)}\n${args.count} held-out conditions, ${device.info.name}. ${NOTE}`,
+      );
     if (vbench.length) console.log(`${rows.length ? '\n' : ''}${vbenchTable(vbench)}`);
   });
 }

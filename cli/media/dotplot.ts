@@ -1,11 +1,15 @@
 /** A figure of rows of measurements: a dot a seed, a bar at their mean, as SVG that is read on light and dark paper. */
 
-export interface DotRow { title: string; values: readonly number[] }
+export interface DotRow {
+  title: string;
+  values: readonly number[];
+}
 
 const [ROW, LEFT, WIDTH, TOP, BOTTOM] = [24, 250, 640, 46, 44]; // px
 const RIGHT = 24;
 
-const escape = (text: string): string => text.replace(/[&<>]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[c]!);
+const escape = (text: string): string =>
+  text.replace(/[&<>]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[c]!);
 
 /** Round numbers that divide [lo, hi] into four to eight parts. */
 export function ticks(lo: number, hi: number): number[] {
@@ -13,7 +17,9 @@ export function ticks(lo: number, hi: number): number[] {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5].find((m) => m * power >= rough) ?? 10);
   const first = Math.ceil(lo / step - 1e-9);
-  return Array.from({ length: Math.floor(hi / step + 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+  return Array.from({ length: Math.floor(hi / step + 1e-9) - first + 1 }, (_, i) =>
+    Number(((first + i) * step).toPrecision(12)),
+  );
 }
 
 /**
@@ -29,9 +35,14 @@ export function dotPlot(title: string, axis: string, rows: readonly DotRow[], ma
   const height = TOP + rows.length * ROW + BOTTOM;
   const bottom = height - BOTTOM;
   const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-  const grid = ticks(lo, hi).map((v) => `<line class="grid" x1="${x(v)}" x2="${x(v)}" y1="${TOP}" y2="${bottom}"/><text class="quiet" x="${x(v)}" y="${bottom + 17}" text-anchor="middle">${v}</text>`);
+  const grid = ticks(lo, hi).map(
+    (v) =>
+      `<line class="grid" x1="${x(v)}" x2="${x(v)}" y1="${TOP}" y2="${bottom}"/><text class="quiet" x="${x(v)}" y="${bottom + 17}" text-anchor="middle">${v}</text>`,
+  );
   const marked = rows.find((r) => r.title === mark);
-  const line = marked ? [`<line class="mark" x1="${x(mean(marked.values))}" x2="${x(mean(marked.values))}" y1="${TOP}" y2="${bottom}"/>`] : [];
+  const line = marked
+    ? [`<line class="mark" x1="${x(mean(marked.values))}" x2="${x(mean(marked.values))}" y1="${TOP}" y2="${bottom}"/>`]
+    : [];
   const shown = rows.map(({ title: name, values }, i) => {
     const y = TOP + (i + 0.5) * ROW;
     const dots = values.map((v) => `<circle cx="${x(v)}" cy="${y}" r="4"/>`).join('');

@@ -5,7 +5,11 @@ import process from 'node:process';
 import { run } from '../../engine/host/runtime.ts';
 import { writeWhole } from '../../train/loop/files.ts';
 
-export interface MovieShape { readonly width: number; readonly height: number; /** Frames a second. */ readonly fps: number }
+export interface MovieShape {
+  readonly width: number;
+  readonly height: number;
+  /** Frames a second. */ readonly fps: number;
+}
 
 /** Takes a movie's frames in order. Nothing stands at its path before `end`. */
 export interface Movie {
@@ -26,16 +30,41 @@ const CODECS: Record<MovieFormat, readonly string[]> = {
 /** Frames go to the program's stdin; it writes beside the path, and the file is moved there once it is whole. */
 const byFfmpeg: Open = (path, format, { width, height, fps }) => {
   const temporary = `${path}.tmp`;
-  const child = spawn('ffmpeg', [
-    '-y', '-loglevel', 'error', '-f', 'rawvideo', '-pix_fmt', 'rgba', '-s', `${width}x${height}`, '-r', String(fps), '-i', 'pipe:0',
-    ...CODECS[format], '-f', format, temporary,
-  ], { stdio: ['pipe', 'ignore', 'pipe'] });
+  const child = spawn(
+    'ffmpeg',
+    [
+      '-y',
+      '-loglevel',
+      'error',
+      '-f',
+      'rawvideo',
+      '-pix_fmt',
+      'rgba',
+      '-s',
+      `${width}x${height}`,
+      '-r',
+      String(fps),
+      '-i',
+      'pipe:0',
+      ...CODECS[format],
+      '-f',
+      format,
+      temporary,
+    ],
+    { stdio: ['pipe', 'ignore', 'pipe'] },
+  );
   let said = '';
-  child.stderr.on('data', (d: Buffer) => { said += d.toString(); });
-  child.stdin.on('error', () => { /* it ended early: its exit code and its words tell why */ });
+  child.stderr.on('data', (d: Buffer) => {
+    said += d.toString();
+  });
+  child.stdin.on('error', () => {
+    /* it ended early: its exit code and its words tell why */
+  });
   const ended = new Promise<string | undefined>((resolve) => {
     child.on('error', (error) => resolve(error.message));
-    child.on('close', (code) => resolve(code === 0 ? undefined : said.trim().split('\n').at(-1) || `ended with code ${code}`));
+    child.on('close', (code) =>
+      resolve(code === 0 ? undefined : said.trim().split('\n').at(-1) || `ended with code ${code}`),
+    );
   });
   const failed = (why: string): Error => {
     rmSync(temporary, { force: true });
@@ -43,7 +72,9 @@ const byFfmpeg: Open = (path, format, { width, height, fps }) => {
   };
   return Promise.resolve({
     async add(rgba) {
-      const taken = new Promise<undefined>((resolve) => { child.stdin.write(rgba, () => resolve(undefined)); });
+      const taken = new Promise<undefined>((resolve) => {
+        child.stdin.write(rgba, () => resolve(undefined));
+      });
       const gone = child.exitCode !== null || child.stdin.destroyed;
       const why = gone ? await ended : await Promise.race([taken, ended]);
       if (why !== undefined || gone) throw failed(why ?? 'ended before the last frame');
@@ -64,30 +95,52 @@ const byFfmpeg: Open = (path, format, { width, height, fps }) => {
 
 /** What is used of mediabunny, https://mediabunny.dev/api. */
 interface Mediabunny {
-  Output: new (o: { format: unknown; target: unknown }) => { addVideoTrack: (source: unknown, o: { frameRate: number }) => void; start: () => Promise<void>; finalize: () => Promise<void>; cancel: () => Promise<void> };
+  Output: new (o: { format: unknown; target: unknown }) => {
+    addVideoTrack: (source: unknown, o: { frameRate: number }) => void;
+    start: () => Promise<void>;
+    finalize: () => Promise<void>;
+    cancel: () => Promise<void>;
+  };
   BufferTarget: new () => { buffer: ArrayBuffer | null };
   Mp4OutputFormat: new () => unknown;
   WebMOutputFormat: new () => unknown;
   VideoSampleSource: new (o: { codec: string; bitrate: unknown }) => { add: (sample: unknown) => Promise<void> };
-  VideoSample: new (data: Uint8Array, o: { format: 'RGBX'; codedWidth: number; codedHeight: number; timestamp: number; duration: number }) => { close: () => void };
+  VideoSample: new (
+    data: Uint8Array,
+    o: { format: 'RGBX'; codedWidth: number; codedHeight: number; timestamp: number; duration: number },
+  ) => { close: () => void };
   QUALITY_VERY_HIGH: unknown;
 }
 const PACKAGES = ['mediabunny', '@mediabunny/server'] as const;
 
 /** Encodes within this process; the file is held in memory until its end. */
 const byMediabunny: Open = async (path, format, { width, height, fps }) => {
-  const bunny = await import(PACKAGES[0] as string) as Mediabunny;
-  const server = await import(PACKAGES[1] as string) as { registerMediabunnyServer: (o: { hardwareContext: null }) => void };
+  const bunny = (await import(PACKAGES[0] as string)) as Mediabunny;
+  const server = (await import(PACKAGES[1] as string)) as {
+    registerMediabunnyServer: (o: { hardwareContext: null }) => void;
+  };
   server.registerMediabunnyServer({ hardwareContext: null }); // else it probes every kind of GPU, and each probe that fails prints
   const target = new bunny.BufferTarget();
-  const output = new bunny.Output({ format: format === 'mp4' ? new bunny.Mp4OutputFormat() : new bunny.WebMOutputFormat(), target });
-  const source = new bunny.VideoSampleSource({ codec: format === 'mp4' ? 'avc' : 'vp9', bitrate: bunny.QUALITY_VERY_HIGH });
+  const output = new bunny.Output({
+    format: format === 'mp4' ? new bunny.Mp4OutputFormat() : new bunny.WebMOutputFormat(),
+    target,
+  });
+  const source = new bunny.VideoSampleSource({
+    codec: format === 'mp4' ? 'avc' : 'vp9',
+    bitrate: bunny.QUALITY_VERY_HIGH,
+  });
   output.addVideoTrack(source, { frameRate: fps });
   await output.start();
   let frames = 0;
   return {
     async add(rgba) {
-      const sample = new bunny.VideoSample(rgba, { format: 'RGBX', codedWidth: width, codedHeight: height, timestamp: frames++ / fps, duration: 1 / fps });
+      const sample = new bunny.VideoSample(rgba, {
+        format: 'RGBX',
+        codedWidth: width,
+        codedHeight: height,
+        timestamp: frames++ / fps,
+        duration: 1 / fps,
+      });
       await source.add(sample);
       sample.close();
     },
@@ -117,6 +170,9 @@ export async function movieMaker(path: string): Promise<Open> {
   const where = process.env['PATH'] ?? '';
   if (!makers.has(where)) makers.set(where, findMaker());
   const maker = await makers.get(where)!;
-  if (!maker) throw new Error(`[video] ${path}: needs ffmpeg on the PATH, or mediabunny (npm install --no-save ${PACKAGES.join(' ')}); a name that ends in .webp needs neither`);
+  if (!maker)
+    throw new Error(
+      `[video] ${path}: needs ffmpeg on the PATH, or mediabunny (npm install --no-save ${PACKAGES.join(' ')}); a name that ends in .webp needs neither`,
+    );
   return maker;
 }

@@ -5,7 +5,10 @@ import type { ClipShape } from '../../train/data/frames.ts';
 const LOSSY_QUALITY = 92; // of 100
 
 /** A clip [channels, frames, height, width] in [-1, 1]; one channel is grey, three are RGB. */
-export interface Video { readonly data: Float32Array; readonly shape: ClipShape }
+export interface Video {
+  readonly data: Float32Array;
+  readonly shape: ClipShape;
+}
 
 /** Pages of equal size below one another: a still picture has one, an animation one a frame. */
 export class Picture {
@@ -15,7 +18,12 @@ export class Picture {
   readonly pages: number;
 
   /** @param background RGBA of every pixel; fully transparent unless given */
-  constructor(width: number, height: number, pages = 1, background: readonly [number, number, number, number] = [0, 0, 0, 0]) {
+  constructor(
+    width: number,
+    height: number,
+    pages = 1,
+    background: readonly [number, number, number, number] = [0, 0, 0, 0],
+  ) {
     this.width = width;
     this.height = height;
     this.pages = pages;
@@ -24,12 +32,22 @@ export class Picture {
   }
 
   /** Puts frame t of a clip on a page with its corner at (left, top), every pixel as a square of `scale` px. */
-  frame({ data, shape: [channels, frames, height, width] }: Video, t: number, left: number, top: number, scale: number, page = 0): void {
+  frame(
+    { data, shape: [channels, frames, height, width] }: Video,
+    t: number,
+    left: number,
+    top: number,
+    scale: number,
+    page = 0,
+  ): void {
     for (let y = 0; y < Math.floor(height * scale); y++) {
       for (let x = 0; x < Math.floor(width * scale); x++) {
         const to = 4 * ((page * this.height + top + y) * this.width + left + x);
         for (let k = 0; k < 3; k++) {
-          const v = data[(((channels === 3 ? k : 0) * frames + t) * height + Math.floor(y / scale)) * width + Math.floor(x / scale)]!;
+          const v =
+            data[
+              (((channels === 3 ? k : 0) * frames + t) * height + Math.floor(y / scale)) * width + Math.floor(x / scale)
+            ]!;
           this.pixels[to + k] = Math.round(255 * Math.min(1, Math.max(0, (v + 1) / 2)));
         }
         this.pixels[to + 3] = 255;
@@ -46,7 +64,8 @@ export class Picture {
       const over = ink[from + 3]! / 255;
       if (over === 0) continue;
       const under = (this.pixels[i + 3]! / 255) * (1 - over);
-      for (let k = 0; k < 3; k++) this.pixels[i + k] = Math.round((ink[from + k]! * over + this.pixels[i + k]! * under) / (over + under));
+      for (let k = 0; k < 3; k++)
+        this.pixels[i + k] = Math.round((ink[from + k]! * over + this.pixels[i + k]! * under) / (over + under));
       this.pixels[i + 3] = Math.round(255 * (over + under));
     }
   }
@@ -58,7 +77,12 @@ export class Picture {
    */
   async encode(format: 'png' | 'webp' | 'gif', delays: number[] = [], lossless = true): Promise<Buffer> {
     const image = sharp(this.pixels, {
-      raw: { width: this.width, height: this.height * this.pages, channels: 4, ...(this.pages > 1 && { pageHeight: this.height }) },
+      raw: {
+        width: this.width,
+        height: this.height * this.pages,
+        channels: 4,
+        ...(this.pages > 1 && { pageHeight: this.height }),
+      },
       limitInputPixels: false,
     });
     if (format === 'png') return image.png({ compressionLevel: 9 }).toBuffer();

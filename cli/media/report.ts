@@ -4,10 +4,19 @@ import { animate } from './animation.ts';
 import type { Video } from './picture.ts';
 
 /** The first cell of a row is its name. */
-export interface Table { columns: readonly string[]; rows: readonly (readonly string[])[]; note?: string }
+export interface Table {
+  columns: readonly string[];
+  rows: readonly (readonly string[])[];
+  note?: string;
+}
 
 /** A part of its own; its figure is SVG. */
-export interface Section { title: string; text: readonly string[]; figure?: { svg: string; alt: string }; tables: readonly Table[] }
+export interface Section {
+  title: string;
+  text: readonly string[];
+  figure?: { svg: string; alt: string };
+  tables: readonly Table[];
+}
 
 /** What is left out is not shown. */
 export interface Report {
@@ -26,7 +35,8 @@ export interface Report {
   footer: readonly string[];
 }
 
-const escape = (text: string): string => text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c]!);
+const escape = (text: string): string =>
+  text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c]!);
 const SCALE = 3; // screen pixels a pixel; the page may stretch it further
 
 const STYLE = `
@@ -65,7 +75,8 @@ const paragraph = (text: string): string => `<p>${escape(text)}</p>`;
 const heading = (text: string): string => `<h2>${escape(text)}</h2>`;
 
 function tableHtml({ columns, rows, note }: Table): string {
-  const cells = (row: readonly string[]): string => row.map((cell, i) => (i === 0 ? `<th scope="row">${escape(cell)}</th>` : `<td>${escape(cell)}</td>`)).join('');
+  const cells = (row: readonly string[]): string =>
+    row.map((cell, i) => (i === 0 ? `<th scope="row">${escape(cell)}</th>` : `<td>${escape(cell)}</td>`)).join('');
   return `<div class="scroll"><table>
 <thead><tr>${columns.map((c) => `<th scope="col">${escape(c)}</th>`).join('')}</tr></thead>
 <tbody>
@@ -76,15 +87,21 @@ ${note ? `<p class="note">${escape(note)}</p>` : ''}`;
 }
 
 /** Each comparison is one animation, so that its clips play in step. */
-async function sideBySide(columns: NonNullable<Report['columns']>, comparisons: NonNullable<Report['comparisons']>): Promise<string> {
+async function sideBySide(
+  columns: NonNullable<Report['columns']>,
+  comparisons: NonNullable<Report['comparisons']>,
+): Promise<string> {
   const width = comparisons[0]?.videos[0]?.shape[3] ?? 32;
   const strip = columns.length * (width + 2) - 2; // as `animate` lays a row out, in the clips' pixels
-  const rows = await Promise.all(comparisons.map(async ({ caption, videos }) => {
-    if (videos.length !== columns.length) throw new Error(`[report] "${caption}" has ${videos.length} clips for ${columns.length} columns`);
-    const image = (await animate([videos], 'webp', { scale: SCALE })).toString('base64');
-    const alt = escape(`${caption}: ${columns.map((c) => c.title).join(', ')}`);
-    return `<div class="row"><div>${escape(caption)}</div><img alt="${alt}" src="data:image/webp;base64,${image}"></div>`;
-  }));
+  const rows = await Promise.all(
+    comparisons.map(async ({ caption, videos }) => {
+      if (videos.length !== columns.length)
+        throw new Error(`[report] "${caption}" has ${videos.length} clips for ${columns.length} columns`);
+      const image = (await animate([videos], 'webp', { scale: SCALE })).toString('base64');
+      const alt = escape(`${caption}: ${columns.map((c) => c.title).join(', ')}`);
+      return `<div class="row"><div>${escape(caption)}</div><img alt="${alt}" src="data:image/webp;base64,${image}"></div>`;
+    }),
+  );
   return `${heading('Side by side')}
 <div class="clips" style="--n:${columns.length};--strip:${strip}">
 <div class="row head"><small>Condition</small><div class="heads">${columns.map((c) => `<div><b>${escape(c.title)}</b>${c.note ? `<small>${escape(c.note)}</small>` : ''}</div>`).join('')}</div></div>
@@ -92,11 +109,17 @@ ${rows.join('\n')}
 </div>`;
 }
 
-const sectionHtml = ({ title, text, figure, tables }: Section): string => [
-  heading(title), ...text.map(paragraph),
-  ...(figure ? [`<img class="figure" alt="${escape(figure.alt)}" src="data:image/svg+xml;base64,${Buffer.from(figure.svg).toString('base64')}">`] : []),
-  ...tables.map(tableHtml),
-].join('\n');
+const sectionHtml = ({ title, text, figure, tables }: Section): string =>
+  [
+    heading(title),
+    ...text.map(paragraph),
+    ...(figure
+      ? [
+          `<img class="figure" alt="${escape(figure.alt)}" src="data:image/svg+xml;base64,${Buffer.from(figure.svg).toString('base64')}">`,
+        ]
+      : []),
+    ...tables.map(tableHtml),
+  ].join('\n');
 
 const originsHtml = (origins: NonNullable<Report['origins']>): string => `${heading('Where the networks come from')}
 <div class="origins">
@@ -104,10 +127,22 @@ ${origins.map(({ title, text }) => `<section><h3>${escape(title)}</h3><p>${escap
 </div>`;
 
 /** The page as text. */
-export async function reportHtml({ title, lead, table, columns = [], comparisons = [], sections = [], origins, footer }: Report): Promise<string> {
+export async function reportHtml({
+  title,
+  lead,
+  table,
+  columns = [],
+  comparisons = [],
+  sections = [],
+  origins,
+  footer,
+}: Report): Promise<string> {
   const parts = [
-    ...lead.map(paragraph), ...(table ? [heading('Measured'), tableHtml(table)] : []), ...(comparisons.length ? [await sideBySide(columns, comparisons)] : []),
-    ...sections.map(sectionHtml), ...(origins ? [originsHtml(origins)] : []),
+    ...lead.map(paragraph),
+    ...(table ? [heading('Measured'), tableHtml(table)] : []),
+    ...(comparisons.length ? [await sideBySide(columns, comparisons)] : []),
+    ...sections.map(sectionHtml),
+    ...(origins ? [originsHtml(origins)] : []),
   ];
   return `<!doctype html>
 <html lang="en">

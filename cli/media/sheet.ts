@@ -21,7 +21,11 @@ const CAPTION = 8.5; // px, capitals
 const PAPER = [255, 255, 255, 255] as const;
 
 /** Rows are conditions (a caption each), columns are samplers, each with `shown` frames spread evenly over the clip. */
-export async function contactSheet(captions: readonly string[], columns: readonly SheetColumn[], shown = 5): Promise<Buffer> {
+export async function contactSheet(
+  captions: readonly string[],
+  columns: readonly SheetColumn[],
+  shown = 5,
+): Promise<Buffer> {
   const shape = columns[0]?.clips[0]?.shape;
   if (!shape) throw new Error('[sheet] there is no clip to show');
   const [, frames, height, width] = shape;
@@ -34,16 +38,34 @@ export async function contactSheet(captions: readonly string[], columns: readonl
   const y = (r: number): number => MARGIN + HEAD + r * (h + ROW);
   const picture = new Picture(x(columns.length, 0) - GROUP + MARGIN, y(captions.length) - ROW + MARGIN, 1, PAPER);
 
-  columns.forEach(({ clips }, c) => clips.slice(0, captions.length).forEach((clip, r) => times.forEach((t, k) => picture.frame(clip, t, x(c, k), y(r), SCALE))));
-  await picture.draw([
-    ...captions.map((caption, r) => textPath(caption, MARGIN, y(r) + h / 2 + CAPTION / 2, { height: CAPTION, color: '#333' })),
-    ...columns.map(({ title, note }, c) =>
-      textPath(title, x(c, 0), MARGIN + 11, { height: 11, color: '#111', bold: true }) + (note ? textPath(note, x(c, 0), MARGIN + 31, { height: CAPTION, color: '#666' }) : '')),
-    ...columns.map((_, c) => `<rect x="${x(c, 0)}" y="${MARGIN + HEAD - 8}" width="${group}" height="1" fill="#bbb"/>`),
-  ].join(''));
+  columns.forEach(({ clips }, c) =>
+    clips
+      .slice(0, captions.length)
+      .forEach((clip, r) => times.forEach((t, k) => picture.frame(clip, t, x(c, k), y(r), SCALE))),
+  );
+  await picture.draw(
+    [
+      ...captions.map((caption, r) =>
+        textPath(caption, MARGIN, y(r) + h / 2 + CAPTION / 2, { height: CAPTION, color: '#333' }),
+      ),
+      ...columns.map(
+        ({ title, note }, c) =>
+          textPath(title, x(c, 0), MARGIN + 11, { height: 11, color: '#111', bold: true }) +
+          (note ? textPath(note, x(c, 0), MARGIN + 31, { height: CAPTION, color: '#666' }) : ''),
+      ),
+      ...columns.map(
+        (_, c) => `<rect x="${x(c, 0)}" y="${MARGIN + HEAD - 8}" width="${group}" height="1" fill="#bbb"/>`,
+      ),
+    ].join(''),
+  );
   return picture.encode('png');
 }
 
-export async function writeSheet(path: string, captions: readonly string[], columns: readonly SheetColumn[], shown?: number): Promise<void> {
+export async function writeSheet(
+  path: string,
+  captions: readonly string[],
+  columns: readonly SheetColumn[],
+  shown?: number,
+): Promise<void> {
   writeWhole(path, await contactSheet(captions, columns, shown));
 }

@@ -14,7 +14,8 @@ const GAP = 2; // px between the frames of a strip, in the clip's own
 /** What a name asks for. @throws UsageError */
 export function endingOf(path: string): Ending {
   const ending = /\.(\w+)$/.exec(path)?.[1]?.toLowerCase() as Ending;
-  if (!ENDINGS.includes(ending)) throw new UsageError(`"${path}": the name must end in .mp4, .webm, .webp, .gif or .png`);
+  if (!ENDINGS.includes(ending))
+    throw new UsageError(`"${path}": the name must end in .mp4, .webm, .webp, .gif or .png`);
   return ending;
 }
 
@@ -55,15 +56,22 @@ export async function sinkFor(path: string): Promise<(size: ClipSize) => Promise
 }
 
 /** Frames wait as pixels of one picture. Enlarged clips are stored without loss, so that every square stays one colour. */
-function pictureSink(path: string, ending: 'webp' | 'gif' | 'png', { width, height, frames, fps, scale }: ClipSize): Sink {
+function pictureSink(
+  path: string,
+  ending: 'webp' | 'gif' | 'png',
+  { width, height, frames, fps, scale }: ClipSize,
+): Sink {
   const strip = ending === 'png';
   const step = (width + GAP) * scale;
-  const picture = strip ? new Picture(frames * step - GAP * scale, height * scale) : new Picture(width * scale, height * scale, frames);
+  const picture = strip
+    ? new Picture(frames * step - GAP * scale, height * scale)
+    : new Picture(width * scale, height * scale, frames);
   let at = 0;
   return {
     add(chunk) {
       const video = { data: chunk.data as Float32Array, shape: chunk.shape as ClipShape };
-      for (let t = 0; t < chunk.shape[1]!; t++, at++) picture.frame(video, t, strip ? at * step : 0, 0, scale, strip ? 0 : at);
+      for (let t = 0; t < chunk.shape[1]!; t++, at++)
+        picture.frame(video, t, strip ? at * step : 0, 0, scale, strip ? 0 : at);
       return Promise.resolve();
     },
     async end() {

@@ -12,11 +12,34 @@ export interface Wanted {
   out: string;
 }
 
-export interface Asked { prompt?: string | undefined; prompts?: string | undefined; negative?: string | undefined; image?: string | undefined; lastImage?: string | undefined; seed: number; count: number; out: string }
+export interface Asked {
+  prompt?: string | undefined;
+  prompts?: string | undefined;
+  negative?: string | undefined;
+  image?: string | undefined;
+  lastImage?: string | undefined;
+  seed: number;
+  count: number;
+  out: string;
+}
 
 /** What a line of a JSONL file may say, under the names of Diffusers' arguments. */
-const FIELDS: Record<string, 'string' | 'number'> = { prompt: 'string', negative_prompt: 'string', seed: 'number', image: 'string', last_image: 'string', out: 'string' };
-interface Line { prompt: string; negative_prompt?: string; seed?: number; image?: string; last_image?: string; out?: string }
+const FIELDS: Record<string, 'string' | 'number'> = {
+  prompt: 'string',
+  negative_prompt: 'string',
+  seed: 'number',
+  image: 'string',
+  last_image: 'string',
+  out: 'string',
+};
+interface Line {
+  prompt: string;
+  negative_prompt?: string;
+  seed?: number;
+  image?: string;
+  last_image?: string;
+  out?: string;
+}
 
 /** `out/clip.mp4` and 7 → `out/clip-7.mp4`. */
 const numbered = (out: string, n: string | number): string => out.replace(/(\.\w+)$/, `-${n}$1`);
@@ -44,9 +67,14 @@ export function readPrompts(path: string, { negative, image, lastImage, seed, ou
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new UsageError(`--prompts ${path}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'there is no such file' : (error as Error).message}`);
+    throw new UsageError(
+      `--prompts ${path}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'there is no such file' : (error as Error).message}`,
+    );
   }
-  const lines = text.split('\n').map((line, i) => ({ text: line.trim(), where: `${path}:${i + 1}` })).filter((l) => l.text);
+  const lines = text
+    .split('\n')
+    .map((line, i) => ({ text: line.trim(), where: `${path}:${i + 1}` }))
+    .filter((l) => l.text);
   if (!lines.length) throw new UsageError(`--prompts ${path}: it has no prompts`);
   const digits = String(lines.length).length;
   const from = (file: string) => (isAbsolute(file) ? file : join(dirname(path), file));
@@ -54,8 +82,12 @@ export function readPrompts(path: string, { negative, image, lastImage, seed, ou
   const jobs = lines.map((l, i): Wanted => {
     const line = parseLine(l.text, l.where);
     return {
-      prompt: line.prompt, negative: line.negative_prompt ?? negative, seed: line.seed ?? seed,
-      image: own(line.image, image), lastImage: own(line.last_image, lastImage), out: own(line.out, undefined) ?? numbered(out, String(i + 1).padStart(digits, '0')),
+      prompt: line.prompt,
+      negative: line.negative_prompt ?? negative,
+      seed: line.seed ?? seed,
+      image: own(line.image, image),
+      lastImage: own(line.last_image, lastImage),
+      out: own(line.out, undefined) ?? numbered(out, String(i + 1).padStart(digits, '0')),
     };
   });
   const twice = jobs.find((j, i) => jobs.findIndex((k) => k.out === j.out) < i);
@@ -66,11 +98,22 @@ export function readPrompts(path: string, { negative, image, lastImage, seed, ou
 /** Every clip that is asked for, and how many of a file's are there already. */
 export function wantedClips(asked: Asked): { todo: Wanted[]; skipped: number } {
   const { prompt, prompts, negative, image, lastImage, seed, count, out } = asked;
-  if ((prompt === undefined) === (prompts === undefined)) throw new UsageError('say what to make: --prompt "…", or --prompts with a file of them');
+  if ((prompt === undefined) === (prompts === undefined))
+    throw new UsageError('say what to make: --prompt "…", or --prompts with a file of them');
   if (prompts === undefined) {
-    return { todo: Array.from({ length: count }, (_, i) => ({ prompt: prompt!, negative, image, lastImage, seed: seed + i, out: count > 1 ? numbered(out, seed + i) : out })), skipped: 0 };
+    return {
+      todo: Array.from({ length: count }, (_, i) => ({
+        prompt: prompt!,
+        negative,
+        image,
+        lastImage,
+        seed: seed + i,
+        out: count > 1 ? numbered(out, seed + i) : out,
+      })),
+      skipped: 0,
+    };
   }
-  if (count > 1) throw new UsageError('--count goes with --prompt: give a file\'s lines seeds of their own');
+  if (count > 1) throw new UsageError("--count goes with --prompt: give a file's lines seeds of their own");
   const all = readPrompts(prompts, asked);
   const todo = all.filter((j) => !existsSync(j.out));
   return { todo, skipped: all.length - todo.length };

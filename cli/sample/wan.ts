@@ -46,7 +46,15 @@ export interface Source {
   given(wanted: Wanted, size: Size): Promise<{ pictures: HostTensor[]; size: Size }>;
 }
 
-export interface Which { model: string; teacher: boolean; student: boolean; lora: readonly string[]; dtype?: WeightType | undefined; precision?: Precision | undefined; offload?: boolean | undefined }
+export interface Which {
+  model: string;
+  teacher: boolean;
+  student: boolean;
+  lora: readonly string[];
+  dtype?: WeightType | undefined;
+  precision?: Precision | undefined;
+  offload?: boolean | undefined;
+}
 
 export async function openSource(which: Which): Promise<Source> {
   if (which.teacher && which.student) throw new UsageError('--teacher and --student: one of them');
@@ -58,10 +66,22 @@ export async function openSource(which: Which): Promise<Source> {
 async function readPicture(path: string, channels: number, size?: Size): Promise<HostTensor> {
   let image = sharp(path).rotate().flatten();
   if (size) image = image.resize(size.width, size.height, { fit: 'cover' });
-  const { data, info } = await image.toColourspace(channels === 1 ? 'b-w' : 'srgb').removeAlpha().raw().toBuffer({ resolveWithObject: true })
-    .catch((error: Error) => { throw new Error(`[image] ${path}: ${error.message.split('\n')[0]}`, { cause: error }); });
+  const { data, info } = await image
+    .toColourspace(channels === 1 ? 'b-w' : 'srgb')
+    .removeAlpha()
+    .raw()
+    .toBuffer({ resolveWithObject: true })
+    .catch((error: Error) => {
+      throw new Error(`[image] ${path}: ${error.message.split('\n')[0]}`, { cause: error });
+    });
   const plane = info.height * info.width;
-  return host(Float32Array.from({ length: channels * plane }, (_, i) => (data[(i % plane) * info.channels + Math.floor(i / plane)]! / 255) * 2 - 1), [channels, info.height, info.width]);
+  return host(
+    Float32Array.from(
+      { length: channels * plane },
+      (_, i) => (data[(i % plane) * info.channels + Math.floor(i / plane)]! / 255) * 2 - 1,
+    ),
+    [channels, info.height, info.width],
+  );
 }
 
 /** The steps a student was trained for, as our own files say in their metadata; nothing where they are no student's. */
@@ -89,11 +109,20 @@ async function wanSource({ model: path, student: asked, lora, dtype, offload }: 
     return opened.get(name)!;
   };
   return {
-    model, name: `Wan2.1 ${type}${student ? ' student' : ''}`, released: true, student, size: WAN_SIZE, frames: WAN_FRAMES, fps: WAN_FPS, scale: 1, negative: wanNegative(given),
+    model,
+    name: `Wan2.1 ${type}${student ? ' student' : ''}`,
+    released: true,
+    student,
+    size: WAN_SIZE,
+    frames: WAN_FRAMES,
+    fps: WAN_FPS,
+    scale: 1,
+    negative: wanNegative(given),
     sampling: (size) => (student ? studentSampler(trained) : wanSampling(checkpoint, size)),
     async given({ image, lastImage, prompt }, size) {
       if (!given && image !== undefined) throw new UsageError(`--image: ${path} makes video from text alone`);
-      if (given < 2 && lastImage !== undefined) throw new UsageError(`--last-image: ${path} makes video from ${given ? 'a first frame' : 'text'} alone`);
+      if (given < 2 && lastImage !== undefined)
+        throw new UsageError(`--last-image: ${path} makes video from ${given ? 'a first frame' : 'text'} alone`);
       if (!given) return { pictures: [], size };
       if (image === undefined) throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
       const first = await open(image);
@@ -108,18 +137,38 @@ async function wanSource({ model: path, student: asked, lora, dtype, offload }: 
 
 async function trainedSource({ model: dir, teacher, lora, dtype, precision, offload }: Which): Promise<Source> {
   const foreign = lora.length ? 'lora' : dtype ? 'dtype' : precision ? 'precision' : offload && 'offload';
-  if (foreign) throw new UsageError(`--${foreign} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`);
+  if (foreign)
+    throw new UsageError(
+      `--${foreign} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`,
+    );
   const asked = teacher ? 'teacher' : 'student';
   const { model, kind, preset, sampling } = await openTrained(ownOr(dir, BUNDLE, 'vae'), modelFile(dir, asked));
   if (kind !== asked) throw new Error(`[model] ${modelFile(dir, asked)} is a ${kind}, expected a ${asked}`);
   const [channels, frames, height, width] = videoShape(preset);
   return {
-    model, name: kind, released: false, student: kind === 'student', size: { width, height }, frames, fps: 8, scale: 6, negative: '', sampling: () => sampling,
+    model,
+    name: kind,
+    released: false,
+    student: kind === 'student',
+    size: { width, height },
+    frames,
+    fps: 8,
+    scale: 6,
+    negative: '',
+    sampling: () => sampling,
     async given(wanted, size) {
-      if (wanted.lastImage !== undefined) throw new UsageError('--last-image goes with a Wan2.1 folder that takes a first and a last frame');
+      if (wanted.lastImage !== undefined)
+        throw new UsageError('--last-image goes with a Wan2.1 folder that takes a first and a last frame');
       if (languageOf(preset) === 'digits') checkWords(wanted.prompt);
       if (!model.encodeImages) return { pictures: [], size };
-      return { pictures: [wanted.image === undefined ? usualFrame(wanted, preset) : await readPicture(wanted.image, channels, { width: height, height })], size };
+      return {
+        pictures: [
+          wanted.image === undefined
+            ? usualFrame(wanted, preset)
+            : await readPicture(wanted.image, channels, { width: height, height }),
+        ],
+        size,
+      };
     },
   };
 }
@@ -138,7 +187,10 @@ function usualFrame({ prompt, seed }: Wanted, p: Preset): HostTensor {
   if (p.data.set === 'emoji') throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
   const caption = prompt.split(/\s+/).filter(Boolean).join(' ');
   const clips = conditions(p.seed, 80 * 8, digitsOf(p)).filter((c) => c.caption === caption); // every caption comes once in 80
-  if (!clips.length) throw new Error(`[sample] without --image the prompt names a digit and its way, as "a 3 moving up-left", got "${prompt}"`);
+  if (!clips.length)
+    throw new Error(
+      `[sample] without --image the prompt names a digit and its way, as "a 3 moving up-left", got "${prompt}"`,
+    );
   const [channels, , height, width] = videoShape(p);
   return host(frameOf(clips[seed % clips.length]!.video, videoShape(p), 0), [channels, height, width]);
 }

@@ -13,9 +13,15 @@ import { serve } from '../common/child.ts';
 import { noise } from '../common/noise.ts';
 import { insisting, programOf, type Input, type Seen } from './problems.ts';
 
-export type Question = { problem: Pick<Seen, 'family' | 'shape' | 'problem' | 'rule'>; exact: boolean } | { config: object; samples: number };
+export type Question =
+  | { problem: Pick<Seen, 'family' | 'shape' | 'problem' | 'rule'>; exact: boolean }
+  | { config: object; samples: number };
 /** Relative error against the reference, and milliseconds of the first call and of each sample. */
-export interface Trial { error: number; firstMs: number; samples: Sample[] }
+export interface Trial {
+  error: number;
+  firstMs: number;
+  samples: Sample[];
+}
 
 const CALLS_MS = 20; // a sample repeats short calls until it is this long
 
@@ -46,11 +52,21 @@ function upload(d: Device, input: Input, data: Float32Array | Uint32Array): NDAr
   return d.tensor(input.dtype === 'f16' ? toF16(data as Float32Array) : data, input.shape, input.dtype);
 }
 
-async function answerOf(d: Device, { inputs, fn, question }: Omit<Bench, 'reference'>, config: object, samples: number): Promise<Trial & { answer: Float32Array[] }> {
+async function answerOf(
+  d: Device,
+  { inputs, fn, question }: Omit<Bench, 'reference'>,
+  config: object,
+  samples: number,
+): Promise<Trial & { answer: Float32Array[] }> {
   d.caps.tuning = insisting(question.family, question.shape, config);
   const program = d.compile((x: Tensor[]) => fn(...x), { name: question.family });
   let results: readonly NDArray[] = [];
-  const timed = { call: async () => { results = await program(inputs); }, settle: () => d.idle() };
+  const timed = {
+    call: async () => {
+      results = await program(inputs);
+    },
+    settle: () => d.idle(),
+  };
   try {
     const first = await sample(timed);
     const answer = await Promise.all(results.map((r) => r.read()));
@@ -74,11 +90,21 @@ serve(async (question: Question): Promise<Trial | true> => {
     const made = { question: asked, fn, inputs: inputs.map((input, i) => upload(d, input, data[i]!)) };
     if (exact) {
       const { graph, outputs } = trace(fn as never, inputs);
-      const reference = evaluate(graph, outputs, data.map((x, i) => host(x, inputs[i]!.shape, inputs[i]!.dtype)));
+      const reference = evaluate(
+        graph,
+        outputs,
+        data.map((x, i) => host(x, inputs[i]!.shape, inputs[i]!.dtype)),
+      );
       bench = { ...made, reference: reference.map((t) => t.data) };
     } else bench = { ...made, reference: (await answerOf(d, made, asked.rule, 0)).answer };
     return true;
   }
   const { answer, ...trial } = await answerOf(d, bench!, question.config, question.samples);
-  return { ...trial, error: errorOf(answer, bench!.reference.map((r) => Float64Array.from(r))) };
+  return {
+    ...trial,
+    error: errorOf(
+      answer,
+      bench!.reference.map((r) => Float64Array.from(r)),
+    ),
+  };
 });

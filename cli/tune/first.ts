@@ -14,37 +14,67 @@ const MOST_FLOPS = 2e11;
 /** Blocks of a released model whose problems are asked for: all its blocks ask the same. */
 export const LAYERS = 3;
 
-export const tuneOption = { tune: { type: 'boolean', default: true, describe: `on a GPU's first use, measure kernel configurations for ${SECONDS} s; --no-tune leaves it out` } } as const;
+export const tuneOption = {
+  tune: {
+    type: 'boolean',
+    default: true,
+    describe: `on a GPU's first use, measure kernel configurations for ${SECONDS} s; --no-tune leaves it out`,
+  },
+} as const;
 
 /** Whether a job begins with it. A software adapter's table ships, and one that it does not fit is no reason to wait. */
-export const isFirstUse = (kind: AdapterInfo['kind'], tuned: boolean, wanted: boolean): boolean => kind === 'gpu' && !tuned && wanted;
+export const isFirstUse = (kind: AdapterInfo['kind'], tuned: boolean, wanted: boolean): boolean =>
+  kind === 'gpu' && !tuned && wanted;
 
 /** Why nothing was learnt: every configuration of every problem failed. */
-const failureOf = ({ found }: Measured): string | undefined => (found.length && found.every((f) => f.bad.length >= f.tried) ? found[0]!.bad[0] : undefined);
+const failureOf = ({ found }: Measured): string | undefined =>
+  found.length && found.every((f) => f.bad.length >= f.tried) ? found[0]!.bad[0] : undefined;
 
 /**
  * Says one line, measures and takes what it found into the device's planners. Where it fails it says so in one line, and the
  * planners' rules serve; it is not tried again.
  * @param wanted --tune; @param of the jobs that come, and what they work on
  */
-export async function tuneFirst(device: Device, wanted: boolean, of: () => { jobs: readonly JobName[]; subject: Subject }, signal: AbortSignal, seconds = SECONDS): Promise<void> {
+export async function tuneFirst(
+  device: Device,
+  wanted: boolean,
+  of: () => { jobs: readonly JobName[]; subject: Subject },
+  signal: AbortSignal,
+  seconds = SECONDS,
+): Promise<void> {
   const { info, caps } = device;
   if (!isFirstUse(info.kind, isTuned(info, caps), wanted && !flags.NO_TUNE)) return;
   const file = tunedFile(info, caps);
-  console.error(`first use of ${info.name}: measuring kernel configurations for up to ${seconds} s, kept in ${file}; vpae tune measures more, --no-tune or NO_TUNE=1 leaves it out`);
+  console.error(
+    `first use of ${info.name}: measuring kernel configurations for up to ${seconds} s, kept in ${file}; vpae tune measures more, --no-tune or NO_TUNE=1 leaves it out`,
+  );
   const over = AbortSignal.timeout(1000 * seconds);
   let failure: string | undefined;
   try {
     const { jobs, subject } = of();
     const asked = await questions(device, jobs, subject);
-    failure = failureOf(await measure(device, asked.filter((a) => a.flops <= MOST_FLOPS), () => over.aborted, AbortSignal.any([signal, over]), () => {}));
+    failure = failureOf(
+      await measure(
+        device,
+        asked.filter((a) => a.flops <= MOST_FLOPS),
+        () => over.aborted,
+        AbortSignal.any([signal, over]),
+        () => {},
+      ),
+    );
   } catch (error) {
     signal.throwIfAborted();
     if (!over.aborted) failure = (error as Error).message.split('\n')[0];
   }
   if (failure !== undefined) console.error(`tuning failed: ${failure}; going on with the planners' own rules`);
   if (ownTable(info, caps) === undefined) {
-    const nothing: Tuned = { adapter: info.name, driver: info.driver, tier: caps.tier, subgroup: caps.subgroup, table: {} };
+    const nothing: Tuned = {
+      adapter: info.name,
+      driver: info.driver,
+      tier: caps.tier,
+      subgroup: caps.subgroup,
+      table: {},
+    };
     writeWhole(file, `${JSON.stringify(nothing, undefined, 1)}\n`);
   }
   const tuning = tuningFor(info, caps);

@@ -11,7 +11,10 @@ import type { Subject } from '../../train/planning/subject.ts';
 import { programOf, recorder, type Seen } from './problems.ts';
 import { Bench, search, type Found } from './search.ts';
 
-export interface Weighed { seen: Seen; flops: number }
+export interface Weighed {
+  seen: Seen;
+  flops: number;
+}
 
 /** What these jobs ask the planners; most arithmetic first. Only where there is a choice. */
 export async function questions(device: Device, jobs: readonly JobName[], subject: Subject): Promise<Weighed[]> {
@@ -36,18 +39,34 @@ function withWinner(table: TuningTable, { family, shape, rule, winner }: Found):
   return { ...table, [family]: sameConfig(rule, winner) ? others : { ...others, [shape]: winner } };
 }
 
-export interface Measured { found: Found[]; tuned: Tuned; file: string }
+export interface Measured {
+  found: Found[];
+  tuned: Tuned;
+  file: string;
+}
 
 /**
  * Adds winners to the user's own table for this adapter and driver.
  * @param enough asked before each problem; @param signal ends it in the middle of one: what its reason is, is thrown
  */
-export async function measure(device: Pick<Device, 'info' | 'caps'>, asked: readonly Weighed[], enough: () => boolean, signal: AbortSignal, onFound: (found: Found) => void): Promise<Measured> {
+export async function measure(
+  device: Pick<Device, 'info' | 'caps'>,
+  asked: readonly Weighed[],
+  enough: () => boolean,
+  signal: AbortSignal,
+  onFound: (found: Found) => void,
+): Promise<Measured> {
   const { info, caps } = device;
   const file = tunedFile(info, caps);
   const bench = new Bench(info.kind);
   const found: Found[] = [];
-  let tuned: Tuned = { adapter: info.name, driver: info.driver, tier: caps.tier, subgroup: caps.subgroup, table: ownTable(info, caps) ?? {} };
+  let tuned: Tuned = {
+    adapter: info.name,
+    driver: info.driver,
+    tier: caps.tier,
+    subgroup: caps.subgroup,
+    table: ownTable(info, caps) ?? {},
+  };
   const stop = (): void => bench.close();
   signal.addEventListener('abort', stop);
   try {

@@ -21,7 +21,16 @@ const TOLERANCE = { f32: 1e-4, f16: 1e-3, rounded: 5e-3 };
 /** Operations up to which the float64 reference is computed; above, the rule's own configuration is the reference. */
 const EXACT_FLOPS = 1e8;
 
-export interface Found { family: string; shape: string; rule: object; winner: object; ruleMs: number; ms: number; tried: number; bad: string[] }
+export interface Found {
+  family: string;
+  shape: string;
+  rule: object;
+  winner: object;
+  ruleMs: number;
+  ms: number;
+  tried: number;
+  bad: string[];
+}
 
 /** The rule's own configuration first, then the most promising by the cost model. */
 function candidates(caps: Caps, { family, problem, rule, options }: Seen): object[] {
@@ -82,9 +91,17 @@ export class Bench implements Trials {
 }
 
 const tolerance = (problem: Problem): number =>
-  TOLERANCE['dtypeA' in problem && problem.dtypeA === 'f16' ? 'f16' : 'half' in problem && problem.half ? 'rounded' : 'f32'];
+  TOLERANCE[
+    'dtypeA' in problem && problem.dtypeA === 'f16' ? 'f16' : 'half' in problem && problem.half ? 'rounded' : 'f32'
+  ];
 
-export async function search(bench: Trials, caps: Caps, seen: Seen, flops: number, signal: AbortSignal): Promise<Found> {
+export async function search(
+  bench: Trials,
+  caps: Caps,
+  seen: Seen,
+  flops: number,
+  signal: AbortSignal,
+): Promise<Found> {
   const configs = candidates(caps, seen);
   const times = new Map<object, number>();
   const bad: string[] = [];
@@ -108,5 +125,14 @@ export async function search(bench: Trials, caps: Caps, seen: Seen, flops: numbe
   const first = ranked()[0] ?? rule;
   const ruleMs = times.get(rule) ?? Infinity;
   const winner = ruleMs / (times.get(first) ?? Infinity) >= GAIN ? first : rule;
-  return { family: seen.family, shape: seen.shape, rule, winner, ruleMs, ms: times.get(winner) ?? ruleMs, tried: configs.length, bad };
+  return {
+    family: seen.family,
+    shape: seen.shape,
+    rule,
+    winner,
+    ruleMs,
+    ms: times.get(winner) ?? ruleMs,
+    tried: configs.length,
+    bad,
+  };
 }

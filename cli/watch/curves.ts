@@ -2,7 +2,12 @@
 
 const MOST = 800;
 
-interface Bin { count: number; sum: number; low: number; high: number }
+interface Bin {
+  count: number;
+  sum: number;
+  low: number;
+  high: number;
+}
 type Row = Map<string, Bin>;
 
 /** As the page takes it: `at` are steps; a metric that a bin lacks is null there. */
@@ -46,18 +51,33 @@ export class Curves {
 
   data(): CurveData {
     const names = new Set(this.rows.flatMap((row) => [...row.keys()]));
-    const column = (name: string, value: (b: Bin) => number) => this.rows.map((row) => {
-      const bin = row.get(name);
-      return bin ? Number(value(bin).toPrecision(5)) : null;
-    });
+    const column = (name: string, value: (b: Bin) => number) =>
+      this.rows.map((row) => {
+        const bin = row.get(name);
+        return bin ? Number(value(bin).toPrecision(5)) : null;
+      });
     return {
       at: this.places.map((p) => p * this.width),
-      metrics: Object.fromEntries([...names].map((name) => [name, { mean: column(name, (b) => b.sum / b.count), low: column(name, (b) => b.low), high: column(name, (b) => b.high) }])),
+      metrics: Object.fromEntries(
+        [...names].map((name) => [
+          name,
+          {
+            mean: column(name, (b) => b.sum / b.count),
+            low: column(name, (b) => b.low),
+            high: column(name, (b) => b.high),
+          },
+        ]),
+      ),
     };
   }
 }
 
 function join(row: Row, name: string, { count, sum, low, high }: Bin): void {
   const bin = row.get(name);
-  row.set(name, bin ? { count: bin.count + count, sum: bin.sum + sum, low: Math.min(bin.low, low), high: Math.max(bin.high, high) } : { count, sum, low, high });
+  row.set(
+    name,
+    bin
+      ? { count: bin.count + count, sum: bin.sum + sum, low: Math.min(bin.low, low), high: Math.max(bin.high, high) }
+      : { count, sum, low, high },
+  );
 }

@@ -83,20 +83,28 @@ class Job {
       if ('score' in metrics) this.judged.add(step, metrics);
       else this.curves.add(step, metrics);
       this.step = Math.max(this.step, step + 1);
-      if (seconds !== undefined) this.seconds = this.seconds === undefined ? seconds : 0.95 * this.seconds + 0.05 * seconds;
+      if (seconds !== undefined)
+        this.seconds = this.seconds === undefined ? seconds : 0.95 * this.seconds + 0.05 * seconds;
     }
     this.alarms = [...this.alarms, ...records.filter((r) => 'alarm' in r)].slice(-ALARMS);
   }
 
   async summary(): Promise<JobSummary> {
     return {
-      name: this.name, step: this.step, steps: stepsOf(this.folder), running: isInUse(this.folder), seconds: this.seconds, alarms: this.alarms.length,
+      name: this.name,
+      step: this.step,
+      steps: stepsOf(this.folder),
+      running: isInUse(this.folder),
+      seconds: this.seconds,
+      alarms: this.alarms.length,
     };
   }
 
   async detail(): Promise<JobDetail> {
     const files = await readdir(join(this.folder, 'samples')).catch(() => []);
-    const samples = files.flatMap((f) => (/^\d{8}\.webp$/.test(f) ? [Number.parseInt(f, 10)] : [])).sort((a, b) => a - b);
+    const samples = files
+      .flatMap((f) => (/^\d{8}\.webp$/.test(f) ? [Number.parseInt(f, 10)] : []))
+      .sort((a, b) => a - b);
     return { curves: this.curves.data(), judged: this.judged.data(), alarms: this.alarms, samples };
   }
 }
@@ -117,7 +125,8 @@ export class Jobs {
 
   /** @throws one line when there is no such folder */
   constructor(run: string) {
-    if (!existsSync(run)) throw new Error(`[watch] there is no folder ${run}: name the run that train or distill writes`);
+    if (!existsSync(run))
+      throw new Error(`[watch] there is no folder ${run}: name the run that train or distill writes`);
     this.root = resolve(existsSync(join(run, LOG)) ? dirname(resolve(run)) : run);
   }
 

@@ -11,20 +11,37 @@ const attends = (n: Node): n is Node<'attention' | 'attentionGrad'> => n.op === 
 
 function composes(n: Node, caps: Caps): boolean {
   if (!attends(n)) return false;
-  const [[B, N, H, D], [, L]] = n.inputs.map((v) => typeOf(v).shape) as unknown as [[number, number, number, number], [number, number]];
+  const [[B, N, H, D], [, L]] = n.inputs.map((v) => typeOf(v).shape) as unknown as [
+    [number, number, number, number],
+    [number, number],
+  ];
   const inputs = n.op === 'attention' ? 3 : 6;
-  return attentionPath(caps, n.op, { B, N, L, H, D, ...n.attrs, lengths: n.inputs.length > inputs, access: [] }) === 'composed';
+  return (
+    attentionPath(caps, n.op, { B, N, L, H, D, ...n.attrs, lengths: n.inputs.length > inputs, access: [] }) ===
+    'composed'
+  );
 }
 
 /** The same function; undefined where nothing changes. */
-export function composeAttention(graph: Graph, outputs: readonly Value[], caps: Caps): { graph: Graph; outputs: Value[] } | undefined {
+export function composeAttention(
+  graph: Graph,
+  outputs: readonly Value[],
+  caps: Caps,
+): { graph: Graph; outputs: Value[] } | undefined {
   const chosen = new Set(graph.nodes.filter((n) => composes(n, caps)));
   if (!chosen.size) return undefined;
   return withTrace(({ graph: to }) => {
-    const composed = (n: Node, inputs: readonly Value[]): Value[] => opOf(n.op).composed!(inputs.map((v) => new Tensor(v)), n.attrs, make).map((t) => t.value);
-    const values = replay(graph, outputs, (n, inputs) => (chosen.has(n)
-      ? withSite(n.site, () => inSegment(n.segment, () => composed(n, inputs), n.gradient))
-      : valuesOf(to.add(n.op, inputs, n.attrs, n.outs, n))));
+    const composed = (n: Node, inputs: readonly Value[]): Value[] =>
+      opOf(n.op).composed!(
+        inputs.map((v) => new Tensor(v)),
+        n.attrs,
+        make,
+      ).map((t) => t.value);
+    const values = replay(graph, outputs, (n, inputs) =>
+      chosen.has(n)
+        ? withSite(n.site, () => inSegment(n.segment, () => composed(n, inputs), n.gradient))
+        : valuesOf(to.add(n.op, inputs, n.attrs, n.outs, n)),
+    );
     return { graph: to, outputs: values };
   });
 }

@@ -7,24 +7,49 @@ import { f32bits, type Access, type Binding, type Caps, type DType } from '../..
 import { EngineError } from '../host/errors.ts';
 import { quotientFunction } from '../../kernels/quotient.ts';
 import { TRIG } from '../../kernels/trig.ts';
-import { keyOf, typeOf, sizeOf, type Binary, type Node, type OpAttrs, type Unary, type Value } from '../frontend/graph.ts';
+import {
+  keyOf,
+  typeOf,
+  sizeOf,
+  type Binary,
+  type Node,
+  type OpAttrs,
+  type Unary,
+  type Value,
+} from '../frontend/graph.ts';
 import { Index, type Place } from './index-space.ts';
 import { swapsPairs, type Lanes } from './vectorize.ts';
 
 /** `t` is the type, f32 or vec4f. */
 const UNARY: { [K in Unary]: (a: string, t: string) => string } = {
-  neg: (a) => `-${a}`, exp: (a) => `exp(${a})`, log: (a) => `log(${a})`, sqrt: (a) => `sqrt(${a})`, rsqrt: (a) => `inverseSqrt(${a})`,
-  sin: (a) => `sine(${a})`, cos: (a) => `cosine(${a})`,
+  neg: (a) => `-${a}`,
+  exp: (a) => `exp(${a})`,
+  log: (a) => `log(${a})`,
+  sqrt: (a) => `sqrt(${a})`,
+  rsqrt: (a) => `inverseSqrt(${a})`,
+  sin: (a) => `sine(${a})`,
+  cos: (a) => `cosine(${a})`,
   tanh: (a, t) => `tanh(clamp(${a}, ${t}(-15.0), ${t}(15.0)))`, // tanh(100) is NaN on one driver
-  sigmoid: (a) => `(1.0 / (1.0 + exp(-${a})))`, erf: (a) => `erf(${a})`, abs: (a) => `abs(${a})`, sign: (a) => `sign(${a})`, floor: (a) => `floor(${a})`,
+  sigmoid: (a) => `(1.0 / (1.0 + exp(-${a})))`,
+  erf: (a) => `erf(${a})`,
+  abs: (a) => `abs(${a})`,
+  sign: (a) => `sign(${a})`,
+  floor: (a) => `floor(${a})`,
   isFinite: (a) => `finite(${a})`,
 };
 /** Functions of four are the function of one, four times. */
 const SCALAR_ONLY = new Set<string>(['erf', 'isFinite', 'pow', 'sin', 'cos']);
 const BINARY: { [K in Binary]: (a: string, b: string, t: string) => string } = {
-  add: (a, b) => `${a} + ${b}`, sub: (a, b) => `${a} - ${b}`, mul: (a, b) => `${a} * ${b}`, div: (a, b) => `${a} / ${b}`,
-  max: (a, b) => `max(${a}, ${b})`, min: (a, b) => `min(${a}, ${b})`, pow: (a, b) => `power(${a}, ${b})`,
-  lt: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} < ${b})`, le: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} <= ${b})`, eq: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} == ${b})`,
+  add: (a, b) => `${a} + ${b}`,
+  sub: (a, b) => `${a} - ${b}`,
+  mul: (a, b) => `${a} * ${b}`,
+  div: (a, b) => `${a} / ${b}`,
+  max: (a, b) => `max(${a}, ${b})`,
+  min: (a, b) => `min(${a}, ${b})`,
+  pow: (a, b) => `power(${a}, ${b})`,
+  lt: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} < ${b})`,
+  le: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} <= ${b})`,
+  eq: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} == ${b})`,
 };
 
 /** Functions that generated code may call; only those named in it are put into the module. */
@@ -135,7 +160,10 @@ export class Emitter {
     const at = sizeOf(typeOf(v)) === 1 ? '0u' : index.linear();
     const buffer = this.leaves.get(keyOf(v))!;
     const text = `${buffer}[${at}]`;
-    const vector = this.lanes?.get(keyOf(v)) !== 'consecutive' ? `vec4f(${text})` : `${buffer}[${at} / 4u]${index.swapped ? '.yxwz' : ''}`;
+    const vector =
+      this.lanes?.get(keyOf(v)) !== 'consecutive'
+        ? `vec4f(${text})`
+        : `${buffer}[${at} / 4u]${index.swapped ? '.yxwz' : ''}`;
     const found = this.seen.get(text);
     if (found !== undefined) return found;
     const scalar = isHalf(dtype) ? floatReader(this.caps, dtype, false).read(buffer, at) : text;
@@ -155,45 +183,88 @@ export class Emitter {
     const arg = (i: number, at = index) => this.value(n.inputs[i]!, at);
     const shape = n.inputs[0] ? typeOf(n.inputs[0]).shape : [];
     const read = (make: () => Index) => arg(0, this.through(n, index, 0, make));
-    if (n.op in UNARY || n.op in BINARY) return this.let(type, this.apply(n.op, n.inputs.map((_, i) => arg(i))));
+    if (n.op in UNARY || n.op in BINARY)
+      return this.let(
+        type,
+        this.apply(
+          n.op,
+          n.inputs.map((_, i) => arg(i)),
+        ),
+      );
     switch (n.op) {
-      case 'const': return this.constant(n as Node<'const'>);
-      case 'iota': return this.let('f32', `f32(${index.at((n.attrs as OpAttrs['iota']).axis)})`);
-      case 'where': return this.let(type, `select(${arg(2)}, ${arg(1)}, ${arg(0)} != ${this.lanes ? 'vec4f()' : '0.0'})`);
+      case 'const':
+        return this.constant(n as Node<'const'>);
+      case 'iota':
+        return this.let('f32', `f32(${index.at((n.attrs as OpAttrs['iota']).axis)})`);
+      case 'where':
+        return this.let(type, `select(${arg(2)}, ${arg(1)}, ${arg(0)} != ${this.lanes ? 'vec4f()' : '0.0'})`);
       case 'cast': {
         const to = n.outs[0]!.dtype;
         return this.let(type, to === 'f16' ? `f32(f16(${arg(0)}))` : `${to}(${arg(0)})`);
       }
-      case 'detach': return arg(0);
-      case 'reshape': return read(() => index.reshaped(shape));
-      case 'permute': return read(() => index.permuted((n.attrs as OpAttrs['permute']).order, shape));
-      case 'expand': return read(() => index.along(shape, () => false, (_, c) => c));
+      case 'detach':
+        return arg(0);
+      case 'reshape':
+        return read(() => index.reshaped(shape));
+      case 'permute':
+        return read(() => index.permuted((n.attrs as OpAttrs['permute']).order, shape));
+      case 'expand':
+        return read(() =>
+          index.along(
+            shape,
+            () => false,
+            (_, c) => c,
+          ),
+        );
       case 'slice': {
         const { start, step } = n.attrs as OpAttrs['slice'];
-        return read(() => index.along(shape, (k) => shape[k] !== n.outs[0]!.shape[k], (k, c) => {
-          const scaled = step[k] === 1 ? c : `${c} * ${this.size(step[k]!)}`;
-          return start[k] === 0 && step[k] === 1 ? c : this.let('u32', start[k] === 0 ? scaled : `${scaled} + ${this.size(start[k]!)}`);
-        }));
+        return read(() =>
+          index.along(
+            shape,
+            (k) => shape[k] !== n.outs[0]!.shape[k],
+            (k, c) => {
+              const scaled = step[k] === 1 ? c : `${c} * ${this.size(step[k]!)}`;
+              return start[k] === 0 && step[k] === 1
+                ? c
+                : this.let('u32', start[k] === 0 ? scaled : `${scaled} + ${this.size(start[k]!)}`);
+            },
+          ),
+        );
       }
       case 'flip': {
         const { axes } = n.attrs as OpAttrs['flip'];
         return read(() => {
-          const there = index.along(shape, (k) => axes.includes(k), (k, c) => this.let('u32', `${this.size(shape[k]! - 1)} - ${c}`));
+          const there = index.along(
+            shape,
+            (k) => axes.includes(k),
+            (k, c) => this.let('u32', `${this.size(shape[k]! - 1)} - ${c}`),
+          );
           if (this.lanes && swapsPairs(axes, shape)) there.swapped = !index.swapped;
           return there;
         });
       }
-      case 'pad': return this.pad(n as Node<'pad'>, index);
-      case 'concat': return this.concat(n as Node<'concat'>, index);
-      default: throw new Error(`${n.op} cannot be inlined`);
+      case 'pad':
+        return this.pad(n as Node<'pad'>, index);
+      case 'concat':
+        return this.concat(n as Node<'concat'>, index);
+      default:
+        throw new Error(`${n.op} cannot be inlined`);
     }
   }
 
   private apply(op: string, args: string[]): string {
-    const one = (a: string[], t: string) => (op in UNARY ? UNARY[op as Unary](a[0]!, t) : BINARY[op as Binary](a[0]!, a[1]!, t));
+    const one = (a: string[], t: string) =>
+      op in UNARY ? UNARY[op as Unary](a[0]!, t) : BINARY[op as Binary](a[0]!, a[1]!, t);
     if (!this.lanes) return one(args, 'f32');
     if (!SCALAR_ONLY.has(op)) return one(args, 'vec4f');
-    return `vec4f(${['x', 'y', 'z', 'w'].map((c) => one(args.map((a) => `${a}.${c}`), 'f32')).join(', ')})`;
+    return `vec4f(${['x', 'y', 'z', 'w']
+      .map((c) =>
+        one(
+          args.map((a) => `${a}.${c}`),
+          'f32',
+        ),
+      )
+      .join(', ')})`;
   }
 
   private constant(n: Node<'const'>): string {
@@ -216,17 +287,27 @@ export class Emitter {
     const { lo, inner } = n.attrs;
     const { shape } = typeOf(n.inputs[0]!);
     const tests: string[] = [];
-    const at = this.through(n, index, 0, () => index.along(shape, (k) => shape[k] !== n.outs[0]!.shape[k], (k, c) => {
-      const local = lo[k] === 0 ? c : this.let('u32', `${c} - ${this.size(lo[k]!)}`); // below lo it wraps to a large number
-      const q = inner[k] === 0 ? local : this.let('u32', `divide(${local} & 0x7fffffffu, ${this.size(inner[k]! + 1)})`);
-      tests.push(`${q} < ${this.size(shape[k]!)}`);
-      if (inner[k] !== 0) tests.push(`${q} * ${this.size(inner[k]! + 1)} == ${local}`);
-      return this.let('u32', `min(${q}, ${this.size(shape[k]! - 1)})`);
-    }));
+    const at = this.through(n, index, 0, () =>
+      index.along(
+        shape,
+        (k) => shape[k] !== n.outs[0]!.shape[k],
+        (k, c) => {
+          const local = lo[k] === 0 ? c : this.let('u32', `${c} - ${this.size(lo[k]!)}`); // below lo it wraps to a large number
+          const q =
+            inner[k] === 0 ? local : this.let('u32', `divide(${local} & 0x7fffffffu, ${this.size(inner[k]! + 1)})`);
+          tests.push(`${q} < ${this.size(shape[k]!)}`);
+          if (inner[k] !== 0) tests.push(`${q} * ${this.size(inner[k]! + 1)} == ${local}`);
+          return this.let('u32', `min(${q}, ${this.size(shape[k]! - 1)})`);
+        },
+      ),
+    );
     const value = this.value(n.inputs[0]!, at);
     if (!tests.length) return value;
     const { dtype } = n.outs[0]!;
-    return this.let(this.type(dtype), `select(${this.lanes ? 'vec4f()' : zero(dtype)}, ${value}, ${tests.join(' && ')})`);
+    return this.let(
+      this.type(dtype),
+      `select(${this.lanes ? 'vec4f()' : zero(dtype)}, ${value}, ${tests.join(' && ')})`,
+    );
   }
 
   private concat(n: Node<'concat'>, index: Index): string {
@@ -237,11 +318,17 @@ export class Emitter {
       const { shape } = typeOf(v);
       const from = start;
       let inside = '';
-      const at = this.through(n, index, i, () => index.along(shape, (k) => k === axis, (_, c) => {
-        const local = from === 0 ? c : this.let('u32', `${c} - ${this.size(from)}`);
-        inside = this.let('bool', `${local} < ${this.size(shape[axis]!)}`);
-        return this.let('u32', `select(0u, ${local}, ${inside})`);
-      }));
+      const at = this.through(n, index, i, () =>
+        index.along(
+          shape,
+          (k) => k === axis,
+          (_, c) => {
+            const local = from === 0 ? c : this.let('u32', `${c} - ${this.size(from)}`);
+            inside = this.let('bool', `${local} < ${this.size(shape[axis]!)}`);
+            return this.let('u32', `select(0u, ${local}, ${inside})`);
+          },
+        ),
+      );
       const value = this.value(v, at);
       result = result ? this.let(this.type(typeOf(v).dtype), `select(${result}, ${value}, ${inside})`) : value;
       start += shape[axis]!;
@@ -253,20 +340,30 @@ export class Emitter {
 const zero = (d: DType): string => (d === 'i32' ? '0i' : d === 'u32' ? '0u' : '0.0');
 
 /** Library functions the code calls, in a fixed order. */
-export const library = (code: string): string => [
-  ...Object.entries(LIBRARY).filter(([name]) => code.includes(`${name}(`)).map(([, text]) => text),
-  ...(/\b(sine|cosine)\(/.test(code) ? [TRIG] : []),
-  ...(code.includes('bf16x1(') ? [BF16] : []),
-].join('\n');
+export const library = (code: string): string =>
+  [
+    ...Object.entries(LIBRARY)
+      .filter(([name]) => code.includes(`${name}(`))
+      .map(([, text]) => text),
+    ...(/\b(sine|cosine)\(/.test(code) ? [TRIG] : []),
+    ...(code.includes('bf16x1(') ? [BF16] : []),
+  ].join('\n');
 
 const isHalf = (d: DType): d is FloatType => d === 'f16' || d === 'bf16';
 
-export const bindingOf = (caps: Caps, name: string, dtype: DType, access: Access): Binding =>
-  ({ name, type: isHalf(dtype) ? floatReader(caps, dtype, false).type : dtype, access });
+export const bindingOf = (caps: Caps, name: string, dtype: DType, access: Access): Binding => ({
+  name,
+  type: isHalf(dtype) ? floatReader(caps, dtype, false).type : dtype,
+  access,
+});
 
 /** What to write for a value of this dtype: halves are rounded on store. */
 export function stored(caps: Caps, dtype: DType, name: string): string {
   if (!isHalf(dtype)) return name;
-  if (!nativeHalf(caps, dtype)) throw new EngineError('cast', `this adapter can store ${dtype} weights but no kernel of it writes ${dtype}: cast to f32`);
+  if (!nativeHalf(caps, dtype))
+    throw new EngineError(
+      'cast',
+      `this adapter can store ${dtype} weights but no kernel of it writes ${dtype}: cast to f32`,
+    );
   return `f16(${name})`;
 }

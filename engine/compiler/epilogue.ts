@@ -26,7 +26,12 @@ export interface FusedEpilogue {
 }
 
 /** `pinned`: keys of values that must be written because they are results. */
-export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number, bindings: Bindings): Group[] {
+export function fuseEpilogues(
+  groups: readonly Group[],
+  pinned: ReadonlySet<string>,
+  maxBuffers: number,
+  bindings: Bindings,
+): Group[] {
   const readers = new Map<string, Group[]>();
   const maker = new Map<string, Group>();
   /** Place in the schedule; a host that waits for its epilogue's operands stands right behind the last of them. */
@@ -42,7 +47,11 @@ export function fuseEpilogues(groups: readonly Group[], pinned: ReadonlySet<stri
     for (const product of g.leaves) {
       const host = maker.get(keyOf(product));
       if (!host || host.epilogue || !HOSTS.has(host.node.op)) continue;
-      if (sizeOf(typeOf(product)) !== sizeOf(typeOf(root)) || !elementwise(root, product, g.leaves, ROWS.has(host.node.op))) continue;
+      if (
+        sizeOf(typeOf(product)) !== sizeOf(typeOf(root)) ||
+        !elementwise(root, product, g.leaves, ROWS.has(host.node.op))
+      )
+        continue;
       const leaves = g.leaves.filter((v) => v !== product);
       const last = Math.max(...leaves.map((v) => order.get(maker.get(keyOf(v))!) ?? -1));
       const others = readers.get(keyOf(product))!.filter((reader) => reader !== g);

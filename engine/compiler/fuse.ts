@@ -6,7 +6,22 @@
  * is read, views as index arithmetic, so no copy is made for a permute, slice, pad or concat. Reductions inline their input.
  */
 import { fuseEpilogues, type FusedEpilogue } from './epilogue.ts';
-import { base, INLINE, inputOf, isJoin, keyOf, POINTWISE, REDUCTIONS, sizeOf, typeOf, VIEWS, type Graph, type Node, type OpName, type Value } from '../frontend/graph.ts';
+import {
+  base,
+  INLINE,
+  inputOf,
+  isJoin,
+  keyOf,
+  POINTWISE,
+  REDUCTIONS,
+  sizeOf,
+  typeOf,
+  VIEWS,
+  type Graph,
+  type Node,
+  type OpName,
+  type Value,
+} from '../frontend/graph.ts';
 
 export interface Group {
   /** `join`: its leaves are made in their places in the root; see placement.ts. */
@@ -47,7 +62,13 @@ interface Expr {
 export type Bindings = (values: Iterable<Value>) => number;
 
 /** @param windows bindings that a value takes: more than one where it is over the binding limit */
-export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number, fusing = true, windows: (v: Value) => number = () => 1): Group[] {
+export function fuse(
+  graph: Graph,
+  outputs: readonly Value[],
+  maxBuffers: number,
+  fusing = true,
+  windows: (v: Value) => number = () => 1,
+): Group[] {
   const bindings: Bindings = (values) => [...values].reduce((sum, v) => sum + windows(v), 0);
   const maxLeaves = Math.max(2, Math.min(MAX_LEAVES, maxBuffers - 2));
   const materialised = new Set<string>();
@@ -61,7 +82,8 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
   }
   const force = (v: Value): void => void materialised.add(keyOf(base(v)));
   for (const n of graph.nodes) {
-    if (!INLINE.has(n.op) || isJoin(n) || inputOf({ node: n, out: 0 })) n.outs.forEach((_, out) => materialised.add(keyOf({ node: n, out })));
+    if (!INLINE.has(n.op) || isJoin(n) || inputOf({ node: n, out: 0 }))
+      n.outs.forEach((_, out) => materialised.add(keyOf({ node: n, out })));
     if ((!INLINE.has(n.op) && !REDUCTIONS.has(n.op)) || isJoin(n)) n.inputs.forEach(force);
     if (!fusing && !VIEWS.has(n.op) && n.op !== 'const') force({ node: n, out: 0 });
   }
@@ -71,10 +93,17 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
   const exprs = new Map<number, Expr>();
   const read = (v: Value): Expr => {
     const whole = base(v);
-    return materialised.has(keyOf(whole)) ? { leaves: new Map([[keyOf(whole), whole]]), nodes: new Set(), dear: false, tangled: 0 } : exprs.get(v.node.id)!;
+    return materialised.has(keyOf(whole))
+      ? { leaves: new Map([[keyOf(whole), whole]]), nodes: new Set(), dear: false, tangled: 0 }
+      : exprs.get(v.node.id)!;
   };
   const own = (n: Node): Expr => {
-    const e: Expr = { leaves: new Map(), nodes: new Set(NAMES.has(n.op) ? [] : [n.id]), dear: DEAR.has(n.op), tangled: TANGLED.has(n.op) ? 1 : 0 };
+    const e: Expr = {
+      leaves: new Map(),
+      nodes: new Set(NAMES.has(n.op) ? [] : [n.id]),
+      dear: DEAR.has(n.op),
+      tangled: TANGLED.has(n.op) ? 1 : 0,
+    };
     for (const v of n.inputs) {
       const r = read(v);
       for (const [k, leaf] of r.leaves) e.leaves.set(k, leaf);
@@ -98,7 +127,11 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
     while (bindings(e.leaves.values()) + windows({ node: n, out: 0 }) > maxLeaves + 1 || e.nodes.size > MAX_NODES) {
       const widest = n.inputs
         .filter((v) => !materialised.has(keyOf(base(v))) && base(v).node.op !== 'const')
-        .sort((a, b) => read(base(b)).leaves.size - read(base(a)).leaves.size || read(base(b)).nodes.size - read(base(a)).nodes.size)[0];
+        .sort(
+          (a, b) =>
+            read(base(b)).leaves.size - read(base(a)).leaves.size ||
+            read(base(b)).nodes.size - read(base(a)).nodes.size,
+        )[0];
       if (!widest) break;
       force(widest);
       e = own(n);
@@ -114,14 +147,32 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
   for (const n of graph.nodes) {
     if (inputOf({ node: n, out: 0 })) continue;
     if (REDUCTIONS.has(n.op)) {
-      groups.push({ kind: 'reduce', node: n, roots: [{ node: n, out: 0 }], leaves: [...read(n.inputs[0]!).leaves.values()], flat: false });
+      groups.push({
+        kind: 'reduce',
+        node: n,
+        roots: [{ node: n, out: 0 }],
+        leaves: [...read(n.inputs[0]!).leaves.values()],
+        flat: false,
+      });
     } else if (!INLINE.has(n.op) || isJoin(n)) {
       const leaves = new Map(n.inputs.map((v) => [keyOf(base(v)), base(v)]));
-      groups.push({ kind: isJoin(n) ? 'join' : 'anchor', node: n, roots: n.outs.map((_, out) => ({ node: n, out })), leaves: [...leaves.values()], flat: false });
+      groups.push({
+        kind: isJoin(n) ? 'join' : 'anchor',
+        node: n,
+        roots: n.outs.map((_, out) => ({ node: n, out })),
+        leaves: [...leaves.values()],
+        flat: false,
+      });
     } else if (materialised.has(`${n.id}.0`)) {
       const root = { node: n, out: 0 };
       const leaves = [...own(n).leaves.values()];
-      groups.push({ kind: 'pointwise', node: n, roots: [root], leaves, flat: isFlat(root, new Set(leaves.map(keyOf))) });
+      groups.push({
+        kind: 'pointwise',
+        node: n,
+        roots: [root],
+        leaves,
+        flat: isFlat(root, new Set(leaves.map(keyOf))),
+      });
     }
   }
   if (!fusing) return groups;
@@ -133,11 +184,17 @@ export function fuse(graph: Graph, outputs: readonly Value[], maxBuffers: number
  * Which nodes make something of a value: those that write what is computed from it element by element, and views, which read other
  * elements. What has one end is computed once, however many readers it has on the way.
  */
-function endsOf(graph: Graph, users: ReadonlyMap<string, ReadonlySet<Node>>, materialised: ReadonlySet<string>): Map<number, Set<number>> {
+function endsOf(
+  graph: Graph,
+  users: ReadonlyMap<string, ReadonlySet<Node>>,
+  materialised: ReadonlySet<string>,
+): Map<number, Set<number>> {
   const ends = new Map<number, Set<number>>();
   for (const n of graph.nodes.toReversed()) {
     const own = POINTWISE.has(n.op) && !materialised.has(keyOf({ node: n, out: 0 }));
-    const through = own ? [...users.get(keyOf({ node: n, out: 0 })) ?? []].flatMap((u) => [...ends.get(u.id)!]) : [n.id];
+    const through = own
+      ? [...(users.get(keyOf({ node: n, out: 0 })) ?? [])].flatMap((u) => [...ends.get(u.id)!])
+      : [n.id];
     ends.set(n.id, new Set(through));
   }
   return ends;
@@ -154,7 +211,13 @@ function isFlat(root: Value, leaves: ReadonlySet<string>): boolean {
     if (!top && leaves.has(k)) return n === size || n === 1;
     if (n !== size && n !== 1) return false;
     const { op } = v.node;
-    if (VIEWS.has(op) && op !== 'reshape' && op !== 'detach' && !(op === 'expand' && sizeOf(typeOf(v.node.inputs[0]!)) === 1)) return false;
+    if (
+      VIEWS.has(op) &&
+      op !== 'reshape' &&
+      op !== 'detach' &&
+      !(op === 'expand' && sizeOf(typeOf(v.node.inputs[0]!)) === 1)
+    )
+      return false;
     if (op === 'iota') return false;
     return v.node.inputs.every((x) => visit(x, false));
   };
@@ -166,9 +229,15 @@ function isFlat(root: Value, leaves: ReadonlySet<string>): boolean {
  * each tensor once. A group may move up to an earlier one if everything else it reads is written before that. What only its own
  * kernel reads then stays in a register.
  */
-function mergeFlat(groups: readonly Group[], pinned: ReadonlySet<string>, maxBuffers: number, bindings: Bindings): Group[] {
+function mergeFlat(
+  groups: readonly Group[],
+  pinned: ReadonlySet<string>,
+  maxBuffers: number,
+  bindings: Bindings,
+): Group[] {
   const readers = new Map<string, Group[]>();
-  for (const g of groups) for (const v of g.leaves) (readers.get(keyOf(v)) ?? readers.set(keyOf(v), []).get(keyOf(v))!).push(g);
+  for (const g of groups)
+    for (const v of g.leaves) (readers.get(keyOf(v)) ?? readers.set(keyOf(v), []).get(keyOf(v))!).push(g);
   const out: Group[] = [];
   const members = new Map<Group, Set<Group>>();
   const writtenAt = new Map<string, number>();

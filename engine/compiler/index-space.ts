@@ -7,7 +7,11 @@ export interface IndexWriter {
 }
 
 /** A flat index over rows of `cols` elements whose row and column are at hand, as text: they cost no division. */
-export interface Place { row: string; col: string; cols: number }
+export interface Place {
+  row: string;
+  col: string;
+  cols: number;
+}
 
 export class Index {
   readonly shape: readonly number[];
@@ -20,7 +24,13 @@ export class Index {
   private readonly cache = new Map<string, string>();
 
   /** `place` goes with `flat`. */
-  constructor(writer: IndexWriter, shape: readonly number[], flat?: () => string, coordinate?: (k: number) => string, place?: Place) {
+  constructor(
+    writer: IndexWriter,
+    shape: readonly number[],
+    flat?: () => string,
+    coordinate?: (k: number) => string,
+    place?: Place,
+  ) {
     this.writer = writer;
     this.shape = shape;
     this.flat = flat;

@@ -8,14 +8,22 @@ import { attrsText, base, keyOf, printType, typeOf, type Node, type Value } from
 import { lower, type LowerContext, type Lowered } from './lowering.ts';
 
 /** A launch, and for each of its slots the number of the group's value that lies there. */
-interface Known { launch: Launch; slots: number[] }
+interface Known {
+  launch: Launch;
+  slots: number[];
+}
 
 /** What was lowered so far for a device of these capabilities. */
 const known = new WeakMap<Caps, Map<string, Known>>();
 
 /** As `lower`; what is alike shares one launch. */
 export function lowerOnce(group: Group, context: LowerContext): Lowered {
-  const values = [...group.node.inputs.map(base), ...group.leaves, ...group.roots, ...(group.epilogue ? [group.epilogue.product] : [])];
+  const values = [
+    ...group.node.inputs.map(base),
+    ...group.leaves,
+    ...group.roots,
+    ...(group.epilogue ? [group.epilogue.product] : []),
+  ];
   const numbers = new Map<string, number>();
   for (const v of values) if (!numbers.has(keyOf(v))) numbers.set(keyOf(v), numbers.size);
   const distinct = new Map(values.map((v) => [numbers.get(keyOf(v))!, v]));
@@ -29,16 +37,30 @@ export function lowerOnce(group: Group, context: LowerContext): Lowered {
 }
 
 /** All that `lower` reads of a group, with its values as numbers. */
-function describe({ kind, node, roots, leaves, epilogue }: Group, numbers: ReadonlyMap<string, number>, distinct: ReadonlyMap<number, Value>, context: LowerContext): string {
+function describe(
+  { kind, node, roots, leaves, epilogue }: Group,
+  numbers: ReadonlyMap<string, number>,
+  distinct: ReadonlyMap<number, Value>,
+  context: LowerContext,
+): string {
   const number = (v: Value): number => numbers.get(keyOf(v))!;
   const text = [`${kind} ${leaves.map(number).join()} > ${roots.map(number).join()}`];
   for (const v of distinct.values()) {
     const over = context.inPlace.get(keyOf(v));
-    text.push(`${printType(typeOf(v))} ${context.access(v)}${over ? ` over ${number(over)}` : ''}${context.inWhole(v) ? ' in whole' : ''}`);
+    text.push(
+      `${printType(typeOf(v))} ${context.access(v)}${over ? ` over ${number(over)}` : ''}${context.inWhole(v) ? ' in whole' : ''}`,
+    );
   }
-  if (kind === 'anchor' || kind === 'join') text.push(`${node.op} ${attrsText(node.op, node.attrs)} ${node.inputs.map((v) => `${number(base(v))} ${printType(typeOf(v))}`).join()}`);
+  if (kind === 'anchor' || kind === 'join')
+    text.push(
+      `${node.op} ${attrsText(node.op, node.attrs)} ${node.inputs.map((v) => `${number(base(v))} ${printType(typeOf(v))}`).join()}`,
+    );
   else text.push(expression(roots, leaves, number));
-  if (epilogue) text.push(epilogue.leaves.map(number).join(), expression([epilogue.root], [epilogue.product, ...epilogue.leaves], number));
+  if (epilogue)
+    text.push(
+      epilogue.leaves.map(number).join(),
+      expression([epilogue.root], [epilogue.product, ...epilogue.leaves], number),
+    );
   return text.join('\n');
 }
 
@@ -58,6 +80,8 @@ function expression(roots: readonly Value[], leaves: readonly Value[], number: (
     const end = ends.get(keyOf(v));
     return end ? `#${number(end)}` : `%${line.get(v.node)}`;
   };
-  const lines = sorted.map((n) => `${n.op} ${attrsText(n.op, n.attrs)} ${n.outs.map(printType).join(' ')} ${n.inputs.map(operand).join()}`);
+  const lines = sorted.map(
+    (n) => `${n.op} ${attrsText(n.op, n.attrs)} ${n.outs.map(printType).join(' ')} ${n.inputs.map(operand).join()}`,
+  );
   return `${lines.join('\n')}\n${roots.map((r) => line.get(r.node)).join()}`;
 }

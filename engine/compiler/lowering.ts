@@ -3,7 +3,16 @@
  *
  * This comes before `memory`, because a family's plan decides how much scratch it wants; buffers are still slots here.
  */
-import { BYTES, numel, type Access, type Binding, type Caps, type DType, type Epilogue, type Launch } from '../../kernels/kernel.ts';
+import {
+  BYTES,
+  numel,
+  type Access,
+  type Binding,
+  type Caps,
+  type DType,
+  type Epilogue,
+  type Launch,
+} from '../../kernels/kernel.ts';
 import { attention, attentionGrad } from '../../kernels/attention/index.ts';
 import { conv3d, conv3dInput, conv3dWeight } from '../../kernels/conv3d/index.ts';
 import { gather, scatterAdd } from '../../kernels/gather/index.ts';
@@ -18,7 +27,19 @@ import { PLACED, type FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize, type Lanes } from './vectorize.ts';
 import { type Group } from './fuse.ts';
-import { base, keyOf, bytesOf, sizeOf, typeOf, type Inline, type Node, type OpName, type Reduction, type Triple, type Value } from '../frontend/graph.ts';
+import {
+  base,
+  keyOf,
+  bytesOf,
+  sizeOf,
+  typeOf,
+  type Inline,
+  type Node,
+  type OpName,
+  type Reduction,
+  type Triple,
+  type Value,
+} from '../frontend/graph.ts';
 
 export interface Lowered {
   launch: Launch;
@@ -51,14 +72,24 @@ function rows<K extends OpName>(family: (caps: Caps, p: RowsProblem) => Launch):
 }
 
 function convolution<K extends 'conv3d' | 'conv3dInput' | 'conv3dWeight'>(
-  family: typeof conv3d, shapes: (n: Node<K>) => { x: readonly number[]; w: readonly number[]; y: readonly number[] },
+  family: typeof conv3d,
+  shapes: (n: Node<K>) => { x: readonly number[]; w: readonly number[]; y: readonly number[] },
 ): Anchor<K> {
   return (caps, n, access, epilogue) => {
     const { x, w, y } = shapes(n);
     const { stride, padLo, half = false } = n.attrs;
     return family(caps, {
-      N: x[0]!, C: x[1]!, O: w[0]!, in: x.slice(2) as unknown as Triple, out: y.slice(2) as unknown as Triple,
-      kernel: w.slice(2) as unknown as Triple, stride, padLo, half, access: widest(access), epilogue,
+      N: x[0]!,
+      C: x[1]!,
+      O: w[0]!,
+      in: x.slice(2) as unknown as Triple,
+      out: y.slice(2) as unknown as Triple,
+      kernel: w.slice(2) as unknown as Triple,
+      stride,
+      padLo,
+      half,
+      access: widest(access),
+      epilogue,
     });
   };
 }
@@ -74,20 +105,41 @@ function attentionOf<K extends 'attention' | 'attentionGrad'>(family: typeof att
 
 /** Every op that is neither an input nor inlined nor a reduction. */
 const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> } = {
-  random: (caps, n, [access]) => random(caps, { n: sizeOf(n.outs[0]!), dist: n.attrs.dist, stream: n.attrs.stream, access: access! }),
+  random: (caps, n, [access]) =>
+    random(caps, { n: sizeOf(n.outs[0]!), dist: n.attrs.dist, stream: n.attrs.stream, access: access! }),
   matmul: (caps, n, access, epilogue) => {
     const { transA, transB } = n.attrs;
     const a = shapeOf(n as unknown as Node, 0);
     const [M, N] = n.outs[0]!.shape.slice(-2) as [number, number];
     return matmul(caps, {
-      batch: a.length === 3 ? a[0]! : 1, M, N, K: a.at(transA ? -2 : -1)!, transA, transB,
-      dtypeA: float(dtypeOf(n as unknown as Node, 0)), dtypeB: float(dtypeOf(n as unknown as Node, 1)), dtypeOut: 'f32',
-      access: [access[0]!, access[1]!], epilogue,
+      batch: a.length === 3 ? a[0]! : 1,
+      M,
+      N,
+      K: a.at(transA ? -2 : -1)!,
+      transA,
+      transB,
+      dtypeA: float(dtypeOf(n as unknown as Node, 0)),
+      dtypeB: float(dtypeOf(n as unknown as Node, 1)),
+      dtypeOut: 'f32',
+      access: [access[0]!, access[1]!],
+      epilogue,
     });
   },
-  conv3d: convolution(conv3d, (n) => ({ x: shapeOf(n as unknown as Node, 0), w: shapeOf(n as unknown as Node, 1), y: n.outs[0]!.shape })),
-  conv3dInput: convolution(conv3dInput, (n) => ({ x: n.outs[0]!.shape, w: shapeOf(n as unknown as Node, 1), y: shapeOf(n as unknown as Node, 0) })),
-  conv3dWeight: convolution(conv3dWeight, (n) => ({ x: shapeOf(n as unknown as Node, 0), w: n.outs[0]!.shape, y: shapeOf(n as unknown as Node, 1) })),
+  conv3d: convolution(conv3d, (n) => ({
+    x: shapeOf(n as unknown as Node, 0),
+    w: shapeOf(n as unknown as Node, 1),
+    y: n.outs[0]!.shape,
+  })),
+  conv3dInput: convolution(conv3dInput, (n) => ({
+    x: n.outs[0]!.shape,
+    w: shapeOf(n as unknown as Node, 1),
+    y: shapeOf(n as unknown as Node, 0),
+  })),
+  conv3dWeight: convolution(conv3dWeight, (n) => ({
+    x: shapeOf(n as unknown as Node, 0),
+    w: n.outs[0]!.shape,
+    y: shapeOf(n as unknown as Node, 1),
+  })),
   attention: attentionOf(attention, 3),
   attentionGrad: attentionOf(attentionGrad, 6),
   softmax: rows(softmax),
@@ -98,14 +150,21 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
   gather: (caps, n, access) => {
     const table = shapeOf(n as unknown as Node, 0);
     return gather(caps, {
-      ids: sizeOf(typeOf(n.inputs[1]!)), rows: table[0]!, width: numel(table.slice(1)),
-      idsDtype: integer(dtypeOf(n as unknown as Node, 1)), access: widest(access),
+      ids: sizeOf(typeOf(n.inputs[1]!)),
+      rows: table[0]!,
+      width: numel(table.slice(1)),
+      idsDtype: integer(dtypeOf(n as unknown as Node, 1)),
+      access: widest(access),
     });
   },
-  scatterAdd: (caps, n, access) => scatterAdd(caps, {
-    ids: sizeOf(typeOf(n.inputs[0]!)), rows: n.attrs.rows, width: sizeOf(n.outs[0]!) / n.attrs.rows,
-    idsDtype: integer(dtypeOf(n as unknown as Node, 0)), access: widest(access),
-  }),
+  scatterAdd: (caps, n, access) =>
+    scatterAdd(caps, {
+      ids: sizeOf(typeOf(n.inputs[0]!)),
+      rows: n.attrs.rows,
+      width: sizeOf(n.outs[0]!) / n.attrs.rows,
+      idsDtype: integer(dtypeOf(n as unknown as Node, 0)),
+      access: widest(access),
+    }),
 };
 
 function float(d: DType): FloatType {
@@ -141,7 +200,11 @@ function lowerWhole(group: Group, context: LowerContext): Lowered {
   return first.every((f, i) => f === i) ? { launch, slots } : withCopies(launch, slots, first, context);
 }
 
-function lowerEpilogue({ product, root, leaves, kept }: FusedEpilogue, placed: boolean, context: LowerContext): Epilogue {
+function lowerEpilogue(
+  { product, root, leaves, kept }: FusedEpilogue,
+  placed: boolean,
+  context: LowerContext,
+): Epilogue {
   const names = new Map(leaves.map((v, i) => [keyOf(v), `e${i}`]));
   const lanes = vectorize([root], new Set([...names.keys(), keyOf(product)]));
   const place = placed ? { row: 'row', col: 'col', cols: typeOf(product).shape.at(-1)! } : undefined;
@@ -155,9 +218,14 @@ function lowerEpilogue({ product, root, leaves, kept }: FusedEpilogue, placed: b
   return {
     buffers: [
       ...(kept ? [{ ...bindingOf(context.caps, 'kept', 'f32', 'read_write'), wide: true }] : []),
-      ...leaves.map((v, i) => ({ ...bindingOf(context.caps, `e${i}`, 'f32', context.access(v)), wide: lanes?.get(keyOf(v)) === 'consecutive' })),
+      ...leaves.map((v, i) => ({
+        ...bindingOf(context.caps, `e${i}`, 'f32', context.access(v)),
+        wide: lanes?.get(keyOf(v)) === 'consecutive',
+      })),
     ],
-    params: emitter.params, functions: library(body), body: (width) => emit(width).body,
+    params: emitter.params,
+    functions: library(body),
+    body: (width) => emit(width).body,
   };
 }
 
@@ -169,9 +237,21 @@ function lowerJoin({ node, roots, leaves }: Group, context: LowerContext): Lower
   for (const part of node.inputs.map(base)) {
     const type = typeOf(part);
     if (!context.inWhole(part)) {
-      const { dispatches: [copy] } = pointwise(context.caps, {
-        n: sizeOf(type), width: 4, name: 'join', params: [['at', at]], functions: '', body: 'b1[(i + p.at) / 4u] = b0[i / 4u];', flops: 0, bytes: 2 * bytesOf(type),
-        buffers: [{ name: 'b0', type: 'vec4f', access: context.access(part) }, { name: 'b1', type: 'vec4f', access: 'read_write' }],
+      const {
+        dispatches: [copy],
+      } = pointwise(context.caps, {
+        n: sizeOf(type),
+        width: 4,
+        name: 'join',
+        params: [['at', at]],
+        functions: '',
+        body: 'b1[(i + p.at) / 4u] = b0[i / 4u];',
+        flops: 0,
+        bytes: 2 * bytesOf(type),
+        buffers: [
+          { name: 'b0', type: 'vec4f', access: context.access(part) },
+          { name: 'b1', type: 'vec4f', access: 'read_write' },
+        ],
       });
       dispatches.push({ ...copy!, bind: [leaves.findIndex((v) => keyOf(v) === keyOf(part)), leaves.length] });
     }
@@ -191,21 +271,34 @@ function withCopies(launch: Launch, slots: Value[], first: readonly number[], co
     scratch.push(bytesOf(typeOf(source)));
     const { dtype } = typeOf(source);
     const copy = pointwise(context.caps, {
-      n: sizeOf(typeOf(source)), width: 1, name: 'copy', params: [], functions: '', body: 'b1[i] = b0[i];', flops: 0, bytes: 2 * bytesOf(typeOf(source)),
-      buffers: [bindingOf(context.caps, 'b0', dtype, context.access(source)), bindingOf(context.caps, 'b1', dtype, 'read_write')],
+      n: sizeOf(typeOf(source)),
+      width: 1,
+      name: 'copy',
+      params: [],
+      functions: '',
+      body: 'b1[i] = b0[i];',
+      flops: 0,
+      bytes: 2 * bytesOf(typeOf(source)),
+      buffers: [
+        bindingOf(context.caps, 'b0', dtype, context.access(source)),
+        bindingOf(context.caps, 'b1', dtype, 'read_write'),
+      ],
     });
     copies.push({ ...copy.dispatches[0]!, bind: [kept.indexOf(slots[first[i]!]!), slot] });
     return slot;
   });
   const moved = launch.dispatches.map((d) => ({
-    ...d, bind: d.bind.map((s) => (s < slots.length ? place[s]! : kept.length + (s - slots.length))),
+    ...d,
+    bind: d.bind.map((s) => (s < slots.length ? place[s]! : kept.length + (s - slots.length))),
   }));
   return { launch: { dispatches: [...copies, ...moved], scratch }, slots: kept };
 }
 
 function lowerPointwise(group: Group, context: LowerContext): Lowered {
   const names = new Map<string, string>();
-  const written = new Map(group.roots.map((r) => [context.inPlace.get(keyOf(r)) ? keyOf(context.inPlace.get(keyOf(r))!) : '', r]));
+  const written = new Map(
+    group.roots.map((r) => [context.inPlace.get(keyOf(r)) ? keyOf(context.inPlace.get(keyOf(r))!) : '', r]),
+  );
   const slots: Value[] = [];
   const buffers: Binding[] = [];
   for (const v of group.leaves) {
@@ -218,7 +311,8 @@ function lowerPointwise(group: Group, context: LowerContext): Lowered {
   const n = sizeOf(typeOf(group.roots[0]!));
   const lanes = vectorize(group.roots, new Set(names.keys()));
   const emitter = new Emitter(context.caps, names, '', lanes);
-  if (lanes) for (const b of buffers) if (lanes.get(keyOf(slots[buffers.indexOf(b)]!)) === 'consecutive') b.type = 'vec4f';
+  if (lanes)
+    for (const b of buffers) if (lanes.get(keyOf(slots[buffers.indexOf(b)]!)) === 'consecutive') b.type = 'vec4f';
   // Roots of one size may differ in shape: a flat kernel has only the flat index.
   const stores: string[] = [];
   const indices = new Map<string, ReturnType<Emitter['index']>>();
@@ -239,10 +333,18 @@ function lowerPointwise(group: Group, context: LowerContext): Lowered {
     stores.push(`${target}[${lanes ? 'i / 4u' : 'i'}] = ${stored(context.caps, dtype, value)};`);
   }
   const code = emitter.take();
-  const bytes = group.leaves.reduce((s, v) => s + bytesOf(typeOf(v)), 0) + group.roots.reduce((s, v) => s + bytesOf(typeOf(v)), 0);
+  const bytes =
+    group.leaves.reduce((s, v) => s + bytesOf(typeOf(v)), 0) + group.roots.reduce((s, v) => s + bytesOf(typeOf(v)), 0);
   const launch = pointwise(context.caps, {
-    n, width: lanes ? 4 : 1, buffers, params: emitter.params, functions: library(code), body: `${code}\n${stores.join('\n')}`,
-    name: label(flops), flops: flops.size * n, bytes,
+    n,
+    width: lanes ? 4 : 1,
+    buffers,
+    params: emitter.params,
+    functions: library(code),
+    body: `${code}\n${stores.join('\n')}`,
+    name: label(flops),
+    flops: flops.size * n,
+    bytes,
   });
   return { launch, slots };
 }
@@ -254,11 +356,16 @@ function countNodes(v: Value, leaves: ReadonlyMap<string, string>, into: Set<Nod
 }
 
 /** The last few ops of the expression, in order: enough to recognise it in a profile. */
-const label = (nodes: ReadonlySet<Node>): string => [...nodes].sort((a, b) => a.id - b.id).map((n) => n.op).slice(-6).join('.');
+const label = (nodes: ReadonlySet<Node>): string =>
+  [...nodes]
+    .sort((a, b) => a.id - b.id)
+    .map((n) => n.op)
+    .slice(-6)
+    .join('.');
 
 /** How a tensor is read that is itself what a kernel reads. */
 const readInFours = (v: Value): Map<string, Lanes> | undefined =>
-  (typeOf(v).dtype === 'f32' && sizeOf(typeOf(v)) % 4 === 0 ? new Map([[keyOf(v), 'consecutive']]) : undefined);
+  typeOf(v).dtype === 'f32' && sizeOf(typeOf(v)) % 4 === 0 ? new Map([[keyOf(v), 'consecutive']]) : undefined;
 
 function lowerReduce(group: Group, context: LowerContext): Lowered {
   const node = group.node as Node<'sum'>;
@@ -288,7 +395,8 @@ function lowerReduce(group: Group, context: LowerContext): Lowered {
     else dims.push({ size, reduce: reduced });
   });
   const launch = reduce(context.caps, {
-    op: group.node.op as 'sum' | 'amax', dims,
+    op: group.node.op as 'sum' | 'amax',
+    dims,
     prologue: { ...source(), fours: lanes && source(lanes) },
   });
   const bytes = group.leaves.reduce((s, v) => s + bytesOf(typeOf(v)), 0) + sizeOf(node.outs[0]!) * BYTES.f32;

@@ -10,7 +10,12 @@ const productOf = (v: Value): Node<'matmul'> | null => {
   return node.op === 'matmul' && typeOf(node.inputs[1]!).shape.length === 2 ? (node as Node<'matmul'>) : null;
 };
 
-interface LowRank { x: Value; down: Node<'matmul'>; up: Node<'matmul'>; scale: Value | null }
+interface LowRank {
+  x: Value;
+  down: Node<'matmul'>;
+  up: Node<'matmul'>;
+  scale: Value | null;
+}
 
 /** (s · x Aᵀ) Bᵀ, whatever reshapes stand between. `isUniform` tells a constant that was expanded. */
 function lowRankOf(v: Value, isUniform: (v: Value) => boolean): LowRank | null {
@@ -18,20 +23,29 @@ function lowRankOf(v: Value, isUniform: (v: Value) => boolean): LowRank | null {
   if (!up || up.attrs.transA) return null;
   let inner = unshaped(up.inputs[0]!);
   let scale: Value | null = null;
-  if (inner.node.op === 'mul' && isUniform(inner.node.inputs[1]!)) [inner, scale] = [unshaped(inner.node.inputs[0]!), unexpanded(inner.node.inputs[1]!)];
+  if (inner.node.op === 'mul' && isUniform(inner.node.inputs[1]!))
+    [inner, scale] = [unshaped(inner.node.inputs[0]!), unexpanded(inner.node.inputs[1]!)];
   const down = productOf(inner);
   return down && !down.attrs.transA ? { x: unshaped(down.inputs[0]!), down, up, scale } : null;
 }
 
 /** The scalar behind an expanded constant. */
-const unexpanded = (v: Value): Value => (v.node.op === 'reshape' || v.node.op === 'expand' ? unexpanded(v.node.inputs[0]!) : v);
+const unexpanded = (v: Value): Value =>
+  v.node.op === 'reshape' || v.node.op === 'expand' ? unexpanded(v.node.inputs[0]!) : v;
 
 /**
  * a + b with b (or a) a low-rank product of what the other multiplies by a weight stored [out, in]; null where there is none, or so few
  * rows that W + s B A would cost more than it saves. Gradients multiply by W itself: kept apart, the sum lives only during a product.
  */
-export function mergeLowRank([a, b]: readonly [Value, Value], make: MakeValue, isUniform: (v: Value) => boolean): Value | null {
-  for (const [sum, added] of [[a, b], [b, a]] as const) {
+export function mergeLowRank(
+  [a, b]: readonly [Value, Value],
+  make: MakeValue,
+  isUniform: (v: Value) => boolean,
+): Value | null {
+  for (const [sum, added] of [
+    [a, b],
+    [b, a],
+  ] as const) {
     const low = lowRankOf(added, isUniform);
     const merged = low && replace(sum, low, make);
     if (merged) return merged;
@@ -59,10 +73,13 @@ function replace(v: Value, low: LowRank, make: MakeValue): Value | null {
   if (transA || !transB || keyOf(unshaped(x)) !== keyOf(low.x)) return null;
   const [out, size] = typeOf(w).shape as [number, number];
   const rows = typeOf(v).shape[0]!;
-  if ([w, A.inputs[1]!, B.inputs[1]!].some((t) => typeOf(t).dtype !== 'f32' || typeOf(t).shape.length !== 2)) return null;
+  if ([w, A.inputs[1]!, B.inputs[1]!].some((t) => typeOf(t).dtype !== 'f32' || typeOf(t).shape.length !== 2))
+    return null;
   if (B.outs[0]!.shape[1] !== out || rows * (out + size) < out * size) return null;
   const delta = make('matmul', [B.inputs[1]!, A.inputs[1]!], { transA: !B.attrs.transB, transB: !A.attrs.transB });
   const shape = [out, size];
-  const scaled = low.scale ? make('mul', [delta, make('expand', [make('reshape', [low.scale], { shape: [1, 1] })], { shape })], {}) : delta;
+  const scaled = low.scale
+    ? make('mul', [delta, make('expand', [make('reshape', [low.scale], { shape: [1, 1] })], { shape })], {})
+    : delta;
   return make('matmul', [x, make('add', [w, scaled], {})], { transA: false, transB: true });
 }

@@ -14,7 +14,10 @@ export interface Block {
   last: number;
 }
 
-export interface Spot { arena: number; offset: number }
+export interface Spot {
+  arena: number;
+  offset: number;
+}
 
 export interface MemoryPlan {
   spots: Map<Block, Spot>;
@@ -28,7 +31,11 @@ export interface MemoryPlan {
 
 const aligned = (bytes: number): number => Math.ceil(Math.max(bytes, 4) / ALIGN) * ALIGN;
 
-interface Placed { block: Block; offset: number; end: number }
+interface Placed {
+  block: Block;
+  offset: number;
+  end: number;
+}
 
 /** Groups that share a list of who is alive: most tensors live for a few groups, and meet few others. */
 const SPAN = 32;
@@ -42,7 +49,8 @@ class Arena {
   lowest(block: Block, size: number): number {
     const others = new Set<Placed>();
     for (let at = Math.floor(block.first / SPAN); at <= Math.floor(block.last / SPAN); at++) {
-      for (const other of this.spans.get(at) ?? []) if (other.block.last >= block.first && block.last >= other.block.first) others.add(other);
+      for (const other of this.spans.get(at) ?? [])
+        if (other.block.last >= block.first && block.last >= other.block.first) others.add(other);
     }
     let offset = 0;
     for (const other of [...others].sort((a, b) => a.offset - b.offset)) {
@@ -92,6 +100,9 @@ function peak(blocks: readonly Block[]): { lowerBound: number; atPeak: Block[] }
     live += change.get(at)!;
     if (live > lowerBound) [lowerBound, when] = [live, at];
   }
-  const atPeak = blocks.filter((b) => b.first <= when && when <= b.last).sort((a, b) => b.bytes - a.bytes).slice(0, 10);
+  const atPeak = blocks
+    .filter((b) => b.first <= when && when <= b.last)
+    .sort((a, b) => b.bytes - a.bytes)
+    .slice(0, 10);
   return { lowerBound, atPeak };
 }

@@ -13,9 +13,12 @@ export interface Output {
   into?: number;
 }
 
-export type Place = { kind: 'arena' } | { kind: 'output'; index: number }
+export type Place =
+  | { kind: 'arena' }
+  | { kind: 'output'; index: number }
   /** From byte `offset` of an input, or of a whole that is joined from its parts. */
-  | { kind: 'input'; index: number; offset: number } | { kind: 'part'; whole: Value; offset: number };
+  | { kind: 'input'; index: number; offset: number }
+  | { kind: 'part'; whole: Value; offset: number };
 
 export interface Placement {
   /** Where each materialised value lives, by key. */
@@ -70,24 +73,39 @@ function placeParts(groups: readonly Group[], outputs: readonly Output[], places
   const count = (v: Value): void => void reads.set(keyOf(v), (reads.get(keyOf(v)) ?? 0) + 1);
   for (const g of groups) (g.kind === 'join' ? g.node.inputs.map(base) : g.leaves).forEach(count);
   for (const { value } of outputs) count(base(value));
-  for (const { kind, node, roots: [whole] } of groups) {
+  for (const {
+    kind,
+    node,
+    roots: [whole],
+  } of groups) {
     if (kind !== 'join') continue;
     let offset = 0;
     for (const part of node.inputs.map(base)) {
-      if (reads.get(keyOf(part)) === 1 && places.get(keyOf(part))!.kind === 'arena') places.set(keyOf(part), { kind: 'part', whole: whole!, offset });
+      if (reads.get(keyOf(part)) === 1 && places.get(keyOf(part))!.kind === 'arena')
+        places.set(keyOf(part), { kind: 'part', whole: whole!, offset });
       offset += bytesOf(typeOf(part));
     }
   }
 }
 
 function writable(
-  group: Group, v: Value, into: number, at: number,
-  lastRead: ReadonlyMap<number, number>, inputs: ReadonlyMap<number, Value>, inPlace: ReadonlyMap<string, Value>,
+  group: Group,
+  v: Value,
+  into: number,
+  at: number,
+  lastRead: ReadonlyMap<number, number>,
+  inputs: ReadonlyMap<number, Value>,
+  inPlace: ReadonlyMap<string, Value>,
 ): boolean {
   const last = lastRead.get(into) ?? -1;
   if (group.kind === 'join') return false; // its parts are written before it
   if (last < at) return true;
-  if (last > at || !group.flat || group.leaves.some((leaf) => inputOf(leaf)?.index === into && leaf.node.op !== 'input')) return false;
+  if (
+    last > at ||
+    !group.flat ||
+    group.leaves.some((leaf) => inputOf(leaf)?.index === into && leaf.node.op !== 'input')
+  )
+    return false;
   const old = inputs.get(into)!;
   return sizeOf(typeOf(old)) === sizeOf(typeOf(v)) && ![...inPlace.values()].includes(old);
 }

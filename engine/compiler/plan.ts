@@ -43,7 +43,13 @@ function wholeOf(v: Value, placement: Placement): Value {
 }
 
 /** Plans memory for lowered groups. `uploads`: bytes of the inputs that come from the host at each call. */
-export function planProgram(lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[], maxBufferBytes: number): { plan: Plan; blockOf: Map<string, Block> } {
+export function planProgram(
+  lowered: readonly Lowered[],
+  placement: Placement,
+  outputs: readonly Output[],
+  uploads: readonly (number | undefined)[],
+  maxBufferBytes: number,
+): { plan: Plan; blockOf: Map<string, Block> } {
   const blockOf = new Map<string, Block>();
   lowered.forEach((l, at) => {
     for (const slot of l.slots) {
@@ -52,9 +58,22 @@ export function planProgram(lowered: readonly Lowered[], placement: Placement, o
       const key = keyOf(v);
       const block = blockOf.get(key);
       if (block) block.last = at;
-      else blockOf.set(key, { name: `${v.node.op} ${printType(typeOf(v))} ${v.node.site}`, bytes: bytesOf(typeOf(v)), first: at, last: at });
+      else
+        blockOf.set(key, {
+          name: `${v.node.op} ${printType(typeOf(v))} ${v.node.site}`,
+          bytes: bytesOf(typeOf(v)),
+          first: at,
+          last: at,
+        });
     }
-    l.launch.scratch.forEach((bytes, i) => blockOf.set(`scratch ${at}.${i}`, { name: `scratch of ${l.launch.dispatches[0]!.label}`, bytes, first: at, last: at }));
+    l.launch.scratch.forEach((bytes, i) =>
+      blockOf.set(`scratch ${at}.${i}`, {
+        name: `scratch of ${l.launch.dispatches[0]!.label}`,
+        bytes,
+        first: at,
+        last: at,
+      }),
+    );
   });
   for (const { from } of placement.copies) {
     const block = blockOf.get(keyOf(from));
@@ -66,17 +85,27 @@ export function planProgram(lowered: readonly Lowered[], placement: Placement, o
   const uniforms = sum(dispatches.map(uniformBytes));
   const bytes = sum(memory.arenas) + results + Math.max(16, uniforms) + sum(uploads.map((b) => b ?? 0));
   const plan: Plan = {
-    kernels: dispatches.length, bytes, memory, largest: [...blockOf.values()].reduce<Block | undefined>((a, b) => (a && a.bytes >= b.bytes ? a : b), undefined),
-    widest: dispatches.map(({ label, bind }) => ({ label, bindings: bind.length })).reduce<Plan['widest']>((a, b) => (a && a.bindings >= b.bindings ? a : b), undefined),
-    flops: sum(dispatches.map((d) => d.flops)), traffic: sum(dispatches.map((d) => d.bytes)),
+    kernels: dispatches.length,
+    bytes,
+    memory,
+    largest: [...blockOf.values()].reduce<Block | undefined>((a, b) => (a && a.bytes >= b.bytes ? a : b), undefined),
+    widest: dispatches
+      .map(({ label, bind }) => ({ label, bindings: bind.length }))
+      .reduce<Plan['widest']>((a, b) => (a && a.bindings >= b.bindings ? a : b), undefined),
+    flops: sum(dispatches.map((d) => d.flops)),
+    traffic: sum(dispatches.map((d) => d.bytes)),
     work: dispatches.map((d) => ({ flops: d.flops, bytes: d.bytes })),
   };
   return { plan, blockOf };
 }
 
 /** Why a program cannot be bound, whatever the memory. Tensors over the binding limit take several bindings. */
-export function unbindable({ largest, widest }: Pick<Plan, 'largest' | 'widest'>, { caps, maxBufferBytes }: Pick<Room, 'caps' | 'maxBufferBytes'>): string | undefined {
-  if (largest && largest.bytes > maxBufferBytes) return `${largest.name} takes ${mib(largest.bytes)}, over this adapter's ${mib(maxBufferBytes)} a buffer`;
+export function unbindable(
+  { largest, widest }: Pick<Plan, 'largest' | 'widest'>,
+  { caps, maxBufferBytes }: Pick<Room, 'caps' | 'maxBufferBytes'>,
+): string | undefined {
+  if (largest && largest.bytes > maxBufferBytes)
+    return `${largest.name} takes ${mib(largest.bytes)}, over this adapter's ${mib(maxBufferBytes)} a buffer`;
   if (!widest || widest.bindings <= caps.maxStorageBuffers) return undefined;
   return `${widest.label} takes ${widest.bindings} bindings, this adapter has ${caps.maxStorageBuffers} of ${mib(caps.maxBindingBytes)} each`;
 }
@@ -89,7 +118,13 @@ export function checkFits(name: string, plan: Plan, room: Room): void {
   if (unbound) throw new EngineError('memory', `${name}: ${unbound}; use a smaller batch or size`);
   const shared = sum(memory.arenas.map((arena, i) => Math.min(arena, scratch.sizes[i] ?? 0)));
   if (allocated + bytes - shared <= budget) return;
-  const table = memory.atPeak.slice(0, 5).map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`).join('\n');
-  throw new EngineError('memory', `${name} needs ${mib(bytes)} beside the ${mib(allocated)} in use; the budget is ${mib(budget)}.\n`
-    + `${table && `Largest at the peak:\n${table}\n`}Remedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`);
+  const table = memory.atPeak
+    .slice(0, 5)
+    .map((b) => `  ${mib(b.bytes).padStart(12)}  ${b.name}`)
+    .join('\n');
+  throw new EngineError(
+    'memory',
+    `${name} needs ${mib(bytes)} beside the ${mib(allocated)} in use; the budget is ${mib(budget)}.\n` +
+      `${table && `Largest at the peak:\n${table}\n`}Remedies: a smaller batch, checkpoint() around blocks, fewer frames or a smaller size.`,
+  );
 }

@@ -3,13 +3,32 @@
  * Products read operands cast to f16; attention and convolutions keep their f32 operands and may round them themselves, where
  * matrix units serve them.
  */
-import { Graph, replay, typeOf, valuesOf, type Node, type OpAttrs, type OpName, type Value } from '../frontend/graph.ts';
+import {
+  Graph,
+  replay,
+  typeOf,
+  valuesOf,
+  type Node,
+  type OpAttrs,
+  type OpName,
+  type Value,
+} from '../frontend/graph.ts';
 
-const ROUNDING = ['attention', 'attentionGrad', 'conv3d', 'conv3dInput', 'conv3dWeight'] as const satisfies readonly OpName[];
-const rounds = (n: Node): n is Node<typeof ROUNDING[number]> => (ROUNDING as readonly OpName[]).includes(n.op);
+const ROUNDING = [
+  'attention',
+  'attentionGrad',
+  'conv3d',
+  'conv3dInput',
+  'conv3dWeight',
+] as const satisfies readonly OpName[];
+const rounds = (n: Node): n is Node<(typeof ROUNDING)[number]> => (ROUNDING as readonly OpName[]).includes(n.op);
 
 /** @param gradients their products too */
-export function halveOperands(graph: Graph, outputs: readonly Value[], gradients: boolean): { graph: Graph; outputs: Value[] } {
+export function halveOperands(
+  graph: Graph,
+  outputs: readonly Value[],
+  gradients: boolean,
+): { graph: Graph; outputs: Value[] } {
   const to = new Graph();
   const values = replay(graph, outputs, (n, inputs) => {
     if (n.gradient && !gradients) return valuesOf(to.add(n.op, inputs, n.attrs, n.outs, n));

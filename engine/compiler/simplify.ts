@@ -10,12 +10,18 @@ import { isFloat, sameShape } from '../frontend/ops/op.ts';
 import { tiledConv, tiledConvInput, tiledConvWeight } from './conv-as-matmul.ts';
 
 /** `inputs` are simplified already; null leaves the node as it is. */
-type Rule<K extends OpName> = (inputs: readonly Value[], attrs: OpAttrs[K], to: Rewriter, out: TensorType) => Value | null;
+type Rule<K extends OpName> = (
+  inputs: readonly Value[],
+  attrs: OpAttrs[K],
+  to: Rewriter,
+  out: TensorType,
+) => Value | null;
 
 const shapeOf = (v: Value): readonly number[] => typeOf(v).shape;
 const same = (a: Value, b: Value): boolean => a.node === b.node && a.out === b.out;
 /** The node behind a value when it is of this op. */
-const as = <K extends OpName>(v: Value, op: K): Node<K> | null => (v.node.op === op ? (v.node as unknown as Node<K>) : null);
+const as = <K extends OpName>(v: Value, op: K): Node<K> | null =>
+  v.node.op === op ? (v.node as unknown as Node<K>) : null;
 
 /** The number that fills a tensor of one number: a constant, reshaped and expanded. */
 function uniform(v: Value): number | null {
@@ -24,7 +30,13 @@ function uniform(v: Value): number | null {
 }
 
 /** Ops over uniform operands whose result is uniform too: computed here, where the result is finite. */
-function foldConstant(op: OpName, inputs: readonly Value[], attrs: OpAttrs[OpName], to: Rewriter, out: TensorType): Value | null {
+function foldConstant(
+  op: OpName,
+  inputs: readonly Value[],
+  attrs: OpAttrs[OpName],
+  to: Rewriter,
+  out: TensorType,
+): Value | null {
   const numbers = inputs.map(uniform);
   if (!inputs.length || numbers.some((n) => n === null)) return null;
   const operands = numbers.map((n, i) => ({ shape: [], dtype: typeOf(inputs[i]!).dtype, data: Float64Array.of(n!) }));
@@ -49,7 +61,8 @@ function piecedTogether(parts: readonly Value[], axis: number): Value | null {
   let at = 0;
   for (const part of parts) {
     const piece = as(part, 'slice');
-    if (!piece || !same(piece.inputs[0]!, source) || piece.attrs.start[axis] !== at || piece.attrs.step[axis] !== 1) return null;
+    if (!piece || !same(piece.inputs[0]!, source) || piece.attrs.start[axis] !== at || piece.attrs.step[axis] !== 1)
+      return null;
     if (!sameShape(shapeOf(part).with(axis, shape[axis]!), shape)) return null;
     at += shapeOf(part)[axis]!;
   }
@@ -64,15 +77,18 @@ function untranspose(v: Value): { v: Value; flipped: boolean } {
   return node && swaps ? { v: node.inputs[0]!, flipped: true } : { v, flipped: false };
 }
 
-const reduces = (op: 'sum' | 'amax'): Rule<'sum' | 'amax'> => ([x], { axes }, to, out) => {
-  if (sameShape(shapeOf(x!), out.shape)) return x!;
-  const inner = as(x!, op);
-  if (inner) return to.make(op, inner.inputs, { axes: [...new Set([...inner.attrs.axes, ...axes])].sort((a, b) => a - b) });
-  const source = as(x!, 'expand')?.inputs[0];
-  if (!source || axes.some((axis) => shapeOf(source)[axis] !== 1)) return null;
-  const y = to.make('expand', [source], { shape: out.shape });
-  return op === 'amax' ? y : to.make('mul', [y, to.fill(numel(shapeOf(x!)) / numel(out.shape), out)], {});
-};
+const reduces =
+  (op: 'sum' | 'amax'): Rule<'sum' | 'amax'> =>
+  ([x], { axes }, to, out) => {
+    if (sameShape(shapeOf(x!), out.shape)) return x!;
+    const inner = as(x!, op);
+    if (inner)
+      return to.make(op, inner.inputs, { axes: [...new Set([...inner.attrs.axes, ...axes])].sort((a, b) => a - b) });
+    const source = as(x!, 'expand')?.inputs[0];
+    if (!source || axes.some((axis) => shapeOf(source)[axis] !== 1)) return null;
+    const y = to.make('expand', [source], { shape: out.shape });
+    return op === 'amax' ? y : to.make('mul', [y, to.fill(numel(shapeOf(x!)) / numel(out.shape), out)], {});
+  };
 
 const RULES: { [K in OpName]?: Rule<K> } = {
   detach: ([x]) => x!,
@@ -131,7 +147,8 @@ const RULES: { [K in OpName]?: Rule<K> } = {
   permute([x], { order }, to, out) {
     const moved = order.filter((axis) => shapeOf(x!)[axis] !== 1);
     if (order.every((axis, i) => axis === i)) return x!;
-    if (moved.every((axis, i) => i === 0 || moved[i - 1]! < axis)) return to.make('reshape', [x!], { shape: out.shape });
+    if (moved.every((axis, i) => i === 0 || moved[i - 1]! < axis))
+      return to.make('reshape', [x!], { shape: out.shape });
     const inner = as(x!, 'permute');
     return inner ? to.make('permute', inner.inputs, { order: order.map((axis) => inner.attrs.order[axis]!) }) : null;
   },
@@ -146,7 +163,11 @@ const RULES: { [K in OpName]?: Rule<K> } = {
     if (!inner) return null;
     const from = start.map((s, i) => inner.attrs.start[i]! + s * inner.attrs.step[i]!);
     const by = step.map((s, i) => s * inner.attrs.step[i]!);
-    return to.make('slice', inner.inputs, { start: from, end: from.map((s, i) => s + (out.shape[i]! - 1) * by[i]! + 1), step: by });
+    return to.make('slice', inner.inputs, {
+      start: from,
+      end: from.map((s, i) => s + (out.shape[i]! - 1) * by[i]! + 1),
+      step: by,
+    });
   },
   pad: ([x], _, _to, out) => (sameShape(shapeOf(x!), out.shape) ? x! : null),
   flip([x], { axes }) {
@@ -197,7 +218,12 @@ class Rewriter {
 }
 
 /** `replay` into `to`, whose nodes are made as those they come from. */
-const rebuild = (graph: Graph, outputs: readonly Value[], to: Rewriter, copy: (node: Node, inputs: Value[]) => Value[]): { graph: Graph; outputs: Value[] } => ({
+const rebuild = (
+  graph: Graph,
+  outputs: readonly Value[],
+  to: Rewriter,
+  copy: (node: Node, inputs: Value[]) => Value[],
+): { graph: Graph; outputs: Value[] } => ({
   graph: to.graph,
   outputs: replay(graph, outputs, (node, inputs) => {
     to.made = node;
@@ -211,5 +237,7 @@ export function simplify(graph: Graph, outputs: readonly Value[]): { graph: Grap
   const rewritten = rebuild(graph, outputs, to, (node, inputs) => to.outputs(node.op, inputs, node.attrs));
   // Rewrites leave nodes behind that nothing reads.
   const lean = new Rewriter();
-  return rebuild(rewritten.graph, rewritten.outputs, lean, (node, inputs) => lean.raw(node.op, inputs, node.attrs, node.outs));
+  return rebuild(rewritten.graph, rewritten.outputs, lean, (node, inputs) =>
+    lean.raw(node.op, inputs, node.attrs, node.outs),
+  );
 }

@@ -8,7 +8,18 @@ import { windowsOf } from '../../kernels/windows.ts';
 import { EngineError } from '../host/errors.ts';
 import { flags } from '../host/flags.ts';
 import { fuse, type Group } from './fuse.ts';
-import { base, bytesOf, Graph, inputOf, keyOf, printType, typeOf, type Node, type TensorType, type Value } from '../frontend/graph.ts';
+import {
+  base,
+  bytesOf,
+  Graph,
+  inputOf,
+  keyOf,
+  printType,
+  typeOf,
+  type Node,
+  type TensorType,
+  type Value,
+} from '../frontend/graph.ts';
 import type { Lowered } from './lowering.ts';
 import { composeAttention } from './decompose.ts';
 import { place, type Output, type Placement } from './placement.ts';
@@ -45,27 +56,46 @@ export interface Stages {
  * @param args one tree of tensor types an argument
  * @param fromHost for each leaf of them: it is uploaded at each call
  */
-export function analyse(name: string, fn: (...args: unknown[]) => unknown, args: readonly Flat<TensorType>[], fromHost: readonly boolean[], caps: Caps, options: CompileOptions): Stages {
-  const traced = trace(fn, args.map((f) => f.rebuild(f.leaves)));
+export function analyse(
+  name: string,
+  fn: (...args: unknown[]) => unknown,
+  args: readonly Flat<TensorType>[],
+  fromHost: readonly boolean[],
+  caps: Caps,
+  options: CompileOptions,
+): Stages {
+  const traced = trace(
+    fn,
+    args.map((f) => f.rebuild(f.leaves)),
+  );
   const inputs = args.flatMap((f) => f.leaves);
   const whole = simplify(traced.graph, traced.outputs);
   const composed = composeAttention(whole.graph, whole.outputs, caps);
   const lean = composed ? simplify(composed.graph, composed.outputs) : whole;
   const { operands = 'f32' } = options;
-  const { graph, outputs: values } = operands !== 'f32' && caps.f16 ? halveOperands(lean.graph, lean.outputs, operands === 'f16') : lean;
+  const { graph, outputs: values } =
+    operands !== 'f32' && caps.f16 ? halveOperands(lean.graph, lean.outputs, operands === 'f16') : lean;
   const { outTree } = traced;
   const outputs = matchOutputs(name, new Set(options.donate ?? []), args, outTree, graph, values);
   if (flags.DEBUG >= 3) process.stderr.write(`${name}\n${graph.toString()}\n`);
-  const groups = fuse(graph, outputs.map((o) => o.value), caps.maxStorageBuffers, !flags.NO_FUSE, (v) => windowsOf(bytesOf(typeOf(v)), caps));
+  const groups = fuse(
+    graph,
+    outputs.map((o) => o.value),
+    caps.maxStorageBuffers,
+    !flags.NO_FUSE,
+    (v) => windowsOf(bytesOf(typeOf(v)), caps),
+  );
   const placement = place(groups, outputs);
   const context = {
-    caps, inPlace: placement.inPlace,
+    caps,
+    inPlace: placement.inPlace,
     inWhole: (v: Value): boolean => placement.places.get(keyOf(v))?.kind === 'part',
     // What a program writes may share a buffer with what a kernel writes; what it only reads may not.
     access: (v: Value): Access => (inputOf(v) ? 'read' : 'read_write'),
   };
   const lowered = groups.map((g) => lowerOnce(g, context));
-  if (flags.DEBUG >= 4) for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
+  if (flags.DEBUG >= 4)
+    for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
   const uploads = inputs.map((type, i) => (fromHost[i] ? boundBytes(bytesOf(type)) : undefined));
   return { inputs, outTree, groups, lowered, placement, outputs, uploads };
 }
@@ -82,27 +112,52 @@ export function planStages(name: string, s: Stages, room: Room): Plan {
  * @param args trees of tensor types
  * @param resident numbers of the arguments that lie in device memory already; the others are uploaded at each call
  */
-export function planFunction(fn: (...args: never[]) => unknown, args: readonly unknown[], resident: ReadonlySet<number>, room: Pick<Room, 'caps' | 'maxBufferBytes'>, options: CompileOptions = {}): Plan {
+export function planFunction(
+  fn: (...args: never[]) => unknown,
+  args: readonly unknown[],
+  resident: ReadonlySet<number>,
+  room: Pick<Room, 'caps' | 'maxBufferBytes'>,
+  options: CompileOptions = {},
+): Plan {
   const flat = args.map((a) => flatten<TensorType>(a));
-  const s = analyse(options.name ?? 'program', fn as (...args: unknown[]) => unknown, flat, flat.flatMap((f, a) => f.leaves.map(() => !resident.has(a))), room.caps, options);
+  const s = analyse(
+    options.name ?? 'program',
+    fn as (...args: unknown[]) => unknown,
+    flat,
+    flat.flatMap((f, a) => f.leaves.map(() => !resident.has(a))),
+    room.caps,
+    options,
+  );
   return planProgram(s.lowered, s.placement, s.outputs, s.uploads, room.maxBufferBytes).plan;
 }
 
 /** Matches results to donated inputs by path, and gives every result bytes of its own. */
-function matchOutputs(name: string, donate: ReadonlySet<number>, args: readonly Flat<TensorType>[], outTree: Flat, graph: Graph, values: readonly Value[]): Output[] {
+function matchOutputs(
+  name: string,
+  donate: ReadonlySet<number>,
+  args: readonly Flat<TensorType>[],
+  outTree: Flat,
+  graph: Graph,
+  values: readonly Value[],
+): Output[] {
   const donated = new Map<string, number>();
   let index = 0;
   const inputs = args.flatMap((f) => f.leaves);
-  args.forEach((f, a) => f.paths.forEach((path) => {
-    if (donate.has(a) && !donated.has(path)) donated.set(path, index);
-    index++;
-  }));
+  args.forEach((f, a) =>
+    f.paths.forEach((path) => {
+      if (donate.has(a) && !donated.has(path)) donated.set(path, index);
+      index++;
+    }),
+  );
   const seen = new Set<string>();
   return values.map((v, i) => {
     const into = donated.get(outTree.paths[i]!);
     const type = typeOf(v);
     if (into !== undefined && printType(inputs[into]!) !== printType(type)) {
-      throw new EngineError(name, `${outTree.paths[i]} was donated as ${printType(inputs[into]!)} and returned as ${printType(type)}`);
+      throw new EngineError(
+        name,
+        `${outTree.paths[i]} was donated as ${printType(inputs[into]!)} and returned as ${printType(type)}`,
+      );
     }
     const source = base(v);
     const isInput = inputOf(source) !== undefined;
@@ -111,7 +166,11 @@ function matchOutputs(name: string, donate: ReadonlySet<number>, args: readonly 
     seen.add(keyOf(source));
     if (unchanged || (!repeated && !isInput)) return { value: v, into };
     // A result needs bytes of its own: casting to the same type is the copy (a negative segment keeps it from being merged).
-    const copy = graph.add('cast', [v], { dtype: type.dtype }, [type], { site: '', segment: -1_000_000 - i, gradient: false });
+    const copy = graph.add('cast', [v], { dtype: type.dtype }, [type], {
+      site: '',
+      segment: -1_000_000 - i,
+      gradient: false,
+    });
     return { value: { node: copy as unknown as Node, out: 0 }, into };
   });
 }

@@ -49,17 +49,25 @@ export const swapsPairs = (axes: readonly number[], shape: readonly number[]): b
   axes.length === 1 && axes[0] === lastReal(shape) && shape[axes[0]!] === 2;
 
 /** How a view's operand is read when the view is read at four consecutive elements; null for neither way, undefined for no view. */
-function through(op: string, attrs: unknown, source: readonly number[], shape: readonly number[]): Lanes | null | undefined {
+function through(
+  op: string,
+  attrs: unknown,
+  source: readonly number[],
+  shape: readonly number[],
+): Lanes | null | undefined {
   const last = lastReal(shape);
   const whole = last >= 0 && shape[last]! % 4 === 0; // the four then share every other coordinate
   switch (op) {
-    case 'reshape': case 'detach': return 'consecutive';
+    case 'reshape':
+    case 'detach':
+      return 'consecutive';
     case 'expand': {
       if (sizeOf({ shape: source, dtype: 'f32' }) === 1) return 'same';
       if (!whole) return null;
       return source[last] === shape[last] ? 'consecutive' : 'same';
     }
-    case 'permute': return whole && (attrs as OpAttrs['permute']).order[last] === lastReal(source) ? 'consecutive' : null;
+    case 'permute':
+      return whole && (attrs as OpAttrs['permute']).order[last] === lastReal(source) ? 'consecutive' : null;
     case 'slice': {
       const { start, step } = attrs as OpAttrs['slice'];
       const aligned = start[last]! % 4 === 0 && source[last]! % 4 === 0 && lastReal(source) === last;
@@ -69,8 +77,11 @@ function through(op: string, attrs: unknown, source: readonly number[], shape: r
       const { axes } = attrs as OpAttrs['flip'];
       return swapsPairs(axes, shape) || (whole && !axes.includes(last)) ? 'consecutive' : null;
     }
-    case 'pad': return whole && source[last] === shape[last] ? 'consecutive' : null;
-    case 'concat': return whole && (attrs as OpAttrs['concat']).axis !== last ? 'consecutive' : null;
-    default: return undefined;
+    case 'pad':
+      return whole && source[last] === shape[last] ? 'consecutive' : null;
+    case 'concat':
+      return whole && (attrs as OpAttrs['concat']).axis !== last ? 'consecutive' : null;
+    default:
+      return undefined;
   }
 }

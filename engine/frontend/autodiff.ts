@@ -20,7 +20,8 @@ export function vjp<T>(outputs: Tensor | readonly Tensor[], cotangents: Tensor |
   const gs = [cotangents].flat() as Tensor[];
   if (ys.length !== gs.length) fail('vjp', `${ys.length} outputs but ${gs.length} cotangents`);
   ys.forEach((y, i) => {
-    if (!sameShape(y.shape, gs[i]!.shape)) fail('vjp', `cotangent ${i} has another shape than its output: ${printShapes(gs[i]!.shape, y.shape)}`);
+    if (!sameShape(y.shape, gs[i]!.shape))
+      fail('vjp', `cotangent ${i} has another shape than its output: ${printShapes(gs[i]!.shape, y.shape)}`);
   });
   const tree = flatten<Tensor>(wrt);
   const grads = sweep(ys, gs, tree.leaves, new Recompute());
@@ -29,18 +30,27 @@ export function vjp<T>(outputs: Tensor | readonly Tensor[], cotangents: Tensor |
 
 /** With a `boundary`, the function ends at these values: nothing behind them is visited. */
 function sweep(
-  ys: readonly Tensor[], gs: readonly (Tensor | null)[], xs: readonly Tensor[], recompute: Recompute, boundary: ReadonlySet<string> = new Set(),
+  ys: readonly Tensor[],
+  gs: readonly (Tensor | null)[],
+  xs: readonly Tensor[],
+  recompute: Recompute,
+  boundary: ReadonlySet<string> = new Set(),
 ): (Tensor | null)[] {
   const wanted = new Set(xs.map((x) => keyOf(x.value)));
   const nodes = activeNodes(ys, wanted, boundary);
   const active = new Set(nodes);
   const cotangents = new Map<string, Tensor>();
   const pull = (node: Node, dy: (Tensor | null)[], needs: boolean[]): (Tensor | null)[] =>
-    inSegment(recompute.backward(node.segment), () => withSite(node.site, () => localVjp(node, dy, needs, recompute)), true);
+    inSegment(
+      recompute.backward(node.segment),
+      () => withSite(node.site, () => localVjp(node, dy, needs, recompute)),
+      true,
+    );
   const accumulate = (v: Value, g: Tensor): void => {
     const key = keyOf(v);
     // A broadcast value may have many users: each one's cotangent is summed down at once, or all would wait for the last at full size.
-    if (v.node.op === 'expand' && active.has(v.node) && !wanted.has(key)) return accumulate(v.node.inputs[0]!, pull(v.node, [g], [true])[0]!);
+    if (v.node.op === 'expand' && active.has(v.node) && !wanted.has(key))
+      return accumulate(v.node.inputs[0]!, pull(v.node, [g], [true])[0]!);
     const known = cotangents.get(key);
     const cast = g.cast(typeOf(v).dtype);
     cotangents.set(key, known ? known.add(cast) : cast);
@@ -55,7 +65,8 @@ function sweep(
     node.inputs.forEach((v, i) => {
       const g = dx[i];
       if (!needs[i] || !g) return;
-      if (!sameShape(g.shape, typeOf(v).shape)) fail('vjp', `${node.op} gave a cotangent ${printShapes(g.shape)} to ${printShapes(typeOf(v).shape)}`);
+      if (!sameShape(g.shape, typeOf(v).shape))
+        fail('vjp', `${node.op} gave a cotangent ${printShapes(g.shape)} to ${printShapes(typeOf(v).shape)}`);
       withSite(node.site, () => accumulate(v, g));
     });
   }
@@ -74,7 +85,11 @@ function activeNodes(ys: readonly Tensor[], wanted: ReadonlySet<string>, boundar
   }
   const active = new Set<Node>();
   for (const node of [...reached].sort((a, b) => a.id - b.id)) {
-    if (opOf(node.op).vjp && node.inputs.some((v) => isFloat(typeOf(v).dtype) && (wanted.has(keyOf(v)) || active.has(v.node)))) active.add(node);
+    if (
+      opOf(node.op).vjp &&
+      node.inputs.some((v) => isFloat(typeOf(v).dtype) && (wanted.has(keyOf(v)) || active.has(v.node)))
+    )
+      active.add(node);
   }
   return [...active];
 }
@@ -88,7 +103,13 @@ function localVjp(node: Node, dy: (Tensor | null)[], needs: boolean[], recompute
     const keys = x.map((t) => keyOf(t.value));
     // Operands that are the same value share one cotangent, which must be counted once.
     const wanted = x.map((_, i) => needs[i]! && keys.indexOf(keys[i]!) === i);
-    const grads = sweep(op.composed(x, node.attrs, make), dy, x.filter((_, i) => wanted[i]), new Recompute(), new Set(keys));
+    const grads = sweep(
+      op.composed(x, node.attrs, make),
+      dy,
+      x.filter((_, i) => wanted[i]),
+      new Recompute(),
+      new Set(keys),
+    );
     return wanted.map((want) => (want ? grads.shift()! : null));
   };
   return op.vjp!({ x, y, dy, attrs: node.attrs, needs, make, throughComposed });

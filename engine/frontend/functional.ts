@@ -10,10 +10,12 @@ import { flatten, mapTree } from './tree.ts';
 
 /** A scalar, shape []. */
 export const constant = (value: number, dtype: DType = 'f32'): Tensor => scalar(value, dtype);
-export const full = (shape: readonly number[], value: number, dtype: DType = 'f32'): Tensor => scalar(value, dtype).expand(shape);
+export const full = (shape: readonly number[], value: number, dtype: DType = 'f32'): Tensor =>
+  scalar(value, dtype).expand(shape);
 export const zeros = (shape: readonly number[], dtype: DType = 'f32'): Tensor => full(shape, 0, dtype);
 /** Index along `axis`, as f32. */
-export const iota = (shape: readonly number[], axis: number): Tensor => make('iota', [], { shape: [...shape], axis: axis < 0 ? axis + shape.length : axis })[0]!;
+export const iota = (shape: readonly number[], axis: number): Tensor =>
+  make('iota', [], { shape: [...shape], axis: axis < 0 ? axis + shape.length : axis })[0]!;
 
 /** Numbers between places that a kernel may bind. */
 export const JOINED = ALIGN / BYTES.f32;
@@ -25,7 +27,12 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
   const rank = tensors[0]?.shape.length ?? 0;
   if (tensors.length > MAX_PARTS) {
     const span = Math.ceil(tensors.length / MAX_PARTS);
-    return concat(Array.from({ length: Math.ceil(tensors.length / span) }, (_, i) => concat(tensors.slice(i * span, (i + 1) * span), axis)), axis);
+    return concat(
+      Array.from({ length: Math.ceil(tensors.length / span) }, (_, i) =>
+        concat(tensors.slice(i * span, (i + 1) * span), axis),
+      ),
+      axis,
+    );
   }
   return make('concat', tensors, { axis: axis < 0 ? axis + rank : axis })[0]!;
 }
@@ -35,14 +42,18 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
  */
 export function join(parts: readonly Tensor[]): Tensor {
   const odd = parts.find(({ shape, dtype }) => dtype !== 'f32' || shape.length !== 1 || shape[0]! % JOINED);
-  if (odd) fail('join', `expected f32 vectors of a multiple of ${JOINED} numbers, got ${odd.dtype}${printShapes(odd.shape)}`);
+  if (odd)
+    fail('join', `expected f32 vectors of a multiple of ${JOINED} numbers, got ${odd.dtype}${printShapes(odd.shape)}`);
   return make('concat', parts, { axis: 0, join: true })[0]!;
 }
 /** Joins along a new axis, which stands at `axis` of the result. */
 export function stack(tensors: readonly Tensor[], axis: number): Tensor {
   const rank = (tensors[0]?.shape.length ?? 0) + 1;
   const at = axis < 0 ? axis + rank : axis;
-  return concat(tensors.map((t) => t.unsqueeze(at)), at);
+  return concat(
+    tensors.map((t) => t.unsqueeze(at)),
+    at,
+  );
 }
 /** a where mask is not 0, else b; all broadcast. */
 export function where(mask: Tensor, a: Like, b: Like): Tensor {
@@ -53,7 +64,13 @@ export const stopGradient = (x: Tensor): Tensor => make('detach', [x], {})[0]!;
 
 /** `tanh` is the approximation that Wan's feed-forward uses; `exact` is by erf. */
 export function gelu(x: Tensor, form: 'tanh' | 'exact' = 'tanh'): Tensor {
-  const gate = form === 'exact' ? x.mul(Math.SQRT1_2).erf() : x.add(x.mul(x).mul(x).mul(0.044715)).mul(Math.sqrt(2 / Math.PI)).tanh();
+  const gate =
+    form === 'exact'
+      ? x.mul(Math.SQRT1_2).erf()
+      : x
+          .add(x.mul(x).mul(x).mul(0.044715))
+          .mul(Math.sqrt(2 / Math.PI))
+          .tanh();
   return x.mul(0.5).mul(gate.add(1));
 }
 export const silu = (x: Tensor): Tensor => x.mul(x.sigmoid());
@@ -71,21 +88,42 @@ export function linear(x: Tensor, w: Tensor, b?: Tensor): Tensor {
 }
 
 /** x [N,C,T,H,W], w [O,C,kt,kh,kw], b [O] → [N,O,T',H',W']. */
-export function conv3d(x: Tensor, w: Tensor, b?: Tensor, { stride = [1, 1, 1], padLo = [0, 0, 0], padHi = padLo }: Partial<ConvAttrs> = {}): Tensor {
+export function conv3d(
+  x: Tensor,
+  w: Tensor,
+  b?: Tensor,
+  { stride = [1, 1, 1], padLo = [0, 0, 0], padHi = padLo }: Partial<ConvAttrs> = {},
+): Tensor {
   const y = make('conv3d', [x, w], { stride, padLo, padHi })[0]!;
   return b ? y.add(b.reshape([-1, 1, 1, 1])) : y;
 }
 
 type Pair = readonly [number, number];
 /** x [N,C,H,W], w [O,C,kh,kw], b [O] → [N,O,H',W']. */
-export function conv2d(x: Tensor, w: Tensor, b?: Tensor, { stride = [1, 1], padLo = [0, 0], padHi = padLo }: { stride?: Pair; padLo?: Pair; padHi?: Pair } = {}): Tensor {
+export function conv2d(
+  x: Tensor,
+  w: Tensor,
+  b?: Tensor,
+  { stride = [1, 1], padLo = [0, 0], padHi = padLo }: { stride?: Pair; padLo?: Pair; padHi?: Pair } = {},
+): Tensor {
   const lift = (first: number, [h, v]: Pair): Triple => [first, h, v];
-  return conv3d(x.unsqueeze(2), w.unsqueeze(2), b, { stride: lift(1, stride), padLo: lift(0, padLo), padHi: lift(0, padHi) }).squeeze(2);
+  return conv3d(x.unsqueeze(2), w.unsqueeze(2), b, {
+    stride: lift(1, stride),
+    padLo: lift(0, padLo),
+    padHi: lift(0, padHi),
+  }).squeeze(2);
 }
 
 /** q [B,N,H,D], k and v [B,L,H,D] → [B,N,H,D]. Keys at or past `lengths` (u32 [B], ≥ 1) are masked. `scale` is 1/√D unless given. */
-export function attention(q: Tensor, k: Tensor, v: Tensor, { lengths, scale }: { lengths?: Tensor | undefined; scale?: number } = {}): Tensor {
-  return make('attention', lengths ? [q, k, v, lengths] : [q, k, v], { scale: scale ?? 1 / Math.sqrt(q.shape.at(-1)!) })[0]!;
+export function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { lengths, scale }: { lengths?: Tensor | undefined; scale?: number } = {},
+): Tensor {
+  return make('attention', lengths ? [q, k, v, lengths] : [q, k, v], {
+    scale: scale ?? 1 / Math.sqrt(q.shape.at(-1)!),
+  })[0]!;
 }
 
 /** Rows of table [V,...D] by ids (u32 or i32, [...]) → [...ids,...D]. On a device an id outside the table gives zeros; the oracle throws. */
@@ -102,9 +140,15 @@ export const uniform = (key: Tensor, shape: readonly number[]): Tensor => random
 /** x [N,C,...] normalised over groups of channels; w and b [C]. */
 export function groupNorm(x: Tensor, groups: number, w: Tensor, b: Tensor, eps = 1e-5): Tensor {
   const [n, c] = x.shape as [number, number];
-  if (c % groups !== 0) fail('groupNorm', `${c} channels of ${printShapes(x.shape)} do not split into ${groups} groups`);
+  if (c % groups !== 0)
+    fail('groupNorm', `${c} channels of ${printShapes(x.shape)} do not split into ${groups} groups`);
   const channel = [c, ...x.shape.slice(2).map(() => 1)];
-  return x.reshape([n, groups, numel(x.shape) / n / groups]).layerNorm(eps).reshape(x.shape).mul(w.reshape(channel)).add(b.reshape(channel));
+  return x
+    .reshape([n, groups, numel(x.shape) / n / groups])
+    .layerNorm(eps)
+    .reshape(x.shape)
+    .mul(w.reshape(channel))
+    .add(b.reshape(channel));
 }
 
 /** Mean of squared differences, a scalar. */
@@ -117,7 +161,10 @@ export const mse = (a: Tensor, b: Tensor): Tensor => a.sub(b).square().mean();
 export function clipByGlobalNorm<T>(grads: T, maxNorm: Like): { grads: T; norm: Tensor; finite: Tensor } {
   const leaves = flatten<Tensor>(grads).leaves;
   if (!leaves.length) fail('clipByGlobalNorm', 'no gradients');
-  const norm = leaves.map((g) => g.cast('f32').square().sum()).reduce((a, b) => a.add(b)).sqrt();
+  const norm = leaves
+    .map((g) => g.cast('f32').square().sum())
+    .reduce((a, b) => a.add(b))
+    .sqrt();
   const max = typeof maxNorm === 'number' ? scalar(maxNorm) : maxNorm;
   const coefficient = max.div(norm.add(1e-6)).min(1);
   return { grads: mapTree((g: Tensor) => g.mul(coefficient), grads), norm, finite: norm.isFinite() };
@@ -132,13 +179,25 @@ function biasCorrection(beta: number, step: Like): Like {
   return u.mul(series).neg().select(u.like(-0.5).lt(u), u.exp().neg().add(1));
 }
 
-export interface AdamW { lr: Like; beta1: number; beta2: number; eps: number; weightDecay: number; /** Counts from 1. */ step: Like }
+export interface AdamW {
+  lr: Like;
+  beta1: number;
+  beta2: number;
+  eps: number;
+  weightDecay: number;
+  /** Counts from 1. */ step: Like;
+}
 
 /**
  * One step of decoupled-decay Adam as PyTorch counts it: p (1 - lr·wd) - lr m̂ / (√v̂ + eps). With beta1 = 0 there is no first
  * moment: m̂ is the gradient.
  */
-export function adamW(p: Tensor, g: Tensor, state: { m?: Tensor | undefined; v: Tensor }, { lr, beta1, beta2, eps, weightDecay, step }: AdamW): { p: Tensor; m?: Tensor; v: Tensor } {
+export function adamW(
+  p: Tensor,
+  g: Tensor,
+  state: { m?: Tensor | undefined; v: Tensor },
+  { lr, beta1, beta2, eps, weightDecay, step }: AdamW,
+): { p: Tensor; m?: Tensor; v: Tensor } {
   const v = state.v.mul(beta2).add(g.square().mul(1 - beta2));
   if (beta1 > 0 && !state.m) fail('adamW', `beta1 is ${beta1} but the state has no m`);
   const m = beta1 > 0 ? state.m!.mul(beta1).add(g.mul(1 - beta1)) : undefined;

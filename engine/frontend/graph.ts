@@ -13,7 +13,22 @@ export interface TensorType {
 }
 
 type None = Record<string, never>;
-const UNARY = ['neg', 'exp', 'log', 'sqrt', 'rsqrt', 'sin', 'cos', 'tanh', 'sigmoid', 'erf', 'abs', 'sign', 'floor', 'isFinite'] as const;
+const UNARY = [
+  'neg',
+  'exp',
+  'log',
+  'sqrt',
+  'rsqrt',
+  'sin',
+  'cos',
+  'tanh',
+  'sigmoid',
+  'erf',
+  'abs',
+  'sign',
+  'floor',
+  'isFinite',
+] as const;
 /** Comparisons give 1 or 0 in f32. */
 const BINARY = ['add', 'sub', 'mul', 'div', 'max', 'min', 'pow', 'lt', 'le', 'eq'] as const;
 const VIEW = ['detach', 'reshape', 'permute', 'expand', 'slice', 'pad', 'flip', 'concat'] as const;
@@ -24,7 +39,12 @@ export type Triple = readonly [number, number, number];
 
 /** Convolution geometry, (time, height, width). Layouts: x [N,C,T,H,W], w [O,C,kt,kh,kw]. */
 /** `half`: operands may be rounded to f16. */
-export interface ConvAttrs { stride: Triple; padLo: Triple; padHi: Triple; half?: true }
+export interface ConvAttrs {
+  stride: Triple;
+  padLo: Triple;
+  padHi: Triple;
+  half?: true;
+}
 
 /** Every op and its attributes. Pointwise ops take operands of one shape: broadcasting is an explicit `expand`. */
 export type OpAttrs = { [K in Unary | Binary]: None } & {
@@ -90,7 +110,12 @@ export const POINTWISE: ReadonlySet<OpName> = new Set<OpName>([...UNARY, ...BINA
 /** Index arithmetic, no computing. */
 export const VIEWS: ReadonlySet<OpName> = new Set<OpName>(VIEW);
 export const REDUCTIONS: ReadonlySet<OpName> = new Set<OpName>(REDUCTION);
-export const INLINE: ReadonlySet<OpName> = new Set<OpName>([...POINTWISE, ...VIEWS, 'const', 'iota'] satisfies OpName[]);
+export const INLINE: ReadonlySet<OpName> = new Set<OpName>([
+  ...POINTWISE,
+  ...VIEWS,
+  'const',
+  'iota',
+] satisfies OpName[]);
 
 /** How a node came about. */
 export interface Made {
@@ -147,14 +172,21 @@ export const sizeOf = (t: TensorType): number => numel(t.shape);
 export const bytesOf = (t: TensorType): number => sizeOf(t) * BYTES[t.dtype];
 
 /** Attributes as text that tells apart whatever differs: JSON knows no infinities. */
-export const attrsText = <K extends OpName>(op: K, attrs: OpAttrs[K]): string => (op === 'const' ? Object.values(attrs).join() : JSON.stringify(attrs));
+export const attrsText = <K extends OpName>(op: K, attrs: OpAttrs[K]): string =>
+  op === 'const' ? Object.values(attrs).join() : JSON.stringify(attrs);
 
 export class Graph {
   readonly nodes: Node[] = [];
   private readonly known = new Map<string, Node>();
 
   /** Adds a node, or finds the one that is already there: only a new one takes its site. */
-  add<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[], made: Made): Node<K> {
+  add<K extends OpName>(
+    op: K,
+    inputs: readonly Value[],
+    attrs: OpAttrs[K],
+    outs: readonly TensorType[],
+    made: Made,
+  ): Node<K> {
     const { segment, gradient } = made;
     const key = `${op}|${inputs.map((v) => `${v.node.id}.${v.out}`).join()}|${attrsText(op, attrs)}|${segment < 0 ? segment : ''}`;
     const found = this.known.get(key);
@@ -178,7 +210,11 @@ export type MakeValue = <K extends OpName>(op: K, inputs: readonly Value[], attr
 export const valuesOf = (node: Node): Value[] => node.outs.map((_, out) => ({ node, out }));
 
 /** Makes what the outputs need again, node by node in order, through `copy`, which is given the new inputs. @returns the new outputs */
-export function replay(graph: Graph, outputs: readonly Value[], copy: (node: Node, inputs: Value[]) => readonly Value[]): Value[] {
+export function replay(
+  graph: Graph,
+  outputs: readonly Value[],
+  copy: (node: Node, inputs: Value[]) => readonly Value[],
+): Value[] {
   const live = new Set(outputs.map((v) => v.node));
   for (const node of graph.nodes.toReversed()) if (live.has(node)) for (const v of node.inputs) live.add(v.node);
   const made = new Map<Node, readonly Value[]>();

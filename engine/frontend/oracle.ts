@@ -7,7 +7,11 @@ import { sameShape } from './ops/op.ts';
 import type { HostTensor } from './tree.ts';
 
 function typed({ shape, dtype }: TensorType, data: ArrayLike<number>): HostTensor {
-  return { shape, dtype, data: dtype === 'i32' ? Int32Array.from(data) : dtype === 'u32' ? Uint32Array.from(data) : Float64Array.from(data) };
+  return {
+    shape,
+    dtype,
+    data: dtype === 'i32' ? Int32Array.from(data) : dtype === 'u32' ? Uint32Array.from(data) : Float64Array.from(data),
+  };
 }
 
 /** `inputs[i]` is the value of the input node with index i. Floats come back as Float64Array, never rounded in between. */
@@ -21,7 +25,16 @@ export function evaluate(graph: Graph, outputs: readonly Value[], inputs: readon
   }
   const values = new Map<Node, HostTensor[]>();
   for (const node of graph.nodes) {
-    if (live.has(node)) values.set(node, node.op === 'input' ? [bind(node.attrs as OpAttrs['input'], inputs)] : reference(node, node.inputs.map((v) => values.get(v.node)![v.out]!)));
+    if (live.has(node))
+      values.set(
+        node,
+        node.op === 'input'
+          ? [bind(node.attrs as OpAttrs['input'], inputs)]
+          : reference(
+              node,
+              node.inputs.map((v) => values.get(v.node)![v.out]!),
+            ),
+      );
   }
   return outputs.map((v) => values.get(v.node)![v.out]!);
 }
@@ -30,7 +43,10 @@ function bind({ index, name, type }: OpAttrs['input'], inputs: readonly HostTens
   const given = inputs[index];
   if (!given) throw new EngineError('oracle', `input ${index} (${name}) is missing`);
   if (!sameShape(given.shape, type.shape) || given.dtype !== type.dtype) {
-    throw new EngineError('oracle', `input ${index} (${name}): expected ${type.dtype}[${type.shape.join()}], got ${given.dtype}[${given.shape.join()}]`);
+    throw new EngineError(
+      'oracle',
+      `input ${index} (${name}): expected ${type.dtype}[${type.shape.join()}], got ${given.dtype}[${given.shape.join()}]`,
+    );
   }
   return typed(type, given.data);
 }
@@ -40,7 +56,8 @@ export function reference(node: Node, x: readonly HostTensor[]): HostTensor[] {
   const results = opOf(node.op).oracle(x, node.attrs, node.outs);
   return results.map((data, out) => {
     const type = typeOf({ node, out });
-    if (data.length !== sizeOf(type)) throw new EngineError(node.op, `the oracle gave ${data.length} numbers for [${type.shape.join()}]`, node.site);
+    if (data.length !== sizeOf(type))
+      throw new EngineError(node.op, `the oracle gave ${data.length} numbers for [${type.shape.join()}]`, node.site);
     return typed(type, data);
   });
 }

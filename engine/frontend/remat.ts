@@ -39,7 +39,10 @@ function within(segment: number, outer: number): boolean {
  * Runs `fn` with its nodes marked as one segment.
  * @param keep which inner values stay: `attention` its output and log-sum-exp where it is dear; `nothing` costs that once more
  */
-export function checkpoint<A extends unknown[], R>(fn: (...args: A) => R, keep: 'attention' | 'nothing' = 'attention'): (...args: A) => R {
+export function checkpoint<A extends unknown[], R>(
+  fn: (...args: A) => R,
+  keep: 'attention' | 'nothing' = 'attention',
+): (...args: A) => R {
   return (...args) => {
     const trace = tracing('checkpoint');
     const { segment: outer } = trace;
@@ -80,7 +83,11 @@ export class Recompute {
     let clone = clones.get(node);
     if (!clone) {
       const inputs = node.inputs.map((input) => this.resolve(input, run));
-      clone = inSegment(this.backward(run), () => withSite(node.site, () => emit(node.op, inputs, node.attrs)[0]!.node), node.gradient);
+      clone = inSegment(
+        this.backward(run),
+        () => withSite(node.site, () => emit(node.op, inputs, node.attrs)[0]!.node),
+        node.gradient,
+      );
       clones.set(node, clone);
     }
     return { node: clone, out: v.out };

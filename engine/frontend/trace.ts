@@ -18,7 +18,9 @@ export interface Traced {
 export function trace(fn: (...args: never[]) => unknown, argTypes: readonly unknown[]): Traced {
   return withTrace(({ graph }) => {
     const args = flatten<TensorType>(argTypes);
-    const inputs = args.leaves.map(({ shape, dtype }, index) => make('input', [], { index, name: args.paths[index]!, type: { shape, dtype } })[0]!);
+    const inputs = args.leaves.map(
+      ({ shape, dtype }, index) => make('input', [], { index, name: args.paths[index]!, type: { shape, dtype } })[0]!,
+    );
     const outTree = flatten<Tensor | number>(fn(...(args.rebuild(inputs) as never[])));
     const outputs = outTree.leaves.map((leaf, i) => {
       if (leaf instanceof Tensor) return leaf.value;

@@ -22,7 +22,8 @@ export interface Tracing {
 let current: Tracing | null = null;
 
 export function tracing(op: string): Tracing {
-  if (!current) throw new EngineError(op, 'tensors exist only while a function is traced: call this inside trace or compile');
+  if (!current)
+    throw new EngineError(op, 'tensors exist only while a function is traced: call this inside trace or compile');
   return current;
 }
 
@@ -52,8 +53,17 @@ export function inSegment<T>(segment: number, body: () => T, gradient = tracing(
 /** Adds a node to the trace and gives its outputs. Throws an EngineError when the operands do not fit. */
 export function emit<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K]): Value[] {
   const { graph, segment, gradient } = tracing(op);
-  for (const v of inputs) if (graph.nodes[v.node.id] !== v.node) throw new EngineError(op, 'an operand belongs to another trace');
+  for (const v of inputs)
+    if (graph.nodes[v.node.id] !== v.node) throw new EngineError(op, 'an operand belongs to another trace');
   const outs = opOf(op).infer(inputs.map(typeOf), attrs);
   for (const { shape } of outs) checkShape(op, shape);
-  return valuesOf(graph.add(op, inputs, attrs, outs, { get site() { return callSite(); }, segment, gradient }) as unknown as Node);
+  return valuesOf(
+    graph.add(op, inputs, attrs, outs, {
+      get site() {
+        return callSite();
+      },
+      segment,
+      gradient,
+    }) as unknown as Node,
+  );
 }

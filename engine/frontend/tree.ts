@@ -13,7 +13,8 @@ export interface HostTensor {
 }
 
 /** What an array's type says of its numbers. */
-export const dtypeOf = (data: unknown): DType => (data instanceof Int32Array ? 'i32' : data instanceof Uint32Array ? 'u32' : 'f32');
+export const dtypeOf = (data: unknown): DType =>
+  data instanceof Int32Array ? 'i32' : data instanceof Uint32Array ? 'u32' : 'f32';
 
 /** Numbers as a host tensor; the dtype follows the array's type unless given. Throws when the count does not match the shape. */
 export function host(data: HostData | readonly number[], shape: readonly number[], dtype?: DType): HostTensor {
@@ -21,7 +22,11 @@ export function host(data: HostData | readonly number[], shape: readonly number[
   checkShape('host', shape);
   const type = dtype ?? dtypeOf(data);
   if (!Array.isArray(data)) return { shape, dtype: type, data: data as HostData };
-  return { shape, dtype: type, data: type === 'i32' ? Int32Array.from(data) : type === 'u32' ? Uint32Array.from(data) : Float32Array.from(data) };
+  return {
+    shape,
+    dtype: type,
+    data: type === 'i32' ? Int32Array.from(data) : type === 'u32' ? Uint32Array.from(data) : Float32Array.from(data),
+  };
 }
 
 export interface Flat<L = unknown> {
@@ -58,7 +63,10 @@ export function flatten<L = unknown>(tree: unknown): Flat<L> {
     }
     const at = (k: string | number): string => (path ? `${path}.${k}` : `${k}`);
     if (Array.isArray(x)) return `[${x.map((e, i) => walk(e, at(i))).join()}]`;
-    return `{${Object.keys(x).sort().map((k) => `${JSON.stringify(k)}:${walk(x[k], at(k))}`).join()}}`;
+    return `{${Object.keys(x)
+      .sort()
+      .map((k) => `${JSON.stringify(k)}:${walk(x[k], at(k))}`)
+      .join()}}`;
   };
   const key = walk(tree, '');
   const rebuild = (values: readonly unknown[]): unknown => {
@@ -68,7 +76,11 @@ export function flatten<L = unknown>(tree: unknown): Flat<L> {
       if (x === null || x === undefined) return x;
       if (!isBranch(x)) return values[next++];
       if (Array.isArray(x)) return x.map(build);
-      return Object.fromEntries(Object.keys(x).sort().map((k) => [k, build(x[k])]));
+      return Object.fromEntries(
+        Object.keys(x)
+          .sort()
+          .map((k) => [k, build(x[k])]),
+      );
     };
     return build(tree);
   };
@@ -83,5 +95,7 @@ export function mapTree<T>(fn: (...leaves: never[]) => unknown, first: T, ...res
     if (other.key !== flat.key) fail('tree', `structures differ: ${flat.key} and ${other.key}`);
     return other.leaves;
   });
-  return flat.rebuild(flat.leaves.map((leaf, i) => (fn as (...leaves: unknown[]) => unknown)(leaf, ...others.map((o) => o[i])))) as T;
+  return flat.rebuild(
+    flat.leaves.map((leaf, i) => (fn as (...leaves: unknown[]) => unknown)(leaf, ...others.map((o) => o[i]))),
+  ) as T;
 }

@@ -1,16 +1,25 @@
 /** Reads what a shared library is called and what it needs, so that libraries can be loaded in an order that works anywhere. */
 
-export interface Library { soname?: string; needed: string[] }
+export interface Library {
+  soname?: string;
+  needed: string[];
+}
 
-const PT_LOAD = 1, PT_DYNAMIC = 2;
-const DT_NULL = 0, DT_NEEDED = 1, DT_STRTAB = 5, DT_SONAME = 14;
+const PT_LOAD = 1,
+  PT_DYNAMIC = 2;
+const DT_NULL = 0,
+  DT_NEEDED = 1,
+  DT_STRTAB = 5,
+  DT_SONAME = 14;
 
 /** Of a 64-bit little-endian ELF file (x86-64, AArch64); undefined for anything else. Layout: man 5 elf. */
 export function readLibrary(file: Buffer): Library | undefined {
-  if (file.length < 64 || file.toString('latin1', 0, 4) !== '\x7fELF' || file[4] !== 2 || file[5] !== 1) return undefined;
+  if (file.length < 64 || file.toString('latin1', 0, 4) !== '\x7fELF' || file[4] !== 2 || file[5] !== 1)
+    return undefined;
   const u64 = (at: number) => Number(file.readBigUInt64LE(at));
-  const headers = Array.from({ length: file.readUInt16LE(56) }, (_, i) => u64(32) + i * file.readUInt16LE(54))
-    .map((at) => ({ type: file.readUInt32LE(at), offset: u64(at + 8), address: u64(at + 16), size: u64(at + 32) }));
+  const headers = Array.from({ length: file.readUInt16LE(56) }, (_, i) => u64(32) + i * file.readUInt16LE(54)).map(
+    (at) => ({ type: file.readUInt32LE(at), offset: u64(at + 8), address: u64(at + 16), size: u64(at + 32) }),
+  );
   const dynamic = headers.find((h) => h.type === PT_DYNAMIC);
   if (!dynamic) return undefined;
   const entries: [tag: number, value: number][] = [];

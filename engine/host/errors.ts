@@ -29,7 +29,8 @@ export const printShapes = (...shapes: readonly (readonly number[])[]): string =
 
 /** @throws where a size is no whole number, which a wrong division easily makes */
 export function checkShape(op: string, shape: readonly number[]): void {
-  if (!shape.every((n) => Number.isInteger(n) && n >= 0)) fail(op, `sizes must be whole numbers, got ${printShapes(shape)}`);
+  if (!shape.every((n) => Number.isInteger(n) && n >= 0))
+    fail(op, `sizes must be whole numbers, got ${printShapes(shape)}`);
 }
 
 let fixed: string | undefined;

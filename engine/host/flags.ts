@@ -38,9 +38,23 @@ const TABLE = {
   NO_FUSE: on('one kernel per operation'),
   NO_F16: on('pretend that the device has no shader-f16'),
   NO_MATRIX: on('no subgroup matrix units'),
-  TIER: choice('kernel tier, instead of the one that suits the device; matrix is emulated where there are no units', 'scalar', 'tiled', 'matrix'),
+  TIER: choice(
+    'kernel tier, instead of the one that suits the device; matrix is emulated where there are no units',
+    'scalar',
+    'tiled',
+    'matrix',
+  ),
   NO_TUNE: on('configurations by rule only, none that vpae tune measured'),
-  VPAE_ADAPTER: choice('where to run, instead of the best that works', 'auto', 'gpu', 'system', 'lavapipe', 'swiftshader', 'native', 'null'),
+  VPAE_ADAPTER: choice(
+    'where to run, instead of the best that works',
+    'auto',
+    'gpu',
+    'system',
+    'lavapipe',
+    'swiftshader',
+    'native',
+    'null',
+  ),
   NO_FETCH: on('never download the lavapipe software driver'),
 };
 
@@ -58,6 +72,9 @@ export function readFlags(variable: (name: string) => string | undefined): Flags
   return Object.fromEntries(read) as Flags;
 }
 
-export const FLAG_DOCS = Object.fromEntries(Object.entries(TABLE).map(([name, flag]) => [name, flag.doc])) as Record<keyof Flags, string>;
+export const FLAG_DOCS = Object.fromEntries(Object.entries(TABLE).map(([name, flag]) => [name, flag.doc])) as Record<
+  keyof Flags,
+  string
+>;
 
 export const flags: Flags = readFlags(env);

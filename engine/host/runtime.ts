@@ -24,7 +24,8 @@ export const arch = process.arch;
 export const env = (name: string): string | undefined => process.env[name];
 
 /** A folder of this project's in the user's cache; not created. */
-export const cacheDir = (...parts: string[]): string => join(env('XDG_CACHE_HOME') || join(homedir(), '.cache'), 'vpae', ...parts);
+export const cacheDir = (...parts: string[]): string =>
+  join(env('XDG_CACHE_HOME') || join(homedir(), '.cache'), 'vpae', ...parts);
 
 /** A file's text; undefined where it cannot be read. */
 export function readText(path: string): string | undefined {
@@ -38,7 +39,10 @@ export function readText(path: string): string | undefined {
 /** Of the processor, for this process. */
 export const cores = availableParallelism;
 
-export const pause = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms); });
+export const pause = (ms: number): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
 
 /** Bytes of main memory. */
 export const memory = (): { total: number; free: number } => ({ total: totalmem(), free: freemem() });
@@ -66,23 +70,36 @@ export interface ChildResult {
 }
 
 /** Runs a program to its end; never throws. A child that could not start has code 127 and the reason in stderr. */
-export function run(program: string, args: readonly string[], options: { cwd?: string; env?: Record<string, string>; timeoutMs?: number } = {}): Promise<ChildResult> {
+export function run(
+  program: string,
+  args: readonly string[],
+  options: { cwd?: string; env?: Record<string, string>; timeoutMs?: number } = {},
+): Promise<ChildResult> {
   return new Promise((resolve) => {
     const child = spawn(program, args, {
-      cwd: options.cwd, env: { ...process.env, ...options.env }, timeout: options.timeoutMs, stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: options.cwd,
+      env: { ...process.env, ...options.env },
+      timeout: options.timeoutMs,
+      stdio: ['ignore', 'pipe', 'pipe'],
     });
     let stdout = '';
     let stderr = '';
-    child.stdout.on('data', (d: Buffer) => { stdout += d.toString(); });
-    child.stderr.on('data', (d: Buffer) => { stderr += d.toString(); });
+    child.stdout.on('data', (d: Buffer) => {
+      stdout += d.toString();
+    });
+    child.stderr.on('data', (d: Buffer) => {
+      stderr += d.toString();
+    });
     child.on('error', (error) => resolve({ code: 127, signal: null, stdout, stderr: error.message }));
     child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }));
   });
 }
 
 /** Runs an ES module's text in a fresh process of this runtime. */
-export const runScript = (text: string, options: { env?: Record<string, string>; timeoutMs?: number } = {}): Promise<ChildResult> =>
-  run(process.execPath, deno ? ['eval', text] : ['--input-type=module', '-e', text], options);
+export const runScript = (
+  text: string,
+  options: { env?: Record<string, string>; timeoutMs?: number } = {},
+): Promise<ChildResult> => run(process.execPath, deno ? ['eval', text] : ['--input-type=module', '-e', text], options);
 
 /**
  * Flags of dlopen: resolve everything now, and never unload. Node closes a library that is no addon right after opening it;
@@ -130,8 +147,12 @@ const instances: GPU[] = [];
 
 /** A Dawn instance. Throws where Dawn's binary does not load. `options` are Dawn's, such as `backend=null`. */
 export async function createDawn(options: string[]): Promise<GPU> {
-  const { create, globals } = (await import('webgpu')) as { create: (this: void, options: string[]) => GPU; globals: Record<string, unknown> };
-  for (const [name, value] of Object.entries(globals)) if (!(name in globalThis)) Object.assign(globalThis, { [name]: value });
+  const { create, globals } = (await import('webgpu')) as {
+    create: (this: void, options: string[]) => GPU;
+    globals: Record<string, unknown>;
+  };
+  for (const [name, value] of Object.entries(globals))
+    if (!(name in globalThis)) Object.assign(globalThis, { [name]: value });
   const gpu = create(options);
   instances.push(gpu);
   return gpu;
@@ -147,8 +168,11 @@ let realImmediate: typeof setImmediate;
 
 /** Dawn's poll is a native function without arguments; everyone else's immediates stay what they are. */
 const hybridImmediate = ((callback: () => void, ...args: []) =>
-  args.length || performance.now() < spinUntil || !Function.prototype.toString.call(callback).endsWith('{ [native code] }')
-    ? realImmediate(callback, ...args) : setTimeout(callback, 1)) as unknown as typeof setImmediate;
+  args.length ||
+  performance.now() < spinUntil ||
+  !Function.prototype.toString.call(callback).endsWith('{ [native code] }')
+    ? realImmediate(callback, ...args)
+    : setTimeout(callback, 1)) as unknown as typeof setImmediate;
 
 /**
  * Awaits a GPU promise (mapAsync, onSubmittedWorkDone). Dawn polls by queueing `globalThis.setImmediate` again and again, which

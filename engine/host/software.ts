@@ -2,7 +2,17 @@
  * Vulkan drivers on disk: what the system has, and the two software drivers that we can bring without root: Mesa's lavapipe,
  * fetched from the distribution's own mirror into the user's cache, and SwiftShader out of an npm package.
  */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync } from 'node:zlib';
 import { loadOrder, readLibrary, type Library } from './elf.ts';
@@ -23,7 +33,13 @@ export interface Driver {
 export type Trial = (driver: Driver) => Promise<{ adapters: AdapterFacts[] } | { failure: string }>;
 
 /** What an adapter says of itself, as plain data. */
-export interface AdapterFacts { vendor: string; architecture: string; device: string; description: string; isFallbackAdapter: boolean }
+export interface AdapterFacts {
+  vendor: string;
+  architecture: string;
+  device: string;
+  description: string;
+  isFallbackAdapter: boolean;
+}
 
 // ---- what the system has -------------------------------------------------------------------------------------------
 
@@ -45,8 +61,9 @@ const list = (dir: string): string[] => (existsSync(dir) ? readdirSync(dir).map(
 export function systemVulkan(): SystemVulkan {
   const paths = (env('LD_LIBRARY_PATH') ?? '').split(':').filter(Boolean);
   const cache = '/etc/ld.so.cache';
-  const loader = paths.some((dir) => existsSync(join(dir, 'libvulkan.so.1')))
-    || (existsSync(cache) && readFileSync(cache, 'latin1').includes('libvulkan.so.1'));
+  const loader =
+    paths.some((dir) => existsSync(join(dir, 'libvulkan.so.1'))) ||
+    (existsSync(cache) && readFileSync(cache, 'latin1').includes('libvulkan.so.1'));
   const home = env('XDG_DATA_HOME') ?? join(env('HOME') ?? '/', '.local/share');
   const dirs = new Set([home, ...ICD_DIRS, ...(env('XDG_DATA_DIRS') ?? '').split(':').filter(Boolean)]);
   const manifests = (dir: string) => list(join(dir, 'vulkan/icd.d')).filter((file) => file.endsWith('.json'));
@@ -80,8 +97,10 @@ export function* untar(tar: Buffer): Generator<{ name: string; data: Buffer }> {
 async function atomically(target: string, build: (dir: string) => Promise<void>): Promise<void> {
   mkdirSync(dirname(target), { recursive: true });
   const hourAgo = Date.now() - 3600e3;
-  for (const left of list(dirname(target))) { // by a process that was killed
-    if (left.startsWith(`${target}.part-`) && statSync(left).mtimeMs < hourAgo) rmSync(left, { recursive: true, force: true });
+  for (const left of list(dirname(target))) {
+    // by a process that was killed
+    if (left.startsWith(`${target}.part-`) && statSync(left).mtimeMs < hourAgo)
+      rmSync(left, { recursive: true, force: true });
   }
   const dir = mkdtempSync(`${target}.part-`);
   try {
@@ -100,7 +119,8 @@ const SWIFTSHADER = ['libvulkan.so.1', 'libvk_swiftshader.so', 'vk_swiftshader_i
 
 /** The SwiftShader (and Vulkan loader) that @sparticuz/chromium carries, extracted into the cache. */
 export async function swiftshader(): Promise<Driver> {
-  if (platform !== 'linux' || arch !== 'x64') throw new Error(`SwiftShader is carried for Linux x64 only, this is ${platform} ${arch}`);
+  if (platform !== 'linux' || arch !== 'x64')
+    throw new Error(`SwiftShader is carried for Linux x64 only, this is ${platform} ${arch}`);
   const root = packageDir('@sparticuz/chromium', 2);
   if (!root) throw new Error('the optional package @sparticuz/chromium is not installed');
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
@@ -108,7 +128,8 @@ export async function swiftshader(): Promise<Driver> {
   if (!existsSync(dir)) {
     await atomically(dir, async (part) => {
       const files = untar(brotliDecompressSync(readFileSync(join(root, 'bin/swiftshader.tar.br'))));
-      for (const { name, data } of files) if (SWIFTSHADER.includes(basename(name))) writeFileSync(join(part, basename(name)), data);
+      for (const { name, data } of files)
+        if (SWIFTSHADER.includes(basename(name))) writeFileSync(join(part, basename(name)), data);
     });
   }
   return { name: 'SwiftShader', libraries: [join(dir, SWIFTSHADER[0]!)], icds: [join(dir, SWIFTSHADER[2]!)] };
@@ -116,14 +137,20 @@ export async function swiftshader(): Promise<Driver> {
 
 // ---- lavapipe ------------------------------------------------------------------------------------------------------
 
-export interface AptSource { uri: string; suites: string[]; signedBy?: string }
+export interface AptSource {
+  uri: string;
+  suites: string[];
+  signedBy?: string;
+}
 
 /** Entries for binary packages of a `.list` or deb822 `.sources` file. */
 export function parseSources(text: string, deb822: boolean): AptSource[] {
   const bare = text.replace(/^[ \t]*#.*\n?/gm, '');
   if (!deb822) {
     return [...bare.matchAll(/^\s*deb\s+(?:\[(.*?)\]\s+)?(\S+)\s+(\S+)/gm)].map(([, options, uri, suite]) => ({
-      uri: uri!, suites: [suite!], signedBy: /signed-by=(\S+)/.exec(options ?? '')?.[1],
+      uri: uri!,
+      suites: [suite!],
+      signedBy: /signed-by=(\S+)/.exec(options ?? '')?.[1],
     }));
   }
   return bare.split(/\n\s*\n/).flatMap((stanza) => {
@@ -131,7 +158,9 @@ export function parseSources(text: string, deb822: boolean): AptSource[] {
     if (!field('Types')?.split(/\s+/).includes('deb') || field('Enabled')?.toLowerCase() === 'no') return [];
     const key = field('Signed-By');
     return (field('URIs')?.split(/\s+/) ?? []).map((uri) => ({
-      uri, suites: field('Suites')?.split(/\s+/) ?? [], signedBy: key?.startsWith('/') ? key : undefined,
+      uri,
+      suites: field('Suites')?.split(/\s+/) ?? [],
+      signedBy: key?.startsWith('/') ? key : undefined,
     }));
   });
 }
@@ -146,12 +175,19 @@ function systemSources(): AptSource[] {
 const BACKPORTS: Record<string, string> = { bookworm: 'bookworm-backports' };
 const DEBIAN_KEYS = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
-export interface Package { name: string; version: string; bytes: number }
+export interface Package {
+  name: string;
+  version: string;
+  bytes: number;
+}
 
 /** Packages of `apt-get --print-uris`: `'http://…/x_1%2b2_amd64.deb' x_1+2_amd64.deb 1234 SHA256:…`. */
 export function parseUris(text: string): Package[] {
-  return [...text.matchAll(/^'.*' (\S+?)_(\S+)_\w+\.deb (\d+)/gm)]
-    .map(([, name, version, bytes]) => ({ name: name!, version: decodeURIComponent(version!), bytes: Number(bytes) }));
+  return [...text.matchAll(/^'.*' (\S+?)_(\S+)_\w+\.deb (\d+)/gm)].map(([, name, version, bytes]) => ({
+    name: name!,
+    version: decodeURIComponent(version!),
+    bytes: Number(bytes),
+  }));
 }
 
 /** The process already runs on these; a second copy of the C library would break it. The rest holds no libraries. */
@@ -178,17 +214,33 @@ function privateApt(dir: string, codename: string): string[] {
   // An empty status file: every dependency counts as missing, so that the result stands on its own.
   writeFileSync(join(state, 'status'), '');
   const settings = [
-    `Dir::State=${state}`, `Dir::State::status=${join(state, 'status')}`, `Dir::State::lists=${join(state, 'lists')}`,
-    `Dir::Cache=${join(state, 'cache')}`, 'Dir::Etc::preferences=/dev/null', 'Dir::Etc::preferencesparts=/dev/null',
-    'APT::Sandbox::User=', 'APT::Update::Error-Mode=any', 'Acquire::Languages=none', 'Acquire::Retries=2', 'Acquire::http::Timeout=20', 'Acquire::https::Timeout=20',
+    `Dir::State=${state}`,
+    `Dir::State::status=${join(state, 'status')}`,
+    `Dir::State::lists=${join(state, 'lists')}`,
+    `Dir::Cache=${join(state, 'cache')}`,
+    'Dir::Etc::preferences=/dev/null',
+    'Dir::Etc::preferencesparts=/dev/null',
+    'APT::Sandbox::User=',
+    'APT::Update::Error-Mode=any',
+    'Acquire::Languages=none',
+    'Acquire::Retries=2',
+    'Acquire::http::Timeout=20',
+    'Acquire::https::Timeout=20',
   ];
   const backports = BACKPORTS[codename];
   if (backports) {
     const system = systemSources().find((source) => source.suites.includes(codename));
     const key = system?.signedBy ?? DEBIAN_KEYS;
     const uri = system?.uri ?? 'http://deb.debian.org/debian';
-    writeFileSync(join(state, 'sources.list'), [codename, backports].map((suite) => `deb [signed-by=${key}] ${uri} ${suite} main\n`).join(''));
-    settings.push(`Dir::Etc::sourcelist=${join(state, 'sources.list')}`, 'Dir::Etc::sourceparts=/dev/null', `APT::Default-Release=${backports}`);
+    writeFileSync(
+      join(state, 'sources.list'),
+      [codename, backports].map((suite) => `deb [signed-by=${key}] ${uri} ${suite} main\n`).join(''),
+    );
+    settings.push(
+      `Dir::Etc::sourcelist=${join(state, 'sources.list')}`,
+      'Dir::Etc::sourceparts=/dev/null',
+      `APT::Default-Release=${backports}`,
+    );
   }
   return settings.flatMap((setting) => ['-o', setting]).concat('-q');
 }
@@ -220,13 +272,17 @@ async function download(apt: string[], packages: Package[], dir: string, log: Lo
   mkdirSync(dir);
   let told = 0;
   const timer = setInterval(() => {
-    const share = list(dir).reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0) / total;
+    const share =
+      list(dir).reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0) / total;
     if (share < told + 0.25 || share >= 1) return;
     told = share;
     log(`lavapipe: ${Math.round(100 * share)} % of ${MB(total)}`);
   }, 500);
   try {
-    await done('download', run('apt-get', [...apt, 'download', ...packages.map((p) => `${p.name}=${p.version}`)], { cwd: dir }));
+    await done(
+      'download',
+      run('apt-get', [...apt, 'download', ...packages.map((p) => `${p.name}=${p.version}`)], { cwd: dir }),
+    );
   } finally {
     clearInterval(timer);
   }
@@ -236,20 +292,41 @@ async function fetchLavapipe(target: string, codename: string, trial: Trial, log
   await atomically(target, async (part) => {
     const apt = privateApt(part, codename);
     await done('reading the package lists', run('apt-get', [...apt, 'update']));
-    const uris = await done('resolving mesa-vulkan-drivers',
-      run('apt-get', [...apt, 'install', '--print-uris', '-y', '--no-install-recommends', 'mesa-vulkan-drivers', 'libvulkan1']));
+    const uris = await done(
+      'resolving mesa-vulkan-drivers',
+      run('apt-get', [
+        ...apt,
+        'install',
+        '--print-uris',
+        '-y',
+        '--no-install-recommends',
+        'mesa-vulkan-drivers',
+        'libvulkan1',
+      ]),
+    );
     const packages = parseUris(uris).filter((p) => !HAVE.test(p.name));
     const mesa = packages.find((p) => p.name === 'mesa-vulkan-drivers')?.version ?? '';
-    if ((mesaVersion(mesa)?.[0] ?? 0) < MIN_MESA) throw new Error(`${codename} has Mesa ${mesa || '(none)'}, ${MIN_MESA} or newer is needed`);
-    log(`lavapipe: fetching Mesa ${mesa}, a software Vulkan driver, once: ${packages.length} packages, ${MB(packages.reduce((s, p) => s + p.bytes, 0))}, into ${target} (NO_FETCH=1 forbids it)`);
+    if ((mesaVersion(mesa)?.[0] ?? 0) < MIN_MESA)
+      throw new Error(`${codename} has Mesa ${mesa || '(none)'}, ${MIN_MESA} or newer is needed`);
+    log(
+      `lavapipe: fetching Mesa ${mesa}, a software Vulkan driver, once: ${packages.length} packages, ${MB(packages.reduce((s, p) => s + p.bytes, 0))}, into ${target} (NO_FETCH=1 forbids it)`,
+    );
     await download(apt, packages, join(part, 'debs'), log);
-    for (const deb of list(join(part, 'debs'))) await done('unpacking', run('dpkg-deb', ['-x', deb, join(part, 'root')]));
+    for (const deb of list(join(part, 'debs')))
+      await done('unpacking', run('dpkg-deb', ['-x', deb, join(part, 'root')]));
 
     const lib = join(part, 'lib');
     const names = gather(join(part, 'root'), lib);
     // A path relative to the manifest: the folder still moves to its place.
-    writeFileSync(join(part, 'icd.json'), JSON.stringify({ file_format_version: '1.0.0', ICD: { library_path: `./lib/${DRIVER}`, api_version: '1.3.0' } }));
-    const verdict = await trial({ name: 'lavapipe', libraries: names.map((name) => join(lib, name)), icds: [join(part, 'icd.json')] });
+    writeFileSync(
+      join(part, 'icd.json'),
+      JSON.stringify({ file_format_version: '1.0.0', ICD: { library_path: `./lib/${DRIVER}`, api_version: '1.3.0' } }),
+    );
+    const verdict = await trial({
+      name: 'lavapipe',
+      libraries: names.map((name) => join(lib, name)),
+      icds: [join(part, 'icd.json')],
+    });
     if ('failure' in verdict) throw new Error(`the fetched driver does not work: ${verdict.failure}`);
     writeFileSync(join(part, 'manifest.json'), JSON.stringify({ mesa, libraries: names }, null, 1));
     for (const used of ['apt', 'debs', 'root']) rmSync(join(part, used), { recursive: true });
@@ -285,6 +362,13 @@ export async function lavapipe(options: { fetch: boolean; insist: boolean; trial
       throw error;
     }
   }
-  const { mesa, libraries } = JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')) as { mesa: string; libraries: string[] };
-  return { name: `lavapipe ${mesa}`, libraries: libraries.map((name) => join(dir, 'lib', name)), icds: [join(dir, 'icd.json')] };
+  const { mesa, libraries } = JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')) as {
+    mesa: string;
+    libraries: string[];
+  };
+  return {
+    name: `lavapipe ${mesa}`,
+    libraries: libraries.map((name) => join(dir, 'lib', name)),
+    icds: [join(dir, 'icd.json')],
+  };
 }

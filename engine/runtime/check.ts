@@ -23,9 +23,14 @@ export async function checkRun(device: Device, program: string, kernels: readonl
       const { buffer, offset, bytes } = spanOf(v);
       const bits = await device.readBuffer(buffer, offset, bytes);
       const { shape, dtype } = typeOf(v);
-      return { shape, dtype, data: dtype === 'u32' ? new Uint32Array(bits) : dtype === 'i32' ? new Int32Array(bits) : new Float32Array(bits) };
+      return {
+        shape,
+        dtype,
+        data: dtype === 'u32' ? new Uint32Array(bits) : dtype === 'i32' ? new Int32Array(bits) : new Float32Array(bits),
+      };
     };
-    const comparable = flags.VALIDATE && [...group.leaves, ...group.roots].every((v) => !['f16', 'bf16'].includes(typeOf(v).dtype));
+    const comparable =
+      flags.VALIDATE && [...group.leaves, ...group.roots].every((v) => !['f16', 'bf16'].includes(typeOf(v).dtype));
     const known = new Map<string, HostTensor>(); // read before: a kernel may write over what it reads
     if (comparable) for (const v of group.leaves) known.set(keyOf(v), await read(v));
     const encoder = device.gpu.createCommandEncoder();
@@ -39,12 +44,18 @@ export async function checkRun(device: Device, program: string, kernels: readonl
       if (typeOf(root).dtype !== 'f32') continue;
       const got = (await read(root)).data;
       const bad = got.findIndex((x) => !Number.isFinite(x));
-      if (flags.NANCHECK && bad >= 0) throw new EngineError(root.node.op, `${what} has ${got[bad]} at element ${bad} (${label})`, site);
+      if (flags.NANCHECK && bad >= 0)
+        throw new EngineError(root.node.op, `${what} has ${got[bad]} at element ${bad} (${label})`, site);
       if (!comparable) continue;
       const want = Array.from(expected(root, known).data);
       const scale = want.reduce((m, x) => Math.max(m, Math.abs(x)), 1e-6);
       const worst = want.findIndex((x, i) => !(Math.abs(x - got[i]!) <= TOLERANCE * scale));
-      if (worst >= 0) throw new EngineError(root.node.op, `${what} is ${got[worst]} at element ${worst}, the oracle says ${want[worst]} (${label})`, site);
+      if (worst >= 0)
+        throw new EngineError(
+          root.node.op,
+          `${what} is ${got[worst]} at element ${worst}, the oracle says ${want[worst]} (${label})`,
+          site,
+        );
     }
   }
 }
@@ -53,6 +64,9 @@ export async function checkRun(device: Device, program: string, kernels: readonl
 function expected(v: Value, known: Map<string, HostTensor>): HostTensor {
   const found = known.get(keyOf(v));
   if (found) return found;
-  reference(v.node, v.node.inputs.map((x) => expected(x, known))).forEach((t, out) => known.set(keyOf({ node: v.node, out }), t));
+  reference(
+    v.node,
+    v.node.inputs.map((x) => expected(x, known)),
+  ).forEach((t, out) => known.set(keyOf({ node: v.node, out }), t));
   return known.get(keyOf(v))!;
 }

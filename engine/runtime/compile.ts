@@ -34,10 +34,15 @@ export interface CompiledFunction<A extends readonly unknown[], R> {
  * Compiles `fn`, a function over trees of Tensors. The result takes trees of NDArray, HostTensor (uploaded at each call) and
  * number (an f32 scalar) and gives the tree that `fn` returned, of NDArrays.
  */
-export function compile<A extends readonly unknown[], R>(device: Device, fn: (...args: A) => R, options: CompileOptions = {}): CompiledFunction<A, R> {
+export function compile<A extends readonly unknown[], R>(
+  device: Device,
+  fn: (...args: A) => R,
+  options: CompileOptions = {},
+): CompiledFunction<A, R> {
   const compiled = new Compiled(device, fn as unknown as (...args: unknown[]) => unknown, options);
   return Object.assign((...args: unknown[]) => compiled.run(...args), {
-    plan: (...args: unknown[]) => compiled.plan(...args), free: () => compiled.free(),
+    plan: (...args: unknown[]) => compiled.plan(...args),
+    free: () => compiled.free(),
   }) as CompiledFunction<A, R>;
 }
 
@@ -78,14 +83,28 @@ class Compiled {
     const results = built.results.map(({ type, into }, i) => {
       if (into !== undefined) return leaves[into];
       const span = built.program.outputs[i]!;
-      return new NDArray(this.device, type.shape, type.dtype, span.buffer, span.offset, () => built.generation === generation);
+      return new NDArray(
+        this.device,
+        type.shape,
+        type.dtype,
+        span.buffer,
+        span.offset,
+        () => built.generation === generation,
+      );
     });
     return built.outTree.rebuild(results);
   }
 
   async plan(...args: unknown[]): Promise<Plan> {
     const flat = args.map((a) => flatten<Leaf>(a));
-    return planStages(this.name, this.analyse(flat, flat.flatMap((f) => f.leaves)), this.device);
+    return planStages(
+      this.name,
+      this.analyse(
+        flat,
+        flat.flatMap((f) => f.leaves),
+      ),
+      this.device,
+    );
   }
 
   async free(): Promise<void> {
@@ -108,7 +127,14 @@ class Compiled {
 
   private analyse(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Stages {
     const inputs = flat.map((f) => ({ ...f, leaves: f.leaves.map(leafType) }));
-    return analyse(this.name, this.fn, inputs, leaves.map((leaf) => !(leaf instanceof NDArray)), this.device.caps, this.options);
+    return analyse(
+      this.name,
+      this.fn,
+      inputs,
+      leaves.map((leaf) => !(leaf instanceof NDArray)),
+      this.device.caps,
+      this.options,
+    );
   }
 
   private async make(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Promise<Built> {
@@ -117,25 +143,40 @@ class Compiled {
     await program.prepare();
     if (flags.DEBUG >= 1) {
       const { plan } = program;
-      process.stderr.write(`${this.name}: ${groups.length} groups, ${plan.kernels} kernels, ${(plan.flops / 1e9).toFixed(2)} GFLOP, ${(plan.bytes / 2 ** 20).toFixed(1)} MiB\n`);
+      process.stderr.write(
+        `${this.name}: ${groups.length} groups, ${plan.kernels} kernels, ${(plan.flops / 1e9).toFixed(2)} GFLOP, ${(plan.bytes / 2 ** 20).toFixed(1)} MiB\n`,
+      );
     }
-    return { program, inputs, outTree, results: outputs.map((o) => ({ type: typeOf(o.value), into: o.into })), generation: 0 };
+    return {
+      program,
+      inputs,
+      outTree,
+      results: outputs.map((o) => ({ type: typeOf(o.value), into: o.into })),
+      generation: 0,
+    };
   }
 
   private checkArrays(flat: readonly Flat<Leaf>[]): void {
     const buffers = new Map<GPUBuffer, string>();
-    flat.forEach((f, a) => f.leaves.forEach((leaf, i) => {
-      if (!(leaf instanceof NDArray)) return;
-      const name = `argument ${a} ${f.paths[i]}`.trimEnd();
-      if (leaf.device !== this.device) throw new EngineError(this.name, `${name} lies on another device than this program: read() it there and bring it as host()`);
-      const before = buffers.get(leaf.buffer);
-      if (before && (this.donate.has(a) || before.startsWith('donated '))) {
-        throw new EngineError(this.name, `${name} shares its memory with ${before}: donate a keep() of it`);
-      }
-      if (this.donate.has(a) && leaf.whole) throw new EngineError(this.name, `${name} is a view: donate the whole`);
-      if (this.donate.has(a) && !leaf.owned) throw new EngineError(this.name, `${name} is another program's result: donate a keep() of it`);
-      buffers.set(leaf.buffer, this.donate.has(a) ? `donated ${name}` : name);
-    }));
+    flat.forEach((f, a) =>
+      f.leaves.forEach((leaf, i) => {
+        if (!(leaf instanceof NDArray)) return;
+        const name = `argument ${a} ${f.paths[i]}`.trimEnd();
+        if (leaf.device !== this.device)
+          throw new EngineError(
+            this.name,
+            `${name} lies on another device than this program: read() it there and bring it as host()`,
+          );
+        const before = buffers.get(leaf.buffer);
+        if (before && (this.donate.has(a) || before.startsWith('donated '))) {
+          throw new EngineError(this.name, `${name} shares its memory with ${before}: donate a keep() of it`);
+        }
+        if (this.donate.has(a) && leaf.whole) throw new EngineError(this.name, `${name} is a view: donate the whole`);
+        if (this.donate.has(a) && !leaf.owned)
+          throw new EngineError(this.name, `${name} is another program's result: donate a keep() of it`);
+        buffers.set(leaf.buffer, this.donate.has(a) ? `donated ${name}` : name);
+      }),
+    );
   }
 
   private span(leaf: Leaf, built: Built, i: number): Span {
@@ -145,7 +186,12 @@ class Compiled {
     }
     const to = built.program.uploads[i]!;
     const { dtype } = built.inputs[i]!;
-    this.device.write(to.buffer, 0, typeof leaf === 'number' ? Float32Array.of(leaf) : (leaf.data as Float32Array), dtype);
+    this.device.write(
+      to.buffer,
+      0,
+      typeof leaf === 'number' ? Float32Array.of(leaf) : (leaf.data as Float32Array),
+      dtype,
+    );
     return to;
   }
 }
@@ -155,5 +201,8 @@ function leafType(leaf: Leaf): TensorType {
   if (leaf instanceof NDArray || (leaf && typeof leaf === 'object' && 'shape' in leaf && 'dtype' in leaf)) {
     return { shape: leaf.shape, dtype: leaf.dtype as DType };
   }
-  throw new EngineError('compile', `arguments are trees of tensors and numbers, got ${typeof leaf === 'object' ? (leaf as object).constructor.name : typeof leaf}; numbers in an array come as host(data, shape)`);
+  throw new EngineError(
+    'compile',
+    `arguments are trees of tensors and numbers, got ${typeof leaf === 'object' ? (leaf as object).constructor.name : typeof leaf}; numbers in an array come as host(data, shape)`,
+  );
 }

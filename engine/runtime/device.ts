@@ -12,13 +12,24 @@ import { compile, type CompiledFunction, type CompileOptions } from './compile.t
 
 const USAGE = { mapRead: 0x1, copySrc: 0x4, copyDst: 0x8, uniform: 0x40, storage: 0x80 };
 
-export interface Counters { buffers: number; pipelines: number; bindGroups: number; dispatches: number }
+export interface Counters {
+  buffers: number;
+  pipelines: number;
+  bindGroups: number;
+  dispatches: number;
+}
 
 /** Opens the best adapter (see `doctor`) or the one asked for. */
 export async function open(options: Parameters<typeof openAdapter>[0] = {}): Promise<Device> {
   const { device, caps, info, state, another } = await openAdapter(options);
   const tuning = tuningFor(info, caps);
-  return new Device(device, { ...caps, ...(tuning && { tuning }) }, info, state, another && new Warmup(another, cores()));
+  return new Device(
+    device,
+    { ...caps, ...(tuning && { tuning }) },
+    info,
+    state,
+    another && new Warmup(another, cores()),
+  );
 }
 
 export class Device {
@@ -34,7 +45,10 @@ export class Device {
   peak = 0;
   /** Bytes this device may hold; an impossible plan is refused against it. */
   budget: number;
-  readonly scratch = new Scratch((bytes) => this.buffer(bytes), (buffer) => this.release(buffer));
+  readonly scratch = new Scratch(
+    (bytes) => this.buffer(bytes),
+    (buffer) => this.release(buffer),
+  );
   private turn: Promise<unknown> = Promise.resolve();
   private readonly state: DeviceState;
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
@@ -61,7 +75,10 @@ export class Device {
   }
 
   /** Compiles a function over trees of tensors; see `compile`. */
-  compile<A extends readonly unknown[], R>(fn: (...args: A) => R, options: CompileOptions = {}): CompiledFunction<A, R> {
+  compile<A extends readonly unknown[], R>(
+    fn: (...args: A) => R,
+    options: CompileOptions = {},
+  ): CompiledFunction<A, R> {
     return compile(this, fn, options);
   }
 
@@ -80,7 +97,10 @@ export class Device {
     this.check();
     const size = boundBytes(bytes);
     if (this.allocated + size > this.budget) {
-      throw new EngineError('memory', `${mib(size)} more would exceed the budget of ${mib(this.budget)} (${mib(this.allocated)} in use)`);
+      throw new EngineError(
+        'memory',
+        `${mib(size)} more would exceed the budget of ${mib(this.budget)} (${mib(this.allocated)} in use)`,
+      );
     }
     this.allocated += size;
     this.peak = Math.max(this.peak, this.allocated);
@@ -115,7 +135,10 @@ export class Device {
       return await waiting(this.gpu.createComputePipelineAsync({ layout: 'auto', label, compute: { module } }));
     } catch (error) {
       const { messages } = await module.getCompilationInfo();
-      const text = messages.filter((m) => m.type === 'error').map((m) => `${m.lineNum}:${m.linePos} ${m.message}`).join('; ');
+      const text = messages
+        .filter((m) => m.type === 'error')
+        .map((m) => `${m.lineNum}:${m.linePos} ${m.message}`)
+        .join('; ');
       throw new EngineError('shader', `${label}: ${text || (error as Error).message}\n${wgsl}`);
     }
   }
@@ -124,7 +147,11 @@ export class Device {
   empty(shape: readonly number[], dtype: DType = 'f32'): NDArray {
     checkShape('tensor', shape);
     const bytes = numel(shape) * BYTES[dtype];
-    if (bytes > this.maxBufferBytes) throw new EngineError('tensor', `[${shape.join()}] ${dtype} takes ${mib(bytes)}, over this adapter's ${mib(this.maxBufferBytes)} a buffer`);
+    if (bytes > this.maxBufferBytes)
+      throw new EngineError(
+        'tensor',
+        `[${shape.join()}] ${dtype} takes ${mib(bytes)}, over this adapter's ${mib(this.maxBufferBytes)} a buffer`,
+      );
     return new NDArray(this, shape, dtype, this.buffer(bytes));
   }
 
@@ -134,7 +161,8 @@ export class Device {
 
   /** Uploads; the dtype follows the array's type unless given. f16 and bf16 take their bits in a Uint16Array; Float64Array is rounded to f32. */
   tensor(data: Typed | Float64Array, shape: readonly number[], dtype: DType = dtypeOf(data)): NDArray {
-    if (data.length !== numel(shape)) throw new EngineError('tensor', `${data.length} values do not fill [${shape.join()}]`);
+    if (data.length !== numel(shape))
+      throw new EngineError('tensor', `${data.length} values do not fill [${shape.join()}]`);
     const out = this.empty(shape, dtype);
     this.write(out.buffer, out.offset, data, dtype);
     return out;
@@ -177,10 +205,16 @@ export class Device {
 
 /** Data as writeBuffer takes it: 4-byte multiples, and never a view on shared memory, which segfaults Dawn. */
 function uploadable(data: Typed | Float64Array, dtype: DType): Uint32Array<ArrayBuffer> {
-  if (BYTES[dtype] === 2 && !(data instanceof Uint16Array)) throw new EngineError('tensor', `${dtype} takes its bits in a Uint16Array, got a ${data.constructor.name}`);
-  const typed: Typed = dtype === 'f32' && !(data instanceof Float32Array) ? Float32Array.from(data)
-    : dtype === 'i32' && !(data instanceof Int32Array) ? Int32Array.from(data)
-      : dtype === 'u32' && !(data instanceof Uint32Array) ? Uint32Array.from(data) : (data as Typed);
+  if (BYTES[dtype] === 2 && !(data instanceof Uint16Array))
+    throw new EngineError('tensor', `${dtype} takes its bits in a Uint16Array, got a ${data.constructor.name}`);
+  const typed: Typed =
+    dtype === 'f32' && !(data instanceof Float32Array)
+      ? Float32Array.from(data)
+      : dtype === 'i32' && !(data instanceof Int32Array)
+        ? Int32Array.from(data)
+        : dtype === 'u32' && !(data instanceof Uint32Array)
+          ? Uint32Array.from(data)
+          : (data as Typed);
   const shared = typeof SharedArrayBuffer !== 'undefined' && typed.buffer instanceof SharedArrayBuffer;
   if (!shared && typed.byteLength % 4 === 0 && typed.byteOffset % 4 === 0) {
     return new Uint32Array(typed.buffer as ArrayBuffer, typed.byteOffset, typed.byteLength / 4);

@@ -25,7 +25,15 @@ export class NDArray {
   private readonly alive: () => boolean;
   private freed = false;
 
-  constructor(device: Device, shape: readonly number[], dtype: DType, buffer: GPUBuffer, offset = 0, alive?: () => boolean, whole?: NDArray) {
+  constructor(
+    device: Device,
+    shape: readonly number[],
+    dtype: DType,
+    buffer: GPUBuffer,
+    offset = 0,
+    alive?: () => boolean,
+    whole?: NDArray,
+  ) {
     this.device = device;
     this.shape = shape;
     this.dtype = dtype;
@@ -36,9 +44,13 @@ export class NDArray {
     this.alive = alive ?? (() => true);
   }
 
-  get size(): number { return numel(this.shape); }
+  get size(): number {
+    return numel(this.shape);
+  }
   /** Bytes that it is bound with. */
-  get bytes(): number { return boundBytes(this.size * BYTES[this.dtype]); }
+  get bytes(): number {
+    return boundBytes(this.size * BYTES[this.dtype]);
+  }
 
   /**
    * The numbers from `at` on as a tensor of its own, in the same memory; freeing it frees the whole.
@@ -54,19 +66,27 @@ export class NDArray {
   check(): void {
     this.whole?.check();
     if (this.freed) throw new EngineError('tensor', `${printType(this)} was freed`);
-    if (!this.alive()) throw new EngineError('tensor', `the program that made this ${printType(this)} has run again: read() or keep() results before the next call`);
+    if (!this.alive())
+      throw new EngineError(
+        'tensor',
+        `the program that made this ${printType(this)} has run again: read() or keep() results before the next call`,
+      );
   }
 
   async read(): Promise<Float32Array> {
     const bytes = await this.bits();
     if (this.dtype === 'f32') return new Float32Array(bytes, 0, this.size);
-    if (this.dtype === 'f16' || this.dtype === 'bf16') throw new EngineError('tensor', `read() gives f32; cast the ${this.dtype} tensor first or take bits()`);
-    return Float32Array.from(this.dtype === 'i32' ? new Int32Array(bytes, 0, this.size) : new Uint32Array(bytes, 0, this.size));
+    if (this.dtype === 'f16' || this.dtype === 'bf16')
+      throw new EngineError('tensor', `read() gives f32; cast the ${this.dtype} tensor first or take bits()`);
+    return Float32Array.from(
+      this.dtype === 'i32' ? new Int32Array(bytes, 0, this.size) : new Uint32Array(bytes, 0, this.size),
+    );
   }
 
   /** The value of a tensor of one. */
   async item(): Promise<number> {
-    if (this.size !== 1) throw new EngineError('tensor', `item() is of one value, this is ${printType(this)}: read() gives them all`);
+    if (this.size !== 1)
+      throw new EngineError('tensor', `item() is of one value, this is ${printType(this)}: read() gives them all`);
     return (await this.read())[0]!;
   }
 

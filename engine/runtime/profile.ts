@@ -6,8 +6,21 @@ import { mib } from '../host/errors.ts';
 import { flags } from '../host/flags.ts';
 import { waiting } from '../host/runtime.ts';
 
-interface Timed { dispatch: Dispatch; pipeline: GPUComputePipeline; group: GPUBindGroup }
-interface Event { name: string; cat: string; ph: 'X'; ts: number; dur: number; pid: number; tid: number; args: Record<string, number> }
+interface Timed {
+  dispatch: Dispatch;
+  pipeline: GPUComputePipeline;
+  group: GPUBindGroup;
+}
+interface Event {
+  name: string;
+  cat: string;
+  ph: 'X';
+  ts: number;
+  dur: number;
+  pid: number;
+  tid: number;
+  args: Record<string, number>;
+}
 
 const events: Event[] = [];
 let clock = 0;
@@ -38,7 +51,9 @@ async function byTimestamp(device: Device, kernels: readonly Timed[]): Promise<n
   const resolve = device.gpu.createBuffer({ size: count * 8, usage: 0x200 | 0x4 });
   const read = device.gpu.createBuffer({ size: count * 8, usage: 0x1 | 0x8 });
   const encoder = device.gpu.createCommandEncoder();
-  kernels.forEach((k, i) => encode(encoder, k, { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 }));
+  kernels.forEach((k, i) =>
+    encode(encoder, k, { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 }),
+  );
   encoder.resolveQuerySet(querySet, 0, count, resolve, 0);
   encoder.copyBufferToBuffer(resolve, 0, read, 0, count * 8);
   device.gpu.queue.submit([encoder.finish()]);

@@ -15,7 +15,11 @@ import { checkRun, type Checked } from './check.ts';
 import { flags } from '../host/flags.ts';
 
 /** A tensor's bytes on the device. */
-export interface Span { buffer: GPUBuffer; offset: number; bytes: number }
+export interface Span {
+  buffer: GPUBuffer;
+  offset: number;
+  bytes: number;
+}
 
 /** Where a tensor's bytes are: in the shared arenas, in an input, or in the program's own memory. */
 type Home = Span | { input: number; offset: number; bytes: number } | { arena: number; offset: number; bytes: number };
@@ -53,7 +57,15 @@ export class Program {
   private nextId = 0;
   private pending: Promise<unknown>[] = [];
 
-  constructor(name: string, device: Device, groups: readonly Group[], lowered: readonly Lowered[], placement: Placement, outputs: readonly Output[], uploads: readonly (number | undefined)[]) {
+  constructor(
+    name: string,
+    device: Device,
+    groups: readonly Group[],
+    lowered: readonly Lowered[],
+    placement: Placement,
+    outputs: readonly Output[],
+    uploads: readonly (number | undefined)[],
+  ) {
     const { plan, blockOf } = planProgram(lowered, placement, outputs, uploads, device.maxBufferBytes);
     checkFits(name, plan, device);
     this.name = name;
@@ -61,9 +73,16 @@ export class Program {
     this.plan = plan;
     this.groups = groups;
     device.scratch.enter(this, plan.memory.arenas);
-    this.uploads = uploads.map((bytes) => (bytes === undefined ? undefined : { buffer: device.buffer(bytes), offset: 0, bytes }));
+    this.uploads = uploads.map((bytes) =>
+      bytes === undefined ? undefined : { buffer: device.buffer(bytes), offset: 0, bytes },
+    );
     outputs.forEach((o, i) => {
-      if (o.into === undefined) this.outputs[i] = { buffer: device.buffer(bytesOf(typeOf(o.value))), offset: 0, bytes: boundBytes(bytesOf(typeOf(o.value))) };
+      if (o.into === undefined)
+        this.outputs[i] = {
+          buffer: device.buffer(bytesOf(typeOf(o.value))),
+          offset: 0,
+          bytes: boundBytes(bytesOf(typeOf(o.value))),
+        };
     });
     const arenaSpan = (key: string): Home => {
       const block = blockOf.get(key)!;
@@ -83,7 +102,12 @@ export class Program {
     lowered.forEach((l, at) => {
       const spans = [...l.slots.map(this.spanOf), ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`))];
       for (const dispatch of l.launch.dispatches) {
-        this.steps.push({ group: at, dispatch, spans: dispatch.bind.map((slot) => spans[slot]!), uniformOffset: words * 4 });
+        this.steps.push({
+          group: at,
+          dispatch,
+          spans: dispatch.bind.map((slot) => spans[slot]!),
+          uniformOffset: words * 4,
+        });
         words += uniformBytes(dispatch) / 4;
       }
     });
@@ -104,12 +128,18 @@ export class Program {
 
   /** Compiles every pipeline. */
   async prepare(): Promise<void> {
-    const made = await Promise.allSettled(this.steps.map((s) => this.device.pipeline(s.dispatch.wgsl, s.dispatch.label)));
-    this.pipelines = made.map((m) => { // only when none is pending any more: Dawn crashes at exit under a pending one
+    const made = await Promise.allSettled(
+      this.steps.map((s) => this.device.pipeline(s.dispatch.wgsl, s.dispatch.label)),
+    );
+    this.pipelines = made.map((m) => {
+      // only when none is pending any more: Dawn crashes at exit under a pending one
       if (m.status === 'rejected') throw m.reason as Error;
       return m.value;
     });
-    await this.device.warmup?.compile(this.device.gpu, this.steps.map(({ dispatch }, i) => ({ dispatch, pipeline: this.pipelines[i]! })));
+    await this.device.warmup?.compile(
+      this.device.gpu,
+      this.steps.map(({ dispatch }, i) => ({ dispatch, pipeline: this.pipelines[i]! })),
+    );
     this.device.check();
   }
 
@@ -125,13 +155,31 @@ export class Program {
     const groups = this.bind(inputs);
     const queue = device.gpu.queue;
     if (flags.VALIDATE || flags.NANCHECK) {
-      await checkRun(device, this.name, this.groups.map((group, g): Checked => ({
-        group, spanOf: (v) => this.at(this.spanOf(v), inputs),
-        label: this.steps.find((s) => s.group === g)?.dispatch.label ?? '',
-        encode: (pass) => this.encode(pass, groups, Math.max(0, this.steps.findIndex((s) => s.group === g)), this.steps.findLastIndex((s) => s.group === g) + 1),
-      })));
+      await checkRun(
+        device,
+        this.name,
+        this.groups.map((group, g): Checked => ({
+          group,
+          spanOf: (v) => this.at(this.spanOf(v), inputs),
+          label: this.steps.find((s) => s.group === g)?.dispatch.label ?? '',
+          encode: (pass) =>
+            this.encode(
+              pass,
+              groups,
+              Math.max(
+                0,
+                this.steps.findIndex((s) => s.group === g),
+              ),
+              this.steps.findLastIndex((s) => s.group === g) + 1,
+            ),
+        })),
+      );
     } else if (flags.DEBUG >= 2 || flags.PROFILE) {
-      await profileRun(device, this.name, this.steps.map((s, i) => ({ dispatch: s.dispatch, pipeline: this.pipelines[i]!, group: groups[i]! })));
+      await profileRun(
+        device,
+        this.name,
+        this.steps.map((s, i) => ({ dispatch: s.dispatch, pipeline: this.pipelines[i]!, group: groups[i]! })),
+      );
     } else {
       for (let start = 0; start < this.steps.length; start += SUBMIT_EVERY) {
         const encoder = device.gpu.createCommandEncoder();
@@ -172,12 +220,17 @@ export class Program {
     if (found) return found;
     const groups = this.steps.map((s, i) => {
       const storage = s.spans.map((span, b) => {
-        const { buffer, offset, bytes } = windowed(this.at(span, inputs), s.dispatch.windows?.[b], windowBytes(this.device.caps));
+        const { buffer, offset, bytes } = windowed(
+          this.at(span, inputs),
+          s.dispatch.windows?.[b],
+          windowBytes(this.device.caps),
+        );
         return { binding: b + 1, resource: { buffer, offset, size: bytes } };
       });
       const size = Math.ceil(Math.max(s.dispatch.params.length, 1) / 4) * 16;
       const entries = readsParams(s.dispatch.wgsl)
-        ? [{ binding: 0, resource: { buffer: this.uniform, offset: s.uniformOffset, size } }, ...storage] : storage;
+        ? [{ binding: 0, resource: { buffer: this.uniform, offset: s.uniformOffset, size } }, ...storage]
+        : storage;
       this.device.counters.bindGroups++;
       return this.device.gpu.createBindGroup({ layout: this.pipelines[i]!.getBindGroupLayout(0), entries });
     });
@@ -201,4 +254,6 @@ export class Program {
 
 /** A tensor's bytes, or one of the windows of this size that they are bound in. */
 const windowed = (whole: Span, window: number | undefined, size: number): Span =>
-  (window === undefined ? whole : { ...whole, offset: whole.offset + window * size, bytes: Math.min(size, whole.bytes - window * size) });
+  window === undefined
+    ? whole
+    : { ...whole, offset: whole.offset + window * size, bytes: Math.min(size, whole.bytes - window * size) };

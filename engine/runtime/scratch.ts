@@ -53,4 +53,6 @@ export class Scratch {
 
 /** Bytes of each arena that several programs share. */
 export const largestArenas = (programs: readonly (readonly number[])[]): number[] =>
-  Array.from({ length: Math.max(0, ...programs.map((p) => p.length)) }, (_, i) => Math.max(...programs.map((p) => p[i] ?? 0)));
+  Array.from({ length: Math.max(0, ...programs.map((p) => p.length)) }, (_, i) =>
+    Math.max(...programs.map((p) => p[i] ?? 0)),
+  );

@@ -32,11 +32,15 @@ export function ownTable(info: Where, caps: Caps): TuningTable | undefined {
 }
 
 /** The first that fits of the tables that ship with the project. */
-const bundledTable = ({ name, vendor }: Pick<AdapterInfo, 'name' | 'vendor'>, { tier, subgroup }: Caps): TuningTable | undefined =>
+const bundledTable = (
+  { name, vendor }: Pick<AdapterInfo, 'name' | 'vendor'>,
+  { tier, subgroup }: Caps,
+): TuningTable | undefined =>
   BUNDLED.find((b) => b.adapter.test(`${vendor} ${name}`) && b.tier === tier && b.subgroup === subgroup)?.table;
 
 /** Whether this adapter and driver have a table: the user's own, or one that ships. */
-export const isTuned = (info: AdapterInfo, caps: Caps): boolean => ownTable(info, caps) !== undefined || bundledTable(info, caps) !== undefined;
+export const isTuned = (info: AdapterInfo, caps: Caps): boolean =>
+  ownTable(info, caps) !== undefined || bundledTable(info, caps) !== undefined;
 
 export function tuningFor(info: AdapterInfo, caps: Caps): Tuning | undefined {
   if (flags.NO_TUNE) return undefined;

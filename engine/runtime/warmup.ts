@@ -13,7 +13,10 @@ const USAGE = { indirect: 0x100, uniform: 0x40, storage: 0x80 };
 /** More than any kernel's uniform, and room for any binding's first element. */
 const BYTES = 4096;
 
-export interface Kernel { dispatch: Pick<Dispatch, 'wgsl' | 'bind'>; pipeline: GPUComputePipeline }
+export interface Kernel {
+  dispatch: Pick<Dispatch, 'wgsl' | 'bind'>;
+  pipeline: GPUComputePipeline;
+}
 
 export class Warmup {
   private readonly known = new Set<string>();
@@ -29,7 +32,9 @@ export class Warmup {
 
   /** Compiles what `gpu` has not launched yet. */
   async compile(gpu: GPUDevice, kernels: readonly Kernel[]): Promise<void> {
-    const left = [...new Map(kernels.map((k) => [k.dispatch.wgsl, k])).values()].filter((k) => !this.known.has(k.dispatch.wgsl));
+    const left = [...new Map(kernels.map((k) => [k.dispatch.wgsl, k])).values()].filter(
+      (k) => !this.known.has(k.dispatch.wgsl),
+    );
     for (const k of left) this.known.add(k.dispatch.wgsl);
     const taken: Kernel[] = [];
     const own = drain(gpu, left, async (k) => k.pipeline);
@@ -41,13 +46,16 @@ export class Warmup {
     const others: Promise<void>[] = [];
     if (left.length && this.count) {
       while (this.more.length < this.count) this.more.push(this.another().catch(() => undefined)); // without it the rest takes longer
-      others.push(...this.more.map(async (opening) => {
-        const device = await opening;
-        if (device) await drain(device, left, (k) => {
-          taken.push(k);
-          return again(device, k);
-        });
-      }));
+      others.push(
+        ...this.more.map(async (opening) => {
+          const device = await opening;
+          if (device)
+            await drain(device, left, (k) => {
+              taken.push(k);
+              return again(device, k);
+            });
+        }),
+      );
     }
     await Promise.all([own, ...others]);
     await drain(gpu, taken, async (k) => k.pipeline);
@@ -59,17 +67,31 @@ export class Warmup {
 }
 
 const again = (gpu: GPUDevice, { dispatch }: Kernel): Promise<GPUComputePipeline> =>
-  waiting(gpu.createComputePipelineAsync({ layout: 'auto', compute: { module: gpu.createShaderModule({ code: dispatch.wgsl }) } }));
+  waiting(
+    gpu.createComputePipelineAsync({
+      layout: 'auto',
+      compute: { module: gpu.createShaderModule({ code: dispatch.wgsl }) },
+    }),
+  );
 
 /** Launches one kernel after the other until none is left. Whoever else drains the list takes others. */
-async function drain(gpu: GPUDevice, left: Kernel[], pipelineOf: (k: Kernel) => Promise<GPUComputePipeline>): Promise<void> {
+async function drain(
+  gpu: GPUDevice,
+  left: Kernel[],
+  pipelineOf: (k: Kernel) => Promise<GPUComputePipeline>,
+): Promise<void> {
   if (!left.length) return;
   const buffers: GPUBuffer[] = [];
   const buffer = (at: number, usage: number): GPUBuffer => (buffers[at] ??= gpu.createBuffer({ size: BYTES, usage }));
   for (let k = left.shift(); k; k = left.shift()) {
     const pipeline = await pipelineOf(k);
-    const storage = k.dispatch.bind.map((_, i) => ({ binding: i + 1, resource: { buffer: buffer(i + 2, USAGE.storage) } }));
-    const entries = readsParams(k.dispatch.wgsl) ? [{ binding: 0, resource: { buffer: buffer(1, USAGE.uniform) } }, ...storage] : storage;
+    const storage = k.dispatch.bind.map((_, i) => ({
+      binding: i + 1,
+      resource: { buffer: buffer(i + 2, USAGE.storage) },
+    }));
+    const entries = readsParams(k.dispatch.wgsl)
+      ? [{ binding: 0, resource: { buffer: buffer(1, USAGE.uniform) } }, ...storage]
+      : storage;
     const encoder = gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);

@@ -3,8 +3,16 @@ import { ceilDiv, f32bits, foldGrid, shader, type Binding, type Caps, type Dispa
 import { mma } from '../mma.ts';
 import * as matrix from './matrix.ts';
 import {
-  lengthsVariable, ownRows, PARAMS, planAttention, rowBinding, rowFunctions, TILE,
-  type AttentionPlan, type AttentionProblem, type Kind,
+  lengthsVariable,
+  ownRows,
+  PARAMS,
+  planAttention,
+  rowBinding,
+  rowFunctions,
+  TILE,
+  type AttentionPlan,
+  type AttentionProblem,
+  type Kind,
 } from './plan.ts';
 import * as scalar from './scalar.ts';
 import * as tiled from './tiled.ts';
@@ -14,25 +22,60 @@ export type { AttentionProblem } from './plan.ts';
 const TIERS = { scalar, tiled, matrix };
 
 /** What a tier adds to a kernel: its name in the label, uniform words, extensions and workgroup memory. */
-function tierOf(plan: AttentionPlan, kind: Kind): { how: string; extra: [string, number][]; enable: readonly string[]; diagnostics?: readonly string[]; variables: string } {
+function tierOf(
+  plan: AttentionPlan,
+  kind: Kind,
+): {
+  how: string;
+  extra: [string, number][];
+  enable: readonly string[];
+  diagnostics?: readonly string[];
+  variables: string;
+} {
   if (plan.tier === 'scalar') {
     const subgroups = plan.lanes > 1;
-    return { how: `scalar ${plan.own}x${plan.others} ${subgroups ? `sg${plan.lanes}` : 'registers'}`, extra: [], enable: subgroups ? ['subgroups'] : [], variables: '' };
+    return {
+      how: `scalar ${plan.own}x${plan.others} ${subgroups ? `sg${plan.lanes}` : 'registers'}`,
+      extra: [],
+      enable: subgroups ? ['subgroups'] : [],
+      variables: '',
+    };
   }
   if (plan.tier === 'tiled') {
-    return { how: `tiled ${TILE}x${TILE}`, extra: [['four', 4], ['eighth', TILE / 4], ['tile', TILE]], enable: [], variables: tiled.tiledVariables(kind) };
+    return {
+      how: `tiled ${TILE}x${TILE}`,
+      extra: [
+        ['four', 4],
+        ['eighth', TILE / 4],
+        ['tile', TILE],
+      ],
+      enable: [],
+      variables: tiled.tiledVariables(kind),
+    };
   }
   const { tile, unit } = plan.matrix!;
   const { enable, diagnostics } = mma(unit);
   return {
     how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${tile.own}x${tile.others}/${tile.subgroups}`,
-    extra: [['width', matrix.paddedWidth(plan.steps, unit)], ['others', tile.others], ['unitK', unit.K]],
-    enable, diagnostics, variables: matrix.matrixVariables(plan, kind),
+    extra: [
+      ['width', matrix.paddedWidth(plan.steps, unit)],
+      ['others', tile.others],
+      ['unitK', unit.K],
+    ],
+    enable,
+    diagnostics,
+    variables: matrix.matrixVariables(plan, kind),
   };
 }
 
 /** A tensor that a kernel binds: its slot, and whether it holds rows of D. */
-interface Use { name: string; slot: number; rows: boolean; type?: string; write?: boolean }
+interface Use {
+  name: string;
+  slot: number;
+  rows: boolean;
+  type?: string;
+  write?: boolean;
+}
 
 function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: readonly Use[], flops: number): Dispatch {
   const rows = kind === 'gradKey' ? p.L : p.N;
@@ -43,7 +86,7 @@ function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: read
   const { how, extra, enable, diagnostics = [], variables } = tierOf(plan, kind);
   const rowUses = uses.filter((u) => u.rows);
   const buffers: Binding[] = uses.map((u) => {
-    const access = u.write ? 'read_write' : p.access[u.slot] ?? 'read_write'; // past the inputs: scratch
+    const access = u.write ? 'read_write' : (p.access[u.slot] ?? 'read_write'); // past the inputs: scratch
     return u.rows ? rowBinding(plan, u.name, access) : { name: u.name, type: u.type!, access };
   });
   return {
@@ -52,10 +95,16 @@ function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: read
       params: [...PARAMS, ...extra.map(([n]) => n)],
       buffers,
       workgroup: [plan.threads, 1, 1],
-      enable, diagnostics,
+      enable,
+      diagnostics,
       functions: [
-        lengthsVariable(p.lengths), variables,
-        rowFunctions(plan, rowUses.filter((u) => !u.write).map((u) => u.name), rowUses.filter((u) => u.write).map((u) => u.name)),
+        lengthsVariable(p.lengths),
+        variables,
+        rowFunctions(
+          plan,
+          rowUses.filter((u) => !u.write).map((u) => u.name),
+          rowUses.filter((u) => u.write).map((u) => u.name),
+        ),
       ].join('\n'),
       main: main(plan, p.lengths),
     }),
@@ -63,7 +112,18 @@ function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: read
     params: [tiles, own, p.B, p.N, p.L, p.H, p.D, plan.steps, f32bits(p.scale), ...extra.map(([, v]) => v)],
     bind: uses.map((u) => u.slot),
     flops,
-    bytes: 4 * uses.reduce((sum, u) => sum + (u.rows ? p.B * p.H * p.D * (/^d?[kv]$/.test(u.name) ? p.L : p.N) : u.name === 'lengths' ? p.B : p.B * p.H * p.N), 0),
+    bytes:
+      4 *
+      uses.reduce(
+        (sum, u) =>
+          sum +
+          (u.rows
+            ? p.B * p.H * p.D * (/^d?[kv]$/.test(u.name) ? p.L : p.N)
+            : u.name === 'lengths'
+              ? p.B
+              : p.B * p.H * p.N),
+        0,
+      ),
   };
 }
 
@@ -83,15 +143,19 @@ export function attention(caps: Caps, p: AttentionProblem): Launch {
 /** Slots: q, k, v, o, lse, do, lengths? → dq, dk, dv. Scratch: (lse, delta) by row, with delta = Σ do ∘ o. */
 export function attentionGrad(caps: Caps, p: AttentionProblem): Launch {
   const out = p.lengths ? 7 : 6;
-  const rows = p.B * p.H * p.N, product = 2 * p.B * p.H * p.N * p.L * p.D;
-  const queries = planAttention(caps, p, 'gradQuery'), keys = planAttention(caps, p, 'gradKey');
+  const rows = p.B * p.H * p.N,
+    product = 2 * p.B * p.H * p.N * p.L * p.D;
+  const queries = planAttention(caps, p, 'gradQuery'),
+    keys = planAttention(caps, p, 'gradKey');
   const stats: Dispatch = {
     label: `attention delta ${queries.vec ? 'vec' : 'plain'} ${p.B}x${p.N}x${p.H}x${p.D}`,
     wgsl: shader({
       params: ['rows', 'N', 'H', 'D', 'steps'],
       buffers: [
-        rowBinding(queries, 'o', p.access[3]!), { name: 'lse', type: 'f32', access: p.access[4]! },
-        rowBinding(queries, 'dy', p.access[5]!), { name: 'stats', type: 'vec2f', access: 'read_write' },
+        rowBinding(queries, 'o', p.access[3]!),
+        { name: 'lse', type: 'f32', access: p.access[4]! },
+        rowBinding(queries, 'dy', p.access[5]!),
+        { name: 'stats', type: 'vec2f', access: 'read_write' },
       ],
       workgroup: [64, 1, 1],
       functions: rowFunctions(queries, ['o', 'dy'], []),

@@ -23,17 +23,32 @@ const TILES: Record<Kind, { own: number; met: number; scores: readonly string[];
 };
 
 /** D with its padding: whole units. */
-export const paddedWidth = (steps: number, { N, K }: MatrixUnit): number => Math.ceil((4 * steps) / Math.max(N, K)) * Math.max(N, K);
+export const paddedWidth = (steps: number, { N, K }: MatrixUnit): number =>
+  Math.ceil((4 * steps) / Math.max(N, K)) * Math.max(N, K);
 
 function layout({ own, others }: MatrixTile, steps: number, unit: MatrixUnit) {
   const width = paddedWidth(steps, unit);
-  return { width, ld: width + PAD, ldScores: own + PAD_F32, ldWeights: own + PAD, sizes: { own: own * (width + PAD), met: others * (width + PAD), scores: others * (own + PAD_F32), weights: others * (own + PAD) } };
+  return {
+    width,
+    ld: width + PAD,
+    ldScores: own + PAD_F32,
+    ldWeights: own + PAD,
+    sizes: {
+      own: own * (width + PAD),
+      met: others * (width + PAD),
+      scores: others * (own + PAD_F32),
+      weights: others * (own + PAD),
+    },
+  };
 }
 
 export function matrixBytes(tile: MatrixTile, steps: number, unit: MatrixUnit, kind: Kind): number {
   const { sizes } = layout(tile, steps, unit);
   const { own, met, scores, weights } = TILES[kind];
-  return mma(unit).bytes * (own * sizes.own + met * sizes.met + weights * sizes.weights) + 4 * (scores.length * sizes.scores + tile.subgroups * unit.lanes + tile.own + 2);
+  return (
+    mma(unit).bytes * (own * sizes.own + met * sizes.met + weights * sizes.weights) +
+    4 * (scores.length * sizes.scores + tile.subgroups * unit.lanes + tile.own + 2)
+  );
 }
 
 export function matrixVariables(plan: AttentionPlan, kind: Kind): string {
@@ -43,9 +58,13 @@ export function matrixVariables(plan: AttentionPlan, kind: Kind): string {
   const array = (name: string, type: string, size: number) => `var<workgroup> ${name}: array<${type}, ${size}>;`;
   const { element } = mma(unit);
   return [
-    ...range(own).map((i) => array(`own${i}`, element, sizes.own)), ...range(met).map((i) => array(`met${i}`, element, sizes.met)),
-    ...scores.map((name) => array(name, 'f32', sizes.scores)), ...range(weights).map((i) => array(`weights${i}`, element, sizes.weights)),
-    kind === 'forward' ? `${array('ofThread', 'f32', plan.threads)} ${array('ofRow', 'f32', tile.own)} var<workgroup> votes: atomic<u32>; var<workgroup> grown: u32;` : '',
+    ...range(own).map((i) => array(`own${i}`, element, sizes.own)),
+    ...range(met).map((i) => array(`met${i}`, element, sizes.met)),
+    ...scores.map((name) => array(name, 'f32', sizes.scores)),
+    ...range(weights).map((i) => array(`weights${i}`, element, sizes.weights)),
+    kind === 'forward'
+      ? `${array('ofThread', 'f32', plan.threads)} ${array('ofRow', 'f32', tile.own)} var<workgroup> votes: atomic<u32>; var<workgroup> grown: u32;`
+      : '',
   ].join('\n');
 }
 
@@ -81,9 +100,13 @@ let c0 = (li / ${own}u) * ${(others * own) / this.plan.threads}u;
 let c1 = c0 + ${(others * own) / this.plan.threads}u;`;
   }
 
-  private results = (name: string) => this.rows.flatMap((i) => range(this.g.width / this.unit.N).map((j) => ({ name: `${name}${i}_${j}`, i, j })));
+  private results = (name: string) =>
+    this.rows.flatMap((i) => range(this.g.width / this.unit.N).map((j) => ({ name: `${name}${i}_${j}`, i, j })));
 
-  zeros = (name: string): string => this.results(name).map((f) => this.m.zeros(f.name)).join(' ');
+  zeros = (name: string): string =>
+    this.results(name)
+      .map((f) => this.m.zeros(f.name))
+      .join(' ');
 
   /** All threads copy rows of a tensor, zero past its end and past D. */
   stage(to: string, tensor: string, first: string, count: string, lines: number): string {
@@ -93,22 +116,34 @@ let line = u / ${width / 4}u; let four = u % ${width / 4}u;
 var v = vec4f();
 if (${first} + line < ${count} && four < p.steps) { v = get_${tensor}((b * ${count} + ${first} + line) * p.H + h, four); }
 let halves = ${this.m.round('v')}; let at = line * ${ld}u + 4u * four;
-${range(4).map((i) => `${to}[at + ${i}u] = halves.${XYZW[i]};`).join(' ')} }`;
+${range(4)
+  .map((i) => `${to}[at + ${i}u] = halves.${XYZW[i]};`)
+  .join(' ')} }`;
   }
 
-  stageOwn = (to: string, tensor: string, count: string): string => this.stage(to, tensor, 'first', count, this.tile.own);
-  stageMet = (to: string, tensor: string, count: string): string => this.stage(to, tensor, 't0', count, this.tile.others);
+  stageOwn = (to: string, tensor: string, count: string): string =>
+    this.stage(to, tensor, 'first', count, this.tile.own);
+  stageMet = (to: string, tensor: string, count: string): string =>
+    this.stage(to, tensor, 't0', count, this.tile.others);
 
   /** scores[c][r] = own row r · met row c. */
   scores(to: string, own: string, met: string): string {
     const { M, N, K } = this.unit;
     const { ld, ldScores } = this.g;
     const sums = this.rows.flatMap((i) => range(this.wide).map((j) => ({ name: `sum${i}_${j}`, i, j })));
-    return ['{', ...sums.map((f) => this.m.zeros(f.name)), `for (var d = 0u; d < p.width; d += ${K}u) {`,
+    return [
+      '{',
+      ...sums.map((f) => this.m.zeros(f.name)),
+      `for (var d = 0u; d < p.width; d += ${K}u) {`,
       ...this.rows.map((i) => this.m.load('left', `x${i}`, own, `(rowS + ${i * M}u) * ${ld}u + d`, ld, false)),
       ...range(this.wide).map((j) => this.m.load('right', `y${j}`, met, `${j * N * ld}u + d`, ld, true)),
-      ...sums.map(({ name, i, j }) => this.m.multiply(name, `x${i}`, `y${j}`)), '}',
-      ...sums.map(({ name, i, j }) => this.m.store(name, to, `${j * N * ldScores}u + rowS + ${i * M}u`, ldScores, true)), '}'].join('\n');
+      ...sums.map(({ name, i, j }) => this.m.multiply(name, `x${i}`, `y${j}`)),
+      '}',
+      ...sums.map(({ name, i, j }) =>
+        this.m.store(name, to, `${j * N * ldScores}u + rowS + ${i * M}u`, ldScores, true),
+      ),
+      '}',
+    ].join('\n');
   }
 
   /** The thread's weights of this tile, from statements on `at`, the place of the score of column `c`. */
@@ -119,37 +154,61 @@ ${range(4).map((i) => `${to}[at + ${i}u] = halves.${XYZW[i]};`).join(' ')} }`;
   accumulate(result: string, weights: string, met: string): string {
     const { M, N, K } = this.unit;
     const { ld, ldWeights, width } = this.g;
-    return [`for (var c = 0u; c < p.others; c += ${K}u) {`,
-      ...this.rows.map((i) => this.m.load('left', `x${i}`, weights, `c * ${ldWeights}u + rowS + ${i * M}u`, ldWeights, true)),
-      ...range(width / N).map((j) => `{ ${this.m.load('right', 'y', met, `c * ${ld}u + ${j * N}u`, ld, false)}
-${this.rows.map((i) => this.m.multiply(`${result}${i}_${j}`, `x${i}`, 'y')).join('\n')} }`), '}'].join('\n');
+    return [
+      `for (var c = 0u; c < p.others; c += ${K}u) {`,
+      ...this.rows.map((i) =>
+        this.m.load('left', `x${i}`, weights, `c * ${ldWeights}u + rowS + ${i * M}u`, ldWeights, true),
+      ),
+      ...range(width / N).map(
+        (j) => `{ ${this.m.load('right', 'y', met, `c * ${ld}u + ${j * N}u`, ld, false)}
+${this.rows.map((i) => this.m.multiply(`${result}${i}_${j}`, `x${i}`, 'y')).join('\n')} }`,
+      ),
+      '}',
+    ].join('\n');
   }
 
   /** Results pass through `s`, as many columns at a time as it has. */
-  private through(result: string, body: (first: number, columns: number, each: (print: (name: string, at: string) => string) => string) => string): string {
+  private through(
+    result: string,
+    body: (first: number, columns: number, each: (print: (name: string, at: string) => string) => string) => string,
+  ): string {
     const { M, N } = this.unit;
     const all = this.results(result);
-    return range(Math.ceil(this.g.width / N / this.wide)).map((chunk) => {
-      const mine = all.filter(({ j }) => Math.floor(j / this.wide) === chunk);
-      const each = (print: (name: string, at: string) => string) => mine.map(({ name, i, j }) => print(name, `${(j % this.wide) * N * this.g.ldScores}u + rowS + ${i * M}u`)).join('\n');
-      return body(chunk * this.tile.others, (mine.length / this.rows.length) * N, each);
-    }).join('\nworkgroupBarrier();\n');
+    return range(Math.ceil(this.g.width / N / this.wide))
+      .map((chunk) => {
+        const mine = all.filter(({ j }) => Math.floor(j / this.wide) === chunk);
+        const each = (print: (name: string, at: string) => string) =>
+          mine
+            .map(({ name, i, j }) => print(name, `${(j % this.wide) * N * this.g.ldScores}u + rowS + ${i * M}u`))
+            .join('\n');
+        return body(chunk * this.tile.others, (mine.length / this.rows.length) * N, each);
+      })
+      .join('\nworkgroupBarrier();\n');
   }
 
   /** Multiplies each row by its thread's `factor`. */
-  rescale = (result: string, factor: string): string => this.through(result, (_first, _columns, each) => `${each((name, at) => this.m.store(name, 's', at, this.g.ldScores, true))}
+  rescale = (result: string, factor: string): string =>
+    this.through(
+      result,
+      (_first, _columns, each) => `${each((name, at) => this.m.store(name, 's', at, this.g.ldScores, true))}
 workgroupBarrier();
 for (var c = c0; c < c1; c++) { s[c * ${this.g.ldScores}u + r] *= ${factor}; }
 workgroupBarrier();
-${each((name, at) => this.m.reload(name, 's', at, this.g.ldScores, true))}`);
+${each((name, at) => this.m.reload(name, 's', at, this.g.ldScores, true))}`,
+    );
 
   put = (result: string, tensor: string, count: string, factor = ''): string => `workgroupBarrier();
-${this.through(result, (first, columns, each) => `${each((name, at) => this.m.store(name, 's', at, this.g.ldScores, true))}
+${this.through(
+  result,
+  (first, columns, each) => `${each((name, at) => this.m.store(name, 's', at, this.g.ldScores, true))}
 workgroupBarrier();
 for (var u = li; u < ${(this.tile.own * columns) / 4}u; u += ${this.plan.threads}u) {
 let line = u / ${columns / 4}u; let four = u % ${columns / 4}u; let at = 4u * four * ${this.g.ldScores}u + line;
 if (first + line < ${count} && ${first / 4}u + four < p.steps) {
-put_${tensor}((b * ${count} + first + line) * p.H + h, ${first / 4}u + four, vec4f(${range(4).map((i) => `s[at + ${i * this.g.ldScores}u]`).join(', ')})${factor && ` * ${factor}[line]`}); } }`)}`;
+put_${tensor}((b * ${count} + first + line) * p.H + h, ${first / 4}u + four, vec4f(${range(4)
+    .map((i) => `s[at + ${i * this.g.ldScores}u]`)
+    .join(', ')})${factor && ` * ${factor}[line]`}); } }`,
+)}`;
 }
 
 /**
@@ -164,11 +223,18 @@ export function forwardMain(plan: AttentionPlan, lengths: boolean): string {
   const parts = range(plan.threads / tile.own);
   const others = (f: (at: string) => string) => parts.map((i) => f(`ofThread[${i * tile.own}u + r]`));
   return [
-    k.start(lengths), k.zeros('o'), `var m = ${LOWEST}; var l = 0.0;`, k.stageOwn('own0', 'q', 'p.N'),
+    k.start(lengths),
+    k.zeros('o'),
+    `var m = ${LOWEST}; var l = 0.0;`,
+    k.stageOwn('own0', 'q', 'p.N'),
     `for (var t0 = 0u; t0 < len; t0 += ${tile.others}u) {
 let turn = t0 / ${tile.others}u + 1u;
 workgroupBarrier();`,
-    k.stageMet('met0', 'k', 'p.L'), 'workgroupBarrier();', k.scores('s', 'own0', 'met0'), 'workgroupBarrier();', k.stageMet('met0', 'v', 'p.L'),
+    k.stageMet('met0', 'k', 'p.L'),
+    'workgroupBarrier();',
+    k.scores('s', 'own0', 'met0'),
+    'workgroupBarrier();',
+    k.stageMet('met0', 'v', 'p.L'),
     `var top = ${LOWEST};
 for (var c = c0; c < min(c1, len - t0); c++) { top = max(top, s[c * ${tile.own + PAD_F32}u + r] * scale); }
 ofThread[li] = top;
@@ -182,7 +248,10 @@ m = next; l *= keep;`,
     `workgroupBarrier();
 if (li == 0u) { grown = atomicLoad(&votes); }
 if (workgroupUniformLoad(&grown) == turn) {`,
-    k.rescale('o', 'keep'), '}', k.accumulate('o', 'weights0', 'met0'), '}',
+    k.rescale('o', 'keep'),
+    '}',
+    k.accumulate('o', 'weights0', 'met0'),
+    '}',
     `ofThread[li] = l;
 workgroupBarrier();
 let total = ${others((at) => at).join(' + ')};
@@ -197,13 +266,28 @@ if (first + li < p.N) { lse[bh * p.N + first + li] = select(${LOWEST}, m + log(m
 export function gradQueryMain(plan: AttentionPlan, lengths: boolean): string {
   const k = new Printer(plan);
   return [
-    k.start(lengths), k.zeros('dq'), k.stageOwn('own0', 'q', 'p.N'), k.stageOwn('own1', 'dy', 'p.N'),
+    k.start(lengths),
+    k.zeros('dq'),
+    k.stageOwn('own0', 'q', 'p.N'),
+    k.stageOwn('own1', 'dy', 'p.N'),
     'let stat = stats[bh * p.N + min(first + r, p.N - 1u)];',
     `for (var t0 = 0u; t0 < len; t0 += ${plan.matrix!.tile.others}u) {`,
-    'workgroupBarrier();', k.stageMet('met0', 'v', 'p.L'), 'workgroupBarrier();', k.scores('e', 'own1', 'met0'),
-    'workgroupBarrier();', k.stageMet('met0', 'k', 'p.L'), 'workgroupBarrier();', k.scores('s', 'own0', 'met0'), 'workgroupBarrier();',
-    k.weigh((put) => `let w = select(0.0, exp(s[at] * scale - stat.x), t0 + c < len); ${put(0, k.m.round('w * (e[at] - stat.y) * scale', 1))}`),
-    'workgroupBarrier();', k.accumulate('dq', 'weights0', 'met0'), '}',
+    'workgroupBarrier();',
+    k.stageMet('met0', 'v', 'p.L'),
+    'workgroupBarrier();',
+    k.scores('e', 'own1', 'met0'),
+    'workgroupBarrier();',
+    k.stageMet('met0', 'k', 'p.L'),
+    'workgroupBarrier();',
+    k.scores('s', 'own0', 'met0'),
+    'workgroupBarrier();',
+    k.weigh(
+      (put) =>
+        `let w = select(0.0, exp(s[at] * scale - stat.x), t0 + c < len); ${put(0, k.m.round('w * (e[at] - stat.y) * scale', 1))}`,
+    ),
+    'workgroupBarrier();',
+    k.accumulate('dq', 'weights0', 'met0'),
+    '}',
     k.put('dq', 'dq', 'p.N'),
   ].join('\n');
 }
@@ -211,14 +295,29 @@ export function gradQueryMain(plan: AttentionPlan, lengths: boolean): string {
 export function gradKeyMain(plan: AttentionPlan, lengths: boolean): string {
   const k = new Printer(plan);
   return [
-    k.start(lengths), k.zeros('dk'), k.zeros('dv'), k.stageOwn('own0', 'k', 'p.L'), k.stageOwn('own1', 'v', 'p.L'),
+    k.start(lengths),
+    k.zeros('dk'),
+    k.zeros('dv'),
+    k.stageOwn('own0', 'k', 'p.L'),
+    k.stageOwn('own1', 'v', 'p.L'),
     'let mine = first + r < len; let end = select(0u, p.N, first < len);',
     `for (var t0 = 0u; t0 < end; t0 += ${plan.matrix!.tile.others}u) {`,
-    'workgroupBarrier();', k.stageMet('met0', 'q', 'p.N'), k.stageMet('met1', 'dy', 'p.N'),
-    'workgroupBarrier();', k.scores('s', 'own0', 'met0'), k.scores('e', 'own1', 'met1'), 'workgroupBarrier();',
-    k.weigh((put) => `let stat = stats[bh * p.N + min(t0 + c, p.N - 1u)];
-let w = select(0.0, exp(s[at] * scale - stat.x), mine & (t0 + c < p.N)); ${put(0, k.m.round('w', 1))} ${put(1, k.m.round('w * (e[at] - stat.y) * scale', 1))}`),
-    'workgroupBarrier();', k.accumulate('dv', 'weights0', 'met1'), k.accumulate('dk', 'weights1', 'met0'), '}',
-    k.put('dk', 'dk', 'p.L'), k.put('dv', 'dv', 'p.L'),
+    'workgroupBarrier();',
+    k.stageMet('met0', 'q', 'p.N'),
+    k.stageMet('met1', 'dy', 'p.N'),
+    'workgroupBarrier();',
+    k.scores('s', 'own0', 'met0'),
+    k.scores('e', 'own1', 'met1'),
+    'workgroupBarrier();',
+    k.weigh(
+      (put) => `let stat = stats[bh * p.N + min(t0 + c, p.N - 1u)];
+let w = select(0.0, exp(s[at] * scale - stat.x), mine & (t0 + c < p.N)); ${put(0, k.m.round('w', 1))} ${put(1, k.m.round('w * (e[at] - stat.y) * scale', 1))}`,
+    ),
+    'workgroupBarrier();',
+    k.accumulate('dv', 'weights0', 'met1'),
+    k.accumulate('dk', 'weights1', 'met0'),
+    '}',
+    k.put('dk', 'dk', 'p.L'),
+    k.put('dv', 'dv', 'p.L'),
   ].join('\n');
 }

@@ -47,7 +47,9 @@ export interface AttentionPlan extends AttentionConfig {
 }
 
 /** Fused kernels that keep no scores, or products over scores in memory. */
-export interface AttentionPath { path: 'fused' | 'composed' }
+export interface AttentionPath {
+  path: 'fused' | 'composed';
+}
 
 const FUSED: AttentionPath = { path: 'fused' };
 const COMPOSED: AttentionPath = { path: 'composed' };
@@ -57,11 +59,24 @@ const MOST_SCORES = 2 ** 26;
 const MANY = 128;
 
 /** Fused, unless measured otherwise on this device; on lavapipe forward and gradient are 1.1 (128 tokens) to 1.5 times (512) as fast with the gradient composed. */
-export function attentionPath(caps: Caps, op: 'attention' | 'attentionGrad', p: AttentionProblem): AttentionPath['path'] {
+export function attentionPath(
+  caps: Caps,
+  op: 'attention' | 'attentionGrad',
+  p: AttentionProblem,
+): AttentionPath['path'] {
   const scores = [p.B * p.H, p.N, p.L] as const;
   if (4 * scores.reduce((a, b) => a * b) > Math.min(MOST_SCORES, caps.maxBindingBytes)) return 'fused';
-  const rule = caps.tier === 'scalar' && op === 'attentionGrad' && p.N * p.L >= MANY ** 2 && Math.min(p.N, p.L) >= MANY / 2 ? COMPOSED : FUSED;
-  return choose<'attentionPath' | 'attentionGradPath'>(caps, { family: `${op}Path`, problem: p, shape: [...scores, p.D].map(near).join('x'), rule, options: () => [FUSED, COMPOSED] }).path;
+  const rule =
+    caps.tier === 'scalar' && op === 'attentionGrad' && p.N * p.L >= MANY ** 2 && Math.min(p.N, p.L) >= MANY / 2
+      ? COMPOSED
+      : FUSED;
+  return choose<'attentionPath' | 'attentionGradPath'>(caps, {
+    family: `${op}Path`,
+    problem: p,
+    shape: [...scores, p.D].map(near).join('x'),
+    rule,
+    options: () => [FUSED, COMPOSED],
+  }).path;
 }
 
 /** Rows and columns of a score tile in the tiled tier, and the columns of D staged at a time. */
@@ -71,8 +86,12 @@ const TILED: AttentionConfig = { own: TILE, others: TILE };
 
 /** Largest first; what stands behind them is for the tuner. 16 rows a subgroup: their results take 64 of a thread's registers at D = 128. */
 const MATRIX_TILES: readonly MatrixTile[] = [
-  { own: 64, others: 32, subgroups: 4 }, { own: 32, others: 32, subgroups: 2 }, { own: 32, others: 16, subgroups: 2 }, { own: 16, others: 16, subgroups: 1 },
-  { own: 64, others: 64, subgroups: 4 }, { own: 64, others: 32, subgroups: 2 },
+  { own: 64, others: 32, subgroups: 4 },
+  { own: 32, others: 32, subgroups: 2 },
+  { own: 32, others: 16, subgroups: 2 },
+  { own: 16, others: 16, subgroups: 1 },
+  { own: 64, others: 64, subgroups: 4 },
+  { own: 64, others: 32, subgroups: 2 },
 ];
 /** Workgroups that fill a device; below, smaller tiles are better. */
 const ENOUGH_TILES = 64;
@@ -85,14 +104,21 @@ function matrixTiles(caps: Caps, p: AttentionProblem, kind: Kind, rows: number):
   if (!unit || !p.half || p.D < LEAST_D || p.D > MOST_D || rows < 16) return [];
   return MATRIX_TILES.filter((t) => {
     const threads = t.subgroups * unit.lanes;
-    return (t.own / t.subgroups) % unit.M === 0 && t.others % unit.N === 0 && t.others % unit.K === 0
-      && threads % t.own === 0 && t.others % (threads / t.own) === 0 && threads <= caps.maxInvocations
-      && matrixBytes(t, ceilDiv(p.D, 4), unit, kind) <= caps.maxWorkgroupBytes;
+    return (
+      (t.own / t.subgroups) % unit.M === 0 &&
+      t.others % unit.N === 0 &&
+      t.others % unit.K === 0 &&
+      threads % t.own === 0 &&
+      t.others % (threads / t.own) === 0 &&
+      threads <= caps.maxInvocations &&
+      matrixBytes(t, ceilDiv(p.D, 4), unit, kind) <= caps.maxWorkgroupBytes
+    );
   });
 }
 
 export function planAttention(caps: Caps, p: AttentionProblem, kind: Kind): AttentionPlan {
-  const steps = ceilDiv(p.D, 4), vec = p.D % 4 === 0;
+  const steps = ceilDiv(p.D, 4),
+    vec = p.D % 4 === 0;
   const [rows, met] = kind === 'gradKey' ? [p.L, p.N] : [p.N, p.L];
   const family = kind === 'forward' ? 'attention' : 'attentionGrad';
   const shape = `${kind === 'gradKey' ? 'keys' : 'queries'} ${[p.B * p.H, rows, met, p.D].map(near).join('x')}`;
@@ -100,17 +126,31 @@ export function planAttention(caps: Caps, p: AttentionProblem, kind: Kind): Atte
     const tiled: AttentionPlan = { tier: 'tiled', vec, steps, lanes: 1, threads: 64, ...TILED };
     const tiles = matrixTiles(caps, p, kind, rows);
     if (!tiles.length) return tiled;
-    const rule = tiles.find((t) => p.B * p.H * ceilDiv(rows, t.own) >= ENOUGH_TILES) ?? tiles.find((t) => t.own === Math.min(...tiles.map((o) => o.own)))!;
-    const tile = choose<typeof family>(caps, { family, problem: p, shape: `${shape} f16`, rule, options: () => [...tiles, TILED] });
+    const rule =
+      tiles.find((t) => p.B * p.H * ceilDiv(rows, t.own) >= ENOUGH_TILES) ??
+      tiles.find((t) => t.own === Math.min(...tiles.map((o) => o.own)))!;
+    const tile = choose<typeof family>(caps, {
+      family,
+      problem: p,
+      shape: `${shape} f16`,
+      rule,
+      options: () => [...tiles, TILED],
+    });
     if (!('subgroups' in tile)) return tiled;
     const unit = caps.matrix!;
     return { ...tiled, tier: 'matrix', matrix: { tile, unit }, threads: tile.subgroups * unit.lanes, ...tile };
   }
-  const lanes = caps.subgroup || 1, threads = caps.subgroup || 32;
+  const lanes = caps.subgroup || 1,
+    threads = caps.subgroup || 32;
   const config = choose<typeof family>(caps, {
-    family, problem: p, shape,
+    family,
+    problem: p,
+    shape,
     rule: { own: rows > threads ? 2 : 1, others: lanes > 1 ? 16 : 4 },
-    options: () => combinations<AttentionConfig>({ own: [1, 2, 4], others: lanes > 1 ? [4, 8, 16, 32] : [2, 4, 8] }).filter((c) => c.own * c.others <= 64),
+    options: () =>
+      combinations<AttentionConfig>({ own: [1, 2, 4], others: lanes > 1 ? [4, 8, 16, 32] : [2, 4, 8] }).filter(
+        (c) => c.own * c.others <= 64,
+      ),
   });
   return { tier: 'scalar', vec, steps, lanes, threads, ...config };
 }
@@ -131,15 +171,19 @@ export function rowBinding(plan: AttentionPlan, name: string, access: Access): B
 
 /** `get_x(row, s)` and `put_x(row, s, v)`: vec4 number s of flat row (b·rows + i)·H + h; values past D read as zero. */
 export function rowFunctions(plan: AttentionPlan, reads: readonly string[], writes: readonly string[]): string {
-  const get = (name: string) => plan.vec
-    ? `fn get_${name}(row: u32, s: u32) -> vec4f { return ${name}[row * p.steps + s]; }`
-    : `fn get_${name}(row: u32, s: u32) -> vec4f {
+  const get = (name: string) =>
+    plan.vec
+      ? `fn get_${name}(row: u32, s: u32) -> vec4f { return ${name}[row * p.steps + s]; }`
+      : `fn get_${name}(row: u32, s: u32) -> vec4f {
   let at = row * p.D; let d = 4u * s;
-  return vec4f(${range(4).map((j) => `select(0.0, ${name}[at + min(d + ${j}u, p.D - 1u)], d + ${j}u < p.D)`).join(', ')});
+  return vec4f(${range(4)
+    .map((j) => `select(0.0, ${name}[at + min(d + ${j}u, p.D - 1u)], d + ${j}u < p.D)`)
+    .join(', ')});
 }`;
-  const put = (name: string) => plan.vec
-    ? `fn put_${name}(row: u32, s: u32, v: vec4f) { ${name}[row * p.steps + s] = v; }`
-    : `fn put_${name}(row: u32, s: u32, v: vec4f) {
+  const put = (name: string) =>
+    plan.vec
+      ? `fn put_${name}(row: u32, s: u32, v: vec4f) { ${name}[row * p.steps + s] = v; }`
+      : `fn put_${name}(row: u32, s: u32, v: vec4f) {
   var w = v;
   for (var j = 0u; j < min(4u, p.D - 4u * s); j++) { ${name}[row * p.D + 4u * s + j] = w[j]; }
 }`;
@@ -155,8 +199,12 @@ let bh = tile / p.own;
 let b = bh / p.H;
 let h = bh % p.H;
 let scale = bitcast<f32>(p.scale);
-${lengths ? `if (li == 0u) { keys = min(lengths[b], p.L); }
-let len = workgroupUniformLoad(&keys);` : 'let len = p.L;'}`;
+${
+  lengths
+    ? `if (li == 0u) { keys = min(lengths[b], p.L); }
+let len = workgroupUniformLoad(&keys);`
+    : 'let len = p.L;'
+}`;
 }
 
 export const lengthsVariable = (lengths: boolean): string => (lengths ? 'var<workgroup> keys: u32;' : '');

@@ -15,8 +15,12 @@ const chunks = (plan: AttentionPlan) => Math.ceil(plan.steps / (TILE / 4));
 export function tiledVariables(kind: 'forward' | 'gradQuery' | 'gradKey'): string {
   const tile = (name: string) => `var<workgroup> ${name}: array<vec4f, ${TILE * LD}>;`;
   return [
-    tile('tileX'), tile('tileY'), tile('weights'),
-    kind === 'forward' ? `var<workgroup> keepRow: array<f32, ${TILE}>; var<workgroup> sumRow: array<f32, ${TILE}>;` : '',
+    tile('tileX'),
+    tile('tileY'),
+    tile('weights'),
+    kind === 'forward'
+      ? `var<workgroup> keepRow: array<f32, ${TILE}>; var<workgroup> sumRow: array<f32, ${TILE}>;`
+      : '',
   ].join('\n');
 }
 
@@ -24,7 +28,14 @@ export function tiledVariables(kind: 'forward' | 'gradQuery' | 'gradKey'): strin
 const stageTransposed = (tile: string, tensor: string, first: string, count: string) => `
 { var r: array<vec4f, 4>;
 for (var i = 0u; i < p.four; i++) { r[i] = vec4f(); if (${first} + 4u * ty + i < ${count} && step < p.steps) { r[i] = get_${tensor}((b * ${count} + ${first} + 4u * ty + i) * p.H + h, step); } }
-${range(4).map((q) => `${tile}[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4).map((i) => `r[${i}].${XYZW[q]}`).join(', ')});`).join('\n')} }`;
+${range(4)
+  .map(
+    (q) =>
+      `${tile}[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4)
+        .map((i) => `r[${i}].${XYZW[q]}`)
+        .join(', ')});`,
+  )
+  .join('\n')} }`;
 
 /** The same block as it lies: the rows are the tile's k axis. */
 const stageRows = (tile: string, tensor: string, first: string, count: string, step: string) => `
@@ -32,14 +43,20 @@ for (var i = 0u; i < p.four; i++) { var v = vec4f(); if (${first} + 4u * ty + i 
 
 /** acc0…acc3 += x[k][ty] ⊗ y[k][tx] over a tile. */
 function multiply(acc: (i: number) => string, x: string, y: string): string {
-  const step = range(4).map((q) => `let x${q} = ${x}[fromX + ${q * LD}u]; let y${q} = ${y}[fromY + ${q * LD}u];
-${range(4).map((i) => `${acc(i)} = fma(vec4f(x${q}.${XYZW[i]}), y${q}, ${acc(i)});`).join(' ')}`);
+  const step = range(4).map(
+    (q) => `let x${q} = ${x}[fromX + ${q * LD}u]; let y${q} = ${y}[fromY + ${q * LD}u];
+${range(4)
+  .map((i) => `${acc(i)} = fma(vec4f(x${q}.${XYZW[i]}), y${q}, ${acc(i)});`)
+  .join(' ')}`,
+  );
   return `for (var k = 0u; k < p.eighth; k++) { let fromX = 4u * k * ${LD}u + ty; let fromY = 4u * k * ${LD}u + tx;\n${step.join('\n')} }`;
 }
 
 /** sum0…sum3 (own row by other vec4) = own · other along D. */
 const scores = (sum: string, own: string, ownCount: string, other: string, otherCount: string) => `
-${range(4).map((i) => `var ${sum}${i} = vec4f();`).join(' ')}
+${range(4)
+  .map((i) => `var ${sum}${i} = vec4f();`)
+  .join(' ')}
 for (var d = 0u; d < p.steps; d += ${TILE / 4}u) {
 let step = d + tx;
 workgroupBarrier();
@@ -48,26 +65,55 @@ ${stageTransposed('tileY', other, 't0', otherCount)}
 workgroupBarrier();
 ${multiply((i) => `${sum}${i}`, 'tileX', 'tileY')} }`;
 
-const stageWeights = (sum: string) => range(4).map((q) =>
-  `weights[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4).map((i) => `${sum}${i}.${XYZW[q]}`).join(', ')});`).join('\n');
+const stageWeights = (sum: string) =>
+  range(4)
+    .map(
+      (q) =>
+        `weights[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4)
+          .map((i) => `${sum}${i}.${XYZW[q]}`)
+          .join(', ')});`,
+    )
+    .join('\n');
 
 /**
  * result[chunk] += weightsᵀ · rows of the other tensor, chunk by chunk of D. Each tile is summed from zero: added one by one to
  * a long running sum, equal terms would all round the same way.
  */
-const accumulate = (plan: AttentionPlan, result: string, other: string, otherCount: string) => range(chunks(plan)).map((c) => `
+const accumulate = (plan: AttentionPlan, result: string, other: string, otherCount: string) =>
+  range(chunks(plan))
+    .map(
+      (c) => `
 workgroupBarrier();
 ${stageRows('tileY', other, 't0', otherCount, `(${(c * TILE) / 4}u + tx)`)}
 workgroupBarrier();
-{ ${range(4).map((i) => `var part${i} = vec4f();`).join(' ')}
+{ ${range(4)
+        .map((i) => `var part${i} = vec4f();`)
+        .join(' ')}
 ${multiply((i) => `part${i}`, 'weights', 'tileY')}
-${range(4).map((i) => `${result}${c}_${i} += part${i};`).join(' ')} }`).join('\n');
+${range(4)
+  .map((i) => `${result}${c}_${i} += part${i};`)
+  .join(' ')} }`,
+    )
+    .join('\n');
 
-const results = (plan: AttentionPlan, names: readonly string[]) => names.flatMap((n) => range(chunks(plan)).flatMap((c) => range(4).map((i) => `var ${n}${c}_${i} = vec4f();`))).join(' ');
+const results = (plan: AttentionPlan, names: readonly string[]) =>
+  names
+    .flatMap((n) => range(chunks(plan)).flatMap((c) => range(4).map((i) => `var ${n}${c}_${i} = vec4f();`)))
+    .join(' ');
 
-const store = (plan: AttentionPlan, name: string, count: string, factor = '') => range(4).map((i) => `
+const store = (plan: AttentionPlan, name: string, count: string, factor = '') =>
+  range(4)
+    .map(
+      (i) => `
 if (first + 4u * ty + ${i}u < ${count}) { let row = (b * ${count} + first + 4u * ty + ${i}u) * p.H + h;${factor && ` let inv = ${factor}[4u * ty + ${i}u];`}
-${range(chunks(plan)).map((c) => `if (${(c * TILE) / 4}u + tx < p.steps) { put_${name}(row, ${(c * TILE) / 4}u + tx, sum_${name}${c}_${i}${factor && ' * inv'}); }`).join('\n')} }`).join('\n');
+${range(chunks(plan))
+  .map(
+    (c) =>
+      `if (${(c * TILE) / 4}u + tx < p.steps) { put_${name}(row, ${(c * TILE) / 4}u + tx, sum_${name}${c}_${i}${factor && ' * inv'}); }`,
+  )
+  .join('\n')} }`,
+    )
+    .join('\n');
 
 const start = (lengths: boolean) => `${prologue(lengths)}
 let tx = li % 8u; let ty = li / 8u;
@@ -75,9 +121,12 @@ let first = (tile % p.own) * ${TILE}u;`;
 
 export function forwardMain(plan: AttentionPlan, lengths: boolean): string {
   return [
-    start(lengths), results(plan, ['sum_o']), `var m = ${LOWEST}; var l = 0.0;`,
+    start(lengths),
+    results(plan, ['sum_o']),
+    `var m = ${LOWEST}; var l = 0.0;`,
     `for (var t0 = 0u; t0 < len; t0 += ${TILE}u) {`,
-    scores('s', 'q', 'p.N', 'k', 'p.L'), stageWeights('s'),
+    scores('s', 'q', 'p.N', 'k', 'p.L'),
+    stageWeights('s'),
     // One thread a row keeps the running maximum and sum and turns the row's scores into weights.
     `workgroupBarrier();
 if (li < ${TILE}u) {
@@ -89,13 +138,21 @@ m = top; l *= keep; keepRow[li] = keep; sumRow[li] = top;
 }
 workgroupBarrier();
 { var w: array<vec4f, 4>;
-let tops = vec4f(${range(4).map((i) => `sumRow[4u * ty + ${i}u]`).join(', ')});
+let tops = vec4f(${range(4)
+      .map((i) => `sumRow[4u * ty + ${i}u]`)
+      .join(', ')});
 for (var q = 0u; q < p.four; q++) { let t = 4u * tx + q;
 weights[t * ${LD}u + ty] = select(vec4f(), exp(weights[t * ${LD}u + ty] * scale - tops), t0 + t < len); } }`,
-    ...range(4).map((i) => `{ let keep = keepRow[4u * ty + ${i}u]; ${range(chunks(plan)).map((c) => `sum_o${c}_${i} *= keep;`).join(' ')} }`),
+    ...range(4).map(
+      (i) =>
+        `{ let keep = keepRow[4u * ty + ${i}u]; ${range(chunks(plan))
+          .map((c) => `sum_o${c}_${i} *= keep;`)
+          .join(' ')} }`,
+    ),
     `workgroupBarrier();
 if (li < ${TILE}u) { var part = 0.0; for (var t = 0u; t < p.tile; t++) { part += weights[t * ${LD}u + li / 4u][li % 4u]; } l += part; }`,
-    accumulate(plan, 'sum_o', 'v', 'p.L'), '}',
+    accumulate(plan, 'sum_o', 'v', 'p.L'),
+    '}',
     `if (li < ${TILE}u) {
 sumRow[li] = select(0.0, 1.0 / l, len > 0u);
 if (first + li < p.N) { lse[bh * p.N + first + li] = select(${LOWEST}, m + log(max(l, 1e-37)), len > 0u); }
@@ -107,29 +164,49 @@ workgroupBarrier();`,
 
 export function gradQueryMain(plan: AttentionPlan, lengths: boolean): string {
   return [
-    start(lengths), results(plan, ['sum_dq']),
+    start(lengths),
+    results(plan, ['sum_dq']),
     ...range(4).map((i) => `let stat${i} = stats[bh * p.N + min(first + 4u * ty + ${i}u, p.N - 1u)];`),
     `for (var t0 = 0u; t0 < len; t0 += ${TILE}u) {`,
-    scores('s', 'q', 'p.N', 'k', 'p.L'), scores('e', 'dy', 'p.N', 'v', 'p.L'),
+    scores('s', 'q', 'p.N', 'k', 'p.L'),
+    scores('e', 'dy', 'p.N', 'v', 'p.L'),
     `let valid = vec4u(t0 + 4u * tx) + vec4u(0u, 1u, 2u, 3u) < vec4u(len);`,
-    ...range(4).map((i) => `e${i} = select(vec4f(), exp(s${i} * scale - stat${i}.x), valid) * (e${i} - stat${i}.y) * scale;`),
-    stageWeights('e'), accumulate(plan, 'sum_dq', 'k', 'p.L'), '}',
+    ...range(4).map(
+      (i) => `e${i} = select(vec4f(), exp(s${i} * scale - stat${i}.x), valid) * (e${i} - stat${i}.y) * scale;`,
+    ),
+    stageWeights('e'),
+    accumulate(plan, 'sum_dq', 'k', 'p.L'),
+    '}',
     store(plan, 'dq', 'p.N'),
   ].join('\n');
 }
 
 export function gradKeyMain(plan: AttentionPlan, lengths: boolean): string {
-  const stat = (part: string) => `vec4f(${range(4).map((j) => `stat${j}.${part}`).join(', ')})`;
+  const stat = (part: string) =>
+    `vec4f(${range(4)
+      .map((j) => `stat${j}.${part}`)
+      .join(', ')})`;
   return [
-    start(lengths), results(plan, ['sum_dk', 'sum_dv']), 'let end = select(0u, p.N, first < len);',
+    start(lengths),
+    results(plan, ['sum_dk', 'sum_dv']),
+    'let end = select(0u, p.N, first < len);',
     `for (var t0 = 0u; t0 < end; t0 += ${TILE}u) {`,
     ...range(4).map((j) => `let stat${j} = stats[bh * p.N + min(t0 + 4u * tx + ${j}u, p.N - 1u)];`),
-    scores('s', 'k', 'p.L', 'q', 'p.N'), scores('e', 'v', 'p.L', 'dy', 'p.N'),
+    scores('s', 'k', 'p.L', 'q', 'p.N'),
+    scores('e', 'v', 'p.L', 'dy', 'p.N'),
     `let lse = ${stat('x')}; let delta = ${stat('y')};
 let inside = vec4u(t0 + 4u * tx) + vec4u(0u, 1u, 2u, 3u) < vec4u(p.N);`,
-    ...range(4).map((i) => `s${i} = select(vec4f(), exp(s${i} * scale - lse), inside & vec4<bool>(first + 4u * ty + ${i}u < len)); e${i} = s${i} * (e${i} - delta) * scale;`),
-    stageWeights('s'), accumulate(plan, 'sum_dv', 'dy', 'p.N'),
-    'workgroupBarrier();', stageWeights('e'), accumulate(plan, 'sum_dk', 'q', 'p.N'), '}',
-    store(plan, 'dk', 'p.L'), store(plan, 'dv', 'p.L'),
+    ...range(4).map(
+      (i) =>
+        `s${i} = select(vec4f(), exp(s${i} * scale - lse), inside & vec4<bool>(first + 4u * ty + ${i}u < len)); e${i} = s${i} * (e${i} - delta) * scale;`,
+    ),
+    stageWeights('s'),
+    accumulate(plan, 'sum_dv', 'dy', 'p.N'),
+    'workgroupBarrier();',
+    stageWeights('e'),
+    accumulate(plan, 'sum_dk', 'q', 'p.N'),
+    '}',
+    store(plan, 'dk', 'p.L'),
+    store(plan, 'dv', 'p.L'),
   ].join('\n');
 }

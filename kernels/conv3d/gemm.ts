@@ -30,7 +30,12 @@ export interface Printed {
   main: string;
 }
 
-export interface Panel { channels: number; columns: number; panel: number; threads: number }
+export interface Panel {
+  channels: number;
+  columns: number;
+  panel: number;
+  threads: number;
+}
 
 /**
  * The loop over panels. One round more than panels: each loads its own panel to registers, computes on the one before, which
@@ -39,32 +44,53 @@ export interface Panel { channels: number; columns: number; panel: number; threa
  * @param storeColumn statement that keeps `b`, four values along the inner axis from panel row `kq`, of column `li % columns`
  * @param storeRow statement that keeps `a`, such four of channel `channel`
  */
-export function panels(g: Gemm, { channels, columns, panel, threads }: Panel, compute: string, storeColumn: string, storeRow: string): string {
+export function panels(
+  g: Gemm,
+  { channels, columns, panel, threads }: Panel,
+  compute: string,
+  storeColumn: string,
+  storeRow: string,
+): string {
   const quads = panel / 4;
   /** A thread's shares of `many` rows or columns. */
   const sharesOf = (many: number) => range(Math.ceil((many * quads) / threads));
   /** One statement block a share; the last share may not be everyone's. */
-  const shares = (many: number, text: (n: number, i: string) => string) => sharesOf(many).map((n) => {
-    const i = `li + ${n * threads}u`;
-    return `    ${(n + 1) * threads > many * quads ? `if (${i} < ${many * quads}u) ` : ''}{ ${text(n, i)} }`;
-  }).join('\n');
+  const shares = (many: number, text: (n: number, i: string) => string) =>
+    sharesOf(many)
+      .map((n) => {
+        const i = `li + ${n * threads}u`;
+        return `    ${(n + 1) * threads > many * quads ? `if (${i} < ${many * quads}u) ` : ''}{ ${text(n, i)} }`;
+      })
+      .join('\n');
   const ofColumn = (i: string) => `let kq = (${i}) / ${columns}u * 4u;`;
   const ofRow = (i: string) => `let kq = (${i}) % ${quads}u * 4u; let channel = (${i}) / ${quads}u;`;
-  const four = (name: string, load: string, valid: string) => XYZW.map((part, j) => `{ let kk = kq + ${j}u; let e = inner[kk]; var ${name} = 0.0;
+  const four = (name: string, load: string, valid: string) =>
+    XYZW.map(
+      (part, j) => `{ let kk = kq + ${j}u; let e = inner[kk]; var ${name} = 0.0;
       if (k0 + kk < end${valid}) {
 ${load}
-      } q.${part} = ${name}; }`).join('\n      ');
-  const named = (name: string, many: number) => sharesOf(many).map((n) => `var ${name}${n} = vec4f();`).join(' ');
+      } q.${part} = ${name}; }`,
+    ).join('\n      ');
+  const named = (name: string, many: number) =>
+    sharesOf(many)
+      .map((n) => `var ${name}${n} = vec4f();`)
+      .join(' ');
   return `  if (li < ${panel}u) { inner[li] = decode(first + li); }
   workgroupBarrier();
   for (var k0 = first; k0 < end + ${panel}u; k0 += ${panel}u) {
     ${named('columns', columns)} ${named('rows', channels)}
-${shares(columns, (n, i) => `${ofColumn(i)} var q = vec4f();
+${shares(
+  columns,
+  (n, i) => `${ofColumn(i)} var q = vec4f();
       ${four('b', g.loadColumn, '')}
-      columns${n} = q;`)}
-${shares(channels, (n, i) => `${ofRow(i)} let o = o0 + channel; var q = vec4f();
+      columns${n} = q;`,
+)}
+${shares(
+  channels,
+  (n, i) => `${ofRow(i)} let o = o0 + channel; var q = vec4f();
       ${four('a', g.loadRow, ` && o < ${g.rows}`)}
-      rows${n} = q;`)}
+      rows${n} = q;`,
+)}
     if (k0 > first) {
 ${compute}
     }

@@ -1,13 +1,28 @@
 /** 3-D convolution with asymmetric pads and strides, and its two gradients, as implicit GEMMs. Slots: inputs, output, epilogue, scratch. */
 import { ceilDiv, numel, type Caps, type Dispatch, type Launch } from '../kernel.ts';
 import { plainPrologue, reduce } from '../reduce/index.ts';
-import { forward, inputPhases, scalarTile, sizesOf, weightSizes, weightSplits, workgroupTile, type Conv3dProblem, type Correlation } from './plan.ts';
+import {
+  forward,
+  inputPhases,
+  scalarTile,
+  sizesOf,
+  weightSizes,
+  weightSplits,
+  workgroupTile,
+  type Conv3dProblem,
+  type Correlation,
+} from './plan.ts';
 import { scalarCorrelation, scalarWeight } from './scalar.ts';
 import { tiledCorrelation, tiledWeight } from './tiled.ts';
 
 export type { Conv3dProblem, Triple } from './plan.ts';
 
-const slots = (problem: Conv3dProblem): number[] => [0, 1, 2, ...(problem.epilogue?.buffers ?? []).map((_, i) => 3 + i)];
+const slots = (problem: Conv3dProblem): number[] => [
+  0,
+  1,
+  2,
+  ...(problem.epilogue?.buffers ?? []).map((_, i) => 3 + i),
+];
 
 function correlate(name: 'conv3d' | 'conv3dInput', caps: Caps, problem: Conv3dProblem, bind: number[]) {
   return (c: Correlation): Dispatch => {
@@ -31,7 +46,10 @@ export function conv3dInput(caps: Caps, problem: Conv3dProblem): Launch {
 type Fused = Parameters<typeof scalarWeight>[4];
 
 /** Into how many parts a weight gradient is cut, and the kernel of one of them. */
-function weightParts(caps: Caps, problem: Conv3dProblem): { splits: number; part: (splits: number, fused: Fused) => Dispatch } {
+function weightParts(
+  caps: Caps,
+  problem: Conv3dProblem,
+): { splits: number; part: (splits: number, fused: Fused) => Dispatch } {
   const { N, C, O, out, kernel } = problem;
   const sizes = weightSizes(problem);
   if (caps.tier === 'scalar') {
@@ -41,7 +59,12 @@ function weightParts(caps: Caps, problem: Conv3dProblem): { splits: number; part
     return { splits, part: (n, fused) => scalarWeight(problem, tile, n, chunk, fused) };
   }
   const block = workgroupTile(caps, 'conv3dWeight', problem, sizes);
-  const { splits, chunk } = weightSplits(caps, ceilDiv(C * numel(kernel), block.columns) * ceilDiv(O, block.channels), N * numel(out), 256);
+  const { splits, chunk } = weightSplits(
+    caps,
+    ceilDiv(C * numel(kernel), block.columns) * ceilDiv(O, block.channels),
+    N * numel(out),
+    256,
+  );
   return { splits, part: (n, fused) => tiledWeight(problem, block, caps.matrix, n, chunk, fused) };
 }
 
@@ -54,7 +77,13 @@ export function conv3dWeight(caps: Caps, problem: Conv3dProblem): Launch {
   const total = O * C * numel(kernel);
   const scratch = bind.length;
   const combine = reduce(caps, {
-    op: 'sum', dims: [{ size: splits, reduce: true }, { size: total, reduce: false }], prologue: plainPrologue('read_write'), epilogue,
+    op: 'sum',
+    dims: [
+      { size: splits, reduce: true },
+      { size: total, reduce: false },
+    ],
+    prologue: plainPrologue('read_write'),
+    epilogue,
   });
   // The reduction's slots are: partials, out, epilogue, its own scratch.
   const slot = (s: number) => (s === 0 ? scratch : s < bind.length - 1 ? s + 1 : s + 2);

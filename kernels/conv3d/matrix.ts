@@ -13,12 +13,26 @@ const PAD = 8;
 
 const threadsOf = ({ rows, cols }: MatrixTile, { lanes }: MatrixUnit): number => rows * cols * lanes;
 
-export const fitsUnit = (tile: MatrixTile, unit: MatrixUnit, most: { maxInvocations: number; maxWorkgroupBytes: number }): boolean => {
+export const fitsUnit = (
+  tile: MatrixTile,
+  unit: MatrixUnit,
+  most: { maxInvocations: number; maxWorkgroupBytes: number },
+): boolean => {
   const { channels, columns, panel, rows, cols } = tile;
   const threads = threadsOf(tile, unit);
-  const bytes = mma(unit).bytes * (channels * (panel + PAD) + panel * (columns + PAD)) + 4 * rows * cols * unit.M * unit.N + 16 * panel;
-  return (channels / rows) % unit.M === 0 && (columns / cols) % unit.N === 0 && panel % unit.K === 0 && threads % columns === 0 && panel <= threads
-    && threads <= most.maxInvocations && bytes <= most.maxWorkgroupBytes;
+  const bytes =
+    mma(unit).bytes * (channels * (panel + PAD) + panel * (columns + PAD)) +
+    4 * rows * cols * unit.M * unit.N +
+    16 * panel;
+  return (
+    (channels / rows) % unit.M === 0 &&
+    (columns / cols) % unit.N === 0 &&
+    panel % unit.K === 0 &&
+    threads % columns === 0 &&
+    panel <= threads &&
+    threads <= most.maxInvocations &&
+    bytes <= most.maxWorkgroupBytes
+  );
 };
 
 export function matrixGemm(tile: MatrixTile, unit: MatrixUnit, g: Gemm): Printed {
@@ -28,13 +42,24 @@ export function matrixGemm(tile: MatrixTile, unit: MatrixUnit, g: Gemm): Printed
   const [ldRows, ldColumns, size] = [panel + PAD, columns + PAD, unit.M * unit.N];
   const [high, wide] = [range(channels / rows / unit.M), range(columns / cols / unit.N)];
   const results = high.flatMap((i) => wide.map((j) => ({ name: `c${i}_${j}`, i, j })));
-  const compute = [`    for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
+  const compute = [
+    `    for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
     ...high.map((i) => m.load('left', `a${i}`, 'rowTile', `(rowS + ${i * unit.M}u) * ${ldRows}u + s`, ldRows, false)),
-    ...wide.map((j) => m.load('right', `b${j}`, 'columnTile', `s * ${ldColumns}u + colS + ${j * unit.N}u`, ldColumns, false)),
-    ...results.map(({ name, i, j }) => m.multiply(name, `a${i}`, `b${j}`)), '    }'].join('\n');
+    ...wide.map((j) =>
+      m.load('right', `b${j}`, 'columnTile', `s * ${ldColumns}u + colS + ${j * unit.N}u`, ldColumns, false),
+    ),
+    ...results.map(({ name, i, j }) => m.multiply(name, `a${i}`, `b${j}`)),
+    '    }',
+  ].join('\n');
   return {
     how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${channels}x${columns}x${panel}/${rows}x${cols}`,
-    threads, enable: m.enable, diagnostics: m.diagnostics, entries: [['panel', panel], ['unitK', unit.K]],
+    threads,
+    enable: m.enable,
+    diagnostics: m.diagnostics,
+    entries: [
+      ['panel', panel],
+      ['unitK', unit.K],
+    ],
     functions: `var<workgroup> rowTile: array<${m.element}, ${channels * ldRows}>;
 var<workgroup> columnTile: array<${m.element}, ${panel * ldColumns}>;
 var<workgroup> results: array<f32, ${rows * cols * size}>;
@@ -42,7 +67,8 @@ var<workgroup> inner: array<vec4u, ${panel}>;
 fn decode(k: u32) -> vec4u {
 ${g.decode}
 }`,
-    main: [`  let o0 = wid.z * ${channels}u;
+    main: [
+      `  let o0 = wid.z * ${channels}u;
   let column0 = ${g.tile} * ${columns}u;
   let first = ${g.first};
   let end = ${g.end};
@@ -50,13 +76,20 @@ ${g.decode}
   let rowS = (subgroup / ${cols}u) * ${channels / rows}u;
   let colS = (subgroup % ${cols}u) * ${columns / cols}u;
   let mine = subgroup * ${size}u;`,
-    ...results.map(({ name }) => m.zeros(name)),
-    `  let column = column0 + li % ${columns}u;
+      ...results.map(({ name }) => m.zeros(name)),
+      `  let column = column0 + li % ${columns}u;
 ${g.prepare}
-${panels(g, { channels, columns, panel, threads }, compute,
-      XYZW.map((part, j) => `columnTile[(kq + ${j}u) * ${ldColumns}u + li % ${columns}u] = ${m.round(`b.${part}`, 1)};`).join(' '),
-      XYZW.map((part, j) => `rowTile[channel * ${ldRows}u + kq + ${j}u] = ${m.round(`a.${part}`, 1)};`).join(' '))}`,
-    ...results.map(({ name, i, j }) => `${m.store(name, 'results', 'mine', unit.N)}
+${panels(
+  g,
+  { channels, columns, panel, threads },
+  compute,
+  XYZW.map(
+    (part, j) => `columnTile[(kq + ${j}u) * ${ldColumns}u + li % ${columns}u] = ${m.round(`b.${part}`, 1)};`,
+  ).join(' '),
+  XYZW.map((part, j) => `rowTile[channel * ${ldRows}u + kq + ${j}u] = ${m.round(`a.${part}`, 1)};`).join(' '),
+)}`,
+      ...results.map(
+        ({ name, i, j }) => `${m.store(name, 'results', 'mine', unit.N)}
   workgroupBarrier();
   for (var u = lane; u < ${size}u; u += ${unit.lanes}u) {
     let o = o0 + rowS + ${i * unit.M}u + u / ${unit.N}u;
@@ -66,6 +99,8 @@ ${g.place}
       dst[at] = epilogue(results[mine + u], at);
     }
   }
-  workgroupBarrier();`)].join('\n'),
+  workgroupBarrier();`,
+      ),
+    ].join('\n'),
   };
 }

@@ -53,9 +53,21 @@ const dot = (a: Triple, b: Triple): number => a[0] * b[0] + a[1] * b[1] + a[2] *
 
 export function forward({ N, C, O, in: size, out, kernel, stride, padLo }: Conv3dProblem): Correlation {
   return {
-    N, ci: C, co: O, size, grid: out, kernel, stride, pad: padLo,
-    dstStart: 0, dstPlane: numel(out), dstStep: strides(out),
-    wStart: 0, wOut: C * numel(kernel), wIn: numel(kernel), wTap: strides(kernel),
+    N,
+    ci: C,
+    co: O,
+    size,
+    grid: out,
+    kernel,
+    stride,
+    pad: padLo,
+    dstStart: 0,
+    dstPlane: numel(out),
+    dstStep: strides(out),
+    wStart: 0,
+    wOut: C * numel(kernel),
+    wIn: numel(kernel),
+    wTap: strides(kernel),
   };
 }
 
@@ -68,18 +80,34 @@ export function inputPhases({ N, C, O, in: size, out, kernel, stride, padLo }: C
   const tap = strides(kernel);
   const step = strides(size);
   for (let at = 0; at < numel(stride); at++) {
-    const a: Triple = [Math.floor(at / (stride[1] * stride[2])), Math.floor(at / stride[2]) % stride[1], at % stride[2]];
+    const a: Triple = [
+      Math.floor(at / (stride[1] * stride[2])),
+      Math.floor(at / stride[2]) % stride[1],
+      at % stride[2],
+    ];
     const grid = triple((d) => ceilDiv(size[d] - a[d], stride[d]));
     if (grid.some((n) => n <= 0)) continue;
     const first = triple((d) => (a[d] + padLo[d]) % stride[d]);
     const taps = triple((d) => Math.max(0, ceilDiv(kernel[d] - first[d], stride[d])));
     phases.push({
-      N, ci: O, co: C, size: out, grid, stride: [1, 1, 1],
+      N,
+      ci: O,
+      co: C,
+      size: out,
+      grid,
+      stride: [1, 1, 1],
       kernel: taps.includes(0) ? [0, 1, 1] : taps, // a phase no tap reaches is filled with zeros
       pad: triple((d) => taps[d] - 1 - (a[d] + padLo[d] - first[d]) / stride[d]),
-      dstStart: dot(a, step), dstPlane: numel(size), dstStep: triple((d) => stride[d] * step[d]),
-      wStart: dot(triple((d) => first[d] + stride[d] * (taps[d] - 1)), tap),
-      wOut: numel(kernel), wIn: C * numel(kernel), wTap: triple((d) => -stride[d] * tap[d]),
+      dstStart: dot(a, step),
+      dstPlane: numel(size),
+      dstStep: triple((d) => stride[d] * step[d]),
+      wStart: dot(
+        triple((d) => first[d] + stride[d] * (taps[d] - 1)),
+        tap,
+      ),
+      wOut: numel(kernel),
+      wIn: C * numel(kernel),
+      wTap: triple((d) => -stride[d] * tap[d]),
     });
   }
   return phases;
@@ -96,10 +124,28 @@ export interface ScalarTile {
 }
 
 /** What decides a tile: channels read, channels made, taps in W, voxels of a plane, planes. */
-interface Sizes { ci: number; co: number; kw: number; plane: number; planes: number }
+interface Sizes {
+  ci: number;
+  co: number;
+  kw: number;
+  plane: number;
+  planes: number;
+}
 
-export const sizesOf = (c: Correlation): Sizes => ({ ci: c.ci, co: c.co, kw: c.kernel[2], plane: c.grid[1] * c.grid[2], planes: c.N * c.grid[0] });
-export const weightSizes = ({ N, C, O, out, kernel }: Conv3dProblem): Sizes => ({ ci: C, co: O, kw: kernel[2], plane: out[1] * out[2], planes: N * out[0] });
+export const sizesOf = (c: Correlation): Sizes => ({
+  ci: c.ci,
+  co: c.co,
+  kw: c.kernel[2],
+  plane: c.grid[1] * c.grid[2],
+  planes: c.N * c.grid[0],
+});
+export const weightSizes = ({ N, C, O, out, kernel }: Conv3dProblem): Sizes => ({
+  ci: C,
+  co: O,
+  kw: kernel[2],
+  plane: out[1] * out[2],
+  planes: N * out[0],
+});
 
 const classOf = (s: Sizes): string => `${near(s.ci)}>${near(s.co)} k${s.kw} ${near(s.planes)}x${near(s.plane)}`;
 
@@ -111,15 +157,28 @@ export function scalarTile(caps: Caps, family: Convolution, problem: Conv3dProbl
   const { co, kw } = sizes;
   const channels = co <= 4 ? 4 : co <= 8 ? 8 : kw === 1 && co > 16 ? 32 : 16;
   const rule: ScalarTile = broadcast
-    ? { lanes: caps.subgroup, broadcast, channels, along: family !== 'conv3dWeight' && channels <= 8 ? 8 : 4, columns: kw === 1 && channels < 32 ? 4 : 2 }
+    ? {
+        lanes: caps.subgroup,
+        broadcast,
+        channels,
+        along: family !== 'conv3dWeight' && channels <= 8 ? 8 : 4,
+        columns: kw === 1 && channels < 32 ? 4 : 2,
+      }
     : { lanes: 16, broadcast, channels: 4, along: 8, columns: 2 };
   const weights = family === 'conv3dWeight';
   return choose<Convolution>(caps, {
-    family, problem, shape: classOf(sizes), rule,
-    options: () => combinations<ScalarTile>({
-      lanes: [rule.lanes], broadcast: [broadcast], channels: broadcast ? [4, 8, 16, 32] : [4, 8],
-      along: weights ? [rule.along] : [4, 8], columns: weights ? [2, 4] : [rule.columns],
-    }),
+    family,
+    problem,
+    shape: classOf(sizes),
+    rule,
+    options: () =>
+      combinations<ScalarTile>({
+        lanes: [rule.lanes],
+        broadcast: [broadcast],
+        channels: broadcast ? [4, 8, 16, 32] : [4, 8],
+        along: weights ? [rule.along] : [4, 8],
+        columns: weights ? [2, 4] : [rule.columns],
+      }),
   }) as ScalarTile;
 }
 
@@ -137,8 +196,12 @@ export interface WorkgroupTile extends Tile {
 
 /** Threads must be a multiple of `columns`. 96 channels are what Wan's VAE has at full size. */
 const WORKGROUP_TILES: readonly WorkgroupTile[] = [
-  { channels: 16, columns: 256, panel: 8, TM: 4 }, { channels: 32, columns: 128, panel: 16, TM: 8 }, { channels: 96, columns: 64, panel: 16, TM: 8 },
-  { channels: 64, columns: 128, panel: 16, TM: 8 }, { channels: 64, columns: 64, panel: 16, TM: 8 }, { channels: 64, columns: 64, panel: 16, TM: 4 },
+  { channels: 16, columns: 256, panel: 8, TM: 4 },
+  { channels: 32, columns: 128, panel: 16, TM: 8 },
+  { channels: 96, columns: 64, panel: 16, TM: 8 },
+  { channels: 64, columns: 128, panel: 16, TM: 8 },
+  { channels: 64, columns: 64, panel: 16, TM: 8 },
+  { channels: 64, columns: 64, panel: 16, TM: 4 },
 ];
 
 /** `matrix`: the tile is made by rows × cols subgroups. */
@@ -149,7 +212,8 @@ export interface MatrixTile extends Tile {
 
 /** 32 x 32 of the output a subgroup, as matmul's. */
 const MATRIX_TILES: readonly MatrixTile[] = [
-  { channels: 32, columns: 64, panel: 32, rows: 1, cols: 2 }, { channels: 64, columns: 64, panel: 32, rows: 2, cols: 2 },
+  { channels: 32, columns: 64, panel: 32, rows: 1, cols: 2 },
+  { channels: 64, columns: 64, panel: 32, rows: 2, cols: 2 },
   { channels: 32, columns: 32, panel: 16, rows: 1, cols: 1 },
 ];
 /** Fewer channels leave most of a unit empty. */
@@ -157,21 +221,36 @@ const LEAST_CHANNELS = 16;
 
 /** Work with the channels that overhang, times the cost of feeding it. */
 function cheapest<T extends Tile>(tiles: readonly T[], co: number): T {
-  const cost = ({ channels, columns }: Tile) => ceilDiv(co, channels) * channels * (1 + LOAD.global / channels + LOAD.global / columns);
+  const cost = ({ channels, columns }: Tile) =>
+    ceilDiv(co, channels) * channels * (1 + LOAD.global / channels + LOAD.global / columns);
   return tiles.reduce((a, b) => (cost(b) < cost(a) ? b : a));
 }
 
-export function workgroupTile(caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): WorkgroupTile | MatrixTile {
+export function workgroupTile(
+  caps: Caps,
+  family: Convolution,
+  problem: Conv3dProblem,
+  sizes: Sizes,
+): WorkgroupTile | MatrixTile {
   const { matrix: unit } = caps;
-  const units = unit && problem.half && sizes.co >= LEAST_CHANNELS ? MATRIX_TILES.filter((t) => fitsUnit(t, unit, caps)) : [];
+  const units =
+    unit && problem.half && sizes.co >= LEAST_CHANNELS ? MATRIX_TILES.filter((t) => fitsUnit(t, unit, caps)) : [];
   return choose<Convolution>(caps, {
-    family, problem, shape: `${classOf(sizes)}${units.length ? ' f16' : ''}`,
-    rule: cheapest<WorkgroupTile | MatrixTile>(units.length ? units : WORKGROUP_TILES, sizes.co), options: () => [...units, ...WORKGROUP_TILES],
+    family,
+    problem,
+    shape: `${classOf(sizes)}${units.length ? ' f16' : ''}`,
+    rule: cheapest<WorkgroupTile | MatrixTile>(units.length ? units : WORKGROUP_TILES, sizes.co),
+    options: () => [...units, ...WORKGROUP_TILES],
   }) as WorkgroupTile | MatrixTile;
 }
 
 /** Into how many ordered parts the voxels of a weight gradient are split, so that `groups` workgroups fill the device. */
-export function weightSplits(caps: Caps, groups: number, units: number, shortest: number): { splits: number; chunk: number } {
+export function weightSplits(
+  caps: Caps,
+  groups: number,
+  units: number,
+  shortest: number,
+): { splits: number; chunk: number } {
   const wanted = ceilDiv(caps.tier === 'scalar' ? 32 : 512, groups);
   const chunk = Math.max(shortest, ceilDiv(units, wanted));
   return { splits: ceilDiv(units, chunk), chunk };

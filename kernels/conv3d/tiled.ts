@@ -3,7 +3,16 @@
  * where they lie as vec4 along it. What an inner index means (channel and tap, or voxel) is worked out once a panel by `panel`
  * threads, not by every load.
  */
-import { ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader, type Access, type Dispatch, type Epilogue } from '../kernel.ts';
+import {
+  ceilDiv,
+  epilogueBindings,
+  epilogueFunction,
+  foldGrid,
+  shader,
+  type Access,
+  type Dispatch,
+  type Epilogue,
+} from '../kernel.ts';
 import type { MatrixUnit } from '../mma.ts';
 import { range, XYZW } from '../print.ts';
 import { panels, type Gemm, type Printed } from './gemm.ts';
@@ -22,13 +31,28 @@ function gemm({ channels, columns, panel, TM }: WorkgroupTile, g: Gemm): Printed
   const threads = (channels * across) / TM;
   const ld = panel / 4 + 1; // odd, so that neighbouring rows lie in distinct banks
   const compute = `      for (var s = 0u; s < p.quads; s++) {
-${range(4).map((j) => `        let b${j} = columnTile[(tx + ${j * across}u) * ${ld}u + s];`).join('\n')}
-${XYZW.map((part) => `        let ${part} = vec4f(${range(4).map((j) => `b${j}.${part}`).join(', ')});`).join('\n')}
-${range(TM).map((i) => `        let a${i} = rowTile[(${TM}u * ty + ${i}u) * ${ld}u + s];
-        ${XYZW.map((part) => `c${i} = fma(vec4f(a${i}.${part}), ${part}, c${i});`).join(' ')}`).join('\n')}
+${range(4)
+  .map((j) => `        let b${j} = columnTile[(tx + ${j * across}u) * ${ld}u + s];`)
+  .join('\n')}
+${XYZW.map(
+  (part) =>
+    `        let ${part} = vec4f(${range(4)
+      .map((j) => `b${j}.${part}`)
+      .join(', ')});`,
+).join('\n')}
+${range(TM)
+  .map(
+    (i) => `        let a${i} = rowTile[(${TM}u * ty + ${i}u) * ${ld}u + s];
+        ${XYZW.map((part) => `c${i} = fma(vec4f(a${i}.${part}), ${part}, c${i});`).join(' ')}`,
+  )
+  .join('\n')}
       }`;
   return {
-    how: `tiled ${channels}x${columns}x${panel}/${TM}x4`, threads, enable: [], diagnostics: [], entries: [['quads', panel / 4]],
+    how: `tiled ${channels}x${columns}x${panel}/${TM}x4`,
+    threads,
+    enable: [],
+    diagnostics: [],
+    entries: [['quads', panel / 4]],
     functions: `var<workgroup> rowTile: array<vec4f, ${channels * ld}>;
 var<workgroup> columnTile: array<vec4f, ${columns * ld}>;
 var<workgroup> inner: array<vec4u, ${panel}>;
@@ -41,11 +65,15 @@ ${g.decode}
   let end = ${g.end};
   let ty = li / ${across}u;
   let tx = li % ${across}u;
-  ${range(TM).map((i) => `var c${i} = vec4f();`).join(' ')}
+  ${range(TM)
+    .map((i) => `var c${i} = vec4f();`)
+    .join(' ')}
   let column = column0 + li % ${columns}u;
 ${g.prepare}
 ${panels(g, { channels, columns, panel, threads }, compute, `columnTile[li % ${columns}u * ${ld}u + kq / 4u] = b;`, `rowTile[channel * ${ld}u + kq / 4u] = a;`)}
-  var all = array<vec4f, ${TM}>(${range(TM).map((i) => `c${i}`).join(', ')});
+  var all = array<vec4f, ${TM}>(${range(TM)
+    .map((i) => `c${i}`)
+    .join(', ')});
   for (var j = 0u; j < 4u; j++) {
     let column = column0 + tx + j * ${across}u;
     if (column >= ${g.columns}) { break; }
@@ -59,7 +87,15 @@ ${g.place}
   };
 }
 
-function build(label: (how: string) => string, entries: [string, number][], tile: WorkgroupTile | MatrixTile, unit: MatrixUnit | undefined, g: Gemm, names: [string, string], fused: Fused) {
+function build(
+  label: (how: string) => string,
+  entries: [string, number][],
+  tile: WorkgroupTile | MatrixTile,
+  unit: MatrixUnit | undefined,
+  g: Gemm,
+  names: [string, string],
+  fused: Fused,
+) {
   const { how, threads, functions, main, ...printed } = 'rows' in tile ? matrixGemm(tile, unit!, g) : gemm(tile, g);
   const params = [...entries, ...printed.entries, ...(fused.epilogue?.params ?? [])];
   return {
@@ -68,9 +104,12 @@ function build(label: (how: string) => string, entries: [string, number][], tile
       params: params.map(([k]) => k),
       buffers: [
         ...names.map((name) => ({ name, type: 'f32', access: fused.access })),
-        { name: 'dst', type: 'f32', access: 'read_write' }, ...epilogueBindings(fused.epilogue, 1),
+        { name: 'dst', type: 'f32', access: 'read_write' },
+        ...epilogueBindings(fused.epilogue, 1),
       ],
-      workgroup: [threads, 1, 1], enable: printed.enable, diagnostics: printed.diagnostics,
+      workgroup: [threads, 1, 1],
+      enable: printed.enable,
+      diagnostics: printed.diagnostics,
       functions: `${functions}\n${epilogueFunction(fused.epilogue, 1)}`,
       main,
     }),
@@ -80,15 +119,47 @@ function build(label: (how: string) => string, entries: [string, number][], tile
 }
 
 /** dst = correlation(source, w): rows are output channels, columns positions of the grid, the inner axis (c, kt, kh, kw). */
-export function tiledCorrelation(name: string, c: Correlation, tile: WorkgroupTile | MatrixTile, unit: MatrixUnit | undefined, fused: Fused): Dispatch {
+export function tiledCorrelation(
+  name: string,
+  c: Correlation,
+  tile: WorkgroupTile | MatrixTile,
+  unit: MatrixUnit | undefined,
+  fused: Fused,
+): Dispatch {
   const [kt, kh, kw] = c.kernel;
   const columns = c.N * c.grid[0] * c.grid[1] * c.grid[2];
   const inner = c.ci * kt * kh * kw;
   const entries = Object.entries({
-    ci: c.ci, co: c.co, columns, inner, t: c.size[0], h: c.size[1], w: c.size[2], gt: c.grid[0], gh: c.grid[1], gw: c.grid[2],
-    kt: Math.max(kt, 1), kh, kw, st: c.stride[0], sh: c.stride[1], sw: c.stride[2], pt: c.pad[0], ph: c.pad[1], pw: c.pad[2],
-    d0: c.dstStart, dp: c.dstPlane, dt: c.dstStep[0], dh: c.dstStep[1], dw: c.dstStep[2],
-    w0: c.wStart, wo: c.wOut, wi: c.wIn, wt: c.wTap[0], wh: c.wTap[1], ww: c.wTap[2],
+    ci: c.ci,
+    co: c.co,
+    columns,
+    inner,
+    t: c.size[0],
+    h: c.size[1],
+    w: c.size[2],
+    gt: c.grid[0],
+    gh: c.grid[1],
+    gw: c.grid[2],
+    kt: Math.max(kt, 1),
+    kh,
+    kw,
+    st: c.stride[0],
+    sh: c.stride[1],
+    sw: c.stride[2],
+    pt: c.pad[0],
+    ph: c.pad[1],
+    pw: c.pad[2],
+    d0: c.dstStart,
+    dp: c.dstPlane,
+    dt: c.dstStep[0],
+    dh: c.dstStep[1],
+    dw: c.dstStep[2],
+    w0: c.wStart,
+    wo: c.wOut,
+    wi: c.wIn,
+    wt: c.wTap[0],
+    wh: c.wTap[1],
+    ww: c.wTap[2],
   });
   const position = `let gw = column % p.gw;
       let gh = column / p.gw % p.gh;
@@ -107,25 +178,57 @@ export function tiledCorrelation(name: string, c: Correlation, tile: WorkgroupTi
   let base = ((n * p.ci * p.t + t) * p.h + h) * p.w + w;`,
     loadRow: '        a = weight[p.w0 + o * p.wo + e.y];',
     loadColumn: `        if (column < p.columns && t + (e.z >> 16u) < p.t && h + (e.z & 0xffffu) < p.h && w + e.w < p.w) { b = src[base + e.x]; }`,
-    tile: '(wid.x + wid.y * nwg.x)', first: '0u', end: 'p.inner',
+    tile: '(wid.x + wid.y * nwg.x)',
+    first: '0u',
+    end: 'p.inner',
     place: `      ${position}
       let at = p.d0 + (n * p.co + o) * p.dp + gt * p.dt + gh * p.dh + gw * p.dw;`,
-    rows: 'p.co', columns: 'p.columns',
+    rows: 'p.co',
+    columns: 'p.columns',
   };
   const label = (how: string) => `${name} ${how} k${c.kernel.join('')} ${c.ci}>${c.co} ${c.N}x${c.grid.join('x')}`;
   const [gx, gy] = foldGrid(ceilDiv(columns, tile.columns));
-  return { ...build(label, entries, tile, unit, g, ['src', 'weight'], fused), grid: [gx, gy, ceilDiv(c.co, tile.channels)], ...cost(c) };
+  return {
+    ...build(label, entries, tile, unit, g, ['src', 'weight'], fused),
+    grid: [gx, gy, ceilDiv(c.co, tile.channels)],
+    ...cost(c),
+  };
 }
 
 /** Partial weight gradients [splits, O, C, ...kernel]: rows are O, columns (c, kt, kh, kw), the inner axis one part of the voxels. */
-export function tiledWeight(q: Conv3dProblem, tile: WorkgroupTile | MatrixTile, unit: MatrixUnit | undefined, splits: number, chunk: number, fused: Fused): Dispatch {
+export function tiledWeight(
+  q: Conv3dProblem,
+  tile: WorkgroupTile | MatrixTile,
+  unit: MatrixUnit | undefined,
+  splits: number,
+  chunk: number,
+  fused: Fused,
+): Dispatch {
   const [kt, kh, kw] = q.kernel;
   const [ot, oh, ow] = q.out;
   const columns = q.C * kt * kh * kw;
   const voxels = q.N * ot * oh * ow;
   const entries = Object.entries({
-    c: q.C, o: q.O, columns, voxels, chunk, t: q.in[0], h: q.in[1], w: q.in[2], ot, oh, ow, kt, kh, kw,
-    st: q.stride[0], sh: q.stride[1], sw: q.stride[2], pt: q.padLo[0], ph: q.padLo[1], pw: q.padLo[2],
+    c: q.C,
+    o: q.O,
+    columns,
+    voxels,
+    chunk,
+    t: q.in[0],
+    h: q.in[1],
+    w: q.in[2],
+    ot,
+    oh,
+    ow,
+    kt,
+    kh,
+    kw,
+    st: q.stride[0],
+    sh: q.stride[1],
+    sw: q.stride[2],
+    pt: q.padLo[0],
+    ph: q.padLo[1],
+    pw: q.padLo[2],
   });
   const g: Gemm = {
     decode: `  let n = k / p.ow / p.oh / p.ot;
@@ -141,13 +244,18 @@ export function tiledWeight(q: Conv3dProblem, tile: WorkgroupTile | MatrixTile, 
         let h = e.z + kh;
         let w = e.w + kw;
         if (column < p.columns && t < p.t && h < p.h && w < p.w) { b = src[(((e.x * p.c + c) * p.t + t) * p.h + h) * p.w + w]; }`,
-    tile: 'wid.x', first: 'wid.y * p.chunk', end: 'min(first + p.chunk, p.voxels)',
+    tile: 'wid.x',
+    first: 'wid.y * p.chunk',
+    end: 'min(first + p.chunk, p.voxels)',
     place: '      let at = (wid.y * p.o + o) * p.columns + column;',
-    rows: 'p.o', columns: 'p.columns',
+    rows: 'p.o',
+    columns: 'p.columns',
   };
-  const label = (how: string) => `conv3dWeight ${how} k${q.kernel.join('')} ${q.C}>${q.O} ${q.N}x${q.out.join('x')}/${splits}`;
+  const label = (how: string) =>
+    `conv3dWeight ${how} k${q.kernel.join('')} ${q.C}>${q.O} ${q.N}x${q.out.join('x')}/${splits}`;
   return {
-    ...build(label, entries, tile, unit, g, ['src', 'dy'], fused), grid: [ceilDiv(columns, tile.columns), splits, ceilDiv(q.O, tile.channels)],
+    ...build(label, entries, tile, unit, g, ['src', 'dy'], fused),
+    grid: [ceilDiv(columns, tile.columns), splits, ceilDiv(q.O, tile.channels)],
     flops: 2 * voxels * q.O * columns,
     bytes: 4 * (voxels * q.O + q.N * q.C * q.in[0] * q.in[1] * q.in[2] + splits * q.O * columns),
   };

@@ -19,7 +19,8 @@ export function gather(_caps: Caps, { ids, rows, width, idsDtype, access }: Gath
   const wgsl = shader({
     params: PARAMS,
     buffers: [
-      { name: 'table', type: 'u32', access }, { name: 'ids', type: idsDtype, access },
+      { name: 'table', type: 'u32', access },
+      { name: 'ids', type: idsDtype, access },
       { name: 'dst', type: 'u32', access: 'read_write' },
     ],
     workgroup: [WORKGROUP, 1, 1],
@@ -31,10 +32,17 @@ export function gather(_caps: Caps, { ids, rows, width, idsDtype, access }: Gath
   dst[i] = v;`,
   });
   return {
-    dispatches: [{
-      label: `gather ${ids}x${width} of ${rows}`, wgsl, grid: foldGrid(ceilDiv(ids * width, WORKGROUP)),
-      params: [ids, rows, width], bind: [0, 1, 2], flops: 0, bytes: 4 * ids * (1 + 2 * width),
-    }],
+    dispatches: [
+      {
+        label: `gather ${ids}x${width} of ${rows}`,
+        wgsl,
+        grid: foldGrid(ceilDiv(ids * width, WORKGROUP)),
+        params: [ids, rows, width],
+        bind: [0, 1, 2],
+        flops: 0,
+        bytes: 4 * ids * (1 + 2 * width),
+      },
+    ],
     scratch: [],
   };
 }
@@ -47,7 +55,8 @@ export function scatterAdd(_caps: Caps, { ids, rows, width, idsDtype, access }: 
   const wgsl = shader({
     params: PARAMS,
     buffers: [
-      { name: 'ids', type: idsDtype, access }, { name: 'src', type: 'f32', access },
+      { name: 'ids', type: idsDtype, access },
+      { name: 'src', type: 'f32', access },
       { name: 'dst', type: 'f32', access: 'read_write' },
     ],
     workgroup: [WORKGROUP, 1, 1],
@@ -62,10 +71,17 @@ export function scatterAdd(_caps: Caps, { ids, rows, width, idsDtype, access }: 
   dst[i] = sum;`,
   });
   return {
-    dispatches: [{
-      label: `scatterAdd ${ids}x${width} to ${rows}`, wgsl, grid: foldGrid(ceilDiv(rows * width, WORKGROUP)),
-      params: [ids, rows, width], bind: [0, 1, 2], flops: ids * width, bytes: 4 * (ids + ids * width + rows * width),
-    }],
+    dispatches: [
+      {
+        label: `scatterAdd ${ids}x${width} to ${rows}`,
+        wgsl,
+        grid: foldGrid(ceilDiv(rows * width, WORKGROUP)),
+        params: [ids, rows, width],
+        bind: [0, 1, 2],
+        flops: ids * width,
+        bytes: 4 * (ids + ids * width + rows * width),
+      },
+    ],
     scratch: [],
   };
 }

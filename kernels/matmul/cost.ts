@@ -18,7 +18,10 @@ function loads(c: MatmulConfig): number {
 /** Work with what overhangs the edges, times the cost of feeding it, over how full the device is. */
 export function matmulCost(caps: Caps, p: MatmulProblem, config: MatmulConfig): number {
   const plan = planMatmul({ ...caps, tuning: { find: () => config as never } }, p);
-  const [rows, cols] = config.tier === 'scalar' ? [config.rows * config.workgroup[1], 4 * config.cols * config.workgroup[0]] : [config.BM, config.BN];
+  const [rows, cols] =
+    config.tier === 'scalar'
+      ? [config.rows * config.workgroup[1], 4 * config.cols * config.workgroup[0]]
+      : [config.BM, config.BN];
   const { batch, M, N } = plan.shape;
   const waste = (plan.tilesM * rows * plan.tilesN * cols) / (M * N);
   const groups = batch * plan.splits * plan.tilesM * plan.tilesN;

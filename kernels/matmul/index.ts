@@ -1,7 +1,14 @@
 /** Batched matrix multiplication: plan, print the tier's template, and add the ordered reduction when K was split. */
 import {
-  ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader,
-  type Caps, type Dispatch, type Launch, type ShaderSpec,
+  ceilDiv,
+  epilogueBindings,
+  epilogueFunction,
+  foldGrid,
+  shader,
+  type Caps,
+  type Dispatch,
+  type Launch,
+  type ShaderSpec,
 } from '../kernel.ts';
 import { type FloatType } from '../halves.ts';
 import { mma } from '../mma.ts';
@@ -13,7 +20,22 @@ import { tiledFunctions, tiledMain, tiledThreads } from './tiled.ts';
 
 export type { MatmulProblem } from './plan.ts';
 
-const PARAMS = ['M', 'N', 'K', 'tiles', 'tilesM', 'tilesN', 'splits', 'chunk', 'strideA', 'strideB', 'ldA', 'ldB', 'panel', 'unitK'] as const;
+const PARAMS = [
+  'M',
+  'N',
+  'K',
+  'tiles',
+  'tilesM',
+  'tilesN',
+  'splits',
+  'chunk',
+  'strideA',
+  'strideB',
+  'ldA',
+  'ldB',
+  'panel',
+  'unitK',
+] as const;
 const element = (dtype: MatmulDType, vec: boolean) => (vec ? `vec4<${dtype}>` : dtype);
 const size = (dtype: FloatType) => (dtype === 'f32' ? 4 : 2);
 
@@ -26,8 +48,12 @@ function putFunction(plan: Plan, dtypeOut: MatmulDType): string {
   return `fn put(slice: u32, row: u32, col: u32, v: vec4f) {
   let line = ${base} * p.M + row;
   let first = line * p.N + col;
-  ${plan.vec ? `let i = first; y[i / 4u] = ${value('v')};` : `var w = v;
-  for (var j = 0u; j < min(4u, p.N - col); j++) { let i = first + j; y[i] = ${value('w[j]')}; }`}
+  ${
+    plan.vec
+      ? `let i = first; y[i / 4u] = ${value('v')};`
+      : `var w = v;
+  for (var j = 0u; j < min(4u, p.N - col); j++) { let i = first + j; y[i] = ${value('w[j]')}; }`
+  }
 }`;
 }
 
@@ -38,20 +64,30 @@ function print(plan: Plan, { matrix }: Caps): Template {
   if (c.tier === 'scalar') {
     const subgroups = c.lanes > 1;
     return {
-      how: `scalar ${c.rows}x${4 * c.cols} ${subgroups ? `sg${c.lanes}` : 'registers'}`, workgroup: [...c.workgroup, 1],
-      enable: subgroups ? ['subgroups'] : [], functions: quotientFunction('quotient'), main: scalarMain(plan, c),
+      how: `scalar ${c.rows}x${4 * c.cols} ${subgroups ? `sg${c.lanes}` : 'registers'}`,
+      workgroup: [...c.workgroup, 1],
+      enable: subgroups ? ['subgroups'] : [],
+      functions: quotientFunction('quotient'),
+      main: scalarMain(plan, c),
     };
   }
   if (c.tier === 'tiled') {
     return {
-      how: `tiled ${c.BM}x${c.BN}x${c.BK} ${c.TM}x4`, workgroup: [tiledThreads(c), 1, 1], functions: tiledFunctions(plan, c), main: tiledMain(plan, c),
+      how: `tiled ${c.BM}x${c.BN}x${c.BK} ${c.TM}x4`,
+      workgroup: [tiledThreads(c), 1, 1],
+      functions: tiledFunctions(plan, c),
+      main: tiledMain(plan, c),
     };
   }
   const unit = matrix!;
   const { enable, diagnostics } = mma(unit);
   return {
     how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${c.BM}x${c.BN}x${c.BK}/${c.rows}x${c.cols}`,
-    workgroup: [matrixThreads(c, unit), 1, 1], enable, diagnostics, functions: matrixFunctions(plan, c, unit), main: matrixMain(plan, c, unit),
+    workgroup: [matrixThreads(c, unit), 1, 1],
+    enable,
+    diagnostics,
+    functions: matrixFunctions(plan, c, unit),
+    main: matrixMain(plan, c, unit),
   };
 }
 
@@ -75,12 +111,30 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const fused = split ? undefined : p.epilogue;
   const outBytes = count * size(p.dtypeOut);
   const values: Record<(typeof PARAMS)[number], number> = {
-    M, N, K, tiles, tilesM: plan.tilesM, tilesN: plan.tilesN, splits, chunk: plan.chunk,
-    strideA: a.stride / width, strideB: b.stride / width, ldA: a.ld / width, ldB: b.ld / width,
-    panel: config.tier === 'tiled' ? config.BK / 4 : config.tier === 'matrix' ? config.BK : 0, unitK: caps.matrix?.K ?? 0,
+    M,
+    N,
+    K,
+    tiles,
+    tilesM: plan.tilesM,
+    tilesN: plan.tilesN,
+    splits,
+    chunk: plan.chunk,
+    strideA: a.stride / width,
+    strideB: b.stride / width,
+    ldA: a.ld / width,
+    ldB: b.ld / width,
+    panel: config.tier === 'tiled' ? config.BK / 4 : config.tier === 'matrix' ? config.BK : 0,
+    unitK: caps.matrix?.K ?? 0,
   };
   const template = print(plan, caps);
-  const flags = [a.trans && 'ta', b.trans && 'tb', vec ? 'vec' : 'plain', vec && plan.ragged && 'ragged', halves, split && `split${splits}`];
+  const flags = [
+    a.trans && 'ta',
+    b.trans && 'tb',
+    vec ? 'vec' : 'plain',
+    vec && plan.ragged && 'ragged',
+    halves,
+    split && `split${splits}`,
+  ];
   const product: Dispatch = {
     label: `matmul ${template.how} ${flags.filter(Boolean).join(' ')} ${batch}x${M}x${N}x${K}`,
     wgsl: shader({
@@ -95,7 +149,10 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
       enable: template.enable ?? [],
       diagnostics: template.diagnostics ?? [],
       functions: [
-        ...new Set([read.a.functions, read.b.functions]), split ? '' : epilogueFunction(fused, vec ? 4 : 1, true), putFunction(plan, p.dtypeOut), template.functions ?? '',
+        ...new Set([read.a.functions, read.b.functions]),
+        split ? '' : epilogueFunction(fused, vec ? 4 : 1, true),
+        putFunction(plan, p.dtypeOut),
+        template.functions ?? '',
       ].join('\n'),
       main: template.main,
     }),
@@ -103,7 +160,10 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
     params: [...PARAMS.map((n) => values[n]), ...(fused ? extraParams.map(([, v]) => v) : [])],
     bind: [a.slot, b.slot, split ? scratchSlot : 2, ...(fused ? extraSlots : [])],
     flops: 2 * count * K,
-    bytes: (a.stride * batch) * size(a.dtype) + (b.stride || K * N) * (b.stride ? batch : 1) * size(b.dtype) + (split ? splits * count * 4 : outBytes),
+    bytes:
+      a.stride * batch * size(a.dtype) +
+      (b.stride || K * N) * (b.stride ? batch : 1) * size(b.dtype) +
+      (split ? splits * count * 4 : outBytes),
   };
   if (!split) return { dispatches: [product], scratch: [] };
 

@@ -17,13 +17,17 @@ function panelOf(o: Operand, side: 'left' | 'right', extent: number, BK: number)
   return { alongK, lines, length, ld: length + PAD };
 }
 
-const panels = ({ shape }: Plan, c: MatrixConfig) => ({ a: panelOf(shape.a, 'left', c.BM, c.BK), b: panelOf(shape.b, 'right', c.BN, c.BK) });
+const panels = ({ shape }: Plan, c: MatrixConfig) => ({
+  a: panelOf(shape.a, 'left', c.BM, c.BK),
+  b: panelOf(shape.b, 'right', c.BN, c.BK),
+});
 
 export const matrixThreads = (c: MatrixConfig, unit: MatrixUnit): number => c.rows * c.cols * unit.lanes;
 
 /** Bytes of workgroup memory for any layout of the operands. */
 export const matrixBytes = (c: MatrixConfig, unit: MatrixUnit): number =>
-  2 * (c.BM * c.BK + c.BN * c.BK + PAD * (Math.max(c.BM, c.BK) + Math.max(c.BN, c.BK))) + 4 * c.rows * c.cols * unit.M * unit.N;
+  2 * (c.BM * c.BK + c.BN * c.BK + PAD * (Math.max(c.BM, c.BK) + Math.max(c.BN, c.BK))) +
+  4 * c.rows * c.cols * unit.M * unit.N;
 
 export function matrixFunctions(plan: Plan, c: MatrixConfig, unit: MatrixUnit): string {
   const { element } = mma(unit);
@@ -32,19 +36,28 @@ export function matrixFunctions(plan: Plan, c: MatrixConfig, unit: MatrixUnit): 
     `var<workgroup> tileA: array<${element}, ${a.lines * a.ld}>;`,
     `var<workgroup> tileB: array<${element}, ${b.lines * b.ld}>;`,
     `var<workgroup> results: array<f32, ${c.rows * c.cols * unit.M * unit.N}>;`,
-    fetch('a', plan.shape.a, 'p.M', plan), fetch('b', plan.shape.b, 'p.N', plan),
+    fetch('a', plan.shape.a, 'p.M', plan),
+    fetch('b', plan.shape.b, 'p.N', plan),
   ].join('\n');
 }
 
 /** All threads copy a panel, four neighbours at a time. */
-function stage(m: Mma, name: 'a' | 'b', first: string, threads: number, { alongK, lines, length, ld }: ReturnType<typeof panelOf>): string {
+function stage(
+  m: Mma,
+  name: 'a' | 'b',
+  first: string,
+  threads: number,
+  { alongK, lines, length, ld }: ReturnType<typeof panelOf>,
+): string {
   const [tile, base] = name === 'a' ? ['tileA', 'baseA'] : ['tileB', 'baseB'];
   const place = alongK ? `${first} + line, k + 4u * four` : `${first} + 4u * four, k + line`;
   return `for (var u = li; u < ${(lines * length) / 4}u; u += ${threads}u) {
 let line = u / ${length / 4}u; let four = u % ${length / 4}u;
 let v = ${m.round(`fetch_${name}(${base}, ${place}, 0u, k1)`)};
 let at = line * ${ld}u + 4u * four;
-${range(4).map((i) => `${tile}[at + ${i}u] = v.${XYZW[i]};`).join(' ')} }`;
+${range(4)
+  .map((i) => `${tile}[at + ${i}u] = v.${XYZW[i]};`)
+  .join(' ')} }`;
 }
 
 export function matrixMain(plan: Plan, c: MatrixConfig, unit: MatrixUnit): string {
@@ -53,7 +66,8 @@ export function matrixMain(plan: Plan, c: MatrixConfig, unit: MatrixUnit): strin
   const threads = matrixThreads(c, unit);
   const [high, wide] = [c.BM / c.rows / unit.M, c.BN / c.cols / unit.N]; // results of a subgroup
   const results = range(high).flatMap((i) => range(wide).map((j) => ({ name: `c${i}_${j}`, i, j })));
-  const at = (panel: typeof a, along: string) => (panel.alongK ? `(${along}) * ${panel.ld}u + s` : `s * ${panel.ld}u + ${along}`);
+  const at = (panel: typeof a, along: string) =>
+    panel.alongK ? `(${along}) * ${panel.ld}u + s` : `s * ${panel.ld}u + ${along}`;
   const size = unit.M * unit.N;
   return [
     order(c.BM, c.BN),
@@ -63,7 +77,8 @@ let colS = (subgroup % ${c.cols}u) * ${c.BN / c.cols}u;
 let mine = subgroup * ${size}u;`,
     ...results.map(({ name }) => m.zeros(name)),
     `for (var k = k0; k < k1; k += ${c.BK}u) {`,
-    stage(m, 'a', 'row0', threads, a), stage(m, 'b', 'col0', threads, b),
+    stage(m, 'a', 'row0', threads, a),
+    stage(m, 'b', 'col0', threads, b),
     `workgroupBarrier();
 for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
     ...range(high).map((i) => m.load('left', `a${i}`, 'tileA', at(a, `rowS + ${i * unit.M}u`), a.ld, !a.alongK)),
@@ -72,11 +87,13 @@ for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
     `}
 workgroupBarrier();
 }`,
-    ...results.map(({ name, i, j }) => `${m.store(name, 'results', 'mine', unit.N)}
+    ...results.map(
+      ({ name, i, j }) => `${m.store(name, 'results', 'mine', unit.N)}
 workgroupBarrier();
 for (var u = lane; u < ${size / 4}u; u += ${unit.lanes}u) {
 let row = row0 + rowS + ${i * unit.M}u + u / ${unit.N / 4}u; let col = col0 + colS + ${j * unit.N}u + 4u * (u % ${unit.N / 4}u);
 if (row < p.M && col < p.N) { let at = mine + 4u * u; put(slice, row, col, vec4f(results[at], results[at + 1u], results[at + 2u], results[at + 3u])); } }
-workgroupBarrier();`),
+workgroupBarrier();`,
+    ),
   ].join('\n');
 }

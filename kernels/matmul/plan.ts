@@ -100,8 +100,22 @@ function normalise(p: MatmulProblem): Shape {
   const fold = p.sharedB && !p.transA;
   const [batch, M] = fold ? [1, p.batch * p.M] : [p.batch, p.M];
   const { N, K } = p;
-  const a: Operand = { slot: 0, dtype: p.dtypeA, access: p.access[0], trans: p.transA, stride: p.M * K, ld: p.transA ? p.M : K };
-  const b: Operand = { slot: 1, dtype: p.dtypeB, access: p.access[1], trans: p.transB, stride: p.sharedB ? 0 : K * N, ld: p.transB ? K : N };
+  const a: Operand = {
+    slot: 0,
+    dtype: p.dtypeA,
+    access: p.access[0],
+    trans: p.transA,
+    stride: p.M * K,
+    ld: p.transA ? p.M : K,
+  };
+  const b: Operand = {
+    slot: 1,
+    dtype: p.dtypeB,
+    access: p.access[1],
+    trans: p.transB,
+    stride: p.sharedB ? 0 : K * N,
+    ld: p.transB ? K : N,
+  };
   if (N > 1 || M === 1) return { batch, M, N, K, a, b };
   return { batch, M: 1, N: M, K, a: { ...b, trans: !b.trans }, b: { ...a, trans: !a.trans } };
 }
@@ -124,14 +138,23 @@ const TALL_TILES = 12;
 function scalarConfig(caps: Caps, s: Shape): ScalarConfig {
   if (!caps.subgroup) return { tier: 'scalar', rows: 4, cols: 2, lanes: 1, workgroup: s.M <= 4 ? [32, 1] : [8, 4] };
   const tall = ceilDiv(s.M, 32) * 32 <= 1.125 * s.M && tileCount(s, 32, 4 * caps.subgroup) >= TALL_TILES;
-  return { tier: 'scalar', rows: s.M <= 4 ? 4 : s.M <= 8 ? 8 : tall ? 32 : 16, cols: 1, lanes: caps.subgroup, workgroup: [caps.subgroup, 1] };
+  return {
+    tier: 'scalar',
+    rows: s.M <= 4 ? 4 : s.M <= 8 ? 8 : tall ? 32 : 16,
+    cols: 1,
+    lanes: caps.subgroup,
+    workgroup: [caps.subgroup, 1],
+  };
 }
 
 function tiledConfig(caps: Caps, s: Shape): TiledConfig {
   if (s.M <= FLAT_TILE.BM) return FLAT_TILE;
   const fits = TILES.filter((t) => (t.BM * t.BN) / (4 * t.TM) <= caps.maxInvocations);
   // A tile twice as high as the output computes nothing with its lower half.
-  return fits.find((t) => t.BM < 2 * s.M && tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ?? fits.at(-1)!;
+  return (
+    fits.find((t) => t.BM < 2 * s.M && tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ??
+    fits.at(-1)!
+  );
 }
 
 /** Largest first: 1024 sums a subgroup, more would spill (measured on an A100 by others). */
@@ -141,9 +164,14 @@ const MATRIX_TILES: readonly MatrixConfig[] = [
   { tier: 'matrix', BM: 32, BN: 32, BK: 16, rows: 2, cols: 2 },
 ];
 
-const fitsUnit = (caps: Caps, unit: MatrixUnit) => (c: MatrixConfig): boolean =>
-  (c.BM / c.rows) % unit.M === 0 && (c.BN / c.cols) % unit.N === 0 && c.BK % unit.K === 0
-  && matrixThreads(c, unit) <= caps.maxInvocations && matrixBytes(c, unit) <= caps.maxWorkgroupBytes;
+const fitsUnit =
+  (caps: Caps, unit: MatrixUnit) =>
+  (c: MatrixConfig): boolean =>
+    (c.BM / c.rows) % unit.M === 0 &&
+    (c.BN / c.cols) % unit.N === 0 &&
+    c.BK % unit.K === 0 &&
+    matrixThreads(c, unit) <= caps.maxInvocations &&
+    matrixBytes(c, unit) <= caps.maxWorkgroupBytes;
 
 /** Units round their operands to f16: they serve beside one that is f16, weights stored as bf16 too. Flat products read too little to gain from them. */
 function matrixConfig(caps: Caps, s: Shape): MatrixConfig | undefined {
@@ -158,18 +186,43 @@ function matrixConfig(caps: Caps, s: Shape): MatrixConfig | undefined {
 function configs(caps: Caps, shape: Shape): MatmulConfig[] {
   if (caps.tier === 'tiled') {
     const units = matrixConfig(caps, shape) ? MATRIX_TILES.filter(fitsUnit(caps, caps.matrix!)) : [];
-    const tiles = combinations<Omit<TiledConfig, 'tier'>>({ BM: [16, 32, 64, 128], BN: [32, 64, 128], BK: [8, 16, 32], TM: [4, 8] })
+    const tiles = combinations<Omit<TiledConfig, 'tier'>>({
+      BM: [16, 32, 64, 128],
+      BN: [32, 64, 128],
+      BK: [8, 16, 32],
+      TM: [4, 8],
+    })
       .map((c) => ({ tier: 'tiled' as const, ...c }))
       .filter(({ BM, BN, BK, TM }) => {
         const threads = (BM * BN) / (4 * TM);
-        return BM % TM === 0 && threads >= 32 && threads <= caps.maxInvocations && ((BM + BN) * BK) / 16 <= threads
-          && 4 * BK * (BM + BN + 8) <= caps.maxWorkgroupBytes;
+        return (
+          BM % TM === 0 &&
+          threads >= 32 &&
+          threads <= caps.maxInvocations &&
+          ((BM + BN) * BK) / 16 <= threads &&
+          4 * BK * (BM + BN + 8) <= caps.maxWorkgroupBytes
+        );
       });
     return [...units, ...tiles];
   }
   const lanes = caps.subgroup || 1;
-  const [rows, workgroups] = lanes > 1 ? [[4, 8, 16, 32], [[lanes, 1]]] : [[4, 8], [[8, 4], [32, 1], [16, 2]]];
-  return combinations<Omit<ScalarConfig, 'tier'>>({ rows, cols: [1, 2], lanes: [lanes], workgroup: workgroups as [number, number][] })
+  const [rows, workgroups] =
+    lanes > 1
+      ? [[4, 8, 16, 32], [[lanes, 1]]]
+      : [
+          [4, 8],
+          [
+            [8, 4],
+            [32, 1],
+            [16, 2],
+          ],
+        ];
+  return combinations<Omit<ScalarConfig, 'tier'>>({
+    rows,
+    cols: [1, 2],
+    lanes: [lanes],
+    workgroup: workgroups as [number, number][],
+  })
     .map((c) => ({ tier: 'scalar' as const, ...c }))
     .filter((c) => c.rows * c.cols <= 32);
 }
@@ -180,22 +233,34 @@ const classOf = ({ batch, M, N, K, a, b }: Shape): string =>
 export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
   const shape = normalise(p);
   const { M, N, K, a, b } = shape;
-  const rule = caps.tier === 'scalar' ? scalarConfig(caps, shape) : matrixConfig(caps, shape) ?? tiledConfig(caps, shape);
-  const config = choose(caps, { family: 'matmul', shape: classOf(shape), problem: p, rule, options: () => configs(caps, shape) });
-  const [rows, cols, step] = config.tier === 'scalar'
-    ? [config.rows * config.workgroup[1], 4 * config.cols * config.workgroup[0], 4]
-    : [config.BM, config.BN, config.BK];
+  const rule =
+    caps.tier === 'scalar' ? scalarConfig(caps, shape) : (matrixConfig(caps, shape) ?? tiledConfig(caps, shape));
+  const config = choose(caps, {
+    family: 'matmul',
+    shape: classOf(shape),
+    problem: p,
+    rule,
+    options: () => configs(caps, shape),
+  });
+  const [rows, cols, step] =
+    config.tier === 'scalar'
+      ? [config.rows * config.workgroup[1], 4 * config.cols * config.workgroup[0], 4]
+      : [config.BM, config.BN, config.BK];
   const tiles = tileCount(shape, rows, cols);
   const [enough, leastK] = config.tier === 'scalar' ? [4, 1024] : [ENOUGH_TILES, 128];
   const want = tiles >= enough ? 1 : Math.max(1, Math.min(ceilDiv(enough, tiles), Math.floor(K / leastK), 32));
   const chunk = ceilDiv(ceilDiv(K, want), step) * step;
   const vec = (a.trans ? M : K) % 4 === 0 && (b.trans ? K : N) % 4 === 0 && N % 4 === 0;
   return {
-    shape, config, vec,
+    shape,
+    config,
+    vec,
     read: { a: floatReader(caps, a.dtype, vec), b: floatReader(caps, b.dtype, vec) },
     ragged: K % 4 !== 0,
-    tilesM: ceilDiv(M, rows), tilesN: ceilDiv(N, cols),
-    splits: Math.max(1, ceilDiv(K, chunk)), chunk,
+    tilesM: ceilDiv(M, rows),
+    tilesN: ceilDiv(N, cols),
+    splits: Math.max(1, ceilDiv(K, chunk)),
+    chunk,
   };
 }
 

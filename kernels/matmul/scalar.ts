@@ -24,21 +24,33 @@ export function scalarMain(plan: Plan, config: ScalarConfig): string {
   const x = lanes > 1 ? 'lane' : 'lid.x';
   const ld = (name: 'a' | 'b') => (name === 'a' ? 'p.ldA' : 'p.ldB');
   /** Four values along the contiguous axis from `i`, where that axis is k. */
-  const alongK = (name: 'a' | 'b', base: string) => vec
-    ? read[name].read(name, `${base} + k / 4u`)
-    : `vec4f(${range(4).map((c) => `select(0.0, ${read[name].read(name, `${base} + min(k + ${c}u, p.K - 1u)`)}, k + ${c}u < k1)`).join(', ')})`;
+  const alongK = (name: 'a' | 'b', base: string) =>
+    vec
+      ? read[name].read(name, `${base} + k / 4u`)
+      : `vec4f(${range(4)
+          .map((c) => `select(0.0, ${read[name].read(name, `${base} + min(k + ${c}u, p.K - 1u)`)}, k + ${c}u < k1)`)
+          .join(', ')})`;
   /**
    * Four values along rows of a or columns of b. `at` is the first one's place at this step's first k, `q` the k wanted after
    * that; `i` the first one's index among `end`. Past the end of K a safe place is read and zero taken.
    */
   const across = (name: 'a' | 'b', at: string, q: string, i: string, end: string) => {
-    const from = guard ? `${at} + min(${q}, p.K - 1u - k) * ${ld(name)}` : q === '0u' ? at : `${at} + ${q} * ${ld(name)}`;
-    const value = vec ? read[name].read(name, from)
-      : `vec4f(${range(4).map((c) => read[name].read(name, `${from}${c ? ` + min(${c}u, ${end} - 1u - min(${i}, ${end} - 1u))` : ''}`)).join(', ')})`;
+    const from = guard
+      ? `${at} + min(${q}, p.K - 1u - k) * ${ld(name)}`
+      : q === '0u'
+        ? at
+        : `${at} + ${q} * ${ld(name)}`;
+    const value = vec
+      ? read[name].read(name, from)
+      : `vec4f(${range(4)
+          .map((c) => read[name].read(name, `${from}${c ? ` + min(${c}u, ${end} - 1u - min(${i}, ${end} - 1u))` : ''}`))
+          .join(', ')})`;
     return guard ? `select(vec4f(), ${value}, k + ${q} < k1)` : value;
   };
 
-  const text: string[] = [laneIndices(lanes, 'tiles'), `
+  const text: string[] = [
+    laneIndices(lanes, 'tiles'),
+    `
 let tile = wid.x + wid.y * nwg.x;
 if (tile >= p.tiles) { return; }
 let line = quotient(tile, p.tilesM);
@@ -49,33 +61,47 @@ let row = (tile - line * p.tilesM) * ${rows * workgroup[1]}u + lid.y * ${rows}u;
 let col = (line - slice * p.tilesN) * ${4 * cols * workgroup[0]}u + ${x} * ${4 * cols}u;
 let k1 = min(p.K, (part + 1u) * p.chunk);
 let baseA = batch * p.strideA;
-let baseB = batch * p.strideB;`];
+let baseB = batch * p.strideB;`,
+  ];
 
   // Places walk along with k: an addition a step instead of a multiplication a load.
   for (const j of range(loadsA)) {
     text.push(`let t${j} = ${lanes > rows ? `lane % ${rows}u` : `${lane} + ${j * lanes}u`};`);
-    text.push(a.trans
-      ? `let ka${j} = t${j} / ${quads}u; let ia${j} = row / ${u}u + (t${j} % ${quads}u) * ${4 / u}u;
+    text.push(
+      a.trans
+        ? `let ka${j} = t${j} / ${quads}u; let ia${j} = row / ${u}u + (t${j} % ${quads}u) * ${4 / u}u;
 var atA${j} = baseA + part * p.chunk * p.ldA + min(ia${j}, p.M / ${u}u - 1u);`
-      : `let ia${j} = baseA + min(row + t${j}, p.M - 1u) * p.ldA;`);
+        : `let ia${j} = baseA + min(row + t${j}, p.M - 1u) * p.ldA;`,
+    );
   }
   for (const c of range(b.trans ? 4 * cols : cols)) {
-    text.push(b.trans ? `let ib${c} = baseB + min(col + ${c}u, p.N - 1u) * p.ldB;`
-      : `let ib${c} = (col + ${4 * c}u) / ${u}u; var atB${c} = baseB + part * p.chunk * p.ldB + min(ib${c}, p.N / ${u}u - 1u);`);
+    text.push(
+      b.trans
+        ? `let ib${c} = baseB + min(col + ${c}u, p.N - 1u) * p.ldB;`
+        : `let ib${c} = (col + ${4 * c}u) / ${u}u; var atB${c} = baseB + part * p.chunk * p.ldB + min(ib${c}, p.N / ${u}u - 1u);`,
+    );
   }
   for (const i of range(rows)) for (const c of range(cols)) text.push(`var c${i}_${c} = vec4f();`);
 
   text.push('for (var k = part * p.chunk; k < k1; k += 4u) {');
   for (const j of range(loadsA)) {
-    text.push(`let a${j} = ${a.trans ? across('a', `atA${j}`, `ka${j}`, `ia${j}`, `p.M / ${u}u`) : alongK('a', `ia${j}`)};`);
+    text.push(
+      `let a${j} = ${a.trans ? across('a', `atA${j}`, `ka${j}`, `ia${j}`, `p.M / ${u}u`) : alongK('a', `ia${j}`)};`,
+    );
     if (a.trans) text.push(`atA${j} += 4u * p.ldA;`);
   }
   for (const c of range(cols)) {
     if (b.trans) {
       for (const j of range(4)) text.push(`let s${c}_${j} = ${alongK('b', `ib${4 * c + j}`)};`);
-      for (const q of range(4)) text.push(`let b${q}_${c} = vec4f(${range(4).map((j) => `s${c}_${j}.${XYZW[q]}`).join(', ')});`);
+      for (const q of range(4))
+        text.push(
+          `let b${q}_${c} = vec4f(${range(4)
+            .map((j) => `s${c}_${j}.${XYZW[q]}`)
+            .join(', ')});`,
+        );
     } else {
-      for (const q of range(4)) text.push(`let b${q}_${c} = ${across('b', `atB${c}`, `${q}u`, `ib${c}`, `p.N / ${u}u`)};`);
+      for (const q of range(4))
+        text.push(`let b${q}_${c} = ${across('b', `atB${c}`, `${q}u`, `ib${c}`, `p.N / ${u}u`)};`);
       text.push(`atB${c} += 4u * p.ldB;`);
     }
   }

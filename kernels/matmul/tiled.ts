@@ -17,7 +17,9 @@ export function fetch(name: 'a' | 'b', o: Operand, extent: string, { vec, read }
     ? `if (r >= ${rEnd} || c >= ${cEnd}) { return vec4f(); } return ${read[name].read(name, `base + r * ${ld} + c / 4u`)};`
     : `if (r >= ${rEnd}) { return vec4f(); }
   let at = base + r * ${ld};
-  return vec4f(${range(4).map((j) => `select(0.0, ${read[name].read(name, `at + min(c + ${j}u, ${cEnd} - 1u)`)}, c + ${j}u < ${cEnd})`).join(', ')});`;
+  return vec4f(${range(4)
+    .map((j) => `select(0.0, ${read[name].read(name, `at + min(c + ${j}u, ${cEnd} - 1u)`)}, c + ${j}u < ${cEnd})`)
+    .join(', ')});`;
   return `fn fetch_${name}(base: u32, i: u32, k: u32, q: u32, end: u32) -> vec4f {\n  let r = ${r}; let c = ${c};\n  ${body}\n}`;
 }
 
@@ -25,35 +27,53 @@ export function tiledFunctions(plan: Plan, c: TiledConfig): string {
   return [
     `var<workgroup> tileA: array<vec4f, ${c.BK * (c.BM / 4 + 1)}>;`,
     `var<workgroup> tileB: array<vec4f, ${c.BK * (c.BN / 4 + 1)}>;`,
-    fetch('a', plan.shape.a, 'p.M', plan), fetch('b', plan.shape.b, 'p.N', plan),
+    fetch('a', plan.shape.a, 'p.M', plan),
+    fetch('b', plan.shape.b, 'p.N', plan),
   ].join('\n');
 }
 
 export function tiledMain(plan: Plan, c: TiledConfig): string {
   const { a, b } = plan.shape;
-  const ldA = c.BM / 4 + 1, ldB = c.BN / 4 + 1, tiles = c.TM / 4;
-  const blocksA = (c.BM * c.BK) / 16, blocksB = (c.BN * c.BK) / 16, panel = c.BK / 4;
+  const ldA = c.BM / 4 + 1,
+    ldB = c.BN / 4 + 1,
+    tiles = c.TM / 4;
+  const blocksA = (c.BM * c.BK) / 16,
+    blocksB = (c.BN * c.BK) / 16,
+    panel = c.BK / 4;
   /** Blocks that are neighbours in memory go to neighbouring threads. */
-  const place = (kContiguous: boolean, id: string, along: number) => kContiguous
-    ? `bk = ${id} % ${panel}u; bi = ${id} / ${panel}u;` : `bi = ${id} % ${along}u; bk = ${id} / ${along}u;`;
-  const stage = (tile: string, ld: number, transpose: boolean) => range(4).map((q) => {
-    const value = transpose ? `vec4f(${range(4).map((j) => `r${j}.${XYZW[q]}`).join(', ')})` : `r${q}`;
-    return `${tile}[(4u * bk + ${q}u) * ${ld}u + bi] = ${value};`;
-  }).join('\n');
-  const text = [`${order(c.BM, c.BN)}
+  const place = (kContiguous: boolean, id: string, along: number) =>
+    kContiguous ? `bk = ${id} % ${panel}u; bi = ${id} / ${panel}u;` : `bi = ${id} % ${along}u; bk = ${id} / ${along}u;`;
+  const stage = (tile: string, ld: number, transpose: boolean) =>
+    range(4)
+      .map((q) => {
+        const value = transpose
+          ? `vec4f(${range(4)
+              .map((j) => `r${j}.${XYZW[q]}`)
+              .join(', ')})`
+          : `r${q}`;
+        return `${tile}[(4u * bk + ${q}u) * ${ld}u + bi] = ${value};`;
+      })
+      .join('\n');
+  const text = [
+    `${order(c.BM, c.BN)}
 let tx = li % ${c.BN / 4}u;
 let ty = li / ${c.BN / 4}u;
 let forA = li < ${blocksA}u;
 let forB = !forA && li < ${blocksA + blocksB}u;
 var bi: u32; var bk: u32;
-if (forA) { ${place(!a.trans, 'li', c.BM / 4)} } else { let id = li - ${blocksA}u; ${place(b.trans, 'id', c.BN / 4)} }`];
+if (forA) { ${place(!a.trans, 'li', c.BM / 4)} } else { let id = li - ${blocksA}u; ${place(b.trans, 'id', c.BN / 4)} }`,
+  ];
   for (const i of range(c.TM)) text.push(`var c${i} = vec4f();`);
   text.push(`
 // One round more than panels: round n loads panel n and computes on panel n - 1.
 for (var k = k0; k < k1 + ${c.BK}u; k += ${c.BK}u) {
 var r0: vec4f; var r1: vec4f; var r2: vec4f; var r3: vec4f;
-if (forA) { ${range(4).map((q) => `r${q} = fetch_a(baseA, row0 + 4u * bi, k + 4u * bk, ${q}u, k1);`).join(' ')} }
-else if (forB) { ${range(4).map((q) => `r${q} = fetch_b(baseB, col0 + 4u * bi, k + 4u * bk, ${q}u, k1);`).join(' ')} }
+if (forA) { ${range(4)
+    .map((q) => `r${q} = fetch_a(baseA, row0 + 4u * bi, k + 4u * bk, ${q}u, k1);`)
+    .join(' ')} }
+else if (forB) { ${range(4)
+    .map((q) => `r${q} = fetch_b(baseB, col0 + 4u * bi, k + 4u * bk, ${q}u, k1);`)
+    .join(' ')} }
 if (k > k0) {
 for (var s = 0u; s < p.panel; s++) {
 let fromA = 4u * s * ${ldA}u + ty; let fromB = 4u * s * ${ldB}u + tx;`);

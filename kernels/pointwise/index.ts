@@ -28,8 +28,9 @@ export function pointwise(caps: Caps, problem: PointwiseProblem): Launch {
   const units = ceilDiv(n, width);
   const loop = caps.tier === 'scalar' ? Math.min(MAX_LOOP, Math.max(1, Math.floor(units / (GROUP * MIN_GROUPS)))) : 1;
   const first = `((wid.x + wid.y * nwg.x) * p.turns * ${GROUP}u + li)`;
-  const main = caps.tier === 'scalar'
-    ? `let first = ${first};
+  const main =
+    caps.tier === 'scalar'
+      ? `let first = ${first};
 for (var k = 0u; k < p.turns; k++) {
 let u = first + k * ${GROUP}u;
 if (u < p.units) {
@@ -37,13 +38,16 @@ let i = u * ${width}u;
 ${body}
 }
 }`
-    : `let u = ${first};
+      : `let u = ${first};
 if (u >= p.units) { return; }
 let i = u * ${width}u;
 ${body}`;
   const wgsl = shader({
     params: ['units', 'turns', ...params.map(([field]) => field)],
-    buffers, workgroup: [GROUP, 1, 1], functions, main,
+    buffers,
+    workgroup: [GROUP, 1, 1],
+    functions,
+    main,
   });
   const dispatch = {
     label: `pointwise x${width} ${name} ${n}`,

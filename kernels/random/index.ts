@@ -14,9 +14,14 @@ export interface RandomProblem {
 export const THREEFRY = `fn threefry(key: vec2u, counter: vec2u) -> vec2u {
   let ks = array<u32, 3>(key.x, key.y, key.x ^ key.y ^ 0x1bd11bdau);
   var x = counter + key;
-${[0, 1, 2, 3, 4].map((g) => `${(g % 2 ? [17, 29, 16, 24] : [13, 15, 26, 6]).map((r) =>
-    `  x.x += x.y; x.y = ((x.y << ${r}u) | (x.y >> ${32 - r}u)) ^ x.x;`).join('\n')}
-  x += vec2u(ks[${(g + 1) % 3}], ks[${(g + 2) % 3}] + ${g + 1}u);`).join('\n')}
+${[0, 1, 2, 3, 4]
+  .map(
+    (g) => `${(g % 2 ? [17, 29, 16, 24] : [13, 15, 26, 6])
+      .map((r) => `  x.x += x.y; x.y = ((x.y << ${r}u) | (x.y >> ${32 - r}u)) ^ x.x;`)
+      .join('\n')}
+  x += vec2u(ks[${(g + 1) % 3}], ks[${(g + 2) % 3}] + ${g + 1}u);`,
+  )
+  .join('\n')}
   return x;
 }`;
 
@@ -31,7 +36,10 @@ const DRAW = {
 export function random(_caps: Caps, { n, dist, stream, access }: RandomProblem): Launch {
   const wgsl = shader({
     params: ['n', 'stream'],
-    buffers: [{ name: 'key', type: 'u32', access }, { name: 'dst', type: 'f32', access: 'read_write' }],
+    buffers: [
+      { name: 'key', type: 'u32', access },
+      { name: 'dst', type: 'f32', access: 'read_write' },
+    ],
     workgroup: [WORKGROUP, 1, 1],
     functions: dist === 'normal' ? `${THREEFRY}\n${TRIG}` : THREEFRY,
     main: `  let i = (wid.x + wid.y * nwg.x) * ${WORKGROUP}u + li;
@@ -40,10 +48,17 @@ export function random(_caps: Caps, { n, dist, stream, access }: RandomProblem):
   dst[i] = ${DRAW[dist]};`,
   });
   return {
-    dispatches: [{
-      label: `random ${dist} ${n}`, wgsl, grid: foldGrid(ceilDiv(n, WORKGROUP)), params: [n, stream], bind: [0, 1],
-      flops: 100 * n, bytes: 4 * n + 8,
-    }],
+    dispatches: [
+      {
+        label: `random ${dist} ${n}`,
+        wgsl,
+        grid: foldGrid(ceilDiv(n, WORKGROUP)),
+        params: [n, stream],
+        bind: [0, 1],
+        flops: 100 * n,
+        bytes: 4 * n + 8,
+      },
+    ],
     scratch: [],
   };
 }

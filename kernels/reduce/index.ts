@@ -1,7 +1,16 @@
 /** Sums and maxima over any axes: fused producers in front, fused consumers behind, the same bits every time. */
 import {
-  ceilDiv, epilogueBindings, epilogueFunction, foldGrid, shader,
-  type Access, type Binding, type Caps, type Dispatch, type Epilogue, type Launch,
+  ceilDiv,
+  epilogueBindings,
+  epilogueFunction,
+  foldGrid,
+  shader,
+  type Access,
+  type Binding,
+  type Caps,
+  type Dispatch,
+  type Epilogue,
+  type Launch,
 } from '../kernel.ts';
 import { quotientFunction } from '../quotient.ts';
 import { planReduce, type Axis, type Dim, type ReducePlan } from './plan.ts';
@@ -22,8 +31,14 @@ export interface Prologue extends Source {
 /** The input is one f32 buffer. */
 export function plainPrologue(access: Access): Prologue {
   return {
-    buffers: [{ name: 'src', type: 'f32', access }], params: [], functions: 'fn load(i: u32) -> f32 { return src[i]; }',
-    fours: { buffers: [{ name: 'src', type: 'vec4f', access }], params: [], functions: 'fn load(i: u32) -> vec4f { return src[i / 4u]; }' },
+    buffers: [{ name: 'src', type: 'f32', access }],
+    params: [],
+    functions: 'fn load(i: u32) -> f32 { return src[i]; }',
+    fours: {
+      buffers: [{ name: 'src', type: 'vec4f', access }],
+      params: [],
+      functions: 'fn load(i: u32) -> vec4f { return src[i / 4u]; }',
+    },
   };
 }
 
@@ -67,7 +82,13 @@ export function reduce(caps: Caps, { op, dims, prologue, epilogue }: ReduceProbl
   };
 }
 
-function dispatch(op: ReduceProblem['op'], plan: ReducePlan, { fours, ...ones }: Prologue, epilogue: Epilogue | undefined, bind: number[]): Dispatch {
+function dispatch(
+  op: ReduceProblem['op'],
+  plan: ReducePlan,
+  { fours, ...ones }: Prologue,
+  epilogue: Epilogue | undefined,
+  bind: number[],
+): Dispatch {
   const { start, combine } = OPS[op];
   const { template, workgroup: wg, kept, reduced, load, count, splits, chunk } = plan;
   const prologue = load === 'one' ? ones : fours!;
@@ -75,13 +96,23 @@ function dispatch(op: ReduceProblem['op'], plan: ReducePlan, { fours, ...ones }:
   const width = load === 'across' ? 4 : 1;
   const outputs = plan.outputs / width;
   const total = load === 'along' ? combine(`(${combine('acc.x', 'acc.y')})`, `(${combine('acc.z', 'acc.w')})`) : 'acc';
-  const params: [string, number][] = [['outputs', outputs], ['count', count], ['splits', splits], ['chunk', chunk]];
-  for (const [letter, axes] of [['k', kept], ['r', reduced]] as const) {
+  const params: [string, number][] = [
+    ['outputs', outputs],
+    ['count', count],
+    ['splits', splits],
+    ['chunk', chunk],
+  ];
+  for (const [letter, axes] of [
+    ['k', kept],
+    ['r', reduced],
+  ] as const) {
     axes.forEach((a, i) => params.push([`${letter}n${i}`, a.size], [`${letter}s${i}`, a.stride]));
   }
   params.push(...[...prologue.params, ...(epilogue?.params ?? [])].map(([k, v]): [string, number] => [k, v]));
   const inner = reduced.length - 1;
-  const main = template === 'columns' ? `  let t = (wid.x + wid.y * nwg.x) * ${wg}u + li;
+  const main =
+    template === 'columns'
+      ? `  let t = (wid.x + wid.y * nwg.x) * ${wg}u + li;
   if (t >= p.outputs * p.splits) { return; }
   let part = ${splits === 1 ? '0u' : 'quotient(t, p.outputs)'};
   let base = keptOffset(${width === 4 ? '4u * (t - part * p.outputs)' : 't - part * p.outputs'});
@@ -100,7 +131,8 @@ function dispatch(op: ReduceProblem['op'], plan: ReducePlan, { fours, ...ones }:
     acc = ${combine('acc', 'block')};
     r += run;
   }
-  dst[t] = ${epilogue ? `epilogue(${total}, t)` : total};` : `  let g = wid.x + wid.y * nwg.x;
+  dst[t] = ${epilogue ? `epilogue(${total}, t)` : total};`
+      : `  let g = wid.x + wid.y * nwg.x;
   if (g >= p.outputs * p.splits) { return; }
   let base = keptOffset(g / p.splits);
   let first = g % p.splits * p.chunk;
@@ -119,23 +151,37 @@ function dispatch(op: ReduceProblem['op'], plan: ReducePlan, { fours, ...ones }:
     buffers: [...prologue.buffers, { name: 'dst', type: out, access: 'read_write' }, ...epilogueBindings(epilogue, 1)],
     workgroup: [wg, 1, 1],
     functions: [
-      prologue.functions, epilogue ? epilogueFunction(epilogue, 1) : '', quotientFunction('quotient'), offset('keptOffset', 'k', kept), offset('reducedOffset', 'r', reduced),
+      prologue.functions,
+      epilogue ? epilogueFunction(epilogue, 1) : '',
+      quotientFunction('quotient'),
+      offset('keptOffset', 'k', kept),
+      offset('reducedOffset', 'r', reduced),
       template === 'rows' ? `var<workgroup> parts: array<f32, ${wg}>;` : '',
     ].join('\n'),
     main,
   });
-  const threads = outputs * splits, numbers = load === 'along' ? 4 * count : count;
+  const threads = outputs * splits,
+    numbers = load === 'along' ? 4 * count : count;
   return {
     label: `reduce ${op} ${template} ${wg}${load === 'one' ? '' : ` x4 ${load}`} k${kept.length}r${reduced.length} ${plan.outputs}x${numbers}/${splits}`,
-    wgsl, grid: foldGrid(template === 'rows' ? threads : ceilDiv(threads, wg)), params: params.map(([, v]) => v), bind,
-    flops: plan.outputs * numbers, bytes: 4 * (plan.outputs * numbers * prologue.buffers.length + threads * width),
+    wgsl,
+    grid: foldGrid(template === 'rows' ? threads : ceilDiv(threads, wg)),
+    params: params.map(([, v]) => v),
+    bind,
+    flops: plan.outputs * numbers,
+    bytes: 4 * (plan.outputs * numbers * prologue.buffers.length + threads * width),
   };
 }
 
 /** A function from the flat index over some axes to the element offset in the input. */
 function offset(name: string, letter: string, axes: readonly Axis[]): string {
-  const steps = axes.map((_, i) => i).reverse().map((i) => (i === 0
-    ? `  return at + rest * p.${letter}s0;`
-    : `  { let next = quotient(rest, p.${letter}n${i}); at += (rest - next * p.${letter}n${i}) * p.${letter}s${i}; rest = next; }`));
+  const steps = axes
+    .map((_, i) => i)
+    .reverse()
+    .map((i) =>
+      i === 0
+        ? `  return at + rest * p.${letter}s0;`
+        : `  { let next = quotient(rest, p.${letter}n${i}); at += (rest - next * p.${letter}n${i}) * p.${letter}s${i}; rest = next; }`,
+    );
   return `fn ${name}(i: u32) -> u32 {\n  var rest = i;\n  var at = 0u;\n${steps.join('\n')}\n}`;
 }

@@ -60,13 +60,32 @@ export function planReduce(caps: Caps, dims: readonly Dim[], fours: boolean): Re
   const outputs = size(kept);
   const rows = caps.tier === 'tiled' && innermostReduced && size(reduced) >= SHORTEST;
   const four = fours && !rows && outputs * size(reduced) > 0; // nothing has no neighbours
-  const load = four && kept.at(-1)!.stride === 1 && kept.at(-1)!.size % 4 === 0 ? 'across' : four && innermostReduced && reduced.at(-1)!.size % 4 === 0 ? 'along' : 'one';
+  const load =
+    four && kept.at(-1)!.stride === 1 && kept.at(-1)!.size % 4 === 0
+      ? 'across'
+      : four && innermostReduced && reduced.at(-1)!.size % 4 === 0
+        ? 'along'
+        : 'one';
   if (load === 'along') reduced.push({ size: reduced.pop()!.size / 4, stride: 4 });
-  const count = size(reduced), threads = load === 'across' ? outputs / 4 : outputs;
+  const count = size(reduced),
+    threads = load === 'across' ? outputs / 4 : outputs;
   const team = rows ? (count >= 1024 ? Math.min(256, caps.maxInvocations) : 64) : 1;
   const wanted = Math.max(ceilDiv(THREADS[caps.tier], threads * team), ceilDiv(count, LONGEST * team));
-  const chunk = Math.max(ceilDiv(count, wanted), (SHORTEST_PART[caps.tier] * (rows ? 16 : 1)) / (load === 'along' ? 4 : 1));
+  const chunk = Math.max(
+    ceilDiv(count, wanted),
+    (SHORTEST_PART[caps.tier] * (rows ? 16 : 1)) / (load === 'along' ? 4 : 1),
+  );
   const splits = Math.max(1, ceilDiv(count, chunk));
   const columns = caps.tier === 'scalar' && threads * splits < 1024 ? caps.subgroup || 16 : 64; // few threads: spread over the cores
-  return { load, template: rows ? 'rows' : 'columns', workgroup: rows ? team : columns, kept, reduced, outputs, count, splits, chunk };
+  return {
+    load,
+    template: rows ? 'rows' : 'columns',
+    workgroup: rows ? team : columns,
+    kept,
+    reduced,
+    outputs,
+    count,
+    splits,
+    chunk,
+  };
 }

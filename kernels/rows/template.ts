@@ -30,7 +30,8 @@ const totals = (pass: Pass) => (pass.terms.length > 2 ? 4 : 2);
 /** `total_sum2(u0, u1)`: each joined over its components and over the threads of the row. */
 function totalFunction(plan: RowsPlan, kind: Pass['join'], n: 2 | 4): string {
   const t = plan.vec ? 'vec4f' : 'f32';
-  const inside = (w: string) => (plan.vec ? join(kind, join(kind, `${w}.x`, `${w}.y`), join(kind, `${w}.z`, `${w}.w`)) : w);
+  const inside = (w: string) =>
+    plan.vec ? join(kind, join(kind, `${w}.x`, `${w}.y`), join(kind, `${w}.z`, `${w}.w`)) : w;
   const subgroup = kind === 'sum' ? 'subgroupAdd' : 'subgroupMax';
   const across = {
     none: 'return r;',

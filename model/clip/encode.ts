@@ -18,10 +18,20 @@ const EMBEDDING = ['cls_embedding', 'pos_embedding', 'patch_embedding.weight', '
  * @param images [B,3,H,W] in [-1, 1]
  * @returns [B, 257, 1280] for ViT-H/14
  */
-export async function encodeImage(device: Device, weights: Weights, images: HostTensor, { config = CLIP_VIT_H, ...options }: RunOptions & { config?: CLIPConfig } = {}): Promise<HostTensor> {
+export async function encodeImage(
+  device: Device,
+  weights: Weights,
+  images: HostTensor,
+  { config = CLIP_VIT_H, ...options }: RunOptions & { config?: CLIPConfig } = {},
+): Promise<HostTensor> {
   const [, channels, height, width] = images.shape as [number, number, number, number];
-  if (images.shape.length !== 4 || channels !== 3) fail('clip', `expected pictures [B,3,H,W], got ${printShapes(images.shape)}`);
-  const embed = device.compile((params: Params, images: Tensor, tables: CLIPTables<Tensor>) => clipEmbed(new Scope(params), config, clipPixels(images, tables)), { name: 'clip embedding' });
+  if (images.shape.length !== 4 || channels !== 3)
+    fail('clip', `expected pictures [B,3,H,W], got ${printShapes(images.shape)}`);
+  const embed = device.compile(
+    (params: Params, images: Tensor, tables: CLIPTables<Tensor>) =>
+      clipEmbed(new Scope(params), config, clipPixels(images, tables)),
+    { name: 'clip embedding' },
+  );
   const stack = new BlockStack(device, (s, x) => clipBlock(s, config, x), { name: 'clip block' });
   const first: Record<string, NDArray> = {};
   let x: NDArray | undefined;

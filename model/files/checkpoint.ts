@@ -13,9 +13,30 @@ import type { UMT5Config } from '../umt5/config.ts';
 import { umt5Shapes } from '../umt5/umt5.ts';
 import { ditShapes } from '../wan/dit.ts';
 import { vaeShapes } from '../wan/vae.ts';
-import { clipConfigOf, diffusersDiTConfig, diffusersVAEConfig, transformersCLIPConfig, transformersUMT5Config, umt5ConfigOf, vaeConfigOf, wanDiT, type Json } from './configs.ts';
+import {
+  clipConfigOf,
+  diffusersDiTConfig,
+  diffusersVAEConfig,
+  transformersCLIPConfig,
+  transformersUMT5Config,
+  umt5ConfigOf,
+  vaeConfigOf,
+  wanDiT,
+  type Json,
+} from './configs.ts';
 import { checkFit, type Shapes } from './load.ts';
-import { diffusersDiT, diffusersVAE, inOwnNames, OWN, prefixed, transformersCLIP, transformersUMT5, transformersUMT5Tied, wanCLIP, type Naming } from './names.ts';
+import {
+  diffusersDiT,
+  diffusersVAE,
+  inOwnNames,
+  OWN,
+  prefixed,
+  transformersCLIP,
+  transformersUMT5,
+  transformersUMT5Tied,
+  wanCLIP,
+  type Naming,
+} from './names.ts';
 import { openWeights } from './open.ts';
 import { isObject, parseJson, WeightsError, type Entry } from './stored.ts';
 import type { Weights } from './weights.ts';
@@ -45,14 +66,29 @@ export interface Checkpoint {
 }
 
 /** ComfyUI keeps Wan's names behind a prefix. */
-export const DIT_NAMES: readonly Naming[] = [OWN, diffusersDiT, prefixed('model.diffusion_model.'), prefixed('diffusion_model.')];
+export const DIT_NAMES: readonly Naming[] = [
+  OWN,
+  diffusersDiT,
+  prefixed('model.diffusion_model.'),
+  prefixed('diffusion_model.'),
+];
 
-function part<C>(path: string, stem: string, config: C, shapesOf: (config: C) => Shapes, namings: readonly Naming[], used = shapesOf): Part<C> {
+function part<C>(
+  path: string,
+  stem: string,
+  config: C,
+  shapesOf: (config: C) => Shapes,
+  namings: readonly Naming[],
+  used = shapesOf,
+): Part<C> {
   const shapes = used(config);
   const open = async () => {
     const weights = inOwnNames(await openWeights(path, stem), shapesOf(config), namings);
     try {
-      const needed = weights.with((own) => new Map([...own].filter(([name]) => Object.hasOwn(shapes, name) || !Object.hasOwn(shapesOf(config), name))));
+      const needed = weights.with(
+        (own) =>
+          new Map([...own].filter(([name]) => Object.hasOwn(shapes, name) || !Object.hasOwn(shapesOf(config), name))),
+      );
       checkFit(needed, shapes);
       return needed;
     } catch (error) {
@@ -92,19 +128,30 @@ function demand(path: string, layout: string, found: Readonly<Record<string, boo
 }
 
 /** Files of Wan's own releases, by how their names begin; the encoder's and the VAE's numbers stand in no file but in their shapes. */
-const WAN = { dit: 'diffusion_pytorch_model', vae: 'Wan2.1_VAE', text: 'models_t5', image: 'models_clip', tokenizer: 'google/umt5-xxl/tokenizer.json' };
+const WAN = {
+  dit: 'diffusion_pytorch_model',
+  vae: 'Wan2.1_VAE',
+  text: 'models_t5',
+  image: 'models_clip',
+  tokenizer: 'google/umt5-xxl/tokenizer.json',
+};
 
 async function openOriginal(path: string): Promise<Checkpoint> {
   const config = await readConfig(join(path, 'config.json'), wanDiT);
   const needed = [WAN.dit, WAN.vae, WAN.text, ...(config.model_type === 't2v' ? [] : [WAN.image])];
   const names = await readdir(path);
   const tokenizer = join(path, WAN.tokenizer);
-  demand(path, 'Wan\'s own layout', {
-    ...Object.fromEntries(needed.map((stem) => [`${stem}*.safetensors or .pth`, names.some((n) => n.startsWith(stem))])), [WAN.tokenizer]: existsSync(tokenizer),
+  demand(path, "Wan's own layout", {
+    ...Object.fromEntries(
+      needed.map((stem) => [`${stem}*.safetensors or .pth`, names.some((n) => n.startsWith(stem))]),
+    ),
+    [WAN.tokenizer]: existsSync(tokenizer),
   });
   const image = config.model_type === 't2v' ? undefined : await configOf(path, WAN.image, clipConfigOf);
   return {
-    path, layout: 'original', tokenizer,
+    path,
+    layout: 'original',
+    tokenizer,
     dit: part(path, WAN.dit, image ? { ...config, clip_dim: image.dim } : config, ditShapes, DIT_NAMES),
     vae: part(path, WAN.vae, await configOf(path, WAN.vae, vaeConfigOf), vaeShapes, [OWN]),
     text: part(path, WAN.text, await configOf(path, WAN.text, umt5ConfigOf), umt5Shapes, [OWN]),
@@ -115,20 +162,38 @@ async function openOriginal(path: string): Promise<Checkpoint> {
 async function openDiffusers(path: string): Promise<Checkpoint> {
   const inside = (name: string) => join(path, name);
   const read = <C>(name: string, parse: (json: Json) => C) => readConfig(join(path, name, 'config.json'), parse);
-  if (await readConfig(inside('model_index.json'), (json) => json['transformer_2'])) throw new WeightsError('checkpoint', path, 'has two transformers, as Wan2.2 does: only Wan2.1 is read');
-  const files = (names: readonly string[]) => demand(path, 'Diffusers\' layout', Object.fromEntries(names.map((name) => [name, existsSync(inside(name))])));
+  if (await readConfig(inside('model_index.json'), (json) => json['transformer_2']))
+    throw new WeightsError('checkpoint', path, 'has two transformers, as Wan2.2 does: only Wan2.1 is read');
+  const files = (names: readonly string[]) =>
+    demand(path, "Diffusers' layout", Object.fromEntries(names.map((name) => [name, existsSync(inside(name))])));
   files(['transformer/config.json', 'vae/config.json', 'text_encoder/config.json', 'tokenizer/tokenizer.json']);
   const dit = await read('transformer', diffusersDiTConfig);
   if (dit.model_type !== 't2v') files(['image_encoder/config.json']);
   const vae = await read('vae', diffusersVAEConfig);
   const scheduler = inside('scheduler/scheduler_config.json');
-  const shift = existsSync(scheduler) ? await readConfig(scheduler, (json) => json['flow_shift'] ?? json['shift']) : undefined;
+  const shift = existsSync(scheduler)
+    ? await readConfig(scheduler, (json) => json['flow_shift'] ?? json['shift'])
+    : undefined;
   return {
-    path, layout: 'diffusers', tokenizer: inside('tokenizer/tokenizer.json'),
+    path,
+    layout: 'diffusers',
+    tokenizer: inside('tokenizer/tokenizer.json'),
     dit: part(inside('transformer'), '', dit, ditShapes, DIT_NAMES),
     vae: part(inside('vae'), '', vae, vaeShapes, [OWN, diffusersVAE(vae)]),
-    text: part(inside('text_encoder'), '', await read('text_encoder', transformersUMT5Config), umt5Shapes, [transformersUMT5, transformersUMT5Tied]),
-    ...(dit.model_type !== 't2v' && { image: part(inside('image_encoder'), '', await read('image_encoder', transformersCLIPConfig), clipShapes, [transformersCLIP], usedClipShapes) }),
+    text: part(inside('text_encoder'), '', await read('text_encoder', transformersUMT5Config), umt5Shapes, [
+      transformersUMT5,
+      transformersUMT5Tied,
+    ]),
+    ...(dit.model_type !== 't2v' && {
+      image: part(
+        inside('image_encoder'),
+        '',
+        await read('image_encoder', transformersCLIPConfig),
+        clipShapes,
+        [transformersCLIP],
+        usedClipShapes,
+      ),
+    }),
     ...(typeof shift === 'number' && { flowShift: shift }),
   };
 }
@@ -136,14 +201,24 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
 async function openLayout(path: string): Promise<Checkpoint> {
   if (existsSync(join(path, 'model_index.json'))) return openDiffusers(path);
   if (existsSync(join(path, 'config.json'))) return openOriginal(path);
-  throw new WeightsError('checkpoint', path, existsSync(path)
-    ? 'is no Wan2.1 checkpoint: it has neither config.json (Wan\'s own layout) nor model_index.json (Diffusers)'
-    : 'there is no such folder');
+  throw new WeightsError(
+    'checkpoint',
+    path,
+    existsSync(path)
+      ? "is no Wan2.1 checkpoint: it has neither config.json (Wan's own layout) nor model_index.json (Diffusers)"
+      : 'there is no such folder',
+  );
 }
 
 /** Every name and shape in the folder is checked, no weights are read. @throws WeightsError: what is missing or wrong */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
   const checkpoint = await openLayout(path);
-  for (const { open } of [checkpoint.dit, checkpoint.vae, checkpoint.text, ...(checkpoint.image ? [checkpoint.image] : [])]) await (await open()).close();
+  for (const { open } of [
+    checkpoint.dit,
+    checkpoint.vae,
+    checkpoint.text,
+    ...(checkpoint.image ? [checkpoint.image] : []),
+  ])
+    await (await open()).close();
   return checkpoint;
 }

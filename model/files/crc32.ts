@@ -37,7 +37,9 @@ export class Checksum {
     this.crc = crc32(bytes, this.crc);
     this.done += bytes.length;
     if (this.done === this.length && this.crc !== this.expected) {
-      throw new Error(`${JSON.stringify(this.name)} is damaged: its checksum is ${this.crc.toString(16)}, the archive has ${this.expected.toString(16)}; get the file anew`);
+      throw new Error(
+        `${JSON.stringify(this.name)} is damaged: its checksum is ${this.crc.toString(16)}, the archive has ${this.expected.toString(16)}; get the file anew`,
+      );
     }
   }
 }

@@ -18,7 +18,8 @@ export class Draft {
 
   /** Behind what was written before. */
   write(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length;) at += writeSync(this.file, bytes, at, Math.min(LARGEST_WRITE, bytes.length - at));
+    for (let at = 0; at < bytes.length;)
+      at += writeSync(this.file, bytes, at, Math.min(LARGEST_WRITE, bytes.length - at));
   }
 
   /** It takes its place. */

@@ -23,16 +23,25 @@ export interface ExportOptions {
 }
 
 /** Writes every tensor of `weights`, which have Wan's names; one is in memory at a time. All or nothing. */
-export async function exportWeights(path: string, weights: Weights, { naming, dtype, loras = [], metadata, onTensor = () => {} }: ExportOptions): Promise<void> {
+export async function exportWeights(
+  path: string,
+  weights: Weights,
+  { naming, dtype, loras = [], metadata, onTensor = () => {} }: ExportOptions,
+): Promise<void> {
   let done = 0;
   const output = (name: string, shape: readonly number[]): Output => ({
-    dtype, shape,
+    dtype,
+    shape,
     async *values() {
       yield ENCODED[dtype](Float32Array.from(mergeFiles(name, await weights.tensor(name), loras).data));
       onTensor(++done, weights.entries.size);
     },
   });
-  await writeTensors(path, Object.fromEntries([...weights.entries].map(([name, { shape }]) => [naming.theirs(name)[0]!, output(name, shape)])), metadata);
+  await writeTensors(
+    path,
+    Object.fromEntries([...weights.entries].map(([name, { shape }]) => [naming.theirs(name)[0]!, output(name, shape)])),
+    metadata,
+  );
 }
 
 export interface Change extends Pick<LoraFile, 'adapters' | 'differences'> {
@@ -41,9 +50,17 @@ export interface Change extends Pick<LoraFile, 'adapters' | 'differences'> {
 }
 
 /** What turns `base` into `model`, both under Wan's names and of the same shapes: linears by `rank` ranks, all else whole. */
-export async function changeOf(model: Weights, base: Weights, rank: number, onTensor: (done: number, total: number) => void = () => {}): Promise<Change> {
-  const adapters: HostParams = {}, differences: HostParams = {};
-  let kept = 0, all = 0, done = 0;
+export async function changeOf(
+  model: Weights,
+  base: Weights,
+  rank: number,
+  onTensor: (done: number, total: number) => void = () => {},
+): Promise<Change> {
+  const adapters: HostParams = {},
+    differences: HostParams = {};
+  let kept = 0,
+    all = 0,
+    done = 0;
   for (const [name, { shape }] of model.entries) {
     const change = difference(await model.tensor(name), await base.tensor(name));
     onTensor(++done, model.entries.size);
@@ -64,4 +81,5 @@ export async function changeOf(model: Weights, base: Weights, rank: number, onTe
   return { adapters, differences, kept: all ? kept / all : 1 };
 }
 
-const difference = (a: HostTensor, b: HostTensor): Float32Array<ArrayBuffer> => Float32Array.from(a.data, (x, i) => x - b.data[i]!);
+const difference = (a: HostTensor, b: HostTensor): Float32Array<ArrayBuffer> =>
+  Float32Array.from(a.data, (x, i) => x - b.data[i]!);

@@ -15,15 +15,32 @@ export function checkFit(weights: Weights, expected: Shapes): void {
   const has = (n: string) => weights.entries.get(n)?.shape;
   const kinds: [string, string[]][] = [
     ['missing', names.filter((n) => !has(n)).map((n) => `${n} ${printShapes(expected[n]!)}`)],
-    ['unexpected', [...weights.entries].filter(([n]) => !Object.hasOwn(expected, n)).map(([n, e]) => `${n} ${printShapes(e.shape)}`)],
-    ['of wrong shape', names.filter((n) => has(n) && String(has(n)) !== String(expected[n])).map((n) => `${n} ${printShapes(has(n)!)}, expected ${printShapes(expected[n]!)}`)],
+    [
+      'unexpected',
+      [...weights.entries].filter(([n]) => !Object.hasOwn(expected, n)).map(([n, e]) => `${n} ${printShapes(e.shape)}`),
+    ],
+    [
+      'of wrong shape',
+      names
+        .filter((n) => has(n) && String(has(n)) !== String(expected[n]))
+        .map((n) => `${n} ${printShapes(has(n)!)}, expected ${printShapes(expected[n]!)}`),
+    ],
   ];
   const wrong = kinds.filter(([, all]) => all.length);
-  if (wrong.length) throw new WeightsError('weights', weights.path, `does not fit the model of ${names.length} tensors:\n  ${wrong.map(([what, all]) => few(what, all)).join('\n  ')}`);
+  if (wrong.length)
+    throw new WeightsError(
+      'weights',
+      weights.path,
+      `does not fit the model of ${names.length} tensors:\n  ${wrong.map(([what, all]) => few(what, all)).join('\n  ')}`,
+    );
 }
 
 /** Reads the tensors `expected` names, as f32, from a file in any of the `namings`. Any difference in names or shapes is an error that lists all of them. */
-export async function loadParams(path: string, expected: Shapes, namings: readonly Naming[] = [OWN]): Promise<HostParams> {
+export async function loadParams(
+  path: string,
+  expected: Shapes,
+  namings: readonly Naming[] = [OWN],
+): Promise<HostParams> {
   const weights = inOwnNames(await openWeights(path), expected, namings);
   try {
     checkFit(weights, expected);

@@ -26,7 +26,10 @@ export interface LoraFile {
 }
 
 /** A file and its strength, 1 as its maker meant it. */
-export interface Lora { readonly file: LoraFile; readonly scale: number }
+export interface Lora {
+  readonly file: LoraFile;
+  readonly scale: number;
+}
 
 /** Ends of a name, and what stands there. */
 const PARTS: readonly (readonly [end: RegExp, part: Part])[] = [
@@ -47,9 +50,18 @@ const flat = (module: string): string => module.replaceAll('.', '_');
 
 /** Every name a module, or a tensor that is none's weight or bias, may have in a file → its own. */
 function aliases(shapes: Shapes): Map<string, string> {
-  const modules = Object.keys(shapes).filter((name) => !name.endsWith('.bias')).map((name) => name.replace(/\.weight$/, ''));
-  return new Map(modules.flatMap((own) => [own, inDiffusers(own)].flatMap((name) =>
-    [...PREFIXES.map((p) => p + name), ...FLAT_PREFIXES.map((p) => p + flat(name))].map((alias): [string, string] => [alias, own]))));
+  const modules = Object.keys(shapes)
+    .filter((name) => !name.endsWith('.bias'))
+    .map((name) => name.replace(/\.weight$/, ''));
+  return new Map(
+    modules.flatMap((own) =>
+      [own, inDiffusers(own)].flatMap((name) =>
+        [...PREFIXES.map((p) => p + name), ...FLAT_PREFIXES.map((p) => p + flat(name))].map(
+          (alias): [string, string] => [alias, own],
+        ),
+      ),
+    ),
+  );
 }
 
 /** Alpha of all modules, where it stands in the metadata: Diffusers keeps PEFT's settings there. */
@@ -65,7 +77,8 @@ function commonAlpha({ metadata, path }: Weights): number | undefined {
   }
   if (!isObject(json)) throw fail('is not an object');
   const pattern = json['transformer.alpha_pattern'];
-  if (isObject(pattern) && Object.keys(pattern).length) throw fail('has an alpha_pattern: one alpha for all modules is read');
+  if (isObject(pattern) && Object.keys(pattern).length)
+    throw fail('has an alpha_pattern: one alpha for all modules is read');
   return typeof json['transformer.lora_alpha'] === 'number' ? json['transformer.lora_alpha'] : undefined;
 }
 
@@ -82,7 +95,8 @@ async function readModules(weights: Weights, shapes: Shapes): Promise<Map<string
     if (!own || !part) unknown.push(name);
     else modules.set(own, { ...modules.get(own), [part]: await weights.tensor(name) });
   }
-  if (unknown.length) throw new WeightsError('lora', weights.path, `is no LoRA of this model: ${few('names unknown', unknown)}`);
+  if (unknown.length)
+    throw new WeightsError('lora', weights.path, `is no LoRA of this model: ${few('names unknown', unknown)}`);
   if (!modules.size) throw new WeightsError('lora', weights.path, 'has no tensors');
   return modules;
 }
@@ -91,20 +105,33 @@ async function readModules(weights: Weights, shapes: Shapes): Promise<Map<string
 export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> {
   const weights = await openWeights(path);
   try {
-    const adapters: HostParams = {}, differences: HostParams = {};
+    const adapters: HostParams = {},
+      differences: HostParams = {};
     const wrong: string[] = [];
     const all = commonAlpha(weights);
     for (const [module, { a, b, alpha, weight, bias }] of await readModules(weights, shapes)) {
       const whole = module in shapes ? module : `${module}.weight`;
       const shape = shapes[whole]!;
-      for (const [name, given] of [[whole, weight], [`${module}.bias`, bias]] as const) {
-        if (given && String(given.shape) !== String(shapes[name])) wrong.push(`${name} ${printShapes(given.shape)}, expected ${printShapes(shapes[name] ?? [])}`);
+      for (const [name, given] of [
+        [whole, weight],
+        [`${module}.bias`, bias],
+      ] as const) {
+        if (given && String(given.shape) !== String(shapes[name]))
+          wrong.push(`${name} ${printShapes(given.shape)}, expected ${printShapes(shapes[name] ?? [])}`);
         if (given) differences[name] = given;
       }
       if (!a && !b && !alpha) continue;
-      const fits = a && b && shape.length === 2 && String([b.shape[0], a.shape[1]]) === String(shape) && a.shape.length === 2 && String(b.shape) === String([shape[0], a.shape[0]]);
+      const fits =
+        a &&
+        b &&
+        shape.length === 2 &&
+        String([b.shape[0], a.shape[1]]) === String(shape) &&
+        a.shape.length === 2 &&
+        String(b.shape) === String([shape[0], a.shape[0]]);
       if (!fits) {
-        wrong.push(`${module} A ${a ? printShapes(a.shape) : 'missing'} B ${b ? printShapes(b.shape) : 'missing'}, the weight is ${printShapes(shape)}`);
+        wrong.push(
+          `${module} A ${a ? printShapes(a.shape) : 'missing'} B ${b ? printShapes(b.shape) : 'missing'}, the weight is ${printShapes(shape)}`,
+        );
         continue;
       }
       const rank = a.shape[0]!;
@@ -112,25 +139,36 @@ export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> 
       adapters[`${module}.lora_A.weight`] = a;
       adapters[`${module}.lora_B.weight`] = scale === 1 ? b : scaled(b, scale);
     }
-    if (wrong.length) throw new WeightsError('lora', path, `does not fit the model: ${few('modules of other shapes', wrong)}`);
+    if (wrong.length)
+      throw new WeightsError('lora', path, `does not fit the model: ${few('modules of other shapes', wrong)}`);
     return { adapters, differences, metadata: weights.metadata };
   } finally {
     await weights.close();
   }
 }
 
-const scaled = (t: HostTensor, scale: number): HostTensor => host(Float32Array.from(t.data, (x) => scale * x), t.shape);
+const scaled = (t: HostTensor, scale: number): HostTensor =>
+  host(
+    Float32Array.from(t.data, (x) => scale * x),
+    t.shape,
+  );
 
 /** The weight `name` with the LoRAs' additions, each in its strength; the same tensor where they have none. */
 export function mergeFiles(name: string, weight: HostTensor, loras: readonly Lora[]): HostTensor {
   const module = name.replace(/\.weight$/, '');
-  const own = loras.map(({ file: { adapters, differences }, scale }) =>
-    ({ scale, a: adapters[`${module}.lora_A.weight`], b: adapters[`${module}.lora_B.weight`], difference: differences[name] }));
+  const own = loras.map(({ file: { adapters, differences }, scale }) => ({
+    scale,
+    a: adapters[`${module}.lora_A.weight`],
+    b: adapters[`${module}.lora_B.weight`],
+    difference: differences[name],
+  }));
   if (own.every(({ a, difference }) => !a && !difference)) return weight;
   const sum = Float32Array.from(weight.data);
   for (const { a, b, scale, difference } of own) {
     if (a && b) addLowRank(sum, { a, b }, scale);
-    difference?.data.forEach((d, i) => { sum[i]! += scale * d; });
+    difference?.data.forEach((d, i) => {
+      sum[i]! += scale * d;
+    });
   }
   return host(sum, weight.shape);
 }
@@ -157,15 +195,25 @@ export interface SaveLoraOptions {
  * Writes adapters, all or nothing.
  * @param adapters `module.lora_A.weight` and `module.lora_B.weight`
  */
-export async function saveLora(path: string, adapters: HostParams, { naming, scale = 1, dtype = 'F32', differences = {}, metadata = {} }: SaveLoraOptions): Promise<void> {
+export async function saveLora(
+  path: string,
+  adapters: HostParams,
+  { naming, scale = 1, dtype = 'F32', differences = {}, metadata = {} }: SaveLoraOptions,
+): Promise<void> {
   const { module, a, b, alpha } = WRITTEN[naming];
-  if (naming !== 'comfyui' && Object.keys(differences).length) throw new Error(`[lora] ${naming} has no names for whole differences`);
+  if (naming !== 'comfyui' && Object.keys(differences).length)
+    throw new Error(`[lora] ${naming} has no names for whole differences`);
   const tensors = Object.entries(adapters).flatMap(([name, t]): [string, HostTensor][] => {
     const [, own, half] = /^(.*)\.lora_([AB])\.weight$/.exec(name)!;
     if (half === 'B') return [[`${module(own!)}.${b}.weight`, scaled(t, scale)]];
-    return [[`${module(own!)}.${a}.weight`, t], ...(alpha ? [[`${module(own!)}.alpha`, host([t.shape[0]!], [])] as [string, HostTensor]] : [])];
+    return [
+      [`${module(own!)}.${a}.weight`, t],
+      ...(alpha ? [[`${module(own!)}.alpha`, host([t.shape[0]!], [])] as [string, HostTensor]] : []),
+    ];
   });
-  const whole = Object.entries(differences).map(([name, t]): [string, HostTensor] =>
-    [`${module(name.replace(/\.(weight|bias)$/, ''))}.${name.endsWith('.bias') ? 'diff_b' : 'diff'}`, scaled(t, scale)]);
+  const whole = Object.entries(differences).map(([name, t]): [string, HostTensor] => [
+    `${module(name.replace(/\.(weight|bias)$/, ''))}.${name.endsWith('.bias') ? 'diff_b' : 'diff'}`,
+    scaled(t, scale),
+  ]);
   await saveTensors(path, Object.fromEntries([...tensors, ...whole]), { dtype, metadata });
 }

@@ -19,7 +19,9 @@ export interface Naming {
 type Rules = readonly (readonly [RegExp, string])[];
 
 /** Every rule that fits, in order. */
-const renamed = (rules: Rules) => (own: string): readonly string[] => [rules.reduce((name, [from, to]) => name.replace(from, to), own)];
+const renamed =
+  (rules: Rules) =>
+  (own: string): readonly string[] => [rules.reduce((name, [from, to]) => name.replace(from, to), own)];
 
 export const OWN: Naming = { theirs: (own) => [own] };
 export const prefixed = (prefix: string): Naming => ({ theirs: (own) => [prefix + own] });
@@ -89,7 +91,9 @@ const transformersText = renamed([
 
 /** The embedding is tied to a second name, and stands under one of them or both. */
 export const transformersUMT5: Naming = { theirs: transformersText, extra: /^encoder\.embed_tokens\.weight$/ };
-export const transformersUMT5Tied: Naming = { theirs: (own) => transformersText(own.replace(/^token_embedding\./, 'encoder.embed_tokens.')) };
+export const transformersUMT5Tied: Naming = {
+  theirs: (own) => transformersText(own.replace(/^token_embedding\./, 'encoder.embed_tokens.')),
+};
 
 const transformersVisual = renamed([
   [/^visual\.cls_embedding$/, 'vision_model.embeddings.class_embedding'],
@@ -108,7 +112,9 @@ const transformersVisual = renamed([
 export const transformersCLIP: Naming = {
   theirs: (own) => {
     const names = transformersVisual(own);
-    return /\.attn\.to_qkv\./.test(own) ? ['q', 'k', 'v'].map((x) => names[0]!.replace('.attn.to_qkv.', `.self_attn.${x}_proj.`)) : names;
+    return /\.attn\.to_qkv\./.test(own)
+      ? ['q', 'k', 'v'].map((x) => names[0]!.replace('.attn.to_qkv.', `.self_attn.${x}_proj.`))
+      : names;
   },
   extra: /\.position_ids$|^visual_projection\./,
   flat: /_embedding$/,
@@ -117,12 +123,31 @@ export const transformersCLIP: Naming = {
 /** Wan's file holds the text tower too. */
 export const wanCLIP: Naming = { ...OWN, extra: /^textual\.|^log_scale$/ };
 
-const sameButOnes = (a: readonly number[], b: readonly number[]): boolean => String(a.filter((n) => n !== 1)) === String(b.filter((n) => n !== 1));
+const sameButOnes = (a: readonly number[], b: readonly number[]): boolean =>
+  String(a.filter((n) => n !== 1)) === String(b.filter((n) => n !== 1));
 
 /** Tensors one after the other along the first axis, as `shape` if it differs in axes of size 1. */
-function join(path: string, own: string, shape: readonly number[] | undefined, parts: readonly StoredTensor[]): StoredTensor {
-  const [{ dtype, shape: [, ...inner] }] = parts as [StoredTensor];
-  if (parts.some((t) => t.dtype !== dtype)) throw new WeightsError('weights', path, few(`dtypes where ${own} needs one`, parts.map((t) => t.dtype)));
+function join(
+  path: string,
+  own: string,
+  shape: readonly number[] | undefined,
+  parts: readonly StoredTensor[],
+): StoredTensor {
+  const [
+    {
+      dtype,
+      shape: [, ...inner],
+    },
+  ] = parts as [StoredTensor];
+  if (parts.some((t) => t.dtype !== dtype))
+    throw new WeightsError(
+      'weights',
+      path,
+      few(
+        `dtypes where ${own} needs one`,
+        parts.map((t) => t.dtype),
+      ),
+    );
   const joined = parts.length > 1 ? [parts.reduce((n, t) => n + t.shape[0]!, 0), ...inner] : parts[0]!.shape;
   return { dtype, shape: shape && sameButOnes(joined, shape) ? shape : joined, pieces: parts.flatMap((t) => t.pieces) };
 }
@@ -133,7 +158,8 @@ function join(path: string, own: string, shape: readonly number[] | undefined, p
  */
 export function inOwnNames(weights: Weights, expected: Shapes, namings: readonly Naming[]): Weights {
   const names = Object.keys(expected);
-  const known = (naming: Naming) => names.filter((own) => naming.theirs(own).every((n) => weights.entries.has(n))).length;
+  const known = (naming: Naming) =>
+    names.filter((own) => naming.theirs(own).every((n) => weights.entries.has(n))).length;
   const naming = namings.map((n) => [n, known(n)] as const).reduce((a, b) => (b[1] > a[1] ? b : a))[0];
   return weights.with((tensors) => {
     const own = new Map<string, StoredTensor>();

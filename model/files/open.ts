@@ -8,8 +8,20 @@ import { Weights } from './weights.ts';
 
 const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile) => Promise<Archive> }[] = [
   { name: 'pth', begins: [0x50, 0x4b], read: readPth }, // "PK"
-  { name: 'pth', begins: [0x80, 0x02, 0x8a, 0x0a], read: async () => { throw new Error('was written by a PyTorch before 1.6: load it there and torch.save it again'); } },
-  { name: 'weights', begins: [0x76, 0x65, 0x72, 0x73], read: async () => { throw new Error('is a pointer of Git LFS, not the file itself: git lfs pull fetches it'); } }, // "vers"ion
+  {
+    name: 'pth',
+    begins: [0x80, 0x02, 0x8a, 0x0a],
+    read: async () => {
+      throw new Error('was written by a PyTorch before 1.6: load it there and torch.save it again');
+    },
+  },
+  {
+    name: 'weights',
+    begins: [0x76, 0x65, 0x72, 0x73],
+    read: async () => {
+      throw new Error('is a pointer of Git LFS, not the file itself: git lfs pull fetches it');
+    },
+  }, // "vers"ion
   { name: 'safetensors', begins: [], read: readSafetensors },
 ];
 
@@ -19,14 +31,24 @@ const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile)
  * @throws WeightsError
  */
 export async function openWeights(path: string, stem = ''): Promise<Weights> {
-  const folder = await stat(path).then((s) => s.isDirectory(), () => false);
+  const folder = await stat(path).then(
+    (s) => s.isDirectory(),
+    () => false,
+  );
   const source = folder ? await inFolder(path, stem) : path;
-  const shards = Array.isArray(source) ? source : source.endsWith('.json') ? await readIndex(source) : [{ path: source }];
+  const shards = Array.isArray(source)
+    ? source
+    : source.endsWith('.json')
+      ? await readIndex(source)
+      : [{ path: source }];
   return openShards(Array.isArray(source) ? path : source, shards);
 }
 
 /** `names`: the tensors that an index says it holds. */
-interface Shard { path: string; names?: ReadonlySet<string> }
+interface Shard {
+  path: string;
+  names?: ReadonlySet<string>;
+}
 
 async function openShards(path: string, shards: readonly Shard[]): Promise<Weights> {
   const files: DataFile[] = [];
@@ -49,12 +71,16 @@ async function openShards(path: string, shards: readonly Shard[]): Promise<Weigh
 async function readFormat(file: DataFile): Promise<Archive> {
   const begin = await file.read(0, Math.min(4, file.size));
   const format = FORMATS.find((f) => f.begins.every((byte, i) => begin[i] === byte))!;
-  return format.read(file).catch((e: Error) => { throw new WeightsError(format.name, file.path, e.message, e); });
+  return format.read(file).catch((e: Error) => {
+    throw new WeightsError(format.name, file.path, e.message, e);
+  });
 }
 
 async function readIndex(path: string): Promise<Shard[]> {
   const fail = (why: string, cause?: unknown) => new WeightsError('weights', path, why, cause);
-  const text = await readFile(path, 'utf8').catch((e: NodeJS.ErrnoException) => { throw fail(e.code === 'ENOENT' ? 'there is no such file' : e.message, e); });
+  const text = await readFile(path, 'utf8').catch((e: NodeJS.ErrnoException) => {
+    throw fail(e.code === 'ENOENT' ? 'there is no such file' : e.message, e);
+  });
   let json: unknown;
   try {
     json = parseJson(text);
@@ -66,14 +92,17 @@ async function readIndex(path: string): Promise<Shard[]> {
     throw fail('weight_map must give the name of a file beside the index for each tensor');
   }
   const files = new Map<string, Set<string>>();
-  for (const [name, file] of Object.entries(map as Record<string, string>)) files.set(file, (files.get(file) ?? new Set()).add(name));
+  for (const [name, file] of Object.entries(map as Record<string, string>))
+    files.set(file, (files.get(file) ?? new Set()).add(name));
   return [...files].map(([file, names]) => ({ path: join(dirname(path), file), names }));
 }
 
 /** Every tensor must stand where the index says, and nowhere else. */
 function checkShards(path: string, shards: readonly Shard[], archives: readonly Archive[]): void {
   const seen = new Map<string, string>();
-  const unknown: string[] = [], absent: string[] = [], twice: string[] = [];
+  const unknown: string[] = [],
+    absent: string[] = [],
+    twice: string[] = [];
   archives.forEach(({ tensors }, i) => {
     const { path: shard, names } = shards[i]!;
     const file = basename(shard);
@@ -84,7 +113,11 @@ function checkShards(path: string, shards: readonly Shard[], archives: readonly 
     }
     for (const name of names ?? []) if (!tensors.has(name)) absent.push(`${name} in ${file}`);
   });
-  const kinds: [string, string[]][] = [['tensors the index does not know', unknown], ['missing', absent], ['that stand twice', twice]];
+  const kinds: [string, string[]][] = [
+    ['tensors the index does not know', unknown],
+    ['missing', absent],
+    ['that stand twice', twice],
+  ];
   const wrong = kinds.filter(([, all]) => all.length).map(([what, all]) => few(what, all));
   if (wrong.length) throw new WeightsError('weights', path, `does not fit its files:\n  ${wrong.join('\n  ')}`);
 }
@@ -98,7 +131,12 @@ async function inFolder(folder: string, stem: string): Promise<string | Shard[]>
     const indexes = names.filter((n) => new RegExp(`\\.${extension}\\.index\\.json$`).test(n));
     const whole = names.filter((n) => new RegExp(`\\.${extension}$`).test(n) && !SHARD.test(n));
     const parts = names.filter((n) => SHARD.test(n) && new RegExp(`\\.${extension}$`).test(n));
-    if (indexes.length + whole.length > 1) throw new WeightsError('weights', folder, `holds several checkpoints, name one of ${[...indexes, ...whole].join(', ')}`);
+    if (indexes.length + whole.length > 1)
+      throw new WeightsError(
+        'weights',
+        folder,
+        `holds several checkpoints, name one of ${[...indexes, ...whole].join(', ')}`,
+      );
     if (indexes.length + whole.length === 1) return join(folder, (indexes[0] ?? whole[0])!);
     if (!parts.length) continue;
     const total = Number(SHARD.exec(parts[0]!)![3]);

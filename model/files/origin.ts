@@ -30,10 +30,15 @@ export class FileTensor {
 export type Origin = Readonly<Record<string, HostTensor | FileTensor>>;
 
 /** All tensors of a file. */
-export const inFile = (weights: Weights): Record<string, FileTensor> => Object.fromEntries([...weights.entries.keys()].map((name) => [name, new FileTensor(weights, name)]));
+export const inFile = (weights: Weights): Record<string, FileTensor> =>
+  Object.fromEntries([...weights.entries.keys()].map((name) => [name, new FileTensor(weights, name)]));
 
 /** Floats onto a device. What fails frees what was uploaded. @param stored type of matrices; vectors and modulations are f32 */
-export async function place(device: Device, origin: Origin, stored: Exclude<WeightType, 'f16'> = 'f32'): Promise<Record<string, NDArray>> {
+export async function place(
+  device: Device,
+  origin: Origin,
+  stored: Exclude<WeightType, 'f16'> = 'f32',
+): Promise<Record<string, NDArray>> {
   const memory = new ArrayBuffer(CHUNK_BYTES);
   const placed: Record<string, NDArray> = {};
   const one = async (name: string, t: HostTensor | FileTensor): Promise<NDArray> => {

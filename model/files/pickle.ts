@@ -22,10 +22,42 @@ export interface Rules {
 
 /** Names of the opcodes that are not in `OPS`, for the error. */
 const REFUSED: Record<string, string> = {
-  0: 'POP', 1: 'POP_MARK', 2: 'DUP', F: 'FLOAT', I: 'INT', L: 'LONG', P: 'PERSID', S: 'STRING', T: 'BINSTRING', U: 'SHORT_BINSTRING', V: 'UNICODE',
-  d: 'DICT', g: 'GET', i: 'INST', l: 'LIST', o: 'OBJ', p: 'PUT', B: 'BINBYTES', C: 'SHORT_BINBYTES', '\x81': 'NEWOBJ', '\x82': 'EXT1', '\x83': 'EXT2',
-  '\x84': 'EXT4', '\x8b': 'LONG4', '\x8c': 'SHORT_BINUNICODE', '\x8d': 'BINUNICODE8', '\x8e': 'BINBYTES8', '\x8f': 'EMPTY_SET', '\x90': 'ADDITEMS',
-  '\x91': 'FROZENSET', '\x92': 'NEWOBJ_EX', '\x93': 'STACK_GLOBAL', '\x94': 'MEMOIZE', '\x95': 'FRAME', '\x96': 'BYTEARRAY8', '\x97': 'NEXT_BUFFER',
+  0: 'POP',
+  1: 'POP_MARK',
+  2: 'DUP',
+  F: 'FLOAT',
+  I: 'INT',
+  L: 'LONG',
+  P: 'PERSID',
+  S: 'STRING',
+  T: 'BINSTRING',
+  U: 'SHORT_BINSTRING',
+  V: 'UNICODE',
+  d: 'DICT',
+  g: 'GET',
+  i: 'INST',
+  l: 'LIST',
+  o: 'OBJ',
+  p: 'PUT',
+  B: 'BINBYTES',
+  C: 'SHORT_BINBYTES',
+  '\x81': 'NEWOBJ',
+  '\x82': 'EXT1',
+  '\x83': 'EXT2',
+  '\x84': 'EXT4',
+  '\x8b': 'LONG4',
+  '\x8c': 'SHORT_BINUNICODE',
+  '\x8d': 'BINUNICODE8',
+  '\x8e': 'BINBYTES8',
+  '\x8f': 'EMPTY_SET',
+  '\x90': 'ADDITEMS',
+  '\x91': 'FROZENSET',
+  '\x92': 'NEWOBJ_EX',
+  '\x93': 'STACK_GLOBAL',
+  '\x94': 'MEMOIZE',
+  '\x95': 'FRAME',
+  '\x96': 'BYTEARRAY8',
+  '\x97': 'NEXT_BUFFER',
   '\x98': 'READONLY_BUFFER',
 };
 
@@ -50,7 +82,10 @@ class Machine {
       const op = String.fromCharCode(this.take(1)[0]!);
       if (op === '.') break;
       const work = OPS.get(op);
-      if (!work) throw new Error(`opcode ${REFUSED[op] ?? `0x${op.charCodeAt(0).toString(16).padStart(2, '0')}`} at byte ${this.at - 1} is not allowed`);
+      if (!work)
+        throw new Error(
+          `opcode ${REFUSED[op] ?? `0x${op.charCodeAt(0).toString(16).padStart(2, '0')}`} at byte ${this.at - 1} is not allowed`,
+        );
       work(this);
     }
     if (this.at !== this.bytes.length) throw new Error(`${this.bytes.length - this.at} bytes stand behind its end`);
@@ -58,7 +93,8 @@ class Machine {
   }
 
   take(n: number): Uint8Array {
-    if (this.at + n > this.bytes.length) throw new Error(`ends in the middle of an opcode, at byte ${this.bytes.length}`);
+    if (this.at + n > this.bytes.length)
+      throw new Error(`ends in the middle of an opcode, at byte ${this.bytes.length}`);
     this.at += n;
     return this.bytes.subarray(this.at - n, this.at);
   }
@@ -130,7 +166,10 @@ class Machine {
 
   reduce(): void {
     const [args, callee] = [this.pop(), this.pop()];
-    if (typeof callee !== 'function' || !Array.isArray(args)) throw new Error(`calls ${JSON.stringify(this.names.get(callee as object) ?? 'what is no function')}, which is not allowed`);
+    if (typeof callee !== 'function' || !Array.isArray(args))
+      throw new Error(
+        `calls ${JSON.stringify(this.names.get(callee as object) ?? 'what is no function')}, which is not allowed`,
+      );
     this.push((callee as (args: readonly Value[]) => Value)(args as Value[]));
   }
 
@@ -143,7 +182,8 @@ class Machine {
     if (!(dict instanceof Dict) || items.length % 2) throw new Error(`fills what is no dict, at byte ${this.at - 1}`);
     for (let i = 0; i < items.length; i += 2) {
       const key = items[i]!;
-      if (typeof key !== 'string' && typeof key !== 'number') throw new Error('a dict has a key that is neither text nor a number');
+      if (typeof key !== 'string' && typeof key !== 'number')
+        throw new Error('a dict has a key that is neither text nor a number');
       if (dict.has(key)) throw new Error(`the name ${JSON.stringify(key)} stands twice`);
       dict.set(key, items[i + 1]!);
     }
@@ -169,37 +209,45 @@ class Machine {
   }
 }
 
-const tuple = (n: number) => (m: Machine): void => m.push(Array.from({ length: n }, () => m.pop()).reverse());
+const tuple =
+  (n: number) =>
+  (m: Machine): void =>
+    m.push(Array.from({ length: n }, () => m.pop()).reverse());
 
-const OPS: ReadonlyMap<string, (m: Machine) => void> = new Map(Object.entries({
-  '\x80': (m: Machine) => void m.unsigned(1), // PROTO
-  c: (m: Machine) => m.global(), // GLOBAL
-  R: (m: Machine) => m.reduce(), // REDUCE
-  b: (m: Machine) => m.build(), // BUILD
-  Q: (m: Machine) => m.persistent(), // BINPERSID
-  '(': (m: Machine) => m.mark(), // MARK
-  q: (m: Machine) => m.put(m.unsigned(1)), // BINPUT
-  r: (m: Machine) => m.put(m.unsigned(4)), // LONG_BINPUT
-  h: (m: Machine) => m.get(m.unsigned(1)), // BINGET
-  j: (m: Machine) => m.get(m.unsigned(4)), // LONG_BINGET
-  N: (m: Machine) => m.push(null), // NONE
-  '\x88': (m: Machine) => m.push(true), // NEWTRUE
-  '\x89': (m: Machine) => m.push(false), // NEWFALSE
-  K: (m: Machine) => m.push(m.unsigned(1)), // BININT1
-  M: (m: Machine) => m.push(m.unsigned(2)), // BININT2
-  J: (m: Machine) => m.push(m.unsigned(4) | 0), // BININT
-  '\x8a': (m: Machine) => m.push(m.long()), // LONG1
-  G: (m: Machine) => m.push(m.double()), // BINFLOAT
-  X: (m: Machine) => m.push(decodeUtf8(m.take(m.unsigned(4)))), // BINUNICODE
-  ')': tuple(0), '\x85': tuple(1), '\x86': tuple(2), '\x87': tuple(3), // EMPTY_TUPLE, TUPLE1, TUPLE2, TUPLE3
-  t: (m: Machine) => m.push(m.sinceMark()), // TUPLE
-  ']': (m: Machine) => m.push([]), // EMPTY_LIST
-  a: (m: Machine) => m.appendItems([m.pop()]), // APPEND
-  e: (m: Machine) => m.appendItems(m.sinceMark()), // APPENDS
-  '}': (m: Machine) => m.push(new Dict()), // EMPTY_DICT
-  s: (m: Machine) => m.setItems([m.pop(), m.pop()].reverse()), // SETITEM
-  u: (m: Machine) => m.setItems(m.sinceMark()), // SETITEMS
-}));
+const OPS: ReadonlyMap<string, (m: Machine) => void> = new Map(
+  Object.entries({
+    '\x80': (m: Machine) => void m.unsigned(1), // PROTO
+    c: (m: Machine) => m.global(), // GLOBAL
+    R: (m: Machine) => m.reduce(), // REDUCE
+    b: (m: Machine) => m.build(), // BUILD
+    Q: (m: Machine) => m.persistent(), // BINPERSID
+    '(': (m: Machine) => m.mark(), // MARK
+    q: (m: Machine) => m.put(m.unsigned(1)), // BINPUT
+    r: (m: Machine) => m.put(m.unsigned(4)), // LONG_BINPUT
+    h: (m: Machine) => m.get(m.unsigned(1)), // BINGET
+    j: (m: Machine) => m.get(m.unsigned(4)), // LONG_BINGET
+    N: (m: Machine) => m.push(null), // NONE
+    '\x88': (m: Machine) => m.push(true), // NEWTRUE
+    '\x89': (m: Machine) => m.push(false), // NEWFALSE
+    K: (m: Machine) => m.push(m.unsigned(1)), // BININT1
+    M: (m: Machine) => m.push(m.unsigned(2)), // BININT2
+    J: (m: Machine) => m.push(m.unsigned(4) | 0), // BININT
+    '\x8a': (m: Machine) => m.push(m.long()), // LONG1
+    G: (m: Machine) => m.push(m.double()), // BINFLOAT
+    X: (m: Machine) => m.push(decodeUtf8(m.take(m.unsigned(4)))), // BINUNICODE
+    ')': tuple(0),
+    '\x85': tuple(1),
+    '\x86': tuple(2),
+    '\x87': tuple(3), // EMPTY_TUPLE, TUPLE1, TUPLE2, TUPLE3
+    t: (m: Machine) => m.push(m.sinceMark()), // TUPLE
+    ']': (m: Machine) => m.push([]), // EMPTY_LIST
+    a: (m: Machine) => m.appendItems([m.pop()]), // APPEND
+    e: (m: Machine) => m.appendItems(m.sinceMark()), // APPENDS
+    '}': (m: Machine) => m.push(new Dict()), // EMPTY_DICT
+    s: (m: Machine) => m.setItems([m.pop(), m.pop()].reverse()), // SETITEM
+    u: (m: Machine) => m.setItems(m.sinceMark()), // SETITEMS
+  }),
+);
 
 /** The value a pickle stands for. @throws what is not allowed or damaged, and where */
 export const unpickle = (bytes: Uint8Array, rules: Rules): Value => new Machine(bytes, rules).run();

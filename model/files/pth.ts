@@ -11,8 +11,16 @@ import { bytesPer, isSize, type Archive, type DataFile, type StoredTensor, type 
 import { zipMembers } from './zip.ts';
 
 const STORAGES: Record<string, StoredType> = {
-  DoubleStorage: 'F64', FloatStorage: 'F32', HalfStorage: 'F16', BFloat16Storage: 'BF16',
-  LongStorage: 'I64', IntStorage: 'I32', ShortStorage: 'I16', CharStorage: 'I8', ByteStorage: 'U8', BoolStorage: 'BOOL',
+  DoubleStorage: 'F64',
+  FloatStorage: 'F32',
+  HalfStorage: 'F16',
+  BFloat16Storage: 'BF16',
+  LongStorage: 'I64',
+  IntStorage: 'I32',
+  ShortStorage: 'I16',
+  CharStorage: 'I8',
+  ByteStorage: 'U8',
+  BoolStorage: 'BOOL',
 };
 
 class StorageType {
@@ -57,7 +65,13 @@ const isSizes = (x: Value | undefined): x is number[] => Array.isArray(x) && x.l
 
 /** storage, offset, size, stride, requires_grad, backward hooks. */
 function rebuildTensor([storage, offset, shape, strides]: readonly Value[]): View {
-  if (!(storage instanceof Storage) || !isSize(offset) || !isSizes(shape) || !isSizes(strides) || shape.length !== strides.length) {
+  if (
+    !(storage instanceof Storage) ||
+    !isSize(offset) ||
+    !isSizes(shape) ||
+    !isSizes(strides) ||
+    shape.length !== strides.length
+  ) {
     throw new Error('a tensor is described by other than a storage, an offset, a size and a stride');
   }
   return new View(storage, offset, shape, strides);
@@ -79,7 +93,8 @@ const GLOBALS: ReadonlyMap<string, Global> = new Map<string, Global>([
 /** 'storage', type, key, device, count. */
 function persistentStorage(id: Value): Storage {
   const [kind, type, key, , count] = Array.isArray(id) ? (id as Value[]) : [];
-  if (kind !== 'storage' || !(type instanceof StorageType) || typeof key !== 'string' || !isSize(count)) throw new Error('names something outside of it that is no storage');
+  if (kind !== 'storage' || !(type instanceof StorageType) || typeof key !== 'string' || !isSize(count))
+    throw new Error('names something outside of it that is no storage');
   return new Storage(type.dtype, key, count);
 }
 
@@ -100,7 +115,11 @@ export async function readPth(file: DataFile): Promise<Archive> {
   if (pickles.length !== 1) throw new Error(`is no PyTorch archive: ${pickles.length || 'no'} data.pkl in it`);
   const root = pickles[0]!.slice(0, -'data.pkl'.length);
   const order = members.get(`${root}byteorder`);
-  if (order && (order.length !== 6 || new TextDecoder().decode(await file.read(order.start, order.length)) !== 'little')) throw new Error('was written on a big-endian machine');
+  if (
+    order &&
+    (order.length !== 6 || new TextDecoder().decode(await file.read(order.start, order.length)) !== 'little')
+  )
+    throw new Error('was written on a big-endian machine');
   const { start, length, checksum } = members.get(pickles[0]!)!;
   if (length > MAX_PICKLE) throw new Error(`its data.pkl has ${length} bytes, ${MAX_PICKLE} are allowed`);
   const pickle = await file.read(start, length);
@@ -112,17 +131,33 @@ export async function readPth(file: DataFile): Promise<Archive> {
     const fail = (why: string) => new Error(`tensor ${JSON.stringify(name)}: ${why}`);
     const member = members.get(`${root}data/${key}`);
     if (!member) throw fail(`there is no storage ${JSON.stringify(key)} in the archive`);
-    if (count * bytesPer(dtype) > member.length) throw fail(`its storage of ${count} ${dtype} needs ${count * bytesPer(dtype)} bytes, the archive has ${member.length}`);
+    if (count * bytesPer(dtype) > member.length)
+      throw fail(
+        `its storage of ${count} ${dtype} needs ${count * bytesPer(dtype)} bytes, the archive has ${member.length}`,
+      );
     const values = numel(shape);
     const end = values ? offset + shape.reduce((sum, size, axis) => sum + (size - 1) * strides[axis]!, 1) : 0;
     // A view that repeats its values could fill the memory from a small file.
-    if (!(end <= count && values <= count)) throw fail(`a view ${printShapes(shape)} with strides ${printShapes(strides)} from ${offset} does not fit its storage of ${count}`);
-    const piece = { file, start: member.start + (values ? offset : 0) * bytesPer(dtype), count: values, checksum: member.checksum };
-    return { dtype, shape, pieces: [isRowMajor(shape, strides) || !values ? piece : { ...piece, view: { shape, strides } }] };
+    if (!(end <= count && values <= count))
+      throw fail(
+        `a view ${printShapes(shape)} with strides ${printShapes(strides)} from ${offset} does not fit its storage of ${count}`,
+      );
+    const piece = {
+      file,
+      start: member.start + (values ? offset : 0) * bytesPer(dtype),
+      count: values,
+      checksum: member.checksum,
+    };
+    return {
+      dtype,
+      shape,
+      pieces: [isRowMajor(shape, strides) || !values ? piece : { ...piece, view: { shape, strides } }],
+    };
   };
   const tensors = new Map<string, StoredTensor>();
   for (const [name, value] of state) {
-    if (typeof name !== 'string' || !(value instanceof View)) throw new Error(`${JSON.stringify(name)} is no tensor: only a flat state dict is read`);
+    if (typeof name !== 'string' || !(value instanceof View))
+      throw new Error(`${JSON.stringify(name)} is no tensor: only a flat state dict is read`);
     tensors.set(name, place(name, value));
   }
   return { metadata: {}, tensors };

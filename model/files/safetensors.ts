@@ -10,11 +10,25 @@ import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { toBF16, toF16 } from '../halves.ts';
 import { Draft } from './draft.ts';
-import { ARRAYS, bytesPer, decodeUtf8, isObject, isSize, parseJson, type Archive, type DataFile, type Entry, type StoredTensor, type StoredType } from './stored.ts';
+import {
+  ARRAYS,
+  bytesPer,
+  decodeUtf8,
+  isObject,
+  isSize,
+  parseJson,
+  type Archive,
+  type DataFile,
+  type Entry,
+  type StoredTensor,
+  type StoredType,
+} from './stored.ts';
 import { CHUNK_BYTES } from './weights.ts';
 
 /** First byte and the byte past the last, counted from the start of the data. */
-interface Ranged extends Entry { readonly range: readonly [number, number] }
+interface Ranged extends Entry {
+  readonly range: readonly [number, number];
+}
 
 const MAX_HEADER = 100e6;
 
@@ -38,28 +52,43 @@ function parseEntry(name: string, value: unknown, dataBytes: number): Ranged {
   if (!isObject(value)) throw fail('its description is not an object');
   const { dtype, shape, data_offsets: range } = value;
   if (typeof dtype !== 'string' || !Object.hasOwn(ARRAYS, dtype)) throw fail(`unknown dtype ${JSON.stringify(dtype)}`);
-  if (!Array.isArray(shape) || !shape.every(isSize)) throw fail(`shape ${JSON.stringify(shape)} is not a list of whole numbers of 0 or more`);
-  if (!Array.isArray(range) || range.length !== 2 || !range.every(isSize)) throw fail(`data_offsets ${JSON.stringify(range)} are not two whole numbers`);
+  if (!Array.isArray(shape) || !shape.every(isSize))
+    throw fail(`shape ${JSON.stringify(shape)} is not a list of whole numbers of 0 or more`);
+  if (!Array.isArray(range) || range.length !== 2 || !range.every(isSize))
+    throw fail(`data_offsets ${JSON.stringify(range)} are not two whole numbers`);
   const [begin, end] = range as [number, number];
   if (begin > end) throw fail(`data_offsets [${begin}, ${end}] run backwards`);
   if (end > dataBytes) throw fail(`data ends at byte ${end}, the file has ${dataBytes}`);
   const bytes = shape.reduce<number>((a, b) => a * (b as number), bytesPer(dtype as StoredType));
-  if (bytes !== end - begin) throw fail(`${dtype} ${printShapes(shape as number[])} needs ${bytes} bytes, data_offsets give ${end - begin}`);
+  if (bytes !== end - begin)
+    throw fail(`${dtype} ${printShapes(shape as number[])} needs ${bytes} bytes, data_offsets give ${end - begin}`);
   return { dtype: dtype as StoredType, shape: shape as number[], range: [begin, end] };
 }
 
 /** The header's JSON, checked: every byte of the `dataBytes` behind it must belong to one tensor. */
-function parseHeader(text: string, dataBytes: number): { metadata: Record<string, string>; entries: Map<string, Ranged> } {
+function parseHeader(
+  text: string,
+  dataBytes: number,
+): { metadata: Record<string, string>; entries: Map<string, Ranged> } {
   const json = parseJson(text);
   if (!/^[{[]/.test(text)) throw new Error('its header does not begin with {');
   if (!isObject(json)) throw new Error('its header is not an object');
   refuseDuplicates(text);
   const { __metadata__: metadata = {}, ...tensors } = json;
-  if (!isObject(metadata) || Object.values(metadata).some((v) => typeof v !== 'string')) throw new Error('__metadata__ must hold strings only');
+  if (!isObject(metadata) || Object.values(metadata).some((v) => typeof v !== 'string'))
+    throw new Error('__metadata__ must hold strings only');
   const entries = new Map(Object.entries(tensors).map(([name, value]) => [name, parseEntry(name, value, dataBytes)]));
   let at = 0;
-  for (const [name, { range: [begin, end] }] of [...entries].sort(([, a], [, b]) => a.range[0] - b.range[0] || a.range[1] - b.range[1])) {
-    if (begin !== at) throw new Error(`tensor ${JSON.stringify(name)} begins at byte ${begin} of the data, ${begin < at ? 'inside the tensor before it, which ends' : 'after a hole from byte'} ${at}`);
+  for (const [
+    name,
+    {
+      range: [begin, end],
+    },
+  ] of [...entries].sort(([, a], [, b]) => a.range[0] - b.range[0] || a.range[1] - b.range[1])) {
+    if (begin !== at)
+      throw new Error(
+        `tensor ${JSON.stringify(name)} begins at byte ${begin} of the data, ${begin < at ? 'inside the tensor before it, which ends' : 'after a hole from byte'} ${at}`,
+      );
     at = end;
   }
   if (at !== dataBytes) throw new Error(`${dataBytes - at} bytes stand behind the last tensor`);
@@ -74,19 +103,32 @@ export async function readSafetensors(file: DataFile): Promise<Archive> {
   if (length > MAX_HEADER) throw new Error(`says its header has ${length} bytes, the format allows ${MAX_HEADER}`);
   const dataStart = 8 + Number(length);
   const { metadata, entries } = parseHeader(decodeUtf8(await file.read(8, Number(length))), file.size - dataStart);
-  const placed = ({ dtype, shape, range: [begin, end] }: Ranged): StoredTensor =>
-    ({ dtype, shape, pieces: [{ file, start: dataStart + begin, count: (end - begin) / bytesPer(dtype) }] });
+  const placed = ({ dtype, shape, range: [begin, end] }: Ranged): StoredTensor => ({
+    dtype,
+    shape,
+    pieces: [{ file, start: dataStart + begin, count: (end - begin) / bytesPer(dtype) }],
+  });
   return { metadata, tensors: new Map([...entries].map(([name, entry]) => [name, placed(entry)])) };
 }
 
 /** A tensor that is to be written: its values in row-major order, in chunks. */
-export interface Output extends Entry { readonly values: () => AsyncIterable<Chunk> | Iterable<Chunk> }
-interface Chunk extends ArrayBufferView { readonly length: number }
+export interface Output extends Entry {
+  readonly values: () => AsyncIterable<Chunk> | Iterable<Chunk>;
+}
+interface Chunk extends ArrayBufferView {
+  readonly length: number;
+}
 
 /** Writes all or nothing (`Draft`). */
-export async function writeTensors(path: string, tensors: Readonly<Record<string, Output>>, metadata: Readonly<Record<string, string>> = {}): Promise<void> {
+export async function writeTensors(
+  path: string,
+  tensors: Readonly<Record<string, Output>>,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
   // Wide types first, so that every tensor is aligned to its own size.
-  const sorted = Object.entries(tensors).sort(([a, { dtype: x }], [b, { dtype: y }]) => bytesPer(y) - bytesPer(x) || (a < b ? -1 : 1));
+  const sorted = Object.entries(tensors).sort(
+    ([a, { dtype: x }], [b, { dtype: y }]) => bytesPer(y) - bytesPer(x) || (a < b ? -1 : 1),
+  );
   const header: Record<string, unknown> = Object.keys(metadata).length ? { __metadata__: metadata } : {};
   let at = 0;
   for (const [name, { dtype, shape }] of sorted) {
@@ -108,7 +150,8 @@ export async function writeTensors(path: string, tensors: Readonly<Record<string
         draft.write(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
         left -= chunk.length;
       }
-      if (left) throw new Error(`tensor ${JSON.stringify(name)}: ${dtype} ${printShapes(shape)} got ${-left} values too many`);
+      if (left)
+        throw new Error(`tensor ${JSON.stringify(name)}: ${dtype} ${printShapes(shape)} got ${-left} values too many`);
     }
     draft.keep();
   } catch (error) {
@@ -123,7 +166,9 @@ const ENCODERS = { F32: (x: Float32Array) => x, F16: toF16, BF16: toBF16 } as co
 async function* download(t: NDArray): AsyncGenerator<Float32Array> {
   t.check();
   for (let at = 0; at < t.size; at += CHUNK_BYTES / 4) {
-    yield new Float32Array(await t.device.readBuffer(t.buffer, t.offset + 4 * at, 4 * Math.min(CHUNK_BYTES / 4, t.size - at)));
+    yield new Float32Array(
+      await t.device.readBuffer(t.buffer, t.offset + 4 * at, 4 * Math.min(CHUNK_BYTES / 4, t.size - at)),
+    );
   }
 }
 
@@ -131,7 +176,11 @@ async function* download(t: NDArray): AsyncGenerator<Float32Array> {
  * Tensors in host memory or, f32, on a device as a file; see `writeTensors`.
  * @param dtype of all tensors in the file; u32 and i32 tensors are stored as such
  */
-export async function saveTensors(path: string, tensors: Readonly<Record<string, HostTensor | NDArray>>, { dtype = 'F32', metadata = {} }: { dtype?: keyof typeof ENCODERS; metadata?: Readonly<Record<string, string>> } = {}): Promise<void> {
+export async function saveTensors(
+  path: string,
+  tensors: Readonly<Record<string, HostTensor | NDArray>>,
+  { dtype = 'F32', metadata = {} }: { dtype?: keyof typeof ENCODERS; metadata?: Readonly<Record<string, string>> } = {},
+): Promise<void> {
   const output = (t: HostTensor | NDArray): Output => {
     if (t instanceof NDArray) {
       const values = async function* () {
@@ -140,7 +189,11 @@ export async function saveTensors(path: string, tensors: Readonly<Record<string,
       return { dtype, shape: t.shape, values };
     }
     const whole = t.dtype === 'i32' ? 'I32' : t.dtype === 'u32' ? 'U32' : undefined;
-    return { dtype: whole ?? dtype, shape: t.shape, values: () => [whole ? t.data : ENCODERS[dtype](Float32Array.from(t.data))] };
+    return {
+      dtype: whole ?? dtype,
+      shape: t.shape,
+      values: () => [whole ? t.data : ENCODERS[dtype](Float32Array.from(t.data))],
+    };
   };
   await writeTensors(path, Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, output(t)])), metadata);
 }

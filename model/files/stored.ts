@@ -6,22 +6,39 @@ import { fromBF16, fromF16, fromF8E4M3 } from '../halves.ts';
 
 /** f16, bf16 and the eight-bit floats are held as their bits. */
 export const ARRAYS = {
-  F64: Float64Array, F32: Float32Array, F16: Uint16Array, BF16: Uint16Array, F8_E4M3: Uint8Array, F8_E5M2: Uint8Array,
-  I64: BigInt64Array, U64: BigUint64Array, I32: Int32Array, U32: Uint32Array, I16: Int16Array, U16: Uint16Array, I8: Int8Array, U8: Uint8Array, BOOL: Uint8Array,
+  F64: Float64Array,
+  F32: Float32Array,
+  F16: Uint16Array,
+  BF16: Uint16Array,
+  F8_E4M3: Uint8Array,
+  F8_E5M2: Uint8Array,
+  I64: BigInt64Array,
+  U64: BigUint64Array,
+  I32: Int32Array,
+  U32: Uint32Array,
+  I16: Int16Array,
+  U16: Uint16Array,
+  I8: Int8Array,
+  U8: Uint8Array,
+  BOOL: Uint8Array,
 } as const;
 export type StoredType = keyof typeof ARRAYS;
 export type StoredData = InstanceType<(typeof ARRAYS)[StoredType]>;
 
 /** Stored floats as f32; absent for whole numbers. */
 export const FLOATS: Partial<Record<StoredType, (x: StoredData) => Float32Array>> = {
-  F64: (x) => Float32Array.from(x as Float64Array), F32: (x) => x as Float32Array,
-  F16: (x) => fromF16(x as Uint16Array), BF16: (x) => fromBF16(x as Uint16Array),
-  F8_E4M3: (x) => fromF8E4M3(x as Uint8Array), F8_E5M2: (x) => fromF16(Uint16Array.from(x as Uint8Array, (bits) => bits << 8)), // f16 without its low byte
+  F64: (x) => Float32Array.from(x as Float64Array),
+  F32: (x) => x as Float32Array,
+  F16: (x) => fromF16(x as Uint16Array),
+  BF16: (x) => fromBF16(x as Uint16Array),
+  F8_E4M3: (x) => fromF8E4M3(x as Uint8Array),
+  F8_E5M2: (x) => fromF16(Uint16Array.from(x as Uint8Array, (bits) => bits << 8)), // f16 without its low byte
 };
 
 export const bytesPer = (dtype: StoredType): number => ARRAYS[dtype].BYTES_PER_ELEMENT;
 
-export const isObject = (x: unknown): x is Record<string, unknown> => typeof x === 'object' && x !== null && !Array.isArray(x);
+export const isObject = (x: unknown): x is Record<string, unknown> =>
+  typeof x === 'object' && x !== null && !Array.isArray(x);
 /** A whole number that is exact as a double. */
 export const isSize = (x: unknown): x is number => Number.isSafeInteger(x) && (x as number) >= 0;
 
@@ -64,7 +81,9 @@ export interface Piece {
 }
 
 /** A tensor is its pieces one after the other; almost always there is one. */
-export interface StoredTensor extends Entry { readonly pieces: readonly Piece[] }
+export interface StoredTensor extends Entry {
+  readonly pieces: readonly Piece[];
+}
 
 /** What a reader of a format finds in a file. */
 export interface Archive {
@@ -109,16 +128,23 @@ export class DataFile {
 
   /** Fills `target` from the byte `position` on. */
   async readInto(position: number, target: Uint8Array): Promise<void> {
-    if (position < 0 || position + target.length > this.size) throw new Error(`bytes ${position} to ${position + target.length} are asked for, the file has ${this.size}`);
+    if (position < 0 || position + target.length > this.size)
+      throw new Error(`bytes ${position} to ${position + target.length} are asked for, the file has ${this.size}`);
     for (let done = 0; done < target.length;) {
-      const { bytesRead } = await this.handle.read(target, done, Math.min(target.length - done, LARGEST_READ), position + done);
+      const { bytesRead } = await this.handle.read(
+        target,
+        done,
+        Math.min(target.length - done, LARGEST_READ),
+        position + done,
+      );
       if (!bytesRead) throw new Error(`ends at byte ${position + done}, ${target.length - done} too early`);
       done += bytesRead;
     }
   }
 
   async read(position: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    if (position + length > this.size) throw new Error(`bytes ${position} to ${position + length} are asked for, the file has ${this.size}`); // before memory is taken for them
+    if (position + length > this.size)
+      throw new Error(`bytes ${position} to ${position + length} are asked for, the file has ${this.size}`); // before memory is taken for them
     const bytes = new Uint8Array(length);
     await this.readInto(position, bytes);
     return bytes;
@@ -130,13 +156,23 @@ export class DataFile {
 }
 
 /** Elements `from` to `to` of a piece, into `out`. */
-export async function readPiece({ file, start, checksum, view }: Piece, dtype: StoredType, from: number, to: number, out: StoredData): Promise<void> {
+export async function readPiece(
+  { file, start, checksum, view }: Piece,
+  dtype: StoredType,
+  from: number,
+  to: number,
+  out: StoredData,
+): Promise<void> {
   if (!view) {
-    const [at, bytes] = [start + from * bytesPer(dtype), new Uint8Array(out.buffer, out.byteOffset, (to - from) * bytesPer(dtype))];
+    const [at, bytes] = [
+      start + from * bytesPer(dtype),
+      new Uint8Array(out.buffer, out.byteOffset, (to - from) * bytesPer(dtype)),
+    ];
     await file.readInto(at, bytes);
     return checksum?.follow(at, bytes);
   }
-  let first = Infinity, last = -1;
+  let first = Infinity,
+    last = -1;
   walk(view, from, to, (_, at) => {
     first = Math.min(first, at);
     last = Math.max(last, at);
@@ -146,11 +182,18 @@ export async function readPiece({ file, start, checksum, view }: Piece, dtype: S
   const bytes = await file.read(at, (last - first + 1) * bytesPer(dtype));
   checksum?.follow(at, bytes);
   const stored = new ARRAYS[dtype](bytes.buffer);
-  walk(view, from, to, (i, at) => { out[i] = stored[at - first]!; });
+  walk(view, from, to, (i, at) => {
+    out[i] = stored[at - first]!;
+  });
 }
 
 /** Calls `each` with the running number of every element of a view and where it stands. */
-function walk({ shape, strides }: NonNullable<Piece['view']>, from: number, to: number, each: (i: number, at: number) => void): void {
+function walk(
+  { shape, strides }: NonNullable<Piece['view']>,
+  from: number,
+  to: number,
+  each: (i: number, at: number) => void,
+): void {
   const place = shape.map((_, axis) => Math.floor(from / numel(shape.slice(axis + 1))) % shape[axis]!);
   for (let i = 0, at = place.reduce((sum, p, axis) => sum + p * strides[axis]!, 0); i < to - from; i++) {
     each(i, at);

@@ -30,7 +30,12 @@ async function count(device: Device, bytes: number): Promise<void> {
 }
 
 /** Numbers in host memory as a tensor on a device. */
-export async function uploadData(device: Device, data: Parameters<Device['tensor']>[0], shape: readonly number[], dtype: WeightType): Promise<NDArray> {
+export async function uploadData(
+  device: Device,
+  data: Parameters<Device['tensor']>[0],
+  shape: readonly number[],
+  dtype: WeightType,
+): Promise<NDArray> {
   const t = device.tensor(data, shape, dtype);
   await count(device, t.bytes);
   return t;
@@ -46,7 +51,12 @@ export interface UploadOptions {
 }
 
 /** One tensor; f64 becomes f32, whole numbers i32. */
-export async function upload(device: Device, weights: Weights, name: string, { dtype, onRead = () => {}, memory }: UploadOptions = {}): Promise<NDArray> {
+export async function upload(
+  device: Device,
+  weights: Weights,
+  name: string,
+  { dtype, onRead = () => {}, memory }: UploadOptions = {},
+): Promise<NDArray> {
   const entry = weights.entries.get(name);
   const float = entry && FLOATS[entry.dtype];
   if (!float) {
@@ -58,7 +68,7 @@ export async function upload(device: Device, weights: Weights, name: string, { d
   try {
     let at = out.offset;
     for await (const chunk of weights.chunks(name, memory)) {
-      const data = KEPT[entry.dtype] === type ? chunk as Uint16Array : HALF[type](float(chunk));
+      const data = KEPT[entry.dtype] === type ? (chunk as Uint16Array) : HALF[type](float(chunk));
       device.write(out.buffer, at, data, type);
       at += data.length * BYTES[type];
       await count(device, data.byteLength);
@@ -81,7 +91,11 @@ export interface UploadAllOptions {
 }
 
 /** Weights under their names. What fails frees what was uploaded. */
-export async function uploadWeights(device: Device, weights: Weights, { dtype, names = weights.entries.keys(), onProgress = () => {} }: UploadAllOptions = {}): Promise<Record<string, NDArray>> {
+export async function uploadWeights(
+  device: Device,
+  weights: Weights,
+  { dtype, names = weights.entries.keys(), onProgress = () => {} }: UploadAllOptions = {},
+): Promise<Record<string, NDArray>> {
   const wanted = [...names].map((name) => {
     const entry = weights.entries.get(name);
     if (!entry) throw new WeightsError('weights', weights.path, `no tensor ${JSON.stringify(name)}`);
@@ -90,10 +104,15 @@ export async function uploadWeights(device: Device, weights: Weights, { dtype, n
   const memory = new ArrayBuffer(CHUNK_BYTES);
   const total = wanted.reduce((n, { shape, dtype: d }) => n + numel(shape) * bytesPer(d), 0);
   let done = 0;
-  const onRead = (bytes: number): void => onProgress(done += bytes, total);
+  const onRead = (bytes: number): void => onProgress((done += bytes), total);
   const uploaded: Record<string, NDArray> = {};
   try {
-    for (const { name, shape } of wanted) uploaded[name] = await upload(device, weights, name, { dtype: isMatrix(name, shape) ? dtype : undefined, onRead, memory });
+    for (const { name, shape } of wanted)
+      uploaded[name] = await upload(device, weights, name, {
+        dtype: isMatrix(name, shape) ? dtype : undefined,
+        onRead,
+        memory,
+      });
     await device.idle();
     return uploaded;
   } catch (error) {

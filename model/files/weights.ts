@@ -1,7 +1,17 @@
 /** Weights in one file or many, open for reading; tensors are read one by one or in chunks, so large files need little memory. */
 import { numel } from '../../kernels/kernel.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { ARRAYS, bytesPer, FLOATS, readPiece, WeightsError, type DataFile, type Entry, type StoredData, type StoredTensor } from './stored.ts';
+import {
+  ARRAYS,
+  bytesPer,
+  FLOATS,
+  readPiece,
+  WeightsError,
+  type DataFile,
+  type Entry,
+  type StoredData,
+  type StoredTensor,
+} from './stored.ts';
 
 /** Host memory that reading a tensor in chunks takes. */
 export const CHUNK_BYTES = 2 ** 24;
@@ -13,7 +23,12 @@ export class Weights {
   private readonly files: readonly DataFile[];
   private readonly tensors: ReadonlyMap<string, StoredTensor>;
 
-  constructor(path: string, files: readonly DataFile[], tensors: ReadonlyMap<string, StoredTensor>, metadata: Readonly<Record<string, string>>) {
+  constructor(
+    path: string,
+    files: readonly DataFile[],
+    tensors: ReadonlyMap<string, StoredTensor>,
+    metadata: Readonly<Record<string, string>>,
+  ) {
     this.path = path;
     this.files = files;
     this.tensors = tensors;
@@ -45,7 +60,8 @@ export class Weights {
    */
   async *chunks(name: string, memory?: ArrayBuffer): AsyncGenerator<StoredData> {
     const t = this.find(name);
-    const count = numel(t.shape), buffer = memory ?? new ArrayBuffer(Math.min(CHUNK_BYTES, count * bytesPer(t.dtype)));
+    const count = numel(t.shape),
+      buffer = memory ?? new ArrayBuffer(Math.min(CHUNK_BYTES, count * bytesPer(t.dtype)));
     const step = Math.floor(buffer.byteLength / bytesPer(t.dtype));
     for (let at = 0; at < count; at += step) {
       const chunk = new ARRAYS[t.dtype](buffer, 0, Math.min(step, count - at));
@@ -61,12 +77,21 @@ export class Weights {
 
   /** Rows of the first axis by their number, as `tensor` gives them: [ids, ...]. */
   async rows(name: string, ids: readonly number[]): Promise<HostTensor> {
-    const { dtype, shape: [count = 0, ...rest] } = this.find(name);
+    const {
+      dtype,
+      shape: [count = 0, ...rest],
+    } = this.find(name);
     const outside = ids.find((id) => !(id >= 0 && id < count));
-    if (outside !== undefined) throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)} has rows 0 to ${count - 1}, asked for ${outside}`);
+    if (outside !== undefined)
+      throw new WeightsError(
+        'weights',
+        this.path,
+        `tensor ${JSON.stringify(name)} has rows 0 to ${count - 1}, asked for ${outside}`,
+      );
     const size = numel(rest);
     const out = new ARRAYS[dtype](ids.length * size);
-    for (const [i, id] of ids.entries()) await this.fill(this.find(name), id * size, (id + 1) * size, out.subarray(i * size, (i + 1) * size));
+    for (const [i, id] of ids.entries())
+      await this.fill(this.find(name), id * size, (id + 1) * size, out.subarray(i * size, (i + 1) * size));
     return this.widened(name, out, [ids.length, ...rest]);
   }
 
@@ -86,17 +111,21 @@ export class Weights {
     if (float) return host(float(data), shape);
     if (data instanceof Uint32Array) return host(data, shape, 'u32');
     const whole = Int32Array.from(data as ArrayLike<number | bigint>, Number);
-    if (data.some((v, i) => Number(v) !== whole[i])) throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)}: ${dtype} values do not fit i32`);
+    if (data.some((v, i) => Number(v) !== whole[i]))
+      throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)}: ${dtype} values do not fit i32`);
     return host(whole, shape, 'i32');
   }
 
   private async fill({ dtype, pieces }: StoredTensor, from: number, to: number, out: StoredData): Promise<void> {
     let begin = 0;
     for (const piece of pieces) {
-      const lo = Math.max(from, begin), hi = Math.min(to, begin + piece.count);
+      const lo = Math.max(from, begin),
+        hi = Math.min(to, begin + piece.count);
       if (lo < hi) {
         const error = (e: Error) => new WeightsError('weights', piece.file.path, e.message, e);
-        await readPiece(piece, dtype, lo - begin, hi - begin, out.subarray(lo - from, hi - from)).catch((e: Error) => { throw error(e); });
+        await readPiece(piece, dtype, lo - begin, hi - begin, out.subarray(lo - from, hi - from)).catch((e: Error) => {
+          throw error(e);
+        });
       }
       begin += piece.count;
     }

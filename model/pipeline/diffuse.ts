@@ -11,7 +11,14 @@ import { flatten, host, mapTree, type HostTensor } from '../../engine/frontend/t
 import { numel } from '../../kernels/kernel.ts';
 import type { DiTConfig } from '../config.ts';
 import { draw } from '../params.ts';
-import { schedule, solverStep, startState, type Layout, type SolverKind, type SolverState } from '../schedulers/index.ts';
+import {
+  schedule,
+  solverStep,
+  startState,
+  type Layout,
+  type SolverKind,
+  type SolverState,
+} from '../schedulers/index.ts';
 import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../wan/tables.ts';
 import { forwardFunctions, StreamedForward, WholeForward, type Forward, type Network, type Told } from './forward.ts';
 import type { Precision } from './precision.ts';
@@ -20,7 +27,13 @@ import type { Precision } from './precision.ts';
  * - a solver: a teacher's, guided; two evaluations a step unless guidance is 1;
  * - `renoise`: x̂0 at each level, noised afresh to the next: a student's; one step is x̂0 = ε - v (METHOD §1.13).
  */
-export interface Sampling { kind: SolverKind | 'renoise'; steps: number; shift: number; guidance: number; /** Whose noise levels; Wan's own unless given. */ layout?: Layout }
+export interface Sampling {
+  kind: SolverKind | 'renoise';
+  steps: number;
+  shift: number;
+  guidance: number;
+  /** Whose noise levels; Wan's own unless given. */ layout?: Layout;
+}
 
 /** Forwards of the network for one clip. */
 export const evaluationsOf = ({ steps, guidance }: Sampling): number => steps * (guidance === 1 ? 1 : 2);
@@ -42,10 +55,14 @@ export interface DiffusionInput {
 }
 
 /** [B, C, F, h, w], its taker's to free; and what the steps took, the compiling of what was not compiled included. */
-export interface Diffused { latent: NDArray; seconds: number }
+export interface Diffused {
+  latent: NDArray;
+  seconds: number;
+}
 
 /** Standard normals of a seed, made on the host: the same on every device, whatever else is made beside them. */
-export const latentNoise = (seed: number, role: string, shape: readonly number[]): HostTensor => host(draw('normal', seed, `latent ${role}`, numel(shape)), shape);
+export const latentNoise = (seed: number, role: string, shape: readonly number[]): HostTensor =>
+  host(draw('normal', seed, `latent ${role}`, numel(shape)), shape);
 
 /** u + g (c - u) of two velocities, or of one batch of both. */
 export function guidance(parts: readonly Tensor[], g: Tensor): Tensor {
@@ -72,7 +89,11 @@ export class Diffusion {
   private readonly together = new Map<string, boolean>();
 
   /** @param adapterScale what adapters beside the weights are multiplied by; @param operands of the network's products */
-  constructor(device: Device, config: DiTConfig, { adapterScale = 1, operands = 'f32' }: { adapterScale?: number; operands?: Precision } = {}) {
+  constructor(
+    device: Device,
+    config: DiTConfig,
+    { adapterScale = 1, operands = 'f32' }: { adapterScale?: number; operands?: Precision } = {},
+  ) {
     [this.device, this.config] = [device, config];
     const functions = forwardFunctions(config, device.caps.maxBindingBytes, adapterScale);
     this.whole = new WholeForward(device, functions, operands);
@@ -86,29 +107,41 @@ export class Diffusion {
    * @param network stays the caller's
    * @param onStep told after every step that is done on the device; what it throws ends the work. Without it the steps are queued
    */
-  async run(network: Network, input: DiffusionInput, sampling: Sampling, onStep?: (done: number, steps: number) => void): Promise<Diffused> {
+  async run(
+    network: Network,
+    input: DiffusionInput,
+    sampling: Sampling,
+    onStep?: (done: number, steps: number) => void,
+  ): Promise<Diffused> {
     const { device, config } = this;
     const { kind, steps, shift, guidance, layout } = sampling;
-    const noise = (role: string): HostTensor => stacked(input.seeds.map((seed) => latentNoise(seed, role, input.shape)));
+    const noise = (role: string): HostTensor =>
+      stacked(input.seeds.map((seed) => latentNoise(seed, role, input.shape)));
     const { sigmas, timesteps, weights } = schedule(kind === 'renoise' ? 'euler' : kind, steps, shift, layout);
     const upload = (t: HostTensor): NDArray => device.tensor(t.data, t.shape, t.dtype);
     const told: Told = {
       tables: mapTree(upload, ditTables(config, [tokenGrid(config, input.shape)])) as unknown as DiTTables<NDArray>,
-      ...(input.beside && { y: upload(input.beside) }), ...(input.imageTokens && { imageTokens: upload(input.imageTokens) }),
+      ...(input.beside && { y: upload(input.beside) }),
+      ...(input.imageTokens && { imageTokens: upload(input.imageTokens) }),
     };
     let state = mapTree(upload, startState(noise('start'))) as unknown as SolverState<NDArray>;
     let contexts: NDArray[] = [];
     let latent: NDArray | undefined;
     try {
       const texts = guidance === 1 ? [input.text] : [input.text, input.negative];
-      const groups = texts.length > 1 && await this.fitTogether(network, state.x, texts, told) ? [texts] : texts.map((t) => [t]);
+      const groups =
+        texts.length > 1 && (await this.fitTogether(network, state.x, texts, told)) ? [texts] : texts.map((t) => [t]);
       contexts = groups.map((group) => upload(beneath(group)));
-      const levels = kind === 'renoise' ? Array.from({ length: steps }, (_, k) => (k + 1 < steps ? noise(`level ${k + 1}`) : blank(state.x.shape))) : [];
+      const levels =
+        kind === 'renoise'
+          ? Array.from({ length: steps }, (_, k) => (k + 1 < steps ? noise(`level ${k + 1}`) : blank(state.x.shape)))
+          : [];
       await device.idle();
       const start = performance.now();
       for (let k = 0; k < steps; k++) {
         const v = await this.velocity(network, state.x, timesteps[k]!, contexts, guidance, told);
-        if (kind === 'renoise') state = { ...state, ...await this.renoise({ x: state.x }, v, sigmas[k]!, sigmas[k + 1]!, levels[k]!) };
+        if (kind === 'renoise')
+          state = { ...state, ...(await this.renoise({ x: state.x }, v, sigmas[k]!, sigmas[k + 1]!, levels[k]!)) };
         else state = await this.solve(state, v, weights[k]!);
         if (!onStep) continue;
         await device.idle();
@@ -123,7 +156,14 @@ export class Diffusion {
   }
 
   /** v at x and t: under the text alone, or led away from the negative one, u + g (c - u). */
-  private async velocity(network: Network, x: NDArray, t: number, contexts: readonly NDArray[], guidance: number, told: Told): Promise<NDArray> {
+  private async velocity(
+    network: Network,
+    x: NDArray,
+    t: number,
+    contexts: readonly NDArray[],
+    guidance: number,
+    told: Told,
+  ): Promise<NDArray> {
     const forward = this.forward(network);
     const tEmb = timeEmbedding([t], this.config.freq_dim);
     const [first, second] = contexts as [NDArray, NDArray?];
@@ -147,7 +187,7 @@ export class Diffusion {
     const key = `${network.bytes} ${Boolean(network.blocks)} ${x.shape.join()}`;
     const known = this.together.get(key);
     if (known !== undefined) return known;
-    const fit = await this.bytesUnder(network, x, texts, told) < network.bytes;
+    const fit = (await this.bytesUnder(network, x, texts, told)) < network.bytes;
     this.together.set(key, fit);
     return fit;
   }
@@ -155,7 +195,13 @@ export class Diffusion {
   /** Of the forward under some texts; without end where it is refused. */
   private async bytesUnder(network: Network, x: NDArray, texts: readonly HostTensor[], told: Told): Promise<number> {
     try {
-      return await this.forward(network).plan(network, x, timeEmbedding([0], this.config.freq_dim), beneath(texts), told);
+      return await this.forward(network).plan(
+        network,
+        x,
+        timeEmbedding([0], this.config.freq_dim),
+        beneath(texts),
+        told,
+      );
     } catch (error) {
       if (error instanceof EngineError && (error.op === 'memory' || error.op === 'tensor')) return Infinity;
       throw error;
@@ -181,4 +227,5 @@ function beneath(batches: readonly HostTensor[]): HostTensor {
 }
 
 /** Tensors of one shape as a batch. */
-const stacked = (rows: readonly HostTensor[]): HostTensor => beneath(rows.map((t) => ({ ...t, shape: [1, ...t.shape] })));
+const stacked = (rows: readonly HostTensor[]): HostTensor =>
+  beneath(rows.map((t) => ({ ...t, shape: [1, ...t.shape] })));

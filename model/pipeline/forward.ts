@@ -52,7 +52,8 @@ export interface Network {
 
 /** All of a network on the device, freed with it. */
 export const networkOf = (weights: Network['weights']): Network => ({
-  weights, bytes: Object.values(weights).reduce((sum, t) => sum + t.bytes, 0),
+  weights,
+  bytes: Object.values(weights).reduce((sum, t) => sum + t.bytes, 0),
   free: () => Promise.resolve(Object.values(weights).forEach((t) => t.free())),
 });
 
@@ -60,16 +61,31 @@ export const networkOf = (weights: Network['weights']): Network => ({
 const HIDDEN_BYTES = 2 ** 28;
 
 /** The config with the feed-forward in as many parts as keep its hidden layer within bounds. */
-export const inParts = (config: DiTConfig, batch: number, tokens: number, maxBindingBytes: number): DiTConfig =>
-  ({ ...config, ffn_parts: Math.ceil((4 * batch * tokens * config.ffn_dim) / Math.min(HIDDEN_BYTES, maxBindingBytes)) });
+export const inParts = (config: DiTConfig, batch: number, tokens: number, maxBindingBytes: number): DiTConfig => ({
+  ...config,
+  ffn_parts: Math.ceil((4 * batch * tokens * config.ffn_dim) / Math.min(HIDDEN_BYTES, maxBindingBytes)),
+});
 
 /** A batch as often as makes `rows` of it. */
-const repeated = (t: Tensor, rows: number): Tensor => (t.shape[0] === rows ? t : concat(Array.from({ length: rows / t.shape[0]! }, () => t), 0));
+const repeated = (t: Tensor, rows: number): Tensor =>
+  t.shape[0] === rows
+    ? t
+    : concat(
+        Array.from({ length: rows / t.shape[0]! }, () => t),
+        0,
+      );
 
 /** The network's input, repeated for each text. */
 function inputFor(x: Tensor, tEmb: Tensor, context: Tensor, { tables, y, imageTokens }: Told<Tensor>): DiTInput {
   const each = (t: Tensor): Tensor => repeated(t, context.shape[0]!);
-  return { x: each(x), tEmb: each(tEmb), context, tables, ...(y && { y: each(y) }), ...(imageTokens && { imageTokens: each(imageTokens) }) };
+  return {
+    x: each(x),
+    tEmb: each(tEmb),
+    context,
+    tables,
+    ...(y && { y: each(y) }),
+    ...(imageTokens && { imageTokens: each(imageTokens) }),
+  };
 }
 
 /** What is compiled of a network, as functions of tensors. @param scale what adapters beside the weights are multiplied by */
@@ -78,9 +94,12 @@ export function forwardFunctions(config: DiTConfig, maxBindingBytes: number, sca
   const parts = (batch: number, tokens: number): DiTConfig => inParts(config, batch, tokens, maxBindingBytes);
   return {
     whole: (net: Params, x: Tensor, tEmb: Tensor, context: Tensor, told: Told<Tensor>): Tensor =>
-      dit(withAdapters(net), parts(context.shape[0]!, told.tables.cos.shape[1]!), inputFor(x, tEmb, context, told)).v as Tensor,
-    embed: (net: Params, x: Tensor, tEmb: Tensor, context: Tensor, told: Told<Tensor>): Embedded => ditEmbed(withAdapters(net), config, inputFor(x, tEmb, context, told)),
-    block: (s: Scope, x: Tensor, told: BlockInput): Tensor => block(withAdapters(s.params), parts(x.shape[0]!, x.shape[1]!), x, told, () => {}),
+      dit(withAdapters(net), parts(context.shape[0]!, told.tables.cos.shape[1]!), inputFor(x, tEmb, context, told))
+        .v as Tensor,
+    embed: (net: Params, x: Tensor, tEmb: Tensor, context: Tensor, told: Told<Tensor>): Embedded =>
+      ditEmbed(withAdapters(net), config, inputFor(x, tEmb, context, told)),
+    block: (s: Scope, x: Tensor, told: BlockInput): Tensor =>
+      block(withAdapters(s.params), parts(x.shape[0]!, x.shape[1]!), x, told, () => {}),
     head: (net: Params, tokens: Tensor, e: Tensor, x: Tensor): Tensor =>
       ditHead(withAdapters(net), config, tokens, e, repeated(x, tokens.shape[0]!)) as Tensor,
   };
@@ -123,7 +142,13 @@ export class StreamedForward implements Forward {
     this.head = device.compile(head, { name: 'dit head', operands });
   }
 
-  async run({ weights, blocks }: Network, x: NDArray, tEmb: HostTensor, context: NDArray, given: Told): Promise<NDArray> {
+  async run(
+    { weights, blocks }: Network,
+    x: NDArray,
+    tEmb: HostTensor,
+    context: NDArray,
+    given: Told,
+  ): Promise<NDArray> {
     const { x: embedded, e, told } = await this.embed(weights, x, tEmb, context, given);
     const tokens = embedded.keep();
     try {

@@ -50,7 +50,11 @@ export interface Job {
 }
 
 /** Where a job's clip goes: chunks [channels, t, H, W] in [-1, 1], in order. */
-export interface ClipSink { add(chunk: HostTensor): Promise<void>; end(): Promise<void>; abort(): Promise<void> }
+export interface ClipSink {
+  add(chunk: HostTensor): Promise<void>;
+  end(): Promise<void>;
+  abort(): Promise<void>;
+}
 
 export interface GenerateOptions {
   sampling: Sampling;
@@ -63,14 +67,22 @@ export interface GenerateOptions {
   sink: (job: number) => Promise<ClipSink>;
 }
 
-export interface Made { /** Of diffusion, seconds. */ seconds: number; /** Forwards of the DiT. */ evaluations: number }
+export interface Made {
+  /** Of diffusion, seconds. */ seconds: number;
+  /** Forwards of the DiT. */ evaluations: number;
+}
 
 export const freeAll = (weights: DeviceWeights): void => Object.values(weights).forEach((t) => t.free());
 
 /** Makes every job's clip, in order. @throws what a part or a sink throws, and where a latent is not finite; clips that were finished stay */
-export async function generate(device: Device, model: VideoModel, jobs: readonly Job[], { sampling, precision = 'f32', tile, progress, sink }: GenerateOptions): Promise<Made> {
+export async function generate(
+  device: Device,
+  model: VideoModel,
+  jobs: readonly Job[],
+  { sampling, precision = 'f32', tile, progress, sink }: GenerateOptions,
+): Promise<Made> {
   const texts = await encodeTexts(device, model, jobs, sampling.guidance !== 1, progress);
-  const images = model.encodeImages && await encodeGiven(device, model, jobs, tile, progress);
+  const images = model.encodeImages && (await encodeGiven(device, model, jobs, tile, progress));
   const net = await model.loadDiT(device, progress);
   let decoder: DeviceWeights = {};
   const diffusion = new Diffusion(device, model.dit, { operands: precision });
@@ -79,10 +91,18 @@ export async function generate(device: Device, model: VideoModel, jobs: readonly
   try {
     for (const [i, job] of jobs.entries()) {
       const shape = latentShape(model.vae, job.size, job.frames);
-      const { latent: x, seconds: took } = await diffusion.run(net, {
-        shape, seeds: [job.seed], text: alone(texts.get(job.prompt)!), negative: alone(texts.get(job.negative) ?? texts.get(job.prompt)!),
-        ...(images && { imageTokens: alone(images.tokens[i]!), beside: images.beside[i]! }),
-      }, sampling, (done) => progress('diffusion', 'steps', i * sampling.steps + done, total));
+      const { latent: x, seconds: took } = await diffusion.run(
+        net,
+        {
+          shape,
+          seeds: [job.seed],
+          text: alone(texts.get(job.prompt)!),
+          negative: alone(texts.get(job.negative) ?? texts.get(job.prompt)!),
+          ...(images && { imageTokens: alone(images.tokens[i]!), beside: images.beside[i]! }),
+        },
+        sampling,
+        (done) => progress('diffusion', 'steps', i * sampling.steps + done, total),
+      );
       const latent = host(await x.read(), shape);
       x.free();
       checkFinite(latent, precision, job.prompt);
@@ -104,16 +124,34 @@ export async function generate(device: Device, model: VideoModel, jobs: readonly
 const alone = (t: HostTensor): HostTensor => ({ ...t, shape: [1, ...t.shape] });
 
 /** Every text that is asked for, once. */
-async function encodeTexts(device: Device, model: VideoModel, jobs: readonly Job[], guided: boolean, progress: Progress): Promise<Map<string, HostTensor>> {
+async function encodeTexts(
+  device: Device,
+  model: VideoModel,
+  jobs: readonly Job[],
+  guided: boolean,
+  progress: Progress,
+): Promise<Map<string, HostTensor>> {
   const texts = [...new Set(jobs.flatMap((j) => (guided ? [j.prompt, j.negative] : [j.prompt])))];
   const encoded = await model.encodeText(device, texts, progress);
   return new Map(texts.map((text, i) => [text, encoded[i]!]));
 }
 
-async function decodeTo(clip: ClipSink, device: Device, config: VAEConfig, weights: DeviceWeights, latent: HostTensor, tile: number | undefined, progress: Progress): Promise<void> {
+async function decodeTo(
+  clip: ClipSink,
+  device: Device,
+  config: VAEConfig,
+  weights: DeviceWeights,
+  latent: HostTensor,
+  tile: number | undefined,
+  progress: Progress,
+): Promise<void> {
   const vae = new StreamingVAE(device, config, weights);
   try {
-    for await (const chunk of vae.decode(latent, { tile, onProgress: (done, total) => progress('decoding', 'chunks', done, total) })) await clip.add(chunk);
+    for await (const chunk of vae.decode(latent, {
+      tile,
+      onProgress: (done, total) => progress('decoding', 'chunks', done, total),
+    }))
+      await clip.add(chunk);
     await clip.end();
   } catch (error) {
     await clip.abort();

@@ -15,25 +15,48 @@ export interface Given {
 }
 
 /** Every job's frames for a DiT that takes some; jobs of the same pictures share what is made of them. */
-export async function encodeGiven(device: Device, model: VideoModel, jobs: readonly Job[], tile: number | undefined, progress: Progress): Promise<Given> {
+export async function encodeGiven(
+  device: Device,
+  model: VideoModel,
+  jobs: readonly Job[],
+  tile: number | undefined,
+  progress: Progress,
+): Promise<Given> {
   const pictures = [...new Set(jobs.flatMap((j) => j.pictures))];
-  const tokens = await encodePictures(device, model, jobs.map((j) => j.pictures), progress);
+  const tokens = await encodePictures(
+    device,
+    model,
+    jobs.map((j) => j.pictures),
+    progress,
+  );
   const scale = device.compile((x: Tensor, tables: ResizeTables<Tensor>) => resize(x, tables), { name: 'resize' });
   const encoder = await model.loadVAE(device, 'encoder', progress);
   const vae = new StreamingVAE(device, model.vae, encoder);
-  const nameOf = (j: Job) => `${j.pictures.map((p) => pictures.indexOf(p)).join()} ${j.size.width} ${j.size.height} ${j.frames}`;
+  const nameOf = (j: Job) =>
+    `${j.pictures.map((p) => pictures.indexOf(p)).join()} ${j.size.width} ${j.size.height} ${j.frames}`;
   const beside = new Map<string, HostTensor>();
   try {
     for (const job of jobs) {
       if (beside.has(nameOf(job))) continue;
-      const { size: { width, height }, frames } = job;
+      const {
+        size: { width, height },
+        frames,
+      } = job;
       const given: HostTensor[] = [];
       for (const picture of job.pictures) {
         const [channels, h, w] = picture.shape as [number, number, number];
-        given.push(host(await (await scale(picture, resizeTables([h, w], [height, width]))).read(), [channels, height, width]));
+        given.push(
+          host(await (await scale(picture, resizeTables([h, w], [height, width]))).read(), [channels, height, width]),
+        );
       }
-      const latent = await vae.encode([frames, height, width], withZeros(given, frames), { tile, onProgress: (done, total) => progress('image', 'chunks', done, total) });
-      beside.set(nameOf(job), withMask(host(latent.data, [1, ...latent.shape]), vaeStride(model.vae)[0], givenFrames(model.dit)));
+      const latent = await vae.encode([frames, height, width], withZeros(given, frames), {
+        tile,
+        onProgress: (done, total) => progress('image', 'chunks', done, total),
+      });
+      beside.set(
+        nameOf(job),
+        withMask(host(latent.data, [1, ...latent.shape]), vaeStride(model.vae)[0], givenFrames(model.dit)),
+      );
     }
     return { tokens, beside: jobs.map((j) => beside.get(nameOf(j))!) };
   } finally {
@@ -44,7 +67,12 @@ export async function encodeGiven(device: Device, model: VideoModel, jobs: reado
 }
 
 /** Each clip's pictures → [I, clip_dim], one behind the other; a picture that comes twice is encoded once. */
-export async function encodePictures(device: Device, model: VideoModel, clips: readonly (readonly HostTensor[])[], progress: Progress): Promise<HostTensor[]> {
+export async function encodePictures(
+  device: Device,
+  model: VideoModel,
+  clips: readonly (readonly HostTensor[])[],
+  progress: Progress,
+): Promise<HostTensor[]> {
   const pictures = [...new Set(clips.flat())];
   const tokens = await model.encodeImages!(device, pictures, progress);
   return clips.map((clip) => {

@@ -26,10 +26,18 @@ const SHARE = 0.7;
 /** Files' adapters as one for each linear: ranks side by side, strengths in B. */
 export function stackAdapters(loras: readonly Lora[]): HostParams {
   const all: HostParams = {};
-  for (const { file: { adapters }, scale } of loras) {
+  for (const {
+    file: { adapters },
+    scale,
+  } of loras) {
     for (const [name, t] of Object.entries(adapters)) {
       const isA = name.endsWith('.lora_A.weight');
-      const own = isA ? t : host(Float32Array.from(t.data, (x) => scale * x), t.shape);
+      const own = isA
+        ? t
+        : host(
+            Float32Array.from(t.data, (x) => scale * x),
+            t.shape,
+          );
       all[name] = all[name] ? beside(all[name], own, isA ? 0 : 1) : own;
     }
   }
@@ -41,10 +49,13 @@ function beside(a: HostTensor, b: HostTensor, axis: 0 | 1): HostTensor {
   const [rows, columns] = a.shape as [number, number];
   if (axis === 0) return host(Float32Array.from([...a.data, ...b.data]), [rows + b.shape[0]!, columns]);
   const width = columns + b.shape[1]!;
-  return host(Float32Array.from({ length: rows * width }, (_, i) => {
-    const [row, column] = [Math.floor(i / width), i % width];
-    return column < columns ? a.data[row * columns + column]! : b.data[row * (width - columns) + column - columns]!;
-  }), [rows, width]);
+  return host(
+    Float32Array.from({ length: rows * width }, (_, i) => {
+      const [row, column] = [Math.floor(i / width), i % width];
+      return column < columns ? a.data[row * columns + column]! : b.data[row * (width - columns) + column - columns]!;
+    }),
+    [rows, width],
+  );
 }
 
 /** What LoRA files add: adapters beside the weights, and differences that become part of them. */
@@ -56,18 +67,23 @@ class Additions {
 
   constructor(device: Device, file: Weights, loras: readonly Lora[]) {
     [this.device, this.file] = [device, file];
-    this.adapters = Object.fromEntries(Object.entries(stackAdapters(loras)).map(([name, t]) => [name, device.tensor(t.data, t.shape)]));
+    this.adapters = Object.fromEntries(
+      Object.entries(stackAdapters(loras)).map(([name, t]) => [name, device.tensor(t.data, t.shape)]),
+    );
     this.whole = loras.map(({ file, scale }) => ({ file: { ...file, adapters: {} }, scale }));
   }
 
   /** Weights under names behind `prefix`, with what is added to them. */
   async to(weights: Record<string, NDArray>, prefix = ''): Promise<Record<string, NDArray>> {
-    for (const name of Object.keys(weights).filter((n) => this.whole.some((l) => `${prefix}${n}` in l.file.differences))) {
+    for (const name of Object.keys(weights).filter((n) =>
+      this.whole.some((l) => `${prefix}${n}` in l.file.differences),
+    )) {
       const merged = mergeFiles(`${prefix}${name}`, await this.file.tensor(`${prefix}${name}`), this.whole);
       weights[name]!.free();
       weights[name] = this.device.tensor(merged.data, merged.shape);
     }
-    for (const [name, t] of Object.entries(this.adapters)) if (name.startsWith(prefix)) weights[name.slice(prefix.length)] = t;
+    for (const [name, t] of Object.entries(this.adapters))
+      if (name.startsWith(prefix)) weights[name.slice(prefix.length)] = t;
     return weights;
   }
 
@@ -77,7 +93,12 @@ class Additions {
 }
 
 /** @param onProgress told of the bytes read so far, and of all that are read before the first step */
-export async function loadNetwork(device: Device, dit: Part<DiTConfig>, { loras = [], dtype, offload = false }: NetworkOptions, onProgress: (done: number, total: number) => void): Promise<Network> {
+export async function loadNetwork(
+  device: Device,
+  dit: Part<DiTConfig>,
+  { loras = [], dtype, offload = false }: NetworkOptions,
+  onProgress: (done: number, total: number) => void,
+): Promise<Network> {
   const file = await dit.open();
   const additions = new Additions(device, file, loras);
   try {
@@ -90,12 +111,17 @@ export async function loadNetwork(device: Device, dit: Part<DiTConfig>, { loras 
     const weights = await additions.to(await uploadWeights(device, file, { names: first, dtype: type, onProgress }));
     const blocks = storedBlocks(device, file, 'blocks', type);
     const source: BlockSource = {
-      fetch: async (i) => additions.to({ ...await blocks.fetch(i) }, `blocks.${i}.`),
-      release: (fetched) => blocks.release(Object.fromEntries(Object.entries(fetched).filter(([, t]) => !Object.values(additions.adapters).includes(t)))),
+      fetch: async (i) => additions.to({ ...(await blocks.fetch(i)) }, `blocks.${i}.`),
+      release: (fetched) =>
+        blocks.release(
+          Object.fromEntries(Object.entries(fetched).filter(([, t]) => !Object.values(additions.adapters).includes(t))),
+        ),
     };
     if (!streamed) await file.close();
     return {
-      weights, bytes, ...(streamed && { blocks: source }),
+      weights,
+      bytes,
+      ...(streamed && { blocks: source }),
       async free() {
         Object.values(weights).forEach((t) => t.free());
         additions.free();

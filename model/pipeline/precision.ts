@@ -20,6 +20,7 @@ export function precisionOn({ tier, f16, matrix }: Caps, asked?: Precision): Pre
 export function checkFinite({ data }: HostTensor, precision: Precision, prompt: string): void {
   const bad = (data as Float32Array).reduce((n, v) => n + Number(!Number.isFinite(v)), 0);
   if (!bad) return;
-  const remedy = precision === 'f16' ? 'values do not fit into f16; use --precision f32' : 'check the weights and LoRAs';
+  const remedy =
+    precision === 'f16' ? 'values do not fit into f16; use --precision f32' : 'check the weights and LoRAs';
   throw new Error(`[sample] ${bad} of ${data.length} numbers of the latent of "${prompt}" are not finite: ${remedy}`);
 }

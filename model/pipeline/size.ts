@@ -2,7 +2,10 @@
 import { givenFrames, vaeStride, type DiTConfig, type VAEConfig } from '../config.ts';
 
 /** Pixels. */
-export interface Size { readonly width: number; readonly height: number }
+export interface Size {
+  readonly width: number;
+  readonly height: number;
+}
 
 /** Height and width must be multiples of these: 16 x 16 for Wan. */
 function steps(dit: DiTConfig, vae: VAEConfig): Size {
@@ -23,13 +26,20 @@ export function checkClip(dit: DiTConfig, vae: VAEConfig, { width, height }: Siz
   const [time] = vaeStride(vae);
   if (!width || !height || width % step.width || height % step.height) {
     const near = (n: number, by: number) => Math.max(1, Math.round(n / by)) * by;
-    throw new Error(`[size] ${width}x${height}: width must be a multiple of ${step.width} and height of ${step.height}; the nearest is ${near(width, step.width)}x${near(height, step.height)}`);
+    throw new Error(
+      `[size] ${width}x${height}: width must be a multiple of ${step.width} and height of ${step.height}; the nearest is ${near(width, step.width)}x${near(height, step.height)}`,
+    );
   }
   if (!Number.isInteger(frames) || frames < 1 || (frames - 1) % time) {
     const below = Math.max(0, Math.floor((frames - 1) / time) || 0) * time + 1;
-    throw new Error(`[size] frames must be 1 more than a multiple of ${time}, as ${below} or ${below + time}, got ${frames}`);
+    throw new Error(
+      `[size] frames must be 1 more than a multiple of ${time}, as ${below} or ${below + time}, got ${frames}`,
+    );
   }
-  if (frames < givenFrames(dit)) throw new Error(`[size] between a first and a last frame there must be others: frames must be ${1 + time} or more, got ${frames}`);
+  if (frames < givenFrames(dit))
+    throw new Error(
+      `[size] between a first and a last frame there must be others: frames must be ${1 + time} or more, got ${frames}`,
+    );
 }
 
 /** The size that keeps the area of `size` and the form of `image`, rounded down to what the model can make: Wan's rule for image-to-video. */
@@ -44,7 +54,11 @@ export function sizeLike(dit: DiTConfig, vae: VAEConfig, image: Size, size: Size
 }
 
 /** [C, F, h, w] of the latent of a clip. */
-export function latentShape(vae: VAEConfig, { width, height }: Size, frames: number): readonly [number, number, number, number] {
+export function latentShape(
+  vae: VAEConfig,
+  { width, height }: Size,
+  frames: number,
+): readonly [number, number, number, number] {
   const [time, strideH, strideW] = vaeStride(vae);
   return [vae.z_dim, 1 + (frames - 1) / time, height / strideH, width / strideW];
 }

@@ -17,8 +17,9 @@ export const WAN_FRAMES = 81;
 export const WAN_SIZE: Size = { width: 832, height: 480 };
 
 /** The negative prompt of Wan's own configs (wan/configs/shared_config.py and wan_i2v_14B.py of Wan2.1, Apache-2.0): what Wan was tuned to avoid. */
-const NEGATIVE = '色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，'
-  + '画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走';
+const NEGATIVE =
+  '色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，' +
+  '画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走';
 export const wanNegative = (given: 0 | 1 | 2): string => ['', '镜头晃动，', '镜头切换，镜头晃动，'][given]! + NEGATIVE;
 
 /** As Wan's generate script samples: image-to-video takes 40 steps, and at 480p a smaller shift, unless the folder names one; between two frames the shift is 16. */
@@ -36,32 +37,55 @@ async function using<R>(open: () => Promise<Weights>, body: (weights: Weights) =
 }
 
 /** In megabytes. */
-const loading = (progress: Progress) => (done: number, total: number): void => progress('loading', 'MB', Math.ceil(done / 1e6), Math.ceil(total / 1e6));
+const loading =
+  (progress: Progress) =>
+  (done: number, total: number): void =>
+    progress('loading', 'MB', Math.ceil(done / 1e6), Math.ceil(total / 1e6));
 
 export function wanModel(checkpoint: Checkpoint, options: NetworkOptions = {}): VideoModel {
   const { dit, vae, text, image } = checkpoint;
   return {
-    dit: dit.config, vae: vae.config,
+    dit: dit.config,
+    vae: vae.config,
     async encodeText(device, texts, progress) {
       const tokenizer = await loadTokenizer(checkpoint.tokenizer);
       const { text_len: textLen, text_dim: dim } = dit.config;
       const { text: rows } = await using(text.open, (weights) =>
-        encodeText(device, weights, tokenizer, texts, { config: text.config, textLen, onProgress: (done, total) => progress('text', 'blocks', done, total) }));
+        encodeText(device, weights, tokenizer, texts, {
+          config: text.config,
+          textLen,
+          onProgress: (done, total) => progress('text', 'blocks', done, total),
+        }),
+      );
       const size = textLen * dim;
       return texts.map((_, i) => host((rows.data as Float32Array).slice(i * size, (i + 1) * size), [textLen, dim]));
     },
-    ...(image && {
-      // One at a time: pictures differ in size.
-      encodeImages: (device, pictures, progress) => using(image.open, async (weights) => {
-        const tokens = [];
-        for (const picture of pictures) {
-          const t = await encodeImage(device, weights, { ...picture, shape: [1, ...picture.shape] }, { config: image.config, onProgress: (done, total) => progress('image', 'blocks', done, total) });
-          tokens.push(host(t.data, t.shape.slice(1)));
-        }
-        return tokens;
-      }),
-    } satisfies Partial<VideoModel>),
+    ...(image &&
+      ({
+        // One at a time: pictures differ in size.
+        encodeImages: (device, pictures, progress) =>
+          using(image.open, async (weights) => {
+            const tokens = [];
+            for (const picture of pictures) {
+              const t = await encodeImage(
+                device,
+                weights,
+                { ...picture, shape: [1, ...picture.shape] },
+                { config: image.config, onProgress: (done, total) => progress('image', 'blocks', done, total) },
+              );
+              tokens.push(host(t.data, t.shape.slice(1)));
+            }
+            return tokens;
+          }),
+      } satisfies Partial<VideoModel>)),
     loadDiT: (device, progress) => loadNetwork(device, dit, options, loading(progress)),
-    loadVAE: (device, half, progress) => using(vae.open, (weights) => uploadWeights(device, weights, { names: Object.keys(halfOf(vae.shapes, half)), dtype: 'f32', onProgress: loading(progress) })),
+    loadVAE: (device, half, progress) =>
+      using(vae.open, (weights) =>
+        uploadWeights(device, weights, {
+          names: Object.keys(halfOf(vae.shapes, half)),
+          dtype: 'f32',
+          onProgress: loading(progress),
+        }),
+      ),
   };
 }

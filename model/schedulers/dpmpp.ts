@@ -14,7 +14,8 @@ export const orderOf = (k: number, steps: number): number => Math.min(2, k + 1, 
 export function predictor(sigmas: readonly number[], k: number): StepWeights['predict'] {
   const [s, t] = [sigmas[k]!, sigmas[k + 1]!];
   const { ratio, gain } = exactStep(s, t);
-  const slope = orderOf(k, sigmas.length - 1) === 1 ? 0 : (logSNR(t) - logSNR(s)) / (2 * (logSNR(s) - logSNR(sigmas[k - 1]!)));
+  const slope =
+    orderOf(k, sigmas.length - 1) === 1 ? 0 : (logSNR(t) - logSNR(s)) / (2 * (logSNR(s) - logSNR(sigmas[k - 1]!)));
   return [ratio, gain * (1 + slope), -gain * slope];
 }
 

@@ -31,7 +31,8 @@ export interface Schedule extends Levels {
  * @param layout whose noise levels: those of the code that a checkpoint folder of this layout is made for
  */
 export function schedule(kind: SolverKind, steps: number, shift: number, layout: Layout = 'original'): Schedule {
-  if (!Number.isInteger(steps) || steps < 1) fail('schedule', `steps must be a whole number of 1 or more, got ${steps}`);
+  if (!Number.isInteger(steps) || steps < 1)
+    fail('schedule', `steps must be a whole number of 1 or more, got ${steps}`);
   if (!(shift > 0)) fail('schedule', `shift must be above 0, got ${shift}`);
   const levels = (layout === 'original' ? WAN : DIFFUSERS)[kind](steps, shift);
   return { ...levels, weights: SOLVERS[kind](levels.sigmas).map(packWeights) };
@@ -57,7 +58,8 @@ export function startState(x: HostTensor): SolverState<HostTensor> {
 /** One step with the velocity v at `x`. Call it while a function is traced. @param weights the step's entry of `Schedule.weights` */
 export function solverStep({ x, last, m1, m2 }: SolverState, v: Tensor, weights: Tensor): SolverState {
   const w = (i: number): Tensor => weights.slice(0, i, i + 1);
-  const combine = (first: number, terms: readonly Tensor[]): Tensor => terms.map((t, i) => t.mul(w(first + i))).reduce((a, b) => a.add(b));
+  const combine = (first: number, terms: readonly Tensor[]): Tensor =>
+    terms.map((t, i) => t.mul(w(first + i))).reduce((a, b) => a.add(b));
   const x0 = x.sub(v.mul(w(0)));
   const corrected = combine(1, [x, last, x0, m1, m2]);
   return { x: combine(6, [corrected, x0, m1]), last: corrected, m1: x0, m2: m1 };

@@ -17,14 +17,23 @@ type LevelLaw = (steps: number, shift: number) => Levels;
 const spaced = (first: number, last: number, count: number): number[] =>
   Array.from({ length: count }, (_, k) => (k ? first + k * ((last - first) / (count - 1)) : first));
 
-const levels = (sigmas: readonly number[], timestep: (t: number) => number): Levels =>
-  ({ sigmas: [...sigmas, 0], timesteps: sigmas.map((s) => timestep(TRAIN_TIMESTEPS * s)) });
+const levels = (sigmas: readonly number[], timestep: (t: number) => number): Levels => ({
+  sigmas: [...sigmas, 0],
+  timesteps: sigmas.map((s) => timestep(TRAIN_TIMESTEPS * s)),
+});
 
 const exactly = (t: number): number => t;
 
 /** From `first` evenly towards 0, then shifted. */
-const wan = (first: number, timestep: (t: number) => number): LevelLaw => (steps, shift) =>
-  levels(spaced(first, 0, steps + 1).slice(0, -1).map((s) => shiftSigma(s, shift)), timestep);
+const wan =
+  (first: number, timestep: (t: number) => number): LevelLaw =>
+  (steps, shift) =>
+    levels(
+      spaced(first, 0, steps + 1)
+        .slice(0, -1)
+        .map((s) => shiftSigma(s, shift)),
+      timestep,
+    );
 
 /** Lowest σ of training, and highest, which UniPC starts from: the reference keeps it in f32. */
 const [LOWEST, HIGHEST] = [1 / TRAIN_TIMESTEPS, Math.fround(1 - 1 / TRAIN_TIMESTEPS)];
@@ -35,7 +44,17 @@ export const WAN = { unipc: wan(HIGHEST, Math.floor), dpmpp: wan(1, Math.floor),
 
 /** Diffusers' pipelines of Wan use UniPC, or Euler, whose lower end is shifted twice. */
 export const DIFFUSERS: typeof WAN = {
-  unipc: (steps, shift) => levels(spaced(1, LOWEST, steps + 1).slice(0, -1).map((s) => Math.min(shiftSigma(s, shift), 1 - MARGIN)), Math.floor),
+  unipc: (steps, shift) =>
+    levels(
+      spaced(1, LOWEST, steps + 1)
+        .slice(0, -1)
+        .map((s) => Math.min(shiftSigma(s, shift), 1 - MARGIN)),
+      Math.floor,
+    ),
   dpmpp: WAN.dpmpp,
-  euler: (steps, shift) => levels(spaced(1, shiftSigma(LOWEST, shift), steps).map((s) => shiftSigma(s, shift)), exactly),
+  euler: (steps, shift) =>
+    levels(
+      spaced(1, shiftSigma(LOWEST, shift), steps).map((s) => shiftSigma(s, shift)),
+      exactly,
+    ),
 };

@@ -23,19 +23,32 @@ export interface EncodeTextOptions extends RunOptions {
 }
 
 /** Prompts encoded: [B, textLen, dim], zero past each one's own length. */
-export interface EncodedText { text: HostTensor; lengths: number[] }
+export interface EncodedText {
+  text: HostTensor;
+  lengths: number[];
+}
 
 /**
  * @param weights of `config`, under Wan's names, as a checkpoint opens them; they stay open
  */
-export async function encodeText(device: Device, weights: Weights, tokenizer: Tokenizer, prompts: readonly string[], { config = UMT5_XXL, textLen = 512, onProgress, signal }: EncodeTextOptions = {}): Promise<EncodedText> {
+export async function encodeText(
+  device: Device,
+  weights: Weights,
+  tokenizer: Tokenizer,
+  prompts: readonly string[],
+  { config = UMT5_XXL, textLen = 512, onProgress, signal }: EncodeTextOptions = {},
+): Promise<EncodedText> {
   if (!prompts.length) fail('umt5', 'no prompts');
   const ids = prompts.map((prompt) => tokenizer.encode(prompt, textLen));
   const padded = Math.min(textLen, ROUND * Math.ceil(Math.max(...ids.map((t) => t.length)) / ROUND));
   const size = Math.max(1, Math.floor(TOKENS / padded));
   const text = new Float32Array(prompts.length * textLen * config.dim);
-  const stack = new BlockStack(device, (s, x, context: UMT5Context) => umt5Block(s, config, x, context), { name: 'umt5 block' });
-  const norm = device.compile((params: Params, x: Tensor) => umt5Norm(new Scope(params), config, x), { name: 'umt5 norm' });
+  const stack = new BlockStack(device, (s, x, context: UMT5Context) => umt5Block(s, config, x, context), {
+    name: 'umt5 block',
+  });
+  const norm = device.compile((params: Params, x: Tensor) => umt5Norm(new Scope(params), config, x), {
+    name: 'umt5 norm',
+  });
   const gain = await upload(device, weights, 'norm.weight');
   const buckets = relativeBuckets(padded, config);
   try {
@@ -43,12 +56,25 @@ export async function encodeText(device: Device, weights: Weights, tokenizer: To
       const group = ids.slice(first, first + size);
       const x = device.tensor(await embed(weights, group, padded), [group.length, padded, config.dim]);
       try {
-        const context = { buckets, lengths: host(group.map((t) => t.length), [group.length], 'u32') };
+        const context = {
+          buckets,
+          lengths: host(
+            group.map((t) => t.length),
+            [group.length],
+            'u32',
+          ),
+        };
         await stack.run(x, context, config.num_layers, storedBlocks(device, weights, 'blocks'), {
-          signal, onProgress: (done, total) => onProgress?.(first * total + done * group.length, ids.length * total),
+          signal,
+          onProgress: (done, total) => onProgress?.(first * total + done * group.length, ids.length * total),
         });
         const rows = await (await norm({ 'norm.weight': gain }, x)).read();
-        group.forEach(({ length }, b) => text.set(rows.subarray(b * padded * config.dim, (b * padded + length) * config.dim), (first + b) * textLen * config.dim));
+        group.forEach(({ length }, b) =>
+          text.set(
+            rows.subarray(b * padded * config.dim, (b * padded + length) * config.dim),
+            (first + b) * textLen * config.dim,
+          ),
+        );
       } finally {
         x.free();
       }
@@ -62,7 +88,10 @@ export async function encodeText(device: Device, weights: Weights, tokenizer: To
 
 /** Rows of the embedding, read one by one: the table alone is 2 GB. Zeros past each text. */
 async function embed(weights: Weights, texts: readonly number[][], padded: number): Promise<Float32Array> {
-  const { data, shape: [, dim] } = await weights.rows('token_embedding.weight', texts.flat());
+  const {
+    data,
+    shape: [, dim],
+  } = await weights.rows('token_embedding.weight', texts.flat());
   const out = new Float32Array(texts.length * padded * dim!);
   let at = 0;
   texts.forEach(({ length }, b) => out.set(data.subarray(at * dim!, (at += length) * dim!), b * padded * dim!));

@@ -7,7 +7,18 @@
 import { concat, gather, gelu, iota } from '../../engine/frontend/functional.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { linearSpecs, materialise, normal, ones, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
+import {
+  linearSpecs,
+  materialise,
+  normal,
+  ones,
+  Scope,
+  shapesOf,
+  under,
+  type HostParams,
+  type Params,
+  type Specs,
+} from '../params.ts';
 import type { UMT5Config } from './config.ts';
 
 /** What every block is told beside its tokens. */
@@ -20,7 +31,9 @@ export interface UMT5Context<T = Tensor> {
 
 export function umt5BlockSpecs(c: UMT5Config): Specs {
   const gain = { shape: [c.dim], init: ones };
-  const weight = (inputs: number, outputs: number, std: number) => ({ weight: linearSpecs(inputs, outputs, normal(std))['weight']! });
+  const weight = (inputs: number, outputs: number, std: number) => ({
+    weight: linearSpecs(inputs, outputs, normal(std))['weight']!,
+  });
   return {
     'norm1.weight': gain,
     ...under('attn.q', weight(c.dim, c.dim_attn, (c.dim * c.dim_attn) ** -0.5)),
@@ -31,7 +44,10 @@ export function umt5BlockSpecs(c: UMT5Config): Specs {
     ...under('ffn.gate.0', weight(c.dim, c.dim_ffn, c.dim ** -0.5)),
     ...under('ffn.fc1', weight(c.dim, c.dim_ffn, c.dim ** -0.5)),
     ...under('ffn.fc2', weight(c.dim_ffn, c.dim, c.dim_ffn ** -0.5)),
-    'pos_embedding.embedding.weight': { shape: [c.num_buckets, c.num_heads], init: normal((2 * c.num_buckets * c.num_heads) ** -0.5) },
+    'pos_embedding.embedding.weight': {
+      shape: [c.num_buckets, c.num_heads],
+      init: normal((2 * c.num_buckets * c.num_heads) ** -0.5),
+    },
   };
 }
 
@@ -39,7 +55,10 @@ export function umt5BlockSpecs(c: UMT5Config): Specs {
 export function umt5Specs(c: UMT5Config): Specs {
   return {
     'token_embedding.weight': { shape: [c.vocab, c.dim], init: normal(1) },
-    ...Object.assign({}, ...Array.from({ length: c.num_layers }, (_, i) => under(`blocks.${i}`, umt5BlockSpecs(c)))) as Specs,
+    ...(Object.assign(
+      {},
+      ...Array.from({ length: c.num_layers }, (_, i) => under(`blocks.${i}`, umt5BlockSpecs(c))),
+    ) as Specs),
     'norm.weight': { shape: [c.dim], init: ones },
   };
 }
@@ -52,7 +71,10 @@ export const initUMT5 = (config: UMT5Config, seed: number): HostParams => materi
  * The row of the bias table for a key `distance` tokens behind the query (negative: before it). Keys after the query have the
  * upper half of the table. In each half the first rows are one distance each; the rest grow by powers up to max_dist and stay there.
  */
-export function relativeBucket(distance: number, { num_buckets, max_dist }: Pick<UMT5Config, 'num_buckets' | 'max_dist'>): number {
+export function relativeBucket(
+  distance: number,
+  { num_buckets, max_dist }: Pick<UMT5Config, 'num_buckets' | 'max_dist'>,
+): number {
   const half = num_buckets / 2;
   const exact = half / 2;
   const far = Math.abs(distance);
@@ -62,7 +84,12 @@ export function relativeBucket(distance: number, { num_buckets, max_dist }: Pick
 
 /** Buckets of key - query for `length` tokens, [query, key]. */
 export const relativeBuckets = (length: number, config: UMT5Config): HostTensor =>
-  host(Int32Array.from({ length: length * length }, (_, at) => relativeBucket((at % length) - Math.floor(at / length), config)), [length, length]);
+  host(
+    Int32Array.from({ length: length * length }, (_, at) =>
+      relativeBucket((at % length) - Math.floor(at / length), config),
+    ),
+    [length, length],
+  );
 
 /** Scores of some heads at a time: at most this many bytes of them. */
 const SCORE_BYTES = 2 ** 26;
@@ -70,7 +97,9 @@ const SCORE_BYTES = 2 ** 26;
 /** x [B,L,dim] → [B,L,dim]; bias [heads,L,L]. */
 function attend(s: Scope, c: UMT5Config, x: Tensor, bias: Tensor, lengths: Tensor): Tensor {
   const [b, l] = x.shape as [number, number];
-  const [q, k, v] = ['q', 'k', 'v'].map((n) => s.linear(n, x).reshape([b, l, c.num_heads, -1]).permute([0, 2, 1, 3])) as [Tensor, Tensor, Tensor];
+  const [q, k, v] = ['q', 'k', 'v'].map((n) =>
+    s.linear(n, x).reshape([b, l, c.num_heads, -1]).permute([0, 2, 1, 3]),
+  ) as [Tensor, Tensor, Tensor];
   const counts = iota([l], 0).lt(lengths.cast('f32').reshape([b, 1, 1, 1]));
   const some = Math.max(1, Math.floor(SCORE_BYTES / (4 * b * l * l)));
   const parts = Array.from({ length: Math.ceil(c.num_heads / some) }, (_, i) => {
@@ -82,7 +111,13 @@ function attend(s: Scope, c: UMT5Config, x: Tensor, bias: Tensor, lengths: Tenso
 }
 
 /** x [B,L,dim] → [B,L,dim]. */
-export function umt5Block(s: Scope, c: UMT5Config, x: Tensor, { lengths, buckets }: UMT5Context, probe: (name: string, value: Tensor) => void = () => {}): Tensor {
+export function umt5Block(
+  s: Scope,
+  c: UMT5Config,
+  x: Tensor,
+  { lengths, buckets }: UMT5Context,
+  probe: (name: string, value: Tensor) => void = () => {},
+): Tensor {
   const bias = gather(s.get('pos_embedding.embedding.weight').cast('f32'), buckets).permute([2, 0, 1]);
   probe('pos_bias', bias);
   const h = x.add(attend(s.scope('attn'), c, s.rmsNorm('norm1', x, c.eps), bias, lengths));
@@ -98,7 +133,13 @@ export const umt5Norm = (s: Scope, c: UMT5Config, x: Tensor): Tensor => s.rmsNor
  * All of the encoder behind the token embedding: x [B,L,dim] → [B,L,dim]. Rows past a text's length hold numbers of no meaning.
  * @param probe told of intermediate values, under the names of the reference tensors; for tests
  */
-export function umt5(params: Params | Scope, config: UMT5Config, x: Tensor, context: UMT5Context, probe: (name: string, value: Tensor) => void = () => {}): Tensor {
+export function umt5(
+  params: Params | Scope,
+  config: UMT5Config,
+  x: Tensor,
+  context: UMT5Context,
+  probe: (name: string, value: Tensor) => void = () => {},
+): Tensor {
   const s = Scope.of(params);
   for (let i = 0; i < config.num_layers; i++) {
     x = umt5Block(s.scope('blocks').scope(i), config, x, context, (name, value) => probe(`${name}_block${i}`, value));

@@ -47,7 +47,11 @@ function selfAttention(s: Scope, c: DiTConfig, x: Tensor, tables: DiTTables<Tens
 function crossAttention(s: Scope, c: DiTConfig, x: Tensor, text: Tensor, pictures: Tensor | undefined): Tensor {
   const q = split(s.rmsNorm('norm_q', s.linear('q', x), c.eps), c);
   const to = (context: Tensor, suffix: string) =>
-    attention(q, split(s.rmsNorm(`norm_k${suffix}`, s.linear(`k${suffix}`, context), c.eps), c), split(s.linear(`v${suffix}`, context), c));
+    attention(
+      q,
+      split(s.rmsNorm(`norm_k${suffix}`, s.linear(`k${suffix}`, context), c.eps), c),
+      split(s.linear(`v${suffix}`, context), c),
+    );
   const read = to(text, '');
   return s.linear('o', join(pictures ? read.add(to(pictures, '_img')) : read));
 }
@@ -55,13 +59,31 @@ function crossAttention(s: Scope, c: DiTConfig, x: Tensor, text: Tensor, picture
 /** Token by token, so that parts of them may go one after the other. */
 function feedForward(s: Scope, c: DiTConfig, x: Tensor): Tensor {
   const part = Math.ceil(x.shape[1]! / c.ffn_parts);
-  const parts = Array.from({ length: Math.ceil(x.shape[1]! / part) }, (_, i) => x.slice(1, i * part, Math.min(x.shape[1]!, (i + 1) * part)));
-  return concat(parts.map((p) => s.linear('2', gelu(s.linear('0', p), 'tanh'))), 1);
+  const parts = Array.from({ length: Math.ceil(x.shape[1]! / part) }, (_, i) =>
+    x.slice(1, i * part, Math.min(x.shape[1]!, (i + 1) * part)),
+  );
+  return concat(
+    parts.map((p) => s.linear('2', gelu(s.linear('0', p), 'tanh'))),
+    1,
+  );
 }
 
 /** x [B,N,dim] → [B,N,dim]. */
-export function block(s: Scope, c: DiTConfig, x: Tensor, { e0, text, pictures, tables }: BlockInput, probe: (name: string, value: Tensor) => void): Tensor {
-  const [shift1, scale1, gate1, shift2, scale2, gate2] = s.get('modulation').add(e0).split(1, 6) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
+export function block(
+  s: Scope,
+  c: DiTConfig,
+  x: Tensor,
+  { e0, text, pictures, tables }: BlockInput,
+  probe: (name: string, value: Tensor) => void,
+): Tensor {
+  const [shift1, scale1, gate1, shift2, scale2, gate2] = s.get('modulation').add(e0).split(1, 6) as [
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+  ];
   const modulated = (h: Tensor, scale: Tensor, shift: Tensor) => h.layerNorm(c.eps).mul(scale.add(1)).add(shift);
 
   const looked = selfAttention(s.scope('self_attn'), c, modulated(x, scale1, shift1), tables);

@@ -8,7 +8,20 @@ import { fail } from '../../engine/host/errors.ts';
 import { checkpoint } from '../../engine/frontend/remat.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { DiTConfig } from '../config.ts';
-import { linearSpecs, materialise, normal, normSpecs, Scope, shapesOf, under, xavier, zeros, type HostParams, type Params, type Specs } from '../params.ts';
+import {
+  linearSpecs,
+  materialise,
+  normal,
+  normSpecs,
+  Scope,
+  shapesOf,
+  under,
+  xavier,
+  zeros,
+  type HostParams,
+  type Params,
+  type Specs,
+} from '../params.ts';
 import { block, blockSpecs } from './block.ts';
 import { patchify, unpatchify } from './patch.ts';
 import { tokenGrid, type DiTTables } from './tables.ts';
@@ -59,8 +72,10 @@ export function ditSpecs(c: DiTConfig): Specs {
   const patch = c.patch_size[0] * c.patch_size[1] * c.patch_size[2];
   const image: Specs = {
     ...(c.model_type === 'flf2v' && { emb_pos: { shape: [1, FLF_TOKENS, c.clip_dim], init: zeros } }),
-    ...under('proj.0', normSpecs(c.clip_dim)), ...under('proj.1', linearSpecs(c.clip_dim, c.clip_dim)),
-    ...under('proj.3', linearSpecs(c.clip_dim, c.dim)), ...under('proj.4', normSpecs(c.dim)),
+    ...under('proj.0', normSpecs(c.clip_dim)),
+    ...under('proj.1', linearSpecs(c.clip_dim, c.clip_dim)),
+    ...under('proj.3', linearSpecs(c.clip_dim, c.dim)),
+    ...under('proj.4', normSpecs(c.dim)),
   };
   return {
     'patch_embedding.weight': { shape: [c.dim, c.in_dim, ...c.patch_size], init: xavier(c.in_dim * patch, c.dim) },
@@ -70,7 +85,10 @@ export function ditSpecs(c: DiTConfig): Specs {
     ...under('time_embedding.0', linearSpecs(c.freq_dim, c.dim, normal(0.02))),
     ...under('time_embedding.2', linearSpecs(c.dim, c.dim, normal(0.02))),
     ...under('time_projection.1', linearSpecs(c.dim, 6 * c.dim)),
-    ...Object.assign({}, ...Array.from({ length: c.num_layers }, (_, i) => under(`blocks.${i}`, blockSpecs(c)))) as Specs,
+    ...(Object.assign(
+      {},
+      ...Array.from({ length: c.num_layers }, (_, i) => under(`blocks.${i}`, blockSpecs(c))),
+    ) as Specs),
     'head.modulation': { shape: [1, 2, c.dim], init: normal(c.dim ** -0.5) },
     ...under('head.head', linearSpecs(c.dim, patch * c.out_dim, zeros)),
     ...(c.model_type !== 't2v' && under('img_emb', image)),
@@ -107,11 +125,14 @@ function embedImage(s: Scope, tokens: Tensor): Tensor {
 /** Each sample as tokens [1 or B, own length, in_dim · patch] → embedded and zero-padded to [B, N, dim]. */
 function embedPatches(s: Scope, c: DiTConfig, samples: readonly Tensor[], seqLen: number): Tensor {
   const weight = s.get('patch_embedding.weight').reshape([c.dim, -1]);
-  return concat(samples.map((x) => {
-    const tokens = patchify(x, c.patch_size).matmul(weight, { transB: true }).add(s.get('patch_embedding.bias'));
-    const missing = seqLen - tokens.shape[1]!;
-    return missing ? tokens.pad([0, 0, 0], [0, missing, 0]) : tokens;
-  }), 0);
+  return concat(
+    samples.map((x) => {
+      const tokens = patchify(x, c.patch_size).matmul(weight, { transB: true }).add(s.get('patch_embedding.bias'));
+      const missing = seqLen - tokens.shape[1]!;
+      return missing ? tokens.pad([0, 0, 0], [0, missing, 0]) : tokens;
+    }),
+    0,
+  );
 }
 
 /** As a list of batches: the one there is, or each sample as a batch of one. */
@@ -129,7 +150,12 @@ export interface Embedded<T = Tensor> {
 }
 
 /** Latents, time, text and image → tokens and what goes with them. */
-export function ditEmbed(params: Params | Scope, config: DiTConfig, input: DiTInput, probe: Probe = () => {}): Embedded {
+export function ditEmbed(
+  params: Params | Scope,
+  config: DiTConfig,
+  input: DiTInput,
+  probe: Probe = () => {},
+): Embedded {
   const s = Scope.of(params);
   const image = config.model_type !== 't2v';
   if (image !== (input.y !== undefined) || image !== (input.imageTokens !== undefined)) {
@@ -137,7 +163,12 @@ export function ditEmbed(params: Params | Scope, config: DiTConfig, input: DiTIn
   }
   const latents = batches(input.x);
   const beside = input.y && batches(input.y);
-  const x = embedPatches(s, config, beside ? latents.map((l, i) => concat([l, beside[i]!], 1)) : latents, input.tables.cos.shape[1]!);
+  const x = embedPatches(
+    s,
+    config,
+    beside ? latents.map((l, i) => concat([l, beside[i]!], 1)) : latents,
+    input.tables.cos.shape[1]!,
+  );
   const { e, e0 } = embedTime(s, config, input.tEmb, probe);
   const text = embedText(s, config, input.context);
   const pictures = input.imageTokens && embedImage(s.scope('img_emb'), input.imageTokens);
@@ -147,7 +178,14 @@ export function ditEmbed(params: Params | Scope, config: DiTConfig, input: DiTIn
 }
 
 /** Tokens behind the last block → the velocity, shaped as `latents`. */
-export function ditHead(params: Params | Scope, config: DiTConfig, x: Tensor, e: Tensor, latents: Samples, probe: Probe = () => {}): Samples {
+export function ditHead(
+  params: Params | Scope,
+  config: DiTConfig,
+  x: Tensor,
+  e: Tensor,
+  latents: Samples,
+  probe: Probe = () => {},
+): Samples {
   const s = Scope.of(params);
   const [shift, scale] = s.get('head.modulation').add(e.unsqueeze(1)).split(1, 2) as [Tensor, Tensor];
   const y = s.linear('head.head', x.layerNorm(config.eps).mul(scale.add(1)).add(shift));
@@ -162,14 +200,22 @@ export function ditHead(params: Params | Scope, config: DiTConfig, x: Tensor, e:
 }
 
 /** Predicts the velocity ε - x0. Call it while a function is traced. */
-export function dit(params: Params | Scope, config: DiTConfig, input: DiTInput, { taps = [], probe = () => {} }: DiTOptions = {}): DiTOutput {
+export function dit(
+  params: Params | Scope,
+  config: DiTConfig,
+  input: DiTInput,
+  { taps = [], probe = () => {} }: DiTOptions = {},
+): DiTOutput {
   const s = Scope.of(params);
   const wrong = taps.find((l) => !Number.isInteger(l) || l < 0 || l >= config.num_layers);
   if (wrong !== undefined) fail('dit', `tap ${wrong} is none of the blocks 0 … ${config.num_layers - 1}`);
 
   const { x: first, e, told } = ditEmbed(s, config, input, probe);
   const one = (h: Tensor, i: number): Tensor => {
-    const run = (x: Tensor) => block(s.scope('blocks').scope(i), config, x, { ...told, tables: input.tables }, (name, v) => probe(`block${i}.${name}`, v));
+    const run = (x: Tensor) =>
+      block(s.scope('blocks').scope(i), config, x, { ...told, tables: input.tables }, (name, v) =>
+        probe(`block${i}.${name}`, v),
+      );
     const y = config.checkpoint ? checkpoint(run, config.checkpoint === true ? 'attention' : 'nothing')(h) : run(h);
     probe(`block${i}`, y);
     return y;
@@ -187,7 +233,11 @@ export function dit(params: Params | Scope, config: DiTConfig, input: DiTInput, 
   const span = nested ? GROUP : config.num_layers;
   let all = { x: first, tapped: {} as Record<number, Tensor> };
   for (let from = 0; from < config.num_layers; from += span) {
-    const { x, tapped } = (nested ? checkpoint(several, 'nothing') : several)(all.x, from, Math.min(from + span, config.num_layers));
+    const { x, tapped } = (nested ? checkpoint(several, 'nothing') : several)(
+      all.x,
+      from,
+      Math.min(from + span, config.num_layers),
+    );
     all = { x, tapped: { ...all.tapped, ...tapped } };
   }
   return { v: ditHead(s, config, all.x, e, input.x, probe), taps: taps.map((l) => all.tapped[l]!) };

@@ -5,7 +5,9 @@ import type { Tensor } from '../../engine/frontend/tensor.ts';
 /** [B,C,F,H,W] → [B, tokens, C·pt·ph·pw], each patch flattened as (c, pt, ph, pw): the order of the patch embedding's weight. */
 export function patchify(x: Tensor, [pt, ph, pw]: Triple): Tensor {
   const [b, c, f, h, w] = x.shape as [number, number, number, number, number];
-  return x.reshape([b, c, f / pt, pt, h / ph, ph, w / pw, pw]).permute([0, 2, 4, 6, 1, 3, 5, 7])
+  return x
+    .reshape([b, c, f / pt, pt, h / ph, ph, w / pw, pw])
+    .permute([0, 2, 4, 6, 1, 3, 5, 7])
     .reshape([b, (f / pt) * (h / ph) * (w / pw), c * pt * ph * pw]);
 }
 
@@ -13,5 +15,8 @@ export function patchify(x: Tensor, [pt, ph, pw]: Triple): Tensor {
 export function unpatchify(x: Tensor, [f, h, w]: Triple, [pt, ph, pw]: Triple): Tensor {
   const b = x.shape[0]!;
   const c = x.shape[2]! / (pt * ph * pw);
-  return x.reshape([b, f, h, w, pt, ph, pw, c]).permute([0, 7, 1, 4, 2, 5, 3, 6]).reshape([b, c, f * pt, h * ph, w * pw]);
+  return x
+    .reshape([b, f, h, w, pt, ph, pw, c])
+    .permute([0, 7, 1, 4, 2, 5, 3, 6])
+    .reshape([b, c, f * pt, h * ph, w * pw]);
 }

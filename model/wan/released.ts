@@ -6,7 +6,17 @@ const LARGE = { dim: 5120, ffn_dim: 13824, num_heads: 40, num_layers: 40 };
 
 /** i2v and flf2v: beside the latent's 16 channels, the mask's 4 and the image latent's 16. */
 const wan = (model_type: DiTConfig['model_type'], size: typeof SMALL): DiTConfig =>
-  ditConfig({ model_type, patch_size: [1, 2, 2], text_len: 512, text_dim: 4096, freq_dim: 256, in_dim: model_type === 't2v' ? 16 : 36, out_dim: 16, clip_dim: 1280, ...size });
+  ditConfig({
+    model_type,
+    patch_size: [1, 2, 2],
+    text_len: 512,
+    text_dim: 4096,
+    freq_dim: 256,
+    in_dim: model_type === 't2v' ? 16 : 36,
+    out_dim: 16,
+    clip_dim: 1280,
+    ...size,
+  });
 
 /** With the size that each was trained for, in pixels. The two image-to-video checkpoints differ in their weights alone, so they also go by one name. */
 export const WAN: Readonly<Record<string, { dit: DiTConfig; width: number; height: number }>> = {

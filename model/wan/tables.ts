@@ -48,7 +48,8 @@ export function rotaryAngles(grid: Triple, headSize: number): Float64Array {
 /** Tokens a sample has along (time, height, width). `shape` is [..., F, H, W] of its latent. */
 export function tokenGrid(config: DiTConfig, shape: readonly number[]): Triple {
   const grid = shape.slice(-3).map((n, i) => n / config.patch_size[i]!);
-  if (!grid.every(Number.isInteger)) fail('dit', `latent ${printShapes(shape)} does not divide into patches ${printShapes(config.patch_size)}`);
+  if (!grid.every(Number.isInteger))
+    fail('dit', `latent ${printShapes(shape)} does not divide into patches ${printShapes(config.patch_size)}`);
   return grid as unknown as Triple;
 }
 
@@ -66,10 +67,15 @@ export interface DiTTables<T = HostTensor> {
  * @param grids tokens along (time, height, width): one grid for all samples, or one a sample
  * @param seqLen N; by default the longest sample's. Rows past a sample's own tokens stay unrotated and are masked as keys.
  */
-export const ditTables = (config: DiTConfig, grids: readonly Triple[], seqLen?: number): DiTTables => rotaryTables(headDim(config), grids, seqLen);
+export const ditTables = (config: DiTConfig, grids: readonly Triple[], seqLen?: number): DiTTables =>
+  rotaryTables(headDim(config), grids, seqLen);
 
 /** `ditTables` for heads of `size` numbers. */
-export function rotaryTables(size: number, grids: readonly Triple[], seqLen = Math.max(...grids.map(([t, h, w]) => t * h * w))): DiTTables {
+export function rotaryTables(
+  size: number,
+  grids: readonly Triple[],
+  seqLen = Math.max(...grids.map(([t, h, w]) => t * h * w)),
+): DiTTables {
   const lengths = grids.map(([t, h, w]) => t * h * w);
   if (lengths.some((n) => n > seqLen)) fail('dit', `samples of ${lengths.join(', ')} tokens do not fit into ${seqLen}`);
   const cos = new Float32Array(grids.length * seqLen * size).fill(1);
@@ -84,7 +90,8 @@ export function rotaryTables(size: number, grids: readonly Triple[], seqLen = Ma
   });
   const shape = [grids.length, seqLen, size];
   return {
-    cos: host(cos, shape), sin: host(sin, shape),
+    cos: host(cos, shape),
+    sin: host(sin, shape),
     ...(lengths.some((n) => n < seqLen) && { lengths: host(lengths, [grids.length], 'u32') }),
   };
 }

@@ -12,7 +12,10 @@ export interface Tile {
   readonly columns: Float32Array;
 }
 
-interface Window { readonly start: number; readonly shares: Float32Array }
+interface Window {
+  readonly start: number;
+  readonly shares: Float32Array;
+}
 
 /**
  * Windows of equal length over 0 … length-1, evenly spread. Where two meet, over the first quarter of the later one, its share rises
@@ -23,9 +26,11 @@ function windows(length: number, edge: number, scale: number): Window[] {
   const ramp = Math.max(1, Math.floor(edge * OVERLAP));
   const count = Math.ceil((length - ramp) / (edge - ramp));
   const starts = Array.from({ length: count }, (_, i) => scale * Math.round((i * (length - edge)) / (count - 1)));
-  const rise = (i: number, at: number): number => (i === 0 ? 1 : i === count ? 0 : Math.min(1, Math.max(0, (at - starts[i]!) / (ramp * scale))));
+  const rise = (i: number, at: number): number =>
+    i === 0 ? 1 : i === count ? 0 : Math.min(1, Math.max(0, (at - starts[i]!) / (ramp * scale)));
   return starts.map((start, i) => ({
-    start, shares: Float32Array.from({ length: edge * scale }, (_, j) => rise(i, start + j) * (1 - rise(i + 1, start + j))),
+    start,
+    shares: Float32Array.from({ length: edge * scale }, (_, j) => rise(i, start + j) * (1 - rise(i + 1, start + j))),
   }));
 }
 
@@ -34,7 +39,9 @@ function windows(length: number, edge: number, scale: number): Window[] {
  * @param scale the same tiles over a grid that is so many times as fine
  */
 export const layTiles = (height: number, width: number, edge: number, scale = 1): Tile[] =>
-  windows(height, edge, scale).flatMap((v) => windows(width, edge, scale).map((h) => ({ top: v.start, left: h.start, rows: v.shares, columns: h.shares })));
+  windows(height, edge, scale).flatMap((v) =>
+    windows(width, edge, scale).map((h) => ({ top: v.start, left: h.start, rows: v.shares, columns: h.shares })),
+  );
 
 /** The tile's window of x [C,T,H,W]. */
 export function cut(x: HostTensor, { top, left, rows, columns }: Tile): HostTensor {

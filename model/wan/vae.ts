@@ -20,7 +20,9 @@ export interface VAEOptions {
 }
 
 const middle = (dim: number): Layer[] => [
-  { kind: 'residual', inputs: dim, outputs: dim }, { kind: 'attention', dim }, { kind: 'residual', inputs: dim, outputs: dim },
+  { kind: 'residual', inputs: dim, outputs: dim },
+  { kind: 'attention', dim },
+  { kind: 'residual', inputs: dim, outputs: dim },
 ];
 
 /** `encoder.downsamples`: each level's residual blocks, then the halving. */
@@ -28,8 +30,14 @@ function downsamples(c: VAEConfig): Layer[] {
   return c.dim_mult.flatMap((mult, i): Layer[] => {
     const outputs = c.dim * mult;
     const inputs = c.dim * (i ? c.dim_mult[i - 1]! : 1);
-    const blocks = Array.from({ length: c.num_res_blocks }, (_, j): Layer => ({ kind: 'residual', inputs: j ? outputs : inputs, outputs }));
-    return i < c.dim_mult.length - 1 ? [...blocks, { kind: 'down', dim: outputs, time: c.temperal_downsample[i]! }] : blocks;
+    const blocks = Array.from({ length: c.num_res_blocks }, (_, j): Layer => ({
+      kind: 'residual',
+      inputs: j ? outputs : inputs,
+      outputs,
+    }));
+    return i < c.dim_mult.length - 1
+      ? [...blocks, { kind: 'down', dim: outputs, time: c.temperal_downsample[i]! }]
+      : blocks;
   });
 }
 
@@ -40,26 +48,38 @@ function upsamples(c: VAEConfig): Layer[] {
   return mults.flatMap((mult, i): Layer[] => {
     const outputs = c.dim * mult;
     const inputs = i ? (c.dim * mults[i - 1]!) / 2 : outputs;
-    const blocks = Array.from({ length: c.num_res_blocks + 1 }, (_, j): Layer => ({ kind: 'residual', inputs: j ? outputs : inputs, outputs }));
+    const blocks = Array.from({ length: c.num_res_blocks + 1 }, (_, j): Layer => ({
+      kind: 'residual',
+      inputs: j ? outputs : inputs,
+      outputs,
+    }));
     return i < mults.length - 1 ? [...blocks, { kind: 'up', dim: outputs, time: times[i]! }] : blocks;
   });
 }
 
 /** Every parameter with its shape and PyTorch's default initialisation; attention starts as the identity. */
 export function vaeSpecs(c: VAEConfig): Specs {
-  const list = (prefix: string, layers: readonly Layer[]): Specs => Object.assign({}, ...layers.map((l, i) => under(`${prefix}.${i}`, layerSpecs(l)))) as Specs;
-  const head = (inputs: number, outputs: number): Specs => ({ ...under('head.0', gainSpecs(inputs)), ...under('head.2', convSpecs(inputs, outputs, [3, 3, 3])) });
+  const list = (prefix: string, layers: readonly Layer[]): Specs =>
+    Object.assign({}, ...layers.map((l, i) => under(`${prefix}.${i}`, layerSpecs(l)))) as Specs;
+  const head = (inputs: number, outputs: number): Specs => ({
+    ...under('head.0', gainSpecs(inputs)),
+    ...under('head.2', convSpecs(inputs, outputs, [3, 3, 3])),
+  });
   const deepest = c.dim * c.dim_mult.at(-1)!;
   return {
     ...under('encoder', {
       ...under('conv1', convSpecs(c.channels, c.dim, [3, 3, 3])),
-      ...list('downsamples', downsamples(c)), ...list('middle', middle(deepest)), ...head(deepest, 2 * c.z_dim),
+      ...list('downsamples', downsamples(c)),
+      ...list('middle', middle(deepest)),
+      ...head(deepest, 2 * c.z_dim),
     }),
     ...under('conv1', convSpecs(2 * c.z_dim, 2 * c.z_dim, [1, 1, 1])),
     ...under('conv2', convSpecs(c.z_dim, c.z_dim, [1, 1, 1])),
     ...under('decoder', {
       ...under('conv1', convSpecs(c.z_dim, deepest, [3, 3, 3])),
-      ...list('middle', middle(deepest)), ...list('upsamples', upsamples(c)), ...head(c.dim * c.dim_mult[0]!, c.channels),
+      ...list('middle', middle(deepest)),
+      ...list('upsamples', upsamples(c)),
+      ...head(c.dim * c.dim_mult[0]!, c.channels),
     }),
   };
 }
@@ -68,7 +88,13 @@ export function vaeSpecs(c: VAEConfig): Specs {
 export const vaeShapes = (config: VAEConfig): Record<string, readonly number[]> => shapesOf(vaeSpecs(config));
 export const initVAE = (config: VAEConfig, seed: number): HostParams => materialise(vaeSpecs(config), seed);
 
-function run(s: Scope, name: string, layers: readonly Layer[], x: Tensor, { cache, probe }: Required<VAEOptions>): Tensor {
+function run(
+  s: Scope,
+  name: string,
+  layers: readonly Layer[],
+  x: Tensor,
+  { cache, probe }: Required<VAEOptions>,
+): Tensor {
   return layers.reduce((h, l, i) => {
     const y = layer(s.scope(name).scope(i), l, h, cache);
     probe(`${s.prefix}.${name}.${i}`, y);
@@ -76,18 +102,26 @@ function run(s: Scope, name: string, layers: readonly Layer[], x: Tensor, { cach
   }, x);
 }
 
-const head = (s: Scope, x: Tensor, cache: Cache): Tensor => causalConv(s, 'head.2', silu(channelNorm(x, s.get('head.0.gamma'))), cache);
+const head = (s: Scope, x: Tensor, cache: Cache): Tensor =>
+  causalConv(s, 'head.2', silu(channelNorm(x, s.get('head.0.gamma'))), cache);
 
 /**
  * Video [B, channels, T, H, W] in [-1, 1] → the latent's mean and log variance [B, z_dim, T', H', W'], not normalised.
  * Only the first 1 + s k frames count, s k where the chunk is not the first; Wan drops the rest without a word.
  */
-export function encode(params: Params | Scope, config: VAEConfig, video: Tensor, { cache = new Cache(), probe = () => {} }: VAEOptions = {}): { mean: Tensor; logvar: Tensor } {
+export function encode(
+  params: Params | Scope,
+  config: VAEConfig,
+  video: Tensor,
+  { cache = new Cache(), probe = () => {} }: VAEOptions = {},
+): { mean: Tensor; logvar: Tensor } {
   const s = Scope.of(params);
   const [strideT, strideH, strideW] = vaeStride(config);
   const [, channels, frames, height, width] = video.shape as [number, number, number, number, number];
-  if (channels !== config.channels) fail('vae', `video ${printShapes(video.shape)} has ${channels} channels, expected ${config.channels}`);
-  if (height % strideH || width % strideW) fail('vae', `height and width must be multiples of ${strideH}, got ${printShapes(video.shape)}`);
+  if (channels !== config.channels)
+    fail('vae', `video ${printShapes(video.shape)} has ${channels} channels, expected ${config.channels}`);
+  if (height % strideH || width % strideW)
+    fail('vae', `height and width must be multiples of ${strideH}, got ${printShapes(video.shape)}`);
   const used = frames - ((frames - (cache.before ? 0 : 1)) % strideT);
   const e = s.scope('encoder');
   let x = causalConv(e, 'conv1', video.slice(2, 0, used), cache);
@@ -101,9 +135,15 @@ export function encode(params: Params | Scope, config: VAEConfig, video: Tensor,
 }
 
 /** Latent [B, z_dim, T', H', W'], not normalised → video [B, channels, T, H, W], not clamped. */
-export function decode(params: Params | Scope, config: VAEConfig, z: Tensor, { cache = new Cache(), probe = () => {} }: VAEOptions = {}): Tensor {
+export function decode(
+  params: Params | Scope,
+  config: VAEConfig,
+  z: Tensor,
+  { cache = new Cache(), probe = () => {} }: VAEOptions = {},
+): Tensor {
   const s = Scope.of(params);
-  if (z.shape[1] !== config.z_dim) fail('vae', `latent ${printShapes(z.shape)} has ${z.shape[1]} channels, expected ${config.z_dim}`);
+  if (z.shape[1] !== config.z_dim)
+    fail('vae', `latent ${printShapes(z.shape)} has ${z.shape[1]} channels, expected ${config.z_dim}`);
   const d = s.scope('decoder');
   let x = causalConv(d, 'conv1', causalConv(s, 'conv2', z, cache), cache);
   probe('decoder.conv1', x);
@@ -113,12 +153,20 @@ export function decode(params: Params | Scope, config: VAEConfig, z: Tensor, { c
 }
 
 /** Statistics of each latent channel [z_dim], as inputs of `normalise` and `denormalise`. */
-export interface LatentStats<T = HostTensor> { mean: T; std: T }
+export interface LatentStats<T = HostTensor> {
+  mean: T;
+  std: T;
+}
 
-export const latentStats = (c: VAEConfig): LatentStats => ({ mean: host(c.latent_mean, [c.z_dim]), std: host(c.latent_std, [c.z_dim]) });
+export const latentStats = (c: VAEConfig): LatentStats => ({
+  mean: host(c.latent_mean, [c.z_dim]),
+  std: host(c.latent_std, [c.z_dim]),
+});
 
 const perChannel = (x: Tensor): Tensor => x.reshape([1, -1, 1, 1, 1]);
 
 /** Latents as the DiT knows them: every channel with mean 0 and variance 1. */
-export const normalise = (mean: Tensor, stats: LatentStats<Tensor>): Tensor => mean.sub(perChannel(stats.mean)).div(perChannel(stats.std));
-export const denormalise = (z: Tensor, stats: LatentStats<Tensor>): Tensor => z.mul(perChannel(stats.std)).add(perChannel(stats.mean));
+export const normalise = (mean: Tensor, stats: LatentStats<Tensor>): Tensor =>
+  mean.sub(perChannel(stats.mean)).div(perChannel(stats.std));
+export const denormalise = (z: Tensor, stats: LatentStats<Tensor>): Tensor =>
+  z.mul(perChannel(stats.std)).add(perChannel(stats.mean));

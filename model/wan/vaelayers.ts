@@ -11,7 +11,12 @@ export type Layer =
   | { readonly kind: 'down' | 'up'; readonly dim: number; readonly time: boolean };
 
 /** Weight and bias of a convolution with kernel (kt, kh, kw), or (kh, kw). */
-export function convSpecs(inputs: number, outputs: number, kernel: readonly number[], weight: Init = kaiming(inputs * kernel.reduce((a, b) => a * b, 1))): Specs {
+export function convSpecs(
+  inputs: number,
+  outputs: number,
+  kernel: readonly number[],
+  weight: Init = kaiming(inputs * kernel.reduce((a, b) => a * b, 1)),
+): Specs {
   return {
     weight: { shape: [outputs, inputs, ...kernel], init: weight },
     bias: { shape: [outputs], init: kaiming(inputs * kernel.reduce((a, b) => a * b, 1)) },
@@ -19,7 +24,9 @@ export function convSpecs(inputs: number, outputs: number, kernel: readonly numb
 }
 
 /** Gain of a channel norm over video, or over single images. */
-export const gainSpecs = (dim: number, axes: 3 | 2 = 3): Specs => ({ gamma: { shape: [dim, ...Array<number>(axes).fill(1)], init: ones } });
+export const gainSpecs = (dim: number, axes: 3 | 2 = 3): Specs => ({
+  gamma: { shape: [dim, ...Array<number>(axes).fill(1)], init: ones },
+});
 
 /**
  * What the layers remember of earlier frames when a clip comes in chunks: their last inputs, under the layer's name.
@@ -49,11 +56,19 @@ export function causalConv(s: Scope, name: string, x: Tensor, cache: Cache): Ten
   const [kt, kh, kw] = w.shape.slice(2) as unknown as Triple;
   const [ph, pw] = [(kh - 1) / 2, (kw - 1) / 2];
   const seen = kt > 1 ? cache.join(s.scope(name).prefix, x, kt - 1) : x;
-  return conv3d(seen, w, s.get(`${name}.bias`), { padLo: [kt - 1 - (seen.shape[2]! - x.shape[2]!), ph, pw], padHi: [0, ph, pw] });
+  return conv3d(seen, w, s.get(`${name}.bias`), {
+    padLo: [kt - 1 - (seen.shape[2]! - x.shape[2]!), ph, pw],
+    padHi: [0, ph, pw],
+  });
 }
 
 /** Convolution of each frame with a (kh, kw) kernel. */
-function frameConv(s: Scope, name: string, x: Tensor, options: { stride?: Triple; padLo: Triple; padHi: Triple }): Tensor {
+function frameConv(
+  s: Scope,
+  name: string,
+  x: Tensor,
+  options: { stride?: Triple; padLo: Triple; padHi: Triple },
+): Tensor {
   return conv3d(x, s.get(`${name}.weight`).unsqueeze(2), s.get(`${name}.bias`), options);
 }
 
@@ -66,8 +81,10 @@ export function channelNorm(x: Tensor, gamma: Tensor): Tensor {
 }
 
 const residualSpecs = (inputs: number, outputs: number): Specs => ({
-  ...under('residual.0', gainSpecs(inputs)), ...under('residual.2', convSpecs(inputs, outputs, [3, 3, 3])),
-  ...under('residual.3', gainSpecs(outputs)), ...under('residual.6', convSpecs(outputs, outputs, [3, 3, 3])),
+  ...under('residual.0', gainSpecs(inputs)),
+  ...under('residual.2', convSpecs(inputs, outputs, [3, 3, 3])),
+  ...under('residual.3', gainSpecs(outputs)),
+  ...under('residual.6', convSpecs(outputs, outputs, [3, 3, 3])),
   ...(inputs !== outputs && under('shortcut', convSpecs(inputs, outputs, [1, 1, 1]))),
 });
 
@@ -79,21 +96,27 @@ function residual(s: Scope, x: Tensor, cache: Cache): Tensor {
 }
 
 const attentionSpecs = (dim: number): Specs => ({
-  ...under('norm', gainSpecs(dim, 2)), ...under('to_qkv', convSpecs(dim, 3 * dim, [1, 1])), ...under('proj', convSpecs(dim, dim, [1, 1], zeros)),
+  ...under('norm', gainSpecs(dim, 2)),
+  ...under('to_qkv', convSpecs(dim, 3 * dim, [1, 1])),
+  ...under('proj', convSpecs(dim, dim, [1, 1], zeros)),
 });
 
 /** One head over the cells of each frame. */
 function frameAttention(s: Scope, x: Tensor): Tensor {
   const [b, c, t, h, w] = x.shape as [number, number, number, number, number];
-  const cells = channelNorm(x, s.get('norm.gamma')).permute([0, 2, 3, 4, 1]).reshape([b * t, h * w, c]);
-  const pointwise = (name: string, y: Tensor) => y.matmul(s.get(`${name}.weight`).reshape([-1, c]), { transB: true }).add(s.get(`${name}.bias`));
+  const cells = channelNorm(x, s.get('norm.gamma'))
+    .permute([0, 2, 3, 4, 1])
+    .reshape([b * t, h * w, c]);
+  const pointwise = (name: string, y: Tensor) =>
+    y.matmul(s.get(`${name}.weight`).reshape([-1, c]), { transB: true }).add(s.get(`${name}.bias`));
   const [q, k, v] = pointwise('to_qkv', cells).unsqueeze(2).split(3, 3) as [Tensor, Tensor, Tensor];
   const y = pointwise('proj', attention(q, k, v).squeeze(2));
   return x.add(y.reshape([b, t, h, w, c]).permute([0, 4, 1, 2, 3]));
 }
 
 const downSpecs = (dim: number, time: boolean): Specs => ({
-  ...under('resample.1', convSpecs(dim, dim, [3, 3])), ...(time && under('time_conv', convSpecs(dim, dim, [3, 1, 1]))),
+  ...under('resample.1', convSpecs(dim, dim, [3, 3])),
+  ...(time && under('time_conv', convSpecs(dim, dim, [3, 1, 1]))),
 });
 
 /** Halves height and width; with `time`, 1 + 2k frames become 1 + k: frame 0 stays, frame j comes from frames 2j-2 … 2j. */
@@ -107,13 +130,17 @@ function down(s: Scope, x: Tensor, time: boolean, cache: Cache): Tensor {
 }
 
 const upSpecs = (dim: number, time: boolean): Specs => ({
-  ...under('resample.1', convSpecs(dim, dim / 2, [3, 3])), ...(time && under('time_conv', convSpecs(dim, 2 * dim, [3, 1, 1]))),
+  ...under('resample.1', convSpecs(dim, dim / 2, [3, 3])),
+  ...(time && under('time_conv', convSpecs(dim, 2 * dim, [3, 1, 1]))),
 });
 
 /** [B,C,T,H,W] → [B,C,T,2H,2W] by repetition. */
 function enlarge(x: Tensor): Tensor {
   const [b, c, t, h, w] = x.shape as [number, number, number, number, number];
-  return x.reshape([b * c * t, h, 1, w, 1]).expand([b * c * t, h, 2, w, 2]).reshape([b, c, t, 2 * h, 2 * w]);
+  return x
+    .reshape([b * c * t, h, 1, w, 1])
+    .expand([b * c * t, h, 2, w, 2])
+    .reshape([b, c, t, 2 * h, 2 * w]);
 }
 
 /**
@@ -121,14 +148,20 @@ function enlarge(x: Tensor): Tensor {
  * Frame 0 passes by the temporal convolution and is not part of its context: what streaming through a cache comes to.
  */
 function up(s: Scope, x: Tensor, time: boolean, cache: Cache): Tensor {
-  return frameConv(s, 'resample.1', enlarge(time ? doubleFrames(s, x, cache) : x), { padLo: [0, 1, 1], padHi: [0, 1, 1] });
+  return frameConv(s, 'resample.1', enlarge(time ? doubleFrames(s, x, cache) : x), {
+    padLo: [0, 1, 1],
+    padHi: [0, 1, 1],
+  });
 }
 
 /** [B,C,T,H,W] → [B,C,2T,H,W], the clip's frame 0 apart: the convolution gives 2C channels, the first C the earlier frame. */
 function doubleFrames(s: Scope, x: Tensor, cache: Cache): Tensor {
   const double = (y: Tensor): Tensor => {
     const [b, c, t, h, w] = y.shape as [number, number, number, number, number];
-    return causalConv(s, 'time_conv', y, cache).reshape([b, 2, c, t, h * w]).permute([0, 2, 3, 1, 4]).reshape([b, c, 2 * t, h, w]);
+    return causalConv(s, 'time_conv', y, cache)
+      .reshape([b, 2, c, t, h * w])
+      .permute([0, 2, 3, 1, 4])
+      .reshape([b, c, 2 * t, h, w]);
   };
   if (cache.before) return double(x);
   if (x.shape[2]! > 1) return concat([x.slice(2, 0, 1), double(x.slice(2, 1))], 2);

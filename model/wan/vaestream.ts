@@ -25,8 +25,10 @@ type Memory = { cache: Record<string, Tensor> };
 /** One chunk [1,C,t,h,w] → one chunk. */
 type Coder = (params: Params, stats: LatentStats<Tensor>, x: Tensor, cache: Cache) => Tensor;
 /** Pixels to normalised latents, or back. */
-export const coderOf = (config: VAEConfig, half: 'encoder' | 'decoder'): Coder => (half === 'encoder'
-  ? (p, s, x, cache) => normalise(encode(p, config, x, { cache }).mean, s) : (p, s, x, cache) => decode(p, config, denormalise(x, s), { cache }));
+export const coderOf = (config: VAEConfig, half: 'encoder' | 'decoder'): Coder =>
+  half === 'encoder'
+    ? (p, s, x, cache) => normalise(encode(p, config, x, { cache }).mean, s)
+    : (p, s, x, cache) => decode(p, config, denormalise(x, s), { cache });
 type Program = CompiledFunction<[Memory, Params, LatentStats<Tensor>, Tensor], Memory & { y: Tensor }>;
 
 export interface StreamOptions {
@@ -49,21 +51,28 @@ class Chunks {
 
   constructor(device: Device, name: string, coder: Coder, params: Weights, stats: LatentStats<NDArray>) {
     [this.device, this.coder, this.params, this.stats] = [device, coder, params, stats];
-    const program = (after: boolean): Program => device.compile(({ cache: before }: Memory, p: Params, s: LatentStats<Tensor>, x: Tensor) => {
-      const cache = new Cache(after ? before : undefined);
-      return { y: coder(p, s, x, cache), cache: cache.after };
-    }, { donate: [0], name: `${name} ${after ? 'later chunks' : 'first chunk'}` });
+    const program = (after: boolean): Program =>
+      device.compile(
+        ({ cache: before }: Memory, p: Params, s: LatentStats<Tensor>, x: Tensor) => {
+          const cache = new Cache(after ? before : undefined);
+          return { y: coder(p, s, x, cache), cache: cache.after };
+        },
+        { donate: [0], name: `${name} ${after ? 'later chunks' : 'first chunk'}` },
+      );
     this.first = program(false);
     this.next = program(true);
   }
 
   /** The cache that a first chunk of this shape leaves. */
   private cacheTypes(shape: readonly number[]): Record<string, HostTensor> {
-    const { outputs, outTree } = trace((p: Params, s: LatentStats<Tensor>, x: Tensor) => {
-      const cache = new Cache();
-      this.coder(p, s, x, cache);
-      return cache.after;
-    }, [this.params, this.stats, { shape, dtype: 'f32' }]);
+    const { outputs, outTree } = trace(
+      (p: Params, s: LatentStats<Tensor>, x: Tensor) => {
+        const cache = new Cache();
+        this.coder(p, s, x, cache);
+        return cache.after;
+      },
+      [this.params, this.stats, { shape, dtype: 'f32' }],
+    );
     return outTree.rebuild(outputs.map(typeOf)) as Record<string, HostTensor>;
   }
 
@@ -83,7 +92,12 @@ class Chunks {
 
   /** Makes room for clips whose first chunk has this shape. */
   open(shape: readonly number[]): void {
-    this.memory = { cache: mapTree((t: HostTensor) => this.device.empty(t.shape, t.dtype), this.cacheTypes(shape)) as unknown as Record<string, NDArray> };
+    this.memory = {
+      cache: mapTree(
+        (t: HostTensor) => this.device.empty(t.shape, t.dtype),
+        this.cacheTypes(shape),
+      ) as unknown as Record<string, NDArray>,
+    };
   }
 
   /** The next chunk is a clip's first. */
@@ -93,7 +107,10 @@ class Chunks {
 
   /** [C,t,h,w] → [C',t',h',w']. */
   async feed(x: HostTensor): Promise<HostTensor> {
-    const { y, cache } = await (this.begun ? this.next : this.first)(this.memory, this.params, this.stats, { ...x, shape: [1, ...x.shape] });
+    const { y, cache } = await (this.begun ? this.next : this.first)(this.memory, this.params, this.stats, {
+      ...x,
+      shape: [1, ...x.shape],
+    });
     this.begun = true;
     this.memory = { cache };
     return host(await y.read(), y.shape.slice(1));
@@ -109,9 +126,21 @@ class Chunks {
 }
 
 /** How a clip lies in chunks: [channels, 1, h·scale, w·scale] and then [channels, length, h·scale, w·scale], over a latent of `count` frames h x w. */
-interface Walk { channels: number; scale: number; length: number; count: number; h: number; w: number }
+interface Walk {
+  channels: number;
+  scale: number;
+  length: number;
+  count: number;
+  h: number;
+  w: number;
+}
 /** Chunk `k` of one tile: where it lies in the latent and in the pixels. */
-interface Stop { k: number; latent: Tile; pixels: Tile; /** No other tile follows. */ last: boolean }
+interface Stop {
+  k: number;
+  latent: Tile;
+  pixels: Tile;
+  /** No other tile follows. */ last: boolean;
+}
 
 /** One clip at a time: pixels in [-1, 1] ↔ normalised latents. Programs and caches are held during a call only. */
 export class StreamingVAE {
@@ -125,7 +154,10 @@ export class StreamingVAE {
     this.device = device;
     this.config = config;
     this.params = params;
-    this.stats = mapTree((t: HostTensor) => device.tensor(t.data as Float32Array, t.shape), latentStats(config)) as unknown as LatentStats<NDArray>;
+    this.stats = mapTree(
+      (t: HostTensor) => device.tensor(t.data as Float32Array, t.shape),
+      latentStats(config),
+    ) as unknown as LatentStats<NDArray>;
   }
 
   /**
@@ -133,7 +165,11 @@ export class StreamingVAE {
    * @param frames gives [channels, count, height, width] from frame `first` on
    * @returns [z_dim, 1 + (frames - 1) / stride, h, w]
    */
-  async encode([total, height, width]: readonly [number, number, number], frames: (first: number, count: number) => HostTensor, options: StreamOptions = {}): Promise<HostTensor> {
+  async encode(
+    [total, height, width]: readonly [number, number, number],
+    frames: (first: number, count: number) => HostTensor,
+    options: StreamOptions = {},
+  ): Promise<HostTensor> {
     const { config } = this;
     const [length, scale] = vaeStride(config);
     const [count, h, w] = [1 + Math.floor((total - 1) / length), height / scale, width / scale];
@@ -150,31 +186,50 @@ export class StreamingVAE {
    * The clip of a normalised latent [z_dim, F, h, w], clamped to [-1, 1], in order: [channels, 1, H, W], then [channels, stride, H, W] each.
    * With several tiles the host holds the whole clip until the last one.
    */
-  async* decode(latent: HostTensor, options: StreamOptions = {}): AsyncGenerator<HostTensor> {
+  async *decode(latent: HostTensor, options: StreamOptions = {}): AsyncGenerator<HostTensor> {
     const { config } = this;
     const [, count, h, w] = latent.shape as [number, number, number, number];
     const [length, scale] = vaeStride(config);
     const chunks = new Chunks(this.device, 'vae decode', coderOf(config, 'decoder'), this.params, this.stats);
     const video: (HostTensor | undefined)[] = [];
-    for await (const { k, latent: from, pixels, last } of this.walk(chunks, { channels: config.z_dim, scale: 1, length: 1, count, h, w }, options)) {
+    for await (const { k, latent: from, pixels, last } of this.walk(
+      chunks,
+      { channels: config.z_dim, scale: 1, length: 1, count, h, w },
+      options,
+    )) {
       const shape = [config.channels, k ? length : 1, h * scale, w * scale];
-      const whole = video[k] ??= host(new Float32Array(numel(shape)), shape);
+      const whole = (video[k] ??= host(new Float32Array(numel(shape)), shape));
       blend(whole, await chunks.feed(cut(frame(latent, k), from)), pixels);
       if (!last) continue;
-      whole.data.forEach((v, i) => { whole.data[i] = Math.min(1, Math.max(-1, v)); });
+      whole.data.forEach((v, i) => {
+        whole.data[i] = Math.min(1, Math.max(-1, v));
+      });
       yield whole;
       video[k] = undefined;
     }
   }
 
   /** Every chunk of every tile. The programs' memory is given back at the end, however it comes. */
-  private async* walk(chunks: Chunks, { channels, scale, length, count, h, w }: Walk, { tile, onProgress }: StreamOptions): AsyncGenerator<Stop> {
+  private async *walk(
+    chunks: Chunks,
+    { channels, scale, length, count, h, w }: Walk,
+    { tile, onProgress }: StreamOptions,
+  ): AsyncGenerator<Stop> {
     const stride = vaeStride(this.config)[1];
-    const shape = (edge: number, frames: number) => [1, channels, frames, Math.min(edge, h) * scale, Math.min(edge, w) * scale];
+    const shape = (edge: number, frames: number) => [
+      1,
+      channels,
+      frames,
+      Math.min(edge, h) * scale,
+      Math.min(edge, w) * scale,
+    ];
     const whole = Math.max(h, w);
-    const edges = tile ? [tile / stride] : [whole, ...EDGES.map((e) => e / stride).filter((e) => e < whole && Number.isInteger(e))];
+    const edges = tile
+      ? [tile / stride]
+      : [whole, ...EDGES.map((e) => e / stride).filter((e) => e < whole && Number.isInteger(e))];
     let edge = edges.shift()!;
-    while (edges.length && !(await chunks.fits(shape(edge, 1), count > 1 ? shape(edge, length) : undefined))) edge = edges.shift()!;
+    while (edges.length && !(await chunks.fits(shape(edge, 1), count > 1 ? shape(edge, length) : undefined)))
+      edge = edges.shift()!;
     const fine = layTiles(h, w, edge, stride);
     const tiles = layTiles(h, w, edge).map((latent, i) => ({ latent, pixels: fine[i]!, last: i === fine.length - 1 }));
     try {
@@ -201,6 +256,7 @@ export class StreamingVAE {
 export function frame(x: HostTensor, k: number): HostTensor {
   const [c, t, h, w] = x.shape as [number, number, number, number];
   const out = new Float32Array(c * h * w);
-  for (let i = 0; i < c; i++) out.set((x.data as Float32Array).subarray((i * t + k) * h * w, (i * t + k + 1) * h * w), i * h * w);
+  for (let i = 0; i < c; i++)
+    out.set((x.data as Float32Array).subarray((i * t + k) * h * w, (i * t + k + 1) * h * w), i * h * w);
   return host(out, [c, 1, h, w]);
 }

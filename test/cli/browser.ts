@@ -8,14 +8,24 @@ import { brotliDecompressSync } from 'node:zlib';
 import type { Readable, Writable } from 'node:stream';
 import { untar } from '../../engine/host/software.ts';
 
-interface Reply { id?: number; method?: string; params?: { exceptionDetails?: { text: string; exception?: { description?: string } }; entry?: { level: string; text: string } }; result?: Record<string, unknown>; error?: { message: string } }
+interface Reply {
+  id?: number;
+  method?: string;
+  params?: {
+    exceptionDetails?: { text: string; exception?: { description?: string } };
+    entry?: { level: string; text: string };
+  };
+  result?: Record<string, unknown>;
+  error?: { message: string };
+}
 
 /** Extracts the libraries of Amazon Linux that the package carries. */
 function packedLibraries(): string {
   const dir = mkdtempSync(join(tmpdir(), 'vpae-'));
   const root = dirname(createRequire(import.meta.url).resolve('@sparticuz/chromium'));
   const pack = ['.', '..', '../..', '../../..'].map((up) => join(root, up, 'bin/al2023.tar.br')).find(existsSync)!;
-  for (const { name, data } of untar(brotliDecompressSync(readFileSync(pack)))) writeFileSync(join(dir, basename(name)), data);
+  for (const { name, data } of untar(brotliDecompressSync(readFileSync(pack))))
+    writeFileSync(join(dir, basename(name)), data);
   return dir;
 }
 
@@ -23,7 +33,10 @@ export class Browser {
   /** What the page's scripts threw and what the console calls an error. */
   readonly errors: string[] = [];
   private readonly process: ChildProcess;
-  private readonly waiting = new Map<number, { done: (result: Record<string, unknown>) => void; failed: (error: Error) => void }>();
+  private readonly waiting = new Map<
+    number,
+    { done: (result: Record<string, unknown>) => void; failed: (error: Error) => void }
+  >();
   private session: string | undefined;
   private count = 0;
 
@@ -35,8 +48,12 @@ export class Browser {
       rest = messages.pop()!;
       for (const m of messages) this.take(JSON.parse(m) as Reply);
     });
-    process.stdio[3]!.on('error', () => { /* told by its exit */ });
-    process.on('exit', () => { for (const w of this.waiting.values()) w.failed(new Error('the browser has ended')); });
+    process.stdio[3]!.on('error', () => {
+      /* told by its exit */
+    });
+    process.on('exit', () => {
+      for (const w of this.waiting.values()) w.failed(new Error('the browser has ended'));
+    });
   }
 
   /** Opens a page, or undefined where the optional package is not installed or does not run. */
@@ -54,9 +71,28 @@ export class Browser {
     return undefined;
   }
 
-  private static async start(path: string, url: string, { width, height }: { width: number; height: number }, libraries: string | undefined): Promise<Browser> {
-    const args = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--remote-debugging-pipe', `--user-data-dir=${mkdtempSync(join(tmpdir(), 'vpae-'))}`, `--window-size=${width},${height}`];
-    const env = { ...process.env, LANG: 'en_US.UTF-8', LC_ALL: 'en_US.UTF-8', FONTCONFIG_PATH: process.env['FONTCONFIG_PATH'] ?? join(tmpdir(), 'fonts'), ...(libraries && { LD_LIBRARY_PATH: libraries }) };
+  private static async start(
+    path: string,
+    url: string,
+    { width, height }: { width: number; height: number },
+    libraries: string | undefined,
+  ): Promise<Browser> {
+    const args = [
+      '--headless',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--no-first-run',
+      '--remote-debugging-pipe',
+      `--user-data-dir=${mkdtempSync(join(tmpdir(), 'vpae-'))}`,
+      `--window-size=${width},${height}`,
+    ];
+    const env = {
+      ...process.env,
+      LANG: 'en_US.UTF-8',
+      LC_ALL: 'en_US.UTF-8',
+      FONTCONFIG_PATH: process.env['FONTCONFIG_PATH'] ?? join(tmpdir(), 'fonts'),
+      ...(libraries && { LD_LIBRARY_PATH: libraries }),
+    };
     const browser = new Browser(spawn(path, args, { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'], env }));
     const { targetId } = await browser.send('Target.createTarget', { url: 'about:blank' });
     const { sessionId } = await browser.send('Target.attachToTarget', { targetId, flatten: true });
@@ -73,7 +109,8 @@ export class Browser {
       if (error) asked.failed(new Error(error.message));
       else asked.done(result ?? {});
     }
-    if (method === 'Runtime.exceptionThrown') this.errors.push(params!.exceptionDetails!.exception?.description ?? params!.exceptionDetails!.text);
+    if (method === 'Runtime.exceptionThrown')
+      this.errors.push(params!.exceptionDetails!.exception?.description ?? params!.exceptionDetails!.text);
     if (method === 'Log.entryAdded' && params!.entry!.level === 'error') this.errors.push(params!.entry!.text);
   }
 

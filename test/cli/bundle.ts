@@ -14,6 +14,9 @@ export async function writeBundle(dir: string): Promise<void> {
   await saveModel(vaePath, 'vae', vaeConfigOf(preset), initVAE(vaeConfigOf(preset), 1), about);
   const { hash } = await loadVAE(vaePath);
   for (const kind of ['teacher', 'student'] as const) {
-    await saveModel(join(dir, `${kind}.safetensors`), kind, ditConfigOf(preset), initDiT(ditConfigOf(preset), 2), { ...about, vae: hash });
+    await saveModel(join(dir, `${kind}.safetensors`), kind, ditConfigOf(preset), initDiT(ditConfigOf(preset), 2), {
+      ...about,
+      vae: hash,
+    });
   }
 }

@@ -20,7 +20,10 @@ async function failure(question: object, limit = 30_000): Promise<string> {
 test('answers come back, typed arrays too, one after the other; what it throws is one line, and it goes on', async () => {
   const child = start();
   assert.equal(await child.ask({ do: 'double', numbers: Float32Array.of(1, 2) }, 30_000), Float32Array.of(2, 4));
-  const error = await child.ask({ do: 'throw' }, 30_000).then(() => '', (e: Error) => e.message);
+  const error = await child.ask({ do: 'throw' }, 30_000).then(
+    () => '',
+    (e: Error) => e.message,
+  );
   assert.is(error, 'no such thing');
   assert.equal(await child.ask({ do: 'double', numbers: Float32Array.of(3) }, 30_000), Float32Array.of(6));
   child.close();
@@ -35,7 +38,13 @@ test('the ways to fail', async () => {
 test('a child that has failed stays failed', async () => {
   const child = start();
   await child.ask({ do: 'leave' }, 30_000).catch(() => {});
-  assert.is(await child.ask({ do: 'double' }, 30_000).then(() => '', (e: Error) => e.message), 'it left with exit code 7');
+  assert.is(
+    await child.ask({ do: 'double' }, 30_000).then(
+      () => '',
+      (e: Error) => e.message,
+    ),
+    'it left with exit code 7',
+  );
 });
 
 test.run();

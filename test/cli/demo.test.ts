@@ -36,12 +36,27 @@ test('no time at all still gives one group and one more step', () => {
 test('the demo trains, compares and leaves something to look at', async () => {
   await writeBundle(join(dir, 'bundle'));
   const out = join(dir, 'out');
-  const { code, stdout, stderr } = await vpae(['demo', '--bundle', join(dir, 'bundle'), '--out', out, '--budget', '10']);
+  const { code, stdout, stderr } = await vpae([
+    'demo',
+    '--bundle',
+    join(dir, 'bundle'),
+    '--out',
+    out,
+    '--budget',
+    '10',
+  ]);
   assert.is(code, 0, stderr);
-  for (const row of ['real clips', 'teacher', 'student trained here', 'bundled student']) assert.match(stdout, new RegExp(`│ ${row} `));
+  for (const row of ['real clips', 'teacher', 'student trained here', 'bundled student'])
+    assert.match(stdout, new RegExp(`│ ${row} `));
   assert.match(stdout, /Trained here\. .*Stability priming took \d+ steps/);
   assert.match(stdout, /Came bundled\. /);
-  for (const file of ['teacher.webp', 'student-here.webp', 'student-bundled.webp', 'side-by-side.webp', 'contact-sheet.png']) {
+  for (const file of [
+    'teacher.webp',
+    'student-here.webp',
+    'student-bundled.webp',
+    'side-by-side.webp',
+    'contact-sheet.png',
+  ]) {
     const { width, pages } = await sharp(join(out, file)).metadata();
     assert.ok(width! > 100 && (pages ?? 1) === (file.endsWith('png') ? 1 : 9), file);
   }

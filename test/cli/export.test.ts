@@ -40,10 +40,18 @@ async function writes(args: readonly string[], said: RegExp): Promise<void> {
   assert.match(stdout, said);
 }
 
-test('a student under Diffusers\' names is the same student, with its settings', async () => {
-  await writes([at('student.safetensors'), '--names', 'diffusers', '--dtype', 'f32', '--out', at('d.safetensors')], /d\.safetensors: \d+ tensors in f32, \d+ KiB/);
+test("a student under Diffusers' names is the same student, with its settings", async () => {
+  await writes(
+    [at('student.safetensors'), '--names', 'diffusers', '--dtype', 'f32', '--out', at('d.safetensors')],
+    /d\.safetensors: \d+ tensors in f32, \d+ KiB/,
+  );
   const weights = await openWeights(at('d.safetensors'));
-  assert.equal([...weights.entries.keys()].sort(), Object.keys(student).map((n) => diffusersDiT.theirs(n)[0]!).sort());
+  assert.equal(
+    [...weights.entries.keys()].sort(),
+    Object.keys(student)
+      .map((n) => diffusersDiT.theirs(n)[0]!)
+      .sort(),
+  );
   assert.is(weights.metadata['format'], 'pt');
   assert.is(weights.metadata['exportedFrom'], 'student.safetensors');
   await weights.close();
@@ -54,13 +62,46 @@ test('a student under Diffusers\' names is the same student, with its settings',
 });
 
 test('a VAE goes there and back', async () => {
-  await writes([at('vae.safetensors'), '--names', 'diffusers', '--dtype', 'f32', '--out', at('v.safetensors')], /tensors in f32/);
+  await writes(
+    [at('vae.safetensors'), '--names', 'diffusers', '--dtype', 'f32', '--out', at('v.safetensors')],
+    /tensors in f32/,
+  );
   assert.equal((await loadVAE(at('v.safetensors'))).params, (await loadVAE(at('vae.safetensors'))).params);
 });
 
 test('the change from the teacher as a LoRA, merged into the teacher, is the student', async () => {
-  await writes([at('student.safetensors'), '--base', at('teacher.safetensors'), '--rank', '3', '--names', 'kohya', '--dtype', 'f32', '--out', at('l.safetensors')], /rank 3 keeps 100\.0 % of their squared change, /);
-  await writes([at('teacher.safetensors'), '--lora', `${at('l.safetensors')}:0.5`, '--lora', `${at('l.safetensors')}:0.5`, '--names', 'comfyui', '--dtype', 'f32', '--out', at('m.safetensors')], /tensors in f32/);
+  await writes(
+    [
+      at('student.safetensors'),
+      '--base',
+      at('teacher.safetensors'),
+      '--rank',
+      '3',
+      '--names',
+      'kohya',
+      '--dtype',
+      'f32',
+      '--out',
+      at('l.safetensors'),
+    ],
+    /rank 3 keeps 100\.0 % of their squared change, /,
+  );
+  await writes(
+    [
+      at('teacher.safetensors'),
+      '--lora',
+      `${at('l.safetensors')}:0.5`,
+      '--lora',
+      `${at('l.safetensors')}:0.5`,
+      '--names',
+      'comfyui',
+      '--dtype',
+      'f32',
+      '--out',
+      at('m.safetensors'),
+    ],
+    /tensors in f32/,
+  );
   const weights = await openWeights(at('m.safetensors'));
   assert.ok([...weights.entries.keys()].every((n) => n.startsWith('model.diffusion_model.')));
   await weights.close();
@@ -72,7 +113,8 @@ test('the transformer of a Wan2.1 folder in one file', async () => {
   const made = await writeFolder(at('wan'), 'diffusers', 'i2v');
   await writes([at('wan'), '--dtype', 'bf16', '--out', at('w.safetensors')], /tensors in bf16/);
   const [one, shards] = [await openWeights(at('w.safetensors')), await openWeights(at('wan/transformer'))];
-  for (const name of Object.keys(made.dit.params)) assert.equal(await one.read(name), await shards.read(diffusersDiT.theirs(name)[0]!), name);
+  for (const name of Object.keys(made.dit.params))
+    assert.equal(await one.read(name), await shards.read(diffusersDiT.theirs(name)[0]!), name);
   await one.close();
   await shards.close();
 });

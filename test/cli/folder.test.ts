@@ -18,7 +18,10 @@ const clips = conditions(5, 3);
 const folder = mkdtempSync(join(tmpdir(), 'vpae-'));
 for (const sub of ['videos', 'images']) mkdirSync(join(folder, sub));
 for (const [i, { video }] of clips.entries()) {
-  writeFileSync(join(folder, 'videos', `clip ${i}-0.webp`), await animate([[{ data: video, shape: [...SHAPE] }]], 'webp', { scale: 1 }));
+  writeFileSync(
+    join(folder, 'videos', `clip ${i}-0.webp`),
+    await animate([[{ data: video, shape: [...SHAPE] }]], 'webp', { scale: 1 }),
+  );
   const still = new Picture(32, 32);
   still.frame({ data: video, shape: [...SHAPE] }, 0, 0, 0, 1);
   writeFileSync(join(folder, 'images', `clip ${i}.png`), await still.encode('png'));
@@ -26,15 +29,24 @@ for (const [i, { video }] of clips.entries()) {
 
 test('what was written is read back: webp to the byte, with its picture, gif nearly, a folder of pictures', async () => {
   const files = findVideos(folder);
-  assert.equal(files.map((f) => [f.name, f.image!.split('/').at(-1)]), [0, 1, 2].map((i) => [`clip ${i}-0`, `clip ${i}.png`]));
+  assert.equal(
+    files.map((f) => [f.name, f.image!.split('/').at(-1)]),
+    [0, 1, 2].map((i) => [`clip ${i}-0`, `clip ${i}.png`]),
+  );
   for await (const take of readTakes(files)) {
     const want = footageOf(clips[Number(take.name[5])]!.video, [...SHAPE], 1);
-    assert.equal(take.footage.frames.map((f) => Buffer.from(f).toString('hex')), want.frames.map((f) => Buffer.from(f).toString('hex')));
+    assert.equal(
+      take.footage.frames.map((f) => Buffer.from(f).toString('hex')),
+      want.frames.map((f) => Buffer.from(f).toString('hex')),
+    );
     assert.equal(Buffer.from(take.image!.data), Buffer.from(want.frames[0]!));
     assert.ok(Math.abs(take.footage.fps - 1000 / 120) < 1e-9);
   }
   const other = mkdtempSync(join(tmpdir(), 'vpae-'));
-  writeFileSync(join(other, 'b.gif'), await animate([[{ data: clips[0]!.video, shape: [...SHAPE] }]], 'gif', { scale: 1 }));
+  writeFileSync(
+    join(other, 'b.gif'),
+    await animate([[{ data: clips[0]!.video, shape: [...SHAPE] }]], 'gif', { scale: 1 }),
+  );
   mkdirSync(join(other, 'a'));
   for (const t of [0, 1, 2]) {
     const picture = new Picture(32, 32);
@@ -51,8 +63,17 @@ test('other formats go through ffmpeg: its frames are read, and without it one c
   writeFileSync(join(dir, 'x.mp4'), '');
   try {
     process.env['PATH'] = dir;
-    assert.match(await readVideo(join(dir, 'x.mp4')).then(() => '', (e: Error) => e.message), /^\[read\] .*x\.mp4: ffmpeg is needed .* not on PATH/);
-    writeFileSync(join(dir, 'ffmpeg'), `#!/bin/sh\necho '  Stream #0:0: Video: h264, 2x1, 16 fps, 16 tbr' >&2\nprintf 'P6\\n2 1\\n255\\nabcdefP6\\n2 1\\n255\\nghijkl'\n`);
+    assert.match(
+      await readVideo(join(dir, 'x.mp4')).then(
+        () => '',
+        (e: Error) => e.message,
+      ),
+      /^\[read\] .*x\.mp4: ffmpeg is needed .* not on PATH/,
+    );
+    writeFileSync(
+      join(dir, 'ffmpeg'),
+      `#!/bin/sh\necho '  Stream #0:0: Video: h264, 2x1, 16 fps, 16 tbr' >&2\nprintf 'P6\\n2 1\\n255\\nabcdefP6\\n2 1\\n255\\nghijkl'\n`,
+    );
     chmodSync(join(dir, 'ffmpeg'), 0o755);
     process.env['PATH'] = [dir, before].join(delimiter);
     const { width, height, fps, frames } = await readVideo(join(dir, 'x.mp4'));
@@ -65,11 +86,26 @@ test('other formats go through ffmpeg: its frames are read, and without it one c
 test('the command: a table whose proxies are named, JSON, and refusals', async () => {
   const { code, stdout } = await vpae(['eval', folder, '--reference', folder]);
   assert.is(code, 0);
-  for (const row of ['i2v_subject-proxy', 'motion_smoothness-proxy', 'Total-proxy', 'precision, recall', 'PSNR to the picture, by frame', 'never with published numbers', 'camera_motion, aesthetic_quality']) assert.ok(stdout.includes(row), row);
-  const json = JSON.parse((await vpae(['eval', folder, '--json'])).stdout) as { videos: number; scores: { proxy: boolean }; psnrByFrame: number[] };
+  for (const row of [
+    'i2v_subject-proxy',
+    'motion_smoothness-proxy',
+    'Total-proxy',
+    'precision, recall',
+    'PSNR to the picture, by frame',
+    'never with published numbers',
+    'camera_motion, aesthetic_quality',
+  ])
+    assert.ok(stdout.includes(row), row);
+  const json = JSON.parse((await vpae(['eval', folder, '--json'])).stdout) as {
+    videos: number;
+    scores: { proxy: boolean };
+    psnrByFrame: number[];
+  };
   assert.equal([json.videos, json.scores.proxy, json.psnrByFrame[0], json.psnrByFrame.length], [3, true, 100, 9]);
   for (const [args, said] of [
-    [['eval', '/nowhere'], /there is no folder \/nowhere/], [['eval', mkdtempSync(join(tmpdir(), 'vpae-'))], /holds no video/], [['eval', '--dino', 'x'], /--dino goes with a folder/],
+    [['eval', '/nowhere'], /there is no folder \/nowhere/],
+    [['eval', mkdtempSync(join(tmpdir(), 'vpae-'))], /holds no video/],
+    [['eval', '--dino', 'x'], /--dino goes with a folder/],
     [['eval', folder, '--laion', 'x'], /give both or neither/],
   ] as const) {
     const refused = await vpae(args);
@@ -81,26 +117,45 @@ test('the command: a table whose proxies are named, JSON, and refusals', async (
 test('the suite becomes a file of prompts, five clips a pair, which sample reads', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'vpae-'));
   const info = join(dir, 'info.json');
-  writeFileSync(info, JSON.stringify([{ prompt_en: 'a beach, camera pans left', image_name: 'clip 0.png', dimension: ['camera_motion'] }, { prompt_en: 'a beach', image_name: 'clip 1.png', dimension: [] }]));
+  writeFileSync(
+    info,
+    JSON.stringify([
+      { prompt_en: 'a beach, camera pans left', image_name: 'clip 0.png', dimension: ['camera_motion'] },
+      { prompt_en: 'a beach', image_name: 'clip 1.png', dimension: [] },
+    ]),
+  );
   const out = join(dir, 'made', 'prompts.jsonl');
   writeSuite(info, join(folder, 'images'), out);
   const jobs = readPrompts(out, { seed: 0, count: 1, out: 'x.mp4' });
   assert.is(jobs.length, 10);
-  assert.equal({ ...jobs[3], image: realpathSync(jobs[3]!.image!) }, { prompt: 'a beach, camera pans left', negative: undefined, lastImage: undefined, seed: 3, image: realpathSync(join(folder, 'images', 'clip 0.png')), out: join(dir, 'made', 'videos', 'a beach, camera pans left-3.mp4') });
+  assert.equal(
+    { ...jobs[3], image: realpathSync(jobs[3]!.image!) },
+    {
+      prompt: 'a beach, camera pans left',
+      negative: undefined,
+      lastImage: undefined,
+      seed: 3,
+      image: realpathSync(join(folder, 'images', 'clip 0.png')),
+      out: join(dir, 'made', 'videos', 'a beach, camera pans left-3.mp4'),
+    },
+  );
   assert.throws(() => writeSuite(info, dir, out), /^\[suite\] 2 of 2 pictures are not in/);
   writeFileSync(info, '{}');
   assert.throws(() => writeSuite(info, dir, out), /no list of prompt_en and image_name/);
   assert.throws(() => writeSuite(info, undefined, out), /--images/);
 });
 
-test('models\' clips are kept in the layout that is read', async () => {
+test("models' clips are kept in the layout that is read", async () => {
   const dir = mkdtempSync(join(tmpdir(), 'vpae-'));
   const { code, stdout, stderr } = await vpae(['eval', '--student', '--count', '3', '--save', dir, '--vbench']);
   assert.is(code, 0, stderr);
   assert.ok(stdout.includes('right digit in frame') && stdout.includes('subject_consistency-proxy'));
   for (const name of ['real-clips', 'student']) {
     const files = findVideos(join(dir, name));
-    assert.equal(files.map((f) => [f.name.slice(-5), f.image !== undefined]), [0, 1, 2].map((i) => [`00${i}-0`, true]));
+    assert.equal(
+      files.map((f) => [f.name.slice(-5), f.image !== undefined]),
+      [0, 1, 2].map((i) => [`00${i}-0`, true]),
+    );
   }
 });
 

@@ -36,22 +36,50 @@ test('an animated WebP plays every frame, pixel for pixel', async () => {
       assert.equal([...pixels.subarray(corner, corner + 3)], [expected, expected, expected], `frame ${t}, pixel ${i}`);
     }
   }
-  assert.equal(readdirSync(dirname(path)).filter((f) => f.startsWith(basename(path))), [basename(path)]);
+  assert.equal(
+    readdirSync(dirname(path)).filter((f) => f.startsWith(basename(path))),
+    [basename(path)],
+  );
 });
 
 test('a grid keeps its cells, shorter clips rest on their last frame, colour stays colour', async () => {
-  const red: Video = { data: Float32Array.from({ length: 3 * 2 * 1024 }, (_, i) => (i < 2048 ? 1 : -1)), shape: [3, 2, 32, 32] };
-  await writeGrid(join(root, 'grid.webp'), [[videos[0]!, red], [videos[1]!, videos[2]!]], { scale: 2, titles: ['one', 'a much longer title'] });
-  const last = await sharp(join(root, 'grid.webp'), { page: 8 }).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+  const red: Video = {
+    data: Float32Array.from({ length: 3 * 2 * 1024 }, (_, i) => (i < 2048 ? 1 : -1)),
+    shape: [3, 2, 32, 32],
+  };
+  await writeGrid(
+    join(root, 'grid.webp'),
+    [
+      [videos[0]!, red],
+      [videos[1]!, videos[2]!],
+    ],
+    { scale: 2, titles: ['one', 'a much longer title'] },
+  );
+  const last = await sharp(join(root, 'grid.webp'), { page: 8 })
+    .removeAlpha()
+    .raw()
+    .toBuffer({ resolveWithObject: true });
   const at = 3 * (40 * last.info.width + 100); // inside the red clip
   assert.equal([...last.data.subarray(at, at + 3)], [255, 0, 0]);
   const tall: Video = { data: new Float32Array(16 * 64 * 9), shape: [1, 9, 16, 64] };
-  await animate([[videos[0]!, tall]], 'webp', { scale: 1 }).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /clips differ in size: 16x64 beside 32x32/));
+  await animate([[videos[0]!, tall]], 'webp', { scale: 1 }).then(
+    () => assert.unreachable(),
+    (e: Error) => assert.match(e.message, /clips differ in size: 16x64 beside 32x32/),
+  );
 });
 
 test('the contact sheet has a labelled row a condition and a column a sampler', async () => {
-  const columns = [{ title: 'Real clip', clips: videos }, { title: 'Student', note: '1 evaluation', clips: videos }];
-  const sheet = sharp(await contactSheet(clips.map((c) => c.caption), columns, 3));
+  const columns = [
+    { title: 'Real clip', clips: videos },
+    { title: 'Student', note: '1 evaluation', clips: videos },
+  ];
+  const sheet = sharp(
+    await contactSheet(
+      clips.map((c) => c.caption),
+      columns,
+      3,
+    ),
+  );
   const { data, info } = await sheet.removeAlpha().raw().toBuffer({ resolveWithObject: true });
   const dark = (x0: number, y0: number, x1: number, y1: number): number => {
     let n = 0;
@@ -73,7 +101,15 @@ test('text is drawn by strokes of the width it reports', () => {
 test('a dot plot has a dot a value, means where they belong, and round ticks', async () => {
   assert.equal(ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1]);
   assert.equal(ticks(-15.6, -15.1), [-15.6, -15.5, -15.4, -15.3, -15.2, -15.1]);
-  const svg = dotPlot('title', 'axis', [{ title: 'a < b', values: [0, 1] }, { title: 'c', values: [0.5, 0.5] }], 'c');
+  const svg = dotPlot(
+    'title',
+    'axis',
+    [
+      { title: 'a < b', values: [0, 1] },
+      { title: 'c', values: [0.5, 0.5] },
+    ],
+    'c',
+  );
   assert.is(svg.match(/<circle/g)?.length, 4);
   assert.ok(svg.includes('a &lt; b'));
   const means = [...svg.matchAll(/class="mean" x1="([\d.]+)"/g)].map((m) => m[1]);
@@ -83,11 +119,23 @@ test('a dot plot has a dot a value, means where they belong, and round ticks', a
 
 test('the report is one file that holds everything and escapes what it is given', async () => {
   const report: Report = {
-    title: 'A <b> & "c"', lead: ['Look.'],
-    table: { columns: ['', 'Evaluations'], rows: [['Teacher', '100'], ['Student <1>', '1']], note: 'n = 3' },
+    title: 'A <b> & "c"',
+    lead: ['Look.'],
+    table: {
+      columns: ['', 'Evaluations'],
+      rows: [
+        ['Teacher', '100'],
+        ['Student <1>', '1'],
+      ],
+      note: 'n = 3',
+    },
     columns: [{ title: 'Teacher', note: '100 evaluations' }, { title: 'Student' }],
     comparisons: clips.map((c, i) => ({ caption: c.caption, videos: [videos[i]!, videos[i]!] })),
-    origins: [{ title: 'Trained here', text: 'The student.' }, { title: 'Bundled', text: 'The teacher.' }], footer: ['seed 1'],
+    origins: [
+      { title: 'Trained here', text: 'The student.' },
+      { title: 'Bundled', text: 'The teacher.' },
+    ],
+    footer: ['seed 1'],
   };
   await writeReport(join(root, 'report.html'), report);
   const html = readFileSync(join(root, 'report.html'), 'utf8');
@@ -99,13 +147,29 @@ test('the report is one file that holds everything and escapes what it is given'
   assert.is(html.match(/src="data:image\/webp;base64,/g)?.length, 3);
   const image = Buffer.from(/base64,([^"]+)/.exec(html)![1]!, 'base64');
   assert.is((await sharp(image, { animated: true }).metadata()).pages, 9);
-  await reportHtml({ ...report, columns: [] }).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /has 2 clips for 0 columns/));
+  await reportHtml({ ...report, columns: [] }).then(
+    () => assert.unreachable(),
+    (e: Error) => assert.match(e.message, /has 2 clips for 0 columns/),
+  );
 });
 
-test('ablations stand in a report with their figure, their spread, and the paper\'s order; a file of something else is refused', async () => {
-  const summary = (...values: number[]) => Object.fromEntries(Object.keys(COLUMNS).map((name) => [name, summarise(values)]));
-  const rows = [{ id: 'method', title: 'both phases', seeds: 2, columns: summary(0.7, 0.9) }, { id: 'no-priming', title: 'no priming', seeds: 2, columns: summary(0.5, 0.6) }, { id: 'dmd2', title: 'DMD2, jointly', seeds: 0, columns: {}, failed: 'it diverged' }];
-  const results: Results = { preset: 'digits', updates: 160, seeds: 2, adapter: 'a GPU', set: ['phase1.batch=8'], rows, paper: compare([{ about: 'priming', rows: ['no-priming', 'method'] }], rows) };
+test("ablations stand in a report with their figure, their spread, and the paper's order; a file of something else is refused", async () => {
+  const summary = (...values: number[]) =>
+    Object.fromEntries(Object.keys(COLUMNS).map((name) => [name, summarise(values)]));
+  const rows = [
+    { id: 'method', title: 'both phases', seeds: 2, columns: summary(0.7, 0.9) },
+    { id: 'no-priming', title: 'no priming', seeds: 2, columns: summary(0.5, 0.6) },
+    { id: 'dmd2', title: 'DMD2, jointly', seeds: 0, columns: {}, failed: 'it diverged' },
+  ];
+  const results: Results = {
+    preset: 'digits',
+    updates: 160,
+    seeds: 2,
+    adapter: 'a GPU',
+    set: ['phase1.batch=8'],
+    rows,
+    paper: compare([{ about: 'priming', rows: ['no-priming', 'method'] }], rows),
+  };
   const path = join(root, 'ablation.json');
   assert.is(readResults(path), undefined);
   writeFileSync(path, JSON.stringify(results));
@@ -113,11 +177,19 @@ test('ablations stand in a report with their figure, their spread, and the paper
   assert.match(html, '<th scope="row">both phases</th><td>2</td><td>0.800 ± 0.141</td>');
   assert.match(html, '<td>no priming</td><td>both phases</td><td>0.250</td><td>agrees</td>');
   assert.match(html, 'DMD2, jointly failed with at least one seed: it diverged');
-  assert.is(Buffer.from(/svg\+xml;base64,([^"]+)/.exec(html)![1]!, 'base64').toString().match(/<circle/g)?.length, 4);
+  assert.is(
+    Buffer.from(/svg\+xml;base64,([^"]+)/.exec(html)![1]!, 'base64')
+      .toString()
+      .match(/<circle/g)?.length,
+    4,
+  );
   assert.match(markdown(results), '| no priming | 2 | 0.550 ± 0.071 |');
   assert.not.match(html, 'Side by side');
   writeFileSync(path, '{}');
-  assert.throws(() => readResults(path), /^\[ablate\] .*ablation\.json holds no results of vpae ablate: copy the table\.json/);
+  assert.throws(
+    () => readResults(path),
+    /^\[ablate\] .*ablation\.json holds no results of vpae ablate: copy the table\.json/,
+  );
 });
 
 test.run();

@@ -8,23 +8,35 @@ import { PRECISIONS, type Precision } from '../../model/pipeline/precision.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
 
 const ROOF: Roofline = { gflops: 100, copies: [{ bytes: 2 ** 26, gbs: 10 }] };
-const make = (sets: readonly string[]) => subjectOf('wan2.1-t2v-1.3b', sets, { width: 16, height: 16, frames: 1, layers: 1 });
+const make = (sets: readonly string[]) =>
+  subjectOf('wan2.1-t2v-1.3b', sets, { width: 16, height: 16, frames: 1, layers: 1 });
 const device = await open();
 const steps = (jobs: readonly ('sample' | 'teacher')[], memory: number, precision: Precision = 'f32') =>
-  releasedSteps(device, ROOF, { name: 'wan', make, jobs, precision, memory, budget: 1000 }, new AbortController().signal);
+  releasedSteps(
+    device,
+    ROOF,
+    { name: 'wan', make, jobs, precision, memory, budget: 1000 },
+    new AbortController().signal,
+  );
 
 for (const precision of PRECISIONS) {
-  if (precision === 'f32' || device.caps.f16) test(`one block of Wan2.1 1.3B is sampled as planned, operands in ${precision}`, async () => {
-    const { results: [sampled] } = await steps(['sample'], Infinity, precision);
-    assert.is(sampled!.peak, sampled!.planned!.peak);
-    assert.is(device.allocated, 0);
-  });
+  if (precision === 'f32' || device.caps.f16)
+    test(`one block of Wan2.1 1.3B is sampled as planned, operands in ${precision}`, async () => {
+      const {
+        results: [sampled],
+      } = await steps(['sample'], Infinity, precision);
+      assert.is(sampled!.peak, sampled!.planned!.peak);
+      assert.is(device.allocated, 0);
+    });
 }
 
 test('what does not fit is not begun', async () => {
   const { results, skipped } = await steps(['teacher'], 6e8);
   assert.is(results.length, 0);
-  assert.match(skipped[0]!.reason, /^it needs [\d.]+ GB, there are 0.60 GB; nothing makes it fit but a smaller --size, fewer --frames or --layers$/);
+  assert.match(
+    skipped[0]!.reason,
+    /^it needs [\d.]+ GB, there are 0.60 GB; nothing makes it fit but a smaller --size, fewer --frames or --layers$/,
+  );
 });
 
 test.run();

@@ -4,18 +4,40 @@ import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-export interface Result { code: number | null; stdout: string; stderr: string; /** stderr without what Dawn's driver and the session say. */ said: string[] }
+export interface Result {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+  /** stderr without what Dawn's driver and the session say. */ said: string[];
+}
 
 /** @param watch gets everything on stderr so far, and may send signals */
-export function vpae(args: readonly string[], env: Record<string, string> = {}, watch?: (stderr: string, kill: (signal: NodeJS.Signals) => void) => void): Promise<Result> {
+export function vpae(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  watch?: (stderr: string, kill: (signal: NodeJS.Signals) => void) => void,
+): Promise<Result> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], { cwd: ROOT, env: { ...process.env, DEBUG: '', ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], {
+      cwd: ROOT,
+      env: { ...process.env, DEBUG: '', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     let [stdout, stderr] = ['', ''];
-    child.stdout.on('data', (d: Buffer) => { stdout += d.toString(); });
+    child.stdout.on('data', (d: Buffer) => {
+      stdout += d.toString();
+    });
     child.stderr.on('data', (d: Buffer) => {
       stderr += d.toString();
       watch?.(stderr, (signal) => child.kill(signal));
     });
-    child.on('close', (code) => resolve({ code, stdout, stderr, said: stderr.split('\n').filter((l) => l && !/^(Warning: |    at |adapter: |lavapipe: )/.test(l)) }));
+    child.on('close', (code) =>
+      resolve({
+        code,
+        stdout,
+        stderr,
+        said: stderr.split('\n').filter((l) => l && !/^(Warning: |    at |adapter: |lavapipe: )/.test(l)),
+      }),
+    );
   });
 }

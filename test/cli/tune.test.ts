@@ -8,14 +8,40 @@ import { attention, conv3d, matmul } from '../../kernels/index.ts';
 import type { Caps } from '../../kernels/kernel.ts';
 import { planMatmul, type MatmulProblem } from '../../kernels/matmul/plan.ts';
 
-const caps: Caps = { tier: 'tiled', f16: true, subgroup: 32, maxInvocations: 256, maxWorkgroupBytes: 16384, maxStorageBuffers: 8, maxBindingBytes: 2 ** 27 };
-const problem: MatmulProblem = { batch: 2, M: 96, N: 40, K: 64, transA: true, transB: false, dtypeA: 'f32', dtypeB: 'f32', dtypeOut: 'f32', access: ['read', 'read'] };
+const caps: Caps = {
+  tier: 'tiled',
+  f16: true,
+  subgroup: 32,
+  maxInvocations: 256,
+  maxWorkgroupBytes: 16384,
+  maxStorageBuffers: 8,
+  maxBindingBytes: 2 ** 27,
+};
+const problem: MatmulProblem = {
+  batch: 2,
+  M: 96,
+  N: 40,
+  K: 64,
+  transA: true,
+  transB: false,
+  dtypeA: 'f32',
+  dtypeB: 'f32',
+  dtypeOut: 'f32',
+  access: ['read', 'read'],
+};
 const signal = new AbortController().signal;
 
 /** A problem of four configurations, of which `speed` tells milliseconds, a wrong answer, or a crash. */
 function trying(speed: Record<string, number | 'wrong' | 'crash'>) {
   const options = Object.keys(speed).map((name) => ({ name }));
-  const seen = { family: 'softmax', shape: 'x', problem: { rows: 1, cols: 1, access: [] }, rule: options[0]!, options, count: 1 } as unknown as Seen;
+  const seen = {
+    family: 'softmax',
+    shape: 'x',
+    problem: { rows: 1, cols: 1, access: [] },
+    rule: options[0]!,
+    options,
+    count: 1,
+  } as unknown as Seen;
   const tried: string[] = [];
   const trial = async (_s: Seen, _f: number, config: object): Promise<Trial> => {
     const { name } = config as { name: string };
@@ -50,13 +76,38 @@ test('what planners ask is noted once a class, can be fed, and one answer leaves
   const watched = { ...caps, tuning };
   matmul(watched, problem);
   matmul(watched, { ...problem, M: 100 });
-  conv3d(watched, { N: 1, C: 4, O: 8, in: [3, 9, 9], out: [3, 5, 5], kernel: [3, 3, 3], stride: [1, 2, 2], padLo: [2, 1, 1], access: 'read' });
-  attention({ ...watched, tier: 'scalar', subgroup: 8 }, { B: 1, N: 20, L: 30, H: 2, D: 16, scale: 0.25, lengths: true, access: ['read', 'read', 'read', 'read'] });
+  conv3d(watched, {
+    N: 1,
+    C: 4,
+    O: 8,
+    in: [3, 9, 9],
+    out: [3, 5, 5],
+    kernel: [3, 3, 3],
+    stride: [1, 2, 2],
+    padLo: [2, 1, 1],
+    access: 'read',
+  });
+  attention(
+    { ...watched, tier: 'scalar', subgroup: 8 },
+    { B: 1, N: 20, L: 30, H: 2, D: 16, scale: 0.25, lengths: true, access: ['read', 'read', 'read', 'read'] },
+  );
   const all = [...seen.values()];
-  assert.equal(all.map((s) => [s.family, s.count]), [['matmul', 2], ['conv3d', 1], ['attention', 1]]);
-  assert.equal(all.map((s) => programOf(s.family, s.problem)!.inputs.map((i) => i.shape.join('x'))), [
-    ['2x64x96', '2x64x40'], ['1x4x3x9x9', '8x4x3x3x3'], ['1x20x2x16', '1x30x2x16', '1x30x2x16', '1'],
-  ]);
+  assert.equal(
+    all.map((s) => [s.family, s.count]),
+    [
+      ['matmul', 2],
+      ['conv3d', 1],
+      ['attention', 1],
+    ],
+  );
+  assert.equal(
+    all.map((s) => programOf(s.family, s.problem)!.inputs.map((i) => i.shape.join('x'))),
+    [
+      ['2x64x96', '2x64x40'],
+      ['1x4x3x9x9', '8x4x3x3x3'],
+      ['1x20x2x16', '1x30x2x16', '1x30x2x16', '1'],
+    ],
+  );
   const [first] = all;
   const other = first!.options.find((o) => JSON.stringify(o) !== JSON.stringify(first!.rule))!;
   const forced = { ...caps, tuning: insisting('matmul', first!.shape, other) };

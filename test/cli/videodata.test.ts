@@ -21,9 +21,15 @@ const SIDE = 32;
 
 /** A square that moves over grey, at 62 ms a frame: what is taken at 16 a second. */
 async function writeClip(name: string, frames: number, width = SIDE): Promise<void> {
-  const pages = Array.from({ length: frames }, (_, t) => Array.from({ length: width * SIDE * 3 }, (_v, i) => (Math.abs((Math.floor(i / 3) % width) - 4 * t) < 4 ? 250 : 40 + 3 * t))).flat();
+  const pages = Array.from({ length: frames }, (_, t) =>
+    Array.from({ length: width * SIDE * 3 }, (_v, i) =>
+      Math.abs((Math.floor(i / 3) % width) - 4 * t) < 4 ? 250 : 40 + 3 * t,
+    ),
+  ).flat();
   const raw = { width, height: frames * SIDE, channels: 3 as const, pageHeight: SIDE };
-  await sharp(Uint8Array.from(pages), { raw }).webp({ lossless: true, delay: Array<number>(frames).fill(62) }).toFile(join(at('clips'), name));
+  await sharp(Uint8Array.from(pages), { raw })
+    .webp({ lossless: true, delay: Array<number>(frames).fill(62) })
+    .toFile(join(at('clips'), name));
 }
 
 mkdirSync(at('clips'));
@@ -31,16 +37,45 @@ await writeFolder(at('i2v'), 'diffusers', 'i2v');
 for (const name of ['a', 'b', 'wide']) await writeClip(`${name}.webp`, 6, name === 'wide' ? 2 * SIDE : SIDE);
 await writeClip('short.webp', 3);
 await writeClip('silent.webp', 6);
-await sharp({ create: { width: SIDE, height: SIDE, channels: 3, background: '#a04020' } }).png().toFile(at('first.png'));
+await sharp({ create: { width: SIDE, height: SIDE, channels: 3, background: '#a04020' } })
+  .png()
+  .toFile(at('first.png'));
 writeFileSync(join(at('clips'), 'damaged.gif'), 'GIF89a and then nothing');
 for (const name of ['b', 'short', 'damaged']) writeFileSync(join(at('clips'), `${name}.txt`), `a cat ${name}\n`);
-writeFileSync(join(at('clips'), 'captions.jsonl'), '{"file": "a.webp", "caption": "a dog runs"}\n{"file": "wide.webp", "caption": "snow"}\n');
+writeFileSync(
+  join(at('clips'), 'captions.jsonl'),
+  '{"file": "a.webp", "caption": "a dog runs"}\n{"file": "wide.webp", "caption": "snow"}\n',
+);
 /** Two steps of both phases. */
 const BRIEF = [
-  'best.every=1', 'run.sampleEvery=1', 'student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1',
-  'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]',
+  'best.every=1',
+  'run.sampleEvery=1',
+  'student.mode=lora',
+  'student.rank=2',
+  'phase1.fake.rank=2',
+  'phase1.steps=1',
+  'phase1.fake.warmup=1',
+  'phase1.fake.updates=1',
+  'phase2.steps=1',
+  'phase2.head.warmup=1',
+  'phase2.head.head_dim=24',
+  'phase2.taps=[0,1]',
 ].flatMap((s) => ['--set', s]);
-const command = ['data', 'make', at('clips'), '--model', at('i2v'), '--records', at('records'), '--size', `${SIDE}x${SIDE}`, '--frames', '5', '--shard', '1'];
+const command = [
+  'data',
+  'make',
+  at('clips'),
+  '--model',
+  at('i2v'),
+  '--records',
+  at('records'),
+  '--size',
+  `${SIDE}x${SIDE}`,
+  '--frames',
+  '5',
+  '--shard',
+  '1',
+];
 
 test('two processes make every shard once; a bad video is told and left out', async () => {
   const runs = await Promise.all([vpae(command), vpae(command)]);
@@ -52,11 +87,14 @@ test('two processes make every shard once; a bad video is told and left out', as
   assert.match(said, /short\.webp is left out: is too short: 0\.19 s, 5 frames at 16 a second are 0\.31 s/);
   const shards = openVideoShards(at('records'));
   assert.is(shards.count + shards.others, 3);
-  assert.equal(shards.refused.map((r) => r.file), ['damaged.gif', 'short.webp']);
+  assert.equal(
+    shards.refused.map((r) => r.file),
+    ['damaged.gif', 'short.webp'],
+  );
   assert.equal(readdirSync(join(at('records'), 'claims')), []);
 });
 
-test('records hold the encoders\' numbers, a batch is of one form', async () => {
+test("records hold the encoders' numbers, a batch is of one form", async () => {
   const shards = openVideoShards(at('records'));
   assert.equal([shards.latent, shards.count, shards.others], [[16, 2, 4, 4], 2, 1]);
   assert.equal(openVideoShards(at('records'), [16, 2, 2, 4]).batch(1, 0, 1).captions, ['snow']);
@@ -65,7 +103,10 @@ test('records hold the encoders\' numbers, a batch is of one form', async () => 
   assert.equal(both.captions.sort(), ['a cat b', 'a dog runs'], 'every record once in an epoch');
   const batch = shards.records([0]);
   const { text: stored, imageTokens, lengths } = batch.embedded!;
-  assert.equal([batch.captions, stored.shape, imageTokens!.shape, batch.imageLatent!.shape], [['a dog runs'], [1, 16, 32], [1, 257, 80], [1, 16, 2, 4, 4]]);
+  assert.equal(
+    [batch.captions, stored.shape, imageTokens!.shape, batch.imageLatent!.shape],
+    [['a dog runs'], [1, 16, 32], [1, 257, 80], [1, 16, 2, 4, 4]],
+  );
   assert.ok(lengths[0]! > 3 && lengths[0]! < 16);
 
   const device = await open();
@@ -74,11 +115,24 @@ test('records hold the encoders\' numbers, a batch is of one form', async () => 
   const none = () => {};
   const [text] = await model.encodeText(device, ['a dog runs'], none);
   assert.ok(largest(stored, text!) < 1e-2, 'f16');
-  const { data } = await sharp(join(at('clips'), 'a.webp'), { animated: true }).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+  const { data } = await sharp(join(at('clips'), 'a.webp'), { animated: true })
+    .removeAlpha()
+    .raw()
+    .toBuffer({ resolveWithObject: true });
   const plane = SIDE * SIDE;
-  const video = host(Float32Array.from({ length: 3 * 5 * plane }, (_, i) => data[3 * (Math.floor(i / plane) % 5) * plane + 3 * (i % plane) + Math.floor(i / (5 * plane))]! / 127.5 - 1), [1, 3, 5, SIDE, SIDE]);
+  const video = host(
+    Float32Array.from(
+      { length: 3 * 5 * plane },
+      (_, i) =>
+        data[3 * (Math.floor(i / plane) % 5) * plane + 3 * (i % plane) + Math.floor(i / (5 * plane))]! / 127.5 - 1,
+    ),
+    [1, 3, 5, SIDE, SIDE],
+  );
   const weights = await model.loadVAE(device, 'encoder', none);
-  const whole = device.compile((p: Parameters<typeof encode>[0], x: Parameters<typeof encode>[2], s: Parameters<typeof normalise>[1]) => normalise(encode(p, model.vae, x).mean, s));
+  const whole = device.compile(
+    (p: Parameters<typeof encode>[0], x: Parameters<typeof encode>[2], s: Parameters<typeof normalise>[1]) =>
+      normalise(encode(p, model.vae, x).mean, s),
+  );
   const latent = await whole(weights as never, video, latentStats(model.vae));
   assert.ok(largest(batch.latent, host(await latent.read(), latent.shape)) < 1e-2);
   device.close();
@@ -86,20 +140,29 @@ test('records hold the encoders\' numbers, a batch is of one form', async () => 
 
 test('a model of a first and a last frame is told both, and refuses records that tell one', async () => {
   await writeFolder(at('flf2v'), 'original', 'flf2v');
-  const between = command.map((word) => (word === at('i2v') ? at('flf2v') : word === at('records') ? at('between') : word));
+  const between = command.map((word) =>
+    word === at('i2v') ? at('flf2v') : word === at('records') ? at('between') : word,
+  );
   const { code, stderr } = await vpae(between);
   assert.is(code, 0, stderr);
   assert.equal(openVideoShards(at('between')).records([0]).embedded!.imageTokens!.shape, [1, 2 * 257, 80]);
-  const distill = (records: string) => vpae(['distill', '--model', at('flf2v'), '--records', records, '--run', `${records}-run`, ...BRIEF]);
+  const distill = (records: string) =>
+    vpae(['distill', '--model', at('flf2v'), '--records', records, '--run', `${records}-run`, ...BRIEF]);
   const { code: done, stderr: said } = await distill(at('between'));
   assert.is(done, 0, said);
-  assert.match((await distill(at('records'))).said.at(-1)!, /the records tell 1 of a clip's frames, .*flf2v is told 2: make records with it/);
+  assert.match(
+    (await distill(at('records'))).said.at(-1)!,
+    /the records tell 1 of a clip's frames, .*flf2v is told 2: make records with it/,
+  );
 });
 
 test('it goes on where it stopped, and refuses other settings', async () => {
   const kept = statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs;
   rmSync(join(at('records'), 'shard-00002.json'));
-  writeFileSync(join(at('records'), 'claims/2.lock'), JSON.stringify({ pid: 2 ** 22 + 1, host: (await import('node:os')).hostname() })); // past the largest pid: nobody
+  writeFileSync(
+    join(at('records'), 'claims/2.lock'),
+    JSON.stringify({ pid: 2 ** 22 + 1, host: (await import('node:os')).hostname() }),
+  ); // past the largest pid: nobody
   const again = await vpae(command);
   assert.is(again.code, 0, again.stderr);
   assert.is(again.stderr.match(/^latents: /gm)?.length, 1);
@@ -119,11 +182,31 @@ test('distill runs on the records, and sample takes what it wrote', async () => 
     const { heldOut } = JSON.parse(readFileSync(join(job, 'config.json'), 'utf8')) as { heldOut: number[] };
     assert.is(heldOut.length, 1);
     const { pages, width, height } = await sharp(join(job, 'samples/00000002.webp'), { animated: true }).metadata();
-    assert.equal([pages, width, height], [5, 2 * SIDE, 5 * (3 * (2 * SIDE + 4) - 4)], 'one clip, real, by the teacher and by the student');
+    assert.equal(
+      [pages, width, height],
+      [5, 2 * SIDE, 5 * (3 * (2 * SIDE + 4) - 4)],
+      'one clip, real, by the teacher and by the student',
+    );
     assert.match(readFileSync(join(job, 'metrics.jsonl'), 'utf8'), /"score":.*"frechet":/);
   }
   const lora = join(at('run'), 'student.lora.safetensors');
-  const { code, stdout, stderr } = await vpae(['sample', '--model', at('i2v'), '--lora', lora, '--prompt', 'a cat', '--image', at('first.png'), '--size', '32x32', '--frames', '5', '--out', at('clip.webp')]);
+  const { code, stdout, stderr } = await vpae([
+    'sample',
+    '--model',
+    at('i2v'),
+    '--lora',
+    lora,
+    '--prompt',
+    'a cat',
+    '--image',
+    at('first.png'),
+    '--size',
+    '32x32',
+    '--frames',
+    '5',
+    '--out',
+    at('clip.webp'),
+  ]);
   assert.is(code, 0, stderr);
   assert.match(stdout, /Wan2\.1 i2v student, 1 evaluation a clip/);
 });

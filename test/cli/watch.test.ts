@@ -20,36 +20,116 @@ const line = (record: object) => `${JSON.stringify(record)}\n`;
 /** A finished phase I, and a phase II under way. */
 async function makeRun(): Promise<void> {
   const videos = conditions(1, 12).map((c) => c.video);
-  for (const [job, steps] of [['phase1', 350], ['phase2', 300]] as const) {
+  for (const [job, steps] of [
+    ['phase1', 350],
+    ['phase2', 300],
+  ] as const) {
     const dir = join(run, job);
     mkdirSync(dir, { recursive: true });
     writeFileSync(join(dir, 'config.json'), '{}');
     writeFileSync(join(dir, 'environment.json'), JSON.stringify({ steps: job === 'phase1' ? steps : 400 }));
     const wave = (mean: number, spread: number) => mean * (1 + spread * random.normal());
-    writeFileSync(join(dir, 'metrics.jsonl'), Array.from({ length: steps }, (_, step) => line(job === 'phase1'
-      ? { step, fakeLoss: wave(0.35 + 0.3 * Math.exp(-step / 60), 0.1), ...(step > 50 && { gap: wave(0.2 + 0.06 * Math.exp(-step / 90), 0.15), G: wave(0.9, 0.1), cos: wave(0.65, 0.05), floor: 0, lag: wave(0.8, 0.05), deviation: wave(1.05, 0.02), motion: wave(0.97, 0.05), first: wave(0.02, 0.1) }), seconds: 1.5 }
-      : { step, D: wave(1.6, 0.1), real: wave(0.4, 0.3), fake: wave(-0.4, 0.3), active: wave(0.9, 0.03), str1: wave(0.02, 0.2), csds: wave(0.08, 0.1), csdsFirst: wave(0.02, 0.1), gD: wave(0.9, 0.1), gS: wave(0.3, 0.1), cos: wave(0.1, 0.3), deviation: wave(1 + 0.0007 * step, 0.02), motion: wave(0.9, 0.05), first: wave(0.02, 0.1), seconds: 1.1 })).join(''));
-    for (let step = 75; step <= steps; step += 25) appendFileSync(join(dir, 'metrics.jsonl'), line({ step: step - 1, score: 0.7 + step / 2000, digitAccuracy: 0.8 + step / 3000, directionAccuracy: 1, frechet: 30 - step / 20, firstFramePsnr: 29, motionRatio: 0.97 }));
-    for (let step = 0; step <= steps; step += 50) writeWhole(join(dir, 'samples', `${String(step).padStart(8, '0')}.webp`), await drawSamples([videos.slice(0, 6), videos.slice(6, 12), videos.slice(3, 9)], [1, 9, 32, 32]));
+    writeFileSync(
+      join(dir, 'metrics.jsonl'),
+      Array.from({ length: steps }, (_, step) =>
+        line(
+          job === 'phase1'
+            ? {
+                step,
+                fakeLoss: wave(0.35 + 0.3 * Math.exp(-step / 60), 0.1),
+                ...(step > 50 && {
+                  gap: wave(0.2 + 0.06 * Math.exp(-step / 90), 0.15),
+                  G: wave(0.9, 0.1),
+                  cos: wave(0.65, 0.05),
+                  floor: 0,
+                  lag: wave(0.8, 0.05),
+                  deviation: wave(1.05, 0.02),
+                  motion: wave(0.97, 0.05),
+                  first: wave(0.02, 0.1),
+                }),
+                seconds: 1.5,
+              }
+            : {
+                step,
+                D: wave(1.6, 0.1),
+                real: wave(0.4, 0.3),
+                fake: wave(-0.4, 0.3),
+                active: wave(0.9, 0.03),
+                str1: wave(0.02, 0.2),
+                csds: wave(0.08, 0.1),
+                csdsFirst: wave(0.02, 0.1),
+                gD: wave(0.9, 0.1),
+                gS: wave(0.3, 0.1),
+                cos: wave(0.1, 0.3),
+                deviation: wave(1 + 0.0007 * step, 0.02),
+                motion: wave(0.9, 0.05),
+                first: wave(0.02, 0.1),
+                seconds: 1.1,
+              },
+        ),
+      ).join(''),
+    );
+    for (let step = 75; step <= steps; step += 25)
+      appendFileSync(
+        join(dir, 'metrics.jsonl'),
+        line({
+          step: step - 1,
+          score: 0.7 + step / 2000,
+          digitAccuracy: 0.8 + step / 3000,
+          directionAccuracy: 1,
+          frechet: 30 - step / 20,
+          firstFramePsnr: 29,
+          motionRatio: 0.97,
+        }),
+      );
+    for (let step = 0; step <= steps; step += 50)
+      writeWhole(
+        join(dir, 'samples', `${String(step).padStart(8, '0')}.webp`),
+        await drawSamples([videos.slice(0, 6), videos.slice(6, 12), videos.slice(3, 9)], [1, 9, 32, 32]),
+      );
   }
-  appendFileSync(join(run, 'phase2', 'metrics.jsonl'), line({ step: 263, alarm: 'saturation', value: 1.182, of: 'deviation', cause: 'the samples\' latents spread over 1.15 times as wide as the data\'s: too much contrast and colour', remedy: 'lower phase1.guidance or the generator\'s learning rate' }));
+  appendFileSync(
+    join(run, 'phase2', 'metrics.jsonl'),
+    line({
+      step: 263,
+      alarm: 'saturation',
+      value: 1.182,
+      of: 'deviation',
+      cause: "the samples' latents spread over 1.15 times as wide as the data's: too much contrast and colour",
+      remedy: "lower phase1.guidance or the generator's learning rate",
+    }),
+  );
   writeFileSync(join(run, 'phase2', 'run.lock'), JSON.stringify({ pid: process.pid, host: hostname() }));
 }
 await makeRun();
 
-const get = (url: string, headers: Record<string, string> = {}): Promise<{ status: number; text: string; etag?: string | undefined }> => new Promise((done, failed) => {
-  request(url, { headers }, (r) => {
-    let text = '';
-    r.setEncoding('utf8').on('data', (t: string) => { text += t; }).on('end', () => done({ status: r.statusCode!, text, etag: r.headers.etag }));
-  }).on('error', failed).end();
-});
+const get = (
+  url: string,
+  headers: Record<string, string> = {},
+): Promise<{ status: number; text: string; etag?: string | undefined }> =>
+  new Promise((done, failed) => {
+    request(url, { headers }, (r) => {
+      let text = '';
+      r.setEncoding('utf8')
+        .on('data', (t: string) => {
+          text += t;
+        })
+        .on('end', () => done({ status: r.statusCode!, text, etag: r.headers.etag }));
+    })
+      .on('error', failed)
+      .end();
+  });
 
 test('a run of any length stays a few hundred bins that keep mean and extremes', () => {
   const curves = new Curves();
   for (let step = 0; step < 100_000; step++) curves.add(step, { x: step % 7, ...(step % 1000 === 0 && { rare: 1 }) });
   const { at, metrics } = curves.data();
   assert.ok(at.length > 300 && at.length <= 800, String(at.length));
-  assert.ok(metrics['x']!.low.every((v) => v === 0) && metrics['x']!.high.every((v) => v === 6) && metrics['x']!.mean.slice(0, -1).every((v) => Math.abs(v! - 3) < 0.05));
+  assert.ok(
+    metrics['x']!.low.every((v) => v === 0) &&
+      metrics['x']!.high.every((v) => v === 6) &&
+      metrics['x']!.mean.slice(0, -1).every((v) => Math.abs(v! - 3) < 0.05),
+  );
   assert.ok(at.every((v, i) => i === 0 || v > at[i - 1]!));
   assert.ok(metrics['rare']!.mean.includes(null) && metrics['rare']!.mean.includes(1));
 });
@@ -58,10 +138,16 @@ test('a log is read where it was left, and anew when it was rewritten; nothing n
   const { url, close } = await serve(run, 0);
   const ask = async (job: string, etag = '') => {
     const r = await get(`${url}snapshot?job=${job}`, etag ? { 'if-none-match': etag } : {});
-    return { ...r, body: r.text ? JSON.parse(r.text) as Snapshot : undefined };
+    return { ...r, body: r.text ? (JSON.parse(r.text) as Snapshot) : undefined };
   };
   const first = await ask('');
-  assert.equal(first.body!.jobs.map((j) => [j.name, j.step, j.steps, j.running, j.alarms]), [['phase1', 350, 350, false, 0], ['phase2', 300, 400, true, 1]]);
+  assert.equal(
+    first.body!.jobs.map((j) => [j.name, j.step, j.steps, j.running, j.alarms]),
+    [
+      ['phase1', 350, 350, false, 0],
+      ['phase2', 300, 400, true, 1],
+    ],
+  );
   assert.is(first.body!.shown, 'phase2');
   assert.equal(first.body!.detail!.samples, [0, 50, 100, 150, 200, 250, 300]);
   assert.is((await ask('', first.etag)).status, 304);
@@ -80,10 +166,29 @@ test('only this machine is answered, and only what the page needs', async () => 
   const { url, close } = await serve(run, 0);
   assert.is(new URL(url).hostname, '127.0.0.1');
   assert.is((await get(url, { host: 'elsewhere.example' })).status, 403);
-  for (const path of ['picture?job=phase1&step=1', 'picture?job=..&step=0', 'picture?job=phase1&step=../../x', 'x', '../package.json']) assert.is((await get(url + path)).status, 404, path);
+  for (const path of [
+    'picture?job=phase1&step=1',
+    'picture?job=..&step=0',
+    'picture?job=phase1&step=../../x',
+    'x',
+    '../package.json',
+  ])
+    assert.is((await get(url + path)).status, 404, path);
   const port = Number(new URL(url).port);
-  assert.match(await serve(run, port).then(() => '', (e: Error) => e.message), /^\[watch\] port \d+ .*something else listens there.*--port$/);
-  assert.match(await serve(join(run, 'none'), 0).then(() => '', (e: Error) => e.message), /^\[watch\] there is no folder/);
+  assert.match(
+    await serve(run, port).then(
+      () => '',
+      (e: Error) => e.message,
+    ),
+    /^\[watch\] port \d+ .*something else listens there.*--port$/,
+  );
+  assert.match(
+    await serve(join(run, 'none'), 0).then(
+      () => '',
+      (e: Error) => e.message,
+    ),
+    /^\[watch\] there is no folder/,
+  );
   await close();
 });
 
@@ -92,18 +197,36 @@ test('the page in a browser: tabs, curves, alarms, pictures, and it follows the 
   const page = await Browser.open(url);
   if (!page) return close(); // the optional package is not installed
   try {
-    await page.until(`document.querySelectorAll('#curves canvas').length > 10 && document.getElementById('picture').complete`);
-    assert.equal(await page.evaluate(`[...document.querySelectorAll('#jobs button')].map((b) => b.textContent)`), ['Stability priming', 'Adversarial equilibrium1']);
-    assert.match(await page.evaluate<string>(`document.getElementById('alarms').innerText`), /^saturation\nstep 263, deviation 1.18/);
+    await page.until(
+      `document.querySelectorAll('#curves canvas').length > 10 && document.getElementById('picture').complete`,
+    );
+    assert.equal(await page.evaluate(`[...document.querySelectorAll('#jobs button')].map((b) => b.textContent)`), [
+      'Stability priming',
+      'Adversarial equilibrium1',
+    ]);
+    assert.match(
+      await page.evaluate<string>(`document.getElementById('alarms').innerText`),
+      /^saturation\nstep 263, deviation 1.18/,
+    );
     assert.is(await page.evaluate(`document.getElementById('picture').naturalWidth`), 6 * 68 - 4);
-    assert.match(await page.evaluate<string>(`document.getElementById('facts').innerText`), /^step 300 of 400 · 1\.1 s\/step · 1m50s left$/);
+    assert.match(
+      await page.evaluate<string>(`document.getElementById('facts').innerText`),
+      /^step 300 of 400 · 1\.1 s\/step · 1m50s left$/,
+    );
     const out = process.env['WATCH_SHOT'];
     if (out) writeFileSync(out, await page.screenshot());
     appendFileSync(join(run, 'phase2', 'metrics.jsonl'), line({ step: 300, D: 1.5, seconds: 1.1 }));
     await page.until(`document.getElementById('facts').innerText.startsWith('step 301 ')`);
     await page.evaluate(`document.querySelector('#jobs button').click()`);
-    await page.until(`document.getElementById('alarms').innerText.startsWith('None') && document.getElementById('state').innerText === 'done'`);
-    assert.is(await page.evaluate(`document.querySelectorAll('#curves section h3')[5].innerText.startsWith('Gap to the teacher')`), true);
+    await page.until(
+      `document.getElementById('alarms').innerText.startsWith('None') && document.getElementById('state').innerText === 'done'`,
+    );
+    assert.is(
+      await page.evaluate(
+        `document.querySelectorAll('#curves section h3')[5].innerText.startsWith('Gap to the teacher')`,
+      ),
+      true,
+    );
     assert.equal(page.errors, []);
   } finally {
     await page.close();

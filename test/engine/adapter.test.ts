@@ -3,14 +3,28 @@ import { readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { advice } from '../../cli/doctor.ts';
-import { candidates, capsOf, firstThatWorks, isSoftware, NoAdapterError, objection, openAdapter, type Source } from '../../engine/host/adapter.ts';
+import {
+  candidates,
+  capsOf,
+  firstThatWorks,
+  isSoftware,
+  NoAdapterError,
+  objection,
+  openAdapter,
+  type Source,
+} from '../../engine/host/adapter.ts';
 import { loadOrder, readLibrary } from '../../engine/host/elf.ts';
 import { FLAG_DOCS, readFlags } from '../../engine/host/flags.ts';
 import { run, runScript, waiting, withEnv } from '../../engine/host/runtime.ts';
 import { mesaVersion, parseSources, parseUris, untar, type AdapterFacts } from '../../engine/host/software.ts';
 
-const facts = (device: string, description = '', isFallbackAdapter = false): AdapterFacts =>
-  ({ vendor: '', architecture: '', device, description, isFallbackAdapter });
+const facts = (device: string, description = '', isFallbackAdapter = false): AdapterFacts => ({
+  vendor: '',
+  architecture: '',
+  device,
+  description,
+  isFallbackAdapter,
+});
 const nvidia = facts('nvidia-h200', 'NVIDIA: 570.1');
 const mesa25 = facts('llvmpipe-llvm-15', 'llvmpipe: Mesa 25.0.7-2~bpo12+1 (LLVM 15.0.6) 0.0.1', true);
 const mesa22 = facts('llvmpipe-llvm-15', 'llvmpipe: Mesa 22.3.6 (LLVM 15.0.6)', true);
@@ -25,18 +39,25 @@ async function thrown(work: () => Promise<unknown>): Promise<Error> {
 }
 
 /** Chooses as openAdapter does, over canned results. */
-const choose = (results: Partial<Record<Source, AdapterFacts>>, order = candidates('auto')) => firstThatWorks(order, async (source) => {
-  const value = results[source];
-  if (!value) throw new Error('nothing there');
-  const reason = objection(source, value);
-  if (reason) throw new Error(reason);
-  return { value, reason: 'works' };
-});
+const choose = (results: Partial<Record<Source, AdapterFacts>>, order = candidates('auto')) =>
+  firstThatWorks(order, async (source) => {
+    const value = results[source];
+    if (!value) throw new Error('nothing there');
+    const reason = objection(source, value);
+    if (reason) throw new Error(reason);
+    return { value, reason: 'works' };
+  });
 
 test('a real GPU comes first, and every candidate has its reason', async () => {
   assert.is((await choose({ gpu: nvidia, system: mesa25, swiftshader: mesa25 })).source, 'gpu');
   const software = await choose({ gpu: mesa25, system: mesa25 });
-  assert.equal(software.tried.map((t) => [t.source, t.taken]), [['gpu', false], ['system', true]]);
+  assert.equal(
+    software.tried.map((t) => [t.source, t.taken]),
+    [
+      ['gpu', false],
+      ['system', true],
+    ],
+  );
   assert.match(software.tried[0]!.reason, 'only a software driver');
   const old = await choose({ gpu: mesa22, system: mesa22, lavapipe: mesa25 });
   assert.is(old.source, 'lavapipe');
@@ -48,7 +69,7 @@ test('one candidate when one is asked for; a clear line when nothing works', asy
   assert.equal(candidates('lavapipe'), ['lavapipe']);
   const one = await thrown(() => choose({}, candidates('gpu')));
   assert.is(one.message, '[adapter] gpu: nothing there');
-  const none = await thrown(() => choose({})) as NoAdapterError;
+  const none = (await thrown(() => choose({}))) as NoAdapterError;
   assert.is(none.tried.length, 5);
   assert.match(none.message, /^\[adapter\] .*(install|unset|update|use )/);
 });
@@ -68,11 +89,24 @@ test('Mesa versions of adapters and packages', () => {
 });
 
 test('capabilities', () => {
-  const limits = { maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 32768, maxStorageBuffersPerShaderStage: 10, maxStorageBufferBindingSize: 2 ** 27 };
+  const limits = {
+    maxComputeInvocationsPerWorkgroup: 256,
+    maxComputeWorkgroupStorageSize: 32768,
+    maxStorageBuffersPerShaderStage: 10,
+    maxStorageBufferBindingSize: 2 ** 27,
+  };
   const all = new Set(['shader-f16', 'subgroups']);
   const wanted = { NO_F16: false, NO_MATRIX: false };
   const gpu = capsOf(limits, all, { min: 32, max: 32 }, false, wanted).caps;
-  assert.equal(gpu, { tier: 'tiled', f16: true, subgroup: 32, maxInvocations: 256, maxWorkgroupBytes: 32768, maxStorageBuffers: 10, maxBindingBytes: 2 ** 27 });
+  assert.equal(gpu, {
+    tier: 'tiled',
+    f16: true,
+    subgroup: 32,
+    maxInvocations: 256,
+    maxWorkgroupBytes: 32768,
+    maxStorageBuffers: 10,
+    maxBindingBytes: 2 ** 27,
+  });
   assert.is(capsOf(limits, all, { min: 8, max: 32 }, false, wanted).caps.subgroup, 0);
   assert.is(capsOf(limits, new Set(), { min: 8, max: 8 }, true, wanted).caps.subgroup, 0);
   assert.is(capsOf(limits, all, {}, true, { ...wanted, NO_F16: true }).caps.f16, false);
@@ -81,14 +115,30 @@ test('capabilities', () => {
 });
 
 test('matrix units: the largest of f16 operands and f32 sums, for subgroups of one size', () => {
-  const limits = { maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 32768, maxStorageBuffersPerShaderStage: 10, maxStorageBufferBindingSize: 2 ** 27 };
+  const limits = {
+    maxComputeInvocationsPerWorkgroup: 256,
+    maxComputeWorkgroupStorageSize: 32768,
+    maxStorageBuffersPerShaderStage: 10,
+    maxStorageBufferBindingSize: 2 ** 27,
+  };
   const all = new Set(['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix']);
-  const shape = (n: number, resultComponentType = 'f32') => ({ componentType: 'f16', resultComponentType, M: n, N: n, K: n });
+  const shape = (n: number, resultComponentType = 'f32') => ({
+    componentType: 'f16',
+    resultComponentType,
+    M: n,
+    N: n,
+    K: n,
+  });
   const unit = (size: { min: number; max: number }, wanted: object) =>
-    capsOf(limits, all, { ...size, matrices: [shape(8), shape(16), shape(32, 'f16')] }, false, { NO_F16: false, NO_MATRIX: false, ...wanted }).caps.matrix;
+    capsOf(limits, all, { ...size, matrices: [shape(8), shape(16), shape(32, 'f16')] }, false, {
+      NO_F16: false,
+      NO_MATRIX: false,
+      ...wanted,
+    }).caps.matrix;
   assert.equal(unit({ min: 32, max: 32 }, {}), { M: 16, N: 16, K: 16, lanes: 32, emulated: false });
   assert.is(unit({ min: 16, max: 32 }, {}), undefined);
-  for (const off of [{ NO_MATRIX: true }, { NO_F16: true }, { TIER: 'tiled' }]) assert.is(unit({ min: 32, max: 32 }, off), undefined);
+  for (const off of [{ NO_MATRIX: true }, { NO_F16: true }, { TIER: 'tiled' }])
+    assert.is(unit({ min: 32, max: 32 }, off), undefined);
   assert.is(unit({ min: 16, max: 32 }, { TIER: 'matrix' })?.emulated, true);
 });
 
@@ -99,7 +149,10 @@ test('flags', () => {
   assert.is(plain.NO_F16, false);
   assert.is(plain.TIER, undefined);
   const set = read({ DEBUG: '2', NO_F16: '1', NO_FUSE: '0', TIER: 'tiled', PROFILE: 'trace.json', NO_FETCH: '' });
-  assert.equal([set.DEBUG, set.NO_F16, set.NO_FUSE, set.TIER, set.PROFILE, set.NO_FETCH], [2, true, false, 'tiled', 'trace.json', false]);
+  assert.equal(
+    [set.DEBUG, set.NO_F16, set.NO_FUSE, set.TIER, set.PROFILE, set.NO_FETCH],
+    [2, true, false, 'tiled', 'trace.json', false],
+  );
   assert.throws(() => read({ TIER: 'fast' }), '[flags] TIER: expected scalar, tiled, got "fast"');
   assert.throws(() => read({ DEBUG: 'all' }), '[flags] DEBUG: expected 0 to 4');
   assert.equal(Object.keys(FLAG_DOCS), Object.keys(plain));
@@ -107,15 +160,32 @@ test('flags', () => {
 
 test('apt sources, in both formats', () => {
   const key = '/usr/share/keyrings/debian-archive-keyring.gpg';
-  assert.equal(parseSources(`# a comment\ndeb [arch=amd64 signed-by=${key}] http://m/debian bookworm main\ndeb-src http://m/debian bookworm main\ndeb http://s/x bookworm-security main\n`, false),
-    [{ uri: 'http://m/debian', suites: ['bookworm'], signedBy: key }, { uri: 'http://s/x', suites: ['bookworm-security'], signedBy: undefined }]);
-  assert.equal(parseSources(`Types: deb\n# http://snapshot\nURIs: http://m/debian\nSuites: trixie trixie-updates\nComponents: main\nSigned-By: ${key}\n\nTypes: deb\nEnabled: no\nURIs: http://off\nSuites: x\n`, true),
-    [{ uri: 'http://m/debian', suites: ['trixie', 'trixie-updates'], signedBy: key }]);
+  assert.equal(
+    parseSources(
+      `# a comment\ndeb [arch=amd64 signed-by=${key}] http://m/debian bookworm main\ndeb-src http://m/debian bookworm main\ndeb http://s/x bookworm-security main\n`,
+      false,
+    ),
+    [
+      { uri: 'http://m/debian', suites: ['bookworm'], signedBy: key },
+      { uri: 'http://s/x', suites: ['bookworm-security'], signedBy: undefined },
+    ],
+  );
+  assert.equal(
+    parseSources(
+      `Types: deb\n# http://snapshot\nURIs: http://m/debian\nSuites: trixie trixie-updates\nComponents: main\nSigned-By: ${key}\n\nTypes: deb\nEnabled: no\nURIs: http://off\nSuites: x\n`,
+      true,
+    ),
+    [{ uri: 'http://m/debian', suites: ['trixie', 'trixie-updates'], signedBy: key }],
+  );
 });
 
 test('packages of apt-get --print-uris', () => {
-  const text = "Reading package lists...\n'http://m/libllvm15_15.0.6-4%2bb1_amd64.deb' libllvm15_1%3a15.0.6-4+b1_amd64.deb 23115156 MD5Sum:9ad0\n'http://m/x.deb' libstdc++6_12.2.0-14_amd64.deb 612604 \n";
-  assert.equal(parseUris(text), [{ name: 'libllvm15', version: '1:15.0.6-4+b1', bytes: 23115156 }, { name: 'libstdc++6', version: '12.2.0-14', bytes: 612604 }]);
+  const text =
+    "Reading package lists...\n'http://m/libllvm15_15.0.6-4%2bb1_amd64.deb' libllvm15_1%3a15.0.6-4+b1_amd64.deb 23115156 MD5Sum:9ad0\n'http://m/x.deb' libstdc++6_12.2.0-14_amd64.deb 612604 \n";
+  assert.equal(parseUris(text), [
+    { name: 'libllvm15', version: '1:15.0.6-4+b1', bytes: 23115156 },
+    { name: 'libstdc++6', version: '12.2.0-14', bytes: 612604 },
+  ]);
 });
 
 test('tar archives', () => {
@@ -124,14 +194,26 @@ test('tar archives', () => {
   header.write('00000000003\0', 124);
   header.write('0', 156);
   const files = [...untar(Buffer.concat([header, Buffer.from('abc'.padEnd(512, '\0')), Buffer.alloc(1024)]))];
-  assert.equal(files.map((f) => [f.name, f.data.toString()]), [['bin/a.txt', 'abc']]);
+  assert.equal(
+    files.map((f) => [f.name, f.data.toString()]),
+    [['bin/a.txt', 'abc']],
+  );
 });
 
 test('libraries load after what they need', () => {
-  const libraries = new Map(Object.entries({ driver: ['b', 'a'], a: ['c', 'libc'], b: ['c'], c: ['a'], other: [] }).map(([name, needed]) => [name, { needed }]));
+  const libraries = new Map(
+    Object.entries({ driver: ['b', 'a'], a: ['c', 'libc'], b: ['c'], c: ['a'], other: [] }).map(([name, needed]) => [
+      name,
+      { needed },
+    ]),
+  );
   assert.equal(loadOrder(libraries, ['driver']), ['a', 'c', 'b', 'driver']);
-  assert.is(readLibrary(Buffer.from('no library at all, only some text that is long enough to hold a header')), undefined);
-  if (process.platform === 'linux') assert.ok(readLibrary(readFileSync(process.execPath))?.needed.some((name) => name.startsWith('libc.')));
+  assert.is(
+    readLibrary(Buffer.from('no library at all, only some text that is long enough to hold a header')),
+    undefined,
+  );
+  if (process.platform === 'linux')
+    assert.ok(readLibrary(readFileSync(process.execPath))?.needed.some((name) => name.startsWith('libc.')));
 });
 
 test('children and their environment', async () => {
@@ -142,9 +224,27 @@ test('children and their environment', async () => {
 });
 
 test('advice names what is missing', () => {
-  const info = { name: 'x', vendor: '', driver: '', reason: '', tierReason: '', tried: [{ source: 'lavapipe', taken: false, reason: 'no apt-get' }] } as const;
-  const caps = { tier: 'scalar', f16: false, subgroup: 4, maxInvocations: 256, maxWorkgroupBytes: 0, maxStorageBuffers: 8, maxBindingBytes: 0 } as const;
-  assert.match(advice({ info: { ...info, tried: [...info.tried], kind: 'software', source: 'swiftshader' }, caps }).join('\n'), 'no apt-get');
+  const info = {
+    name: 'x',
+    vendor: '',
+    driver: '',
+    reason: '',
+    tierReason: '',
+    tried: [{ source: 'lavapipe', taken: false, reason: 'no apt-get' }],
+  } as const;
+  const caps = {
+    tier: 'scalar',
+    f16: false,
+    subgroup: 4,
+    maxInvocations: 256,
+    maxWorkgroupBytes: 0,
+    maxStorageBuffers: 8,
+    maxBindingBytes: 0,
+  } as const;
+  assert.match(
+    advice({ info: { ...info, tried: [...info.tried], kind: 'software', source: 'swiftshader' }, caps }).join('\n'),
+    'no apt-get',
+  );
   assert.equal(advice({ info: { ...info, tried: [], kind: 'gpu', source: 'gpu' }, caps: { ...caps, f16: true } }), []);
 });
 

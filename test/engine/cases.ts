@@ -30,14 +30,22 @@ export interface Case {
 export function caseInputs({ inputs }: Case): HostTensor[] {
   return inputs.map(({ shape, dtype = 'f32', range: [lo, hi] = [-1, 1], data }, k) => {
     if (data) return host(data, shape, dtype);
-    const values = Array.from({ length: numel(shape) }, (_, i) => lo + ((hi - lo) * threefry2x32(7, k, i, 0)[0]) / 2 ** 32);
+    const values = Array.from(
+      { length: numel(shape) },
+      (_, i) => lo + ((hi - lo) * threefry2x32(7, k, i, 0)[0]) / 2 ** 32,
+    );
     return host(dtype === 'f32' ? values : values.map(Math.floor), shape, dtype);
   });
 }
 
 const f = (...shape: number[]): CaseInput => ({ shape });
 const within = (lo: number, hi: number, ...shape: number[]): CaseInput => ({ shape, range: [lo, hi] });
-const on = (name: string, inputs: readonly CaseInput[], fn: Case['fn'], flat = false): Case => ({ name, inputs, fn, flat });
+const on = (name: string, inputs: readonly CaseInput[], fn: Case['fn'], flat = false): Case => ({
+  name,
+  inputs,
+  fn,
+  flat,
+});
 const positive = within(0.3, 2.1, 3, 5);
 const key: CaseInput = { shape: [2], dtype: 'u32', data: [1234567, 4000000001] };
 const geometry = { stride: [1, 1, 1], padLo: [0, 0, 0], padHi: [0, 0, 0] } as const;
@@ -67,16 +75,31 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
   log: [on('3x5', [positive], (x) => x!.log())],
   sqrt: [on('3x5', [positive], (x) => x!.sqrt())],
   rsqrt: [on('3x5', [positive], (x) => x!.rsqrt())],
-  sin: [on('many turns', [within(-300, 300, 40)], (x) => x!.sin(), true), on('3x5', [within(-3, 3, 3, 5)], (x) => x!.sin())],
-  cos: [on('many turns', [within(-300, 300, 40)], (x) => x!.cos(), true), on('3x5', [within(-3, 3, 3, 5)], (x) => x!.cos())],
-  tanh: [on('3x5', [within(-2, 2, 3, 5)], (x) => x!.tanh()), on('saturated', [{ shape: [4], data: [-100, -12, 12, 100] }], (x) => x!.tanh(), true)],
-  sigmoid: [on('3x5', [within(-3, 3, 3, 5)], (x) => x!.sigmoid()), on('saturated', [{ shape: [4], data: [-80, -20, 20, 100] }], (x) => x!.sigmoid(), true)],
+  sin: [
+    on('many turns', [within(-300, 300, 40)], (x) => x!.sin(), true),
+    on('3x5', [within(-3, 3, 3, 5)], (x) => x!.sin()),
+  ],
+  cos: [
+    on('many turns', [within(-300, 300, 40)], (x) => x!.cos(), true),
+    on('3x5', [within(-3, 3, 3, 5)], (x) => x!.cos()),
+  ],
+  tanh: [
+    on('3x5', [within(-2, 2, 3, 5)], (x) => x!.tanh()),
+    on('saturated', [{ shape: [4], data: [-100, -12, 12, 100] }], (x) => x!.tanh(), true),
+  ],
+  sigmoid: [
+    on('3x5', [within(-3, 3, 3, 5)], (x) => x!.sigmoid()),
+    on('saturated', [{ shape: [4], data: [-80, -20, 20, 100] }], (x) => x!.sigmoid(), true),
+  ],
   erf: [on('3x5', [within(-3, 3, 3, 5)], (x) => x!.erf())],
   abs: [on('3x5', [f(3, 5)], (x) => x!.abs())],
   sign: [on('3x5', [f(3, 5)], (x) => x!.sign(), true)],
   floor: [on('3x5', [within(-3, 3, 3, 5)], (x) => x!.floor(), true)],
   isFinite: [on('infinities', [{ shape: [5], data: [1, -Infinity, 3e38, NaN, 0] }], (x) => x!.isFinite(), true)],
-  add: [on('same', [f(3, 5), f(3, 5)], (a, b) => a!.add(b!)), on('broadcast both', [f(4, 1, 3), f(2, 1)], (a, b) => a!.add(b!))],
+  add: [
+    on('same', [f(3, 5), f(3, 5)], (a, b) => a!.add(b!)),
+    on('broadcast both', [f(4, 1, 3), f(2, 1)], (a, b) => a!.add(b!)),
+  ],
   sub: [on('broadcast row', [f(3, 5), f(5)], (a, b) => a!.sub(b!))],
   mul: [on('broadcast scalar', [f(3, 5), f()], (a, b) => a!.mul(b!)), on('square', [f(7)], (a) => a!.mul(a!))],
   div: [on('broadcast column', [f(3, 5), within(0.4, 2, 3, 1)], (a, b) => a!.div(b!))],
@@ -88,25 +111,62 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
   ],
   lt: [on('3x5', [f(3, 5), f(5)], (a, b) => a!.lt(b!), true)],
   le: [on('3x5', [f(3, 5), f(5)], (a, b) => a!.le(b!), true)],
-  eq: [on('ids', [{ shape: [9], dtype: 'i32', range: [0, 3] }, { shape: [9], dtype: 'i32', range: [0, 3] }], (a, b) => a!.eq(b!), true)],
+  eq: [
+    on(
+      'ids',
+      [
+        { shape: [9], dtype: 'i32', range: [0, 3] },
+        { shape: [9], dtype: 'i32', range: [0, 3] },
+      ],
+      (a, b) => a!.eq(b!),
+      true,
+    ),
+  ],
   where: [on('broadcast', [f(3, 5), f(5), f(3, 1)], (x, a, b) => where(x!.lt(0.1), a!, b!))],
   cast: [
-    on('to f16 and back', [{ shape: [3, 5], data: Array.from({ length: 15 }, (_, i) => (i - 7) / 8) }], (x) => x!.cast('f16').cast('f32')),
+    on('to f16 and back', [{ shape: [3, 5], data: Array.from({ length: 15 }, (_, i) => (i - 7) / 8) }], (x) =>
+      x!.cast('f16').cast('f32'),
+    ),
     on('to i32', [within(-9, 9, 3, 5)], (x) => x!.cast('i32'), true),
   ],
   detach: [on('forward', [f(3, 5)], (x) => make('detach', [x!], {}), true)],
   reshape: [on('with a hole', [f(3, 4, 5)], (x) => x!.reshape([5, -1]).mul(x!.reshape([5, 12])))],
-  permute: [on('3 axes', [f(2, 3, 5)], (x) => x!.permute([2, 0, 1]).exp()), on('heads', [f(2, 3, 4, 5)], (x) => x!.permute([0, 2, 1, 3]))],
+  permute: [
+    on('3 axes', [f(2, 3, 5)], (x) => x!.permute([2, 0, 1]).exp()),
+    on('heads', [f(2, 3, 4, 5)], (x) => x!.permute([0, 2, 1, 3])),
+  ],
   expand: [on('two axes', [f(3, 1)], (x) => x!.expand([2, 3, 4]).exp())],
-  slice: [on('steps', [f(7, 9)], (x) => x!.slice(1, 1, 8, 3).slice(0, -5, -1, 2)), on('split', [f(3, 6)], (x) => {
-    const [a, b] = x!.split(1, 2) as [Tensor, Tensor];
-    return a.mul(b.exp());
-  })],
-  pad: [on('an axis of one', [f(2, 1, 3)], (x) => x!.pad([0, 2, 0], [0, 1, 0])), on('all ways', [f(3, 4)], (x) => x!.pad([1, 0], [0, 2], [2, 1]).exp())],
-  flip: [on('pairs', [f(2, 3, 8), f(8), f(3, 8)], (x, g, s) => { const y = x!.mul(g!); return y.reshape([2, 3, 4, 2]).flip(3).reshape([2, 3, 8]).mul(s!).add(y); }), on('two axes', [f(3, 4, 2)], (x) => x!.flip(0, 2).mul(x!))],
-  concat: [on('parts of one', [f(2, 1, 3), f(2, 1, 3)], (a, b) => concat([a!, b!], 1)), on('three parts', [f(2, 1, 3), f(2, 4, 3), f(2, 2, 3)], (...x) => concat(x, 1).exp())],
-  sum: [on('middle', [f(3, 4, 5)], (x) => x!.sum([1]).exp()), on('outer', [f(3, 4, 5)], (x) => x!.sum([0, 2], true)), on('all', [f(3, 37)], (x) => x!.square().mean())],
-  amax: [on('last', [f(3, 17)], (x) => x!.amax([1])), on('ties', [{ shape: [2, 3], data: [1, 3, 3, 0, -1, -2] }], (x) => x!.amax([-1], true), true)],
+  slice: [
+    on('steps', [f(7, 9)], (x) => x!.slice(1, 1, 8, 3).slice(0, -5, -1, 2)),
+    on('split', [f(3, 6)], (x) => {
+      const [a, b] = x!.split(1, 2) as [Tensor, Tensor];
+      return a.mul(b.exp());
+    }),
+  ],
+  pad: [
+    on('an axis of one', [f(2, 1, 3)], (x) => x!.pad([0, 2, 0], [0, 1, 0])),
+    on('all ways', [f(3, 4)], (x) => x!.pad([1, 0], [0, 2], [2, 1]).exp()),
+  ],
+  flip: [
+    on('pairs', [f(2, 3, 8), f(8), f(3, 8)], (x, g, s) => {
+      const y = x!.mul(g!);
+      return y.reshape([2, 3, 4, 2]).flip(3).reshape([2, 3, 8]).mul(s!).add(y);
+    }),
+    on('two axes', [f(3, 4, 2)], (x) => x!.flip(0, 2).mul(x!)),
+  ],
+  concat: [
+    on('parts of one', [f(2, 1, 3), f(2, 1, 3)], (a, b) => concat([a!, b!], 1)),
+    on('three parts', [f(2, 1, 3), f(2, 4, 3), f(2, 2, 3)], (...x) => concat(x, 1).exp()),
+  ],
+  sum: [
+    on('middle', [f(3, 4, 5)], (x) => x!.sum([1]).exp()),
+    on('outer', [f(3, 4, 5)], (x) => x!.sum([0, 2], true)),
+    on('all', [f(3, 37)], (x) => x!.square().mean()),
+  ],
+  amax: [
+    on('last', [f(3, 17)], (x) => x!.amax([1])),
+    on('ties', [{ shape: [2, 3], data: [1, 3, 3, 0, -1, -2] }], (x) => x!.amax([-1], true), true),
+  ],
   matmul: [
     on('plain', [f(3, 5), f(5, 7)], (a, b) => a!.matmul(b!)),
     on('transposed a', [f(5, 3), f(5, 7)], (a, b) => a!.matmul(b!, { transA: true })),
@@ -120,26 +180,47 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
     on('1x1x1 of one clip', [f(1, 3, 2, 3, 3), f(4, 3, 1, 1, 1)], (x, w) => make('conv3d', [x!, w!], geometry)),
     on('causal, strided', [f(1, 2, 5, 4, 6), f(3, 2, 3, 3, 2)], (x, w) => make('conv3d', [x!, w!], causal)),
   ],
-  conv3dInput: [on('causal, strided', [f(1, 3, 3, 4, 3), f(3, 2, 3, 3, 2)], (dy, w) => make('conv3dInput', [dy!, w!], { ...causal, shape: [1, 2, 5, 4, 6] }))],
-  conv3dWeight: [on('causal, strided', [f(2, 2, 5, 4, 6), f(2, 3, 3, 4, 3)], (x, dy) => make('conv3dWeight', [x!, dy!], { ...causal, shape: [3, 2, 3, 3, 2] }))],
+  conv3dInput: [
+    on('causal, strided', [f(1, 3, 3, 4, 3), f(3, 2, 3, 3, 2)], (dy, w) =>
+      make('conv3dInput', [dy!, w!], { ...causal, shape: [1, 2, 5, 4, 6] }),
+    ),
+  ],
+  conv3dWeight: [
+    on('causal, strided', [f(2, 2, 5, 4, 6), f(2, 3, 3, 4, 3)], (x, dy) =>
+      make('conv3dWeight', [x!, dy!], { ...causal, shape: [3, 2, 3, 3, 2] }),
+    ),
+  ],
   attention: [
     on('cross', qkv, attend(false, false)),
     on('lengths', [...qkv, lengths], attend(true, false)),
     on('lengths, with lse', [...qkv, lengths], attend(true, true)),
     on('one value thrice', [f(1, 4, 2, 3)], (x) => make('attention', [x!, x!, x!], { scale: 0.7 })),
   ],
-  attentionGrad: [on('cross', [...qkv, f(2, 3, 2, 5)], attendGrad), on('lengths', [...qkv, f(2, 3, 2, 5), lengths], attendGrad)],
+  attentionGrad: [
+    on('cross', [...qkv, f(2, 3, 2, 5)], attendGrad),
+    on('lengths', [...qkv, f(2, 3, 2, 5), lengths], attendGrad),
+  ],
   softmax: [on('odd rows', [within(-3, 3, 3, 17)], (x) => x!.softmax())],
   layerNorm: [on('odd rows', [f(2, 3, 13)], (x) => x!.layerNorm(1e-3))],
   layerNormGrad: [on('odd rows', [f(3, 13), f(3, 13)], (x, dy) => make('layerNormGrad', [x!, dy!], { eps: 1e-3 }))],
   rmsNorm: [on('odd rows', [f(2, 3, 13)], (x) => x!.rmsNorm(1e-3))],
   rmsNormGrad: [on('odd rows', [f(3, 13), f(3, 13)], (x, dy) => make('rmsNormGrad', [x!, dy!], { eps: 1e-3 }))],
-  gather: [on('repeats', [f(5, 2, 3), { shape: [2, 4], dtype: 'i32', range: [0, 5] }], (table, ids) => gather(table!, ids!).exp())],
-  scatterAdd: [on('repeats', [f(7, 3), { shape: [7], dtype: 'u32', range: [0, 4] }], (rows, ids) => make('scatterAdd', [ids!, rows!], { rows: 5 }))],
+  gather: [
+    on('repeats', [f(5, 2, 3), { shape: [2, 4], dtype: 'i32', range: [0, 5] }], (table, ids) =>
+      gather(table!, ids!).exp(),
+    ),
+  ],
+  scatterAdd: [
+    on('repeats', [f(7, 3), { shape: [7], dtype: 'u32', range: [0, 4] }], (rows, ids) =>
+      make('scatterAdd', [ids!, rows!], { rows: 5 }),
+    ),
+  ],
   random: [
     on('normal', [key, f(3, 5)], (k, x) => normal(k!, [3, 5]).mul(x!)),
     on('uniform', [key, f(3, 5)], (k, x) => uniform(k!, [3, 5]).add(x!)),
   ],
 };
 
-export const ALL_CASES: readonly (Case & { op: OpName })[] = (Object.keys(CASES) as OpName[]).flatMap((op) => CASES[op].map((c) => ({ ...c, op })));
+export const ALL_CASES: readonly (Case & { op: OpName })[] = (Object.keys(CASES) as OpName[]).flatMap((op) =>
+  CASES[op].map((c) => ({ ...c, op })),
+);

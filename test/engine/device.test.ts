@@ -4,7 +4,19 @@ import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import { open } from '../../engine/runtime/device.ts';
 import { largestArenas, Scratch } from '../../engine/runtime/scratch.ts';
-import { adamW, attention, clipByGlobalNorm, concat, constant, conv3d, ema, gelu, linear, mse, where } from '../../engine/frontend/functional.ts';
+import {
+  adamW,
+  attention,
+  clipByGlobalNorm,
+  concat,
+  constant,
+  conv3d,
+  ema,
+  gelu,
+  linear,
+  mse,
+  where,
+} from '../../engine/frontend/functional.ts';
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import { evaluate } from '../../engine/frontend/oracle.ts';
 import { checkpoint } from '../../engine/frontend/remat.ts';
@@ -24,12 +36,16 @@ function difference(got: ArrayLike<number>, want: ArrayLike<number>): number {
   let worst = 0;
   let scale = 1e-6;
   for (let i = 0; i < want.length; i++) scale = Math.max(scale, Math.abs(want[i]!));
-  for (let i = 0; i < want.length; i++) worst = Math.max(worst, Number.isFinite(got[i]!) ? Math.abs(got[i]! - want[i]!) : Infinity);
+  for (let i = 0; i < want.length; i++)
+    worst = Math.max(worst, Number.isFinite(got[i]!) ? Math.abs(got[i]! - want[i]!) : Infinity);
   return worst / scale;
 }
 
 async function compare(name: string, fn: (...x: Tensor[]) => Tensor[], inputs: HostTensor[]): Promise<void> {
-  const traced = trace(fn, inputs.map(({ shape, dtype }) => ({ shape, dtype })));
+  const traced = trace(
+    fn,
+    inputs.map(({ shape, dtype }) => ({ shape, dtype })),
+  );
   const want = evaluate(traced.graph, traced.outputs, inputs);
   const compiled = device.compile(fn as (...x: Tensor[]) => Tensor[], { name });
   const got = await compiled(...inputs);
@@ -42,7 +58,10 @@ async function compare(name: string, fn: (...x: Tensor[]) => Tensor[], inputs: H
 
 /** A fixed cotangent for an output. */
 const cotangent = (shape: readonly number[], k: number): HostTensor =>
-  host(Float32Array.from({ length: numel(shape) }, (_, i) => threefry2x32(11, k, i, 1)[0] / 2 ** 31 - 1), shape);
+  host(
+    Float32Array.from({ length: numel(shape) }, (_, i) => threefry2x32(11, k, i, 1)[0] / 2 ** 31 - 1),
+    shape,
+  );
 
 for (const c of ALL_CASES) {
   test(`${c.op}: ${c.name}`, async () => {
@@ -50,7 +69,10 @@ for (const c of ALL_CASES) {
     const inputs = caseInputs(c);
     await compare(c.name, (...x) => list(c.fn(...x)), inputs);
     if (c.flat) return;
-    const types = trace((...x: Tensor[]) => list(c.fn(...x)), inputs.map(({ shape, dtype }) => ({ shape, dtype }))).outputs.map((v) => v.node.outs[v.out]!);
+    const types = trace(
+      (...x: Tensor[]) => list(c.fn(...x)),
+      inputs.map(({ shape, dtype }) => ({ shape, dtype })),
+    ).outputs.map((v) => v.node.outs[v.out]!);
     const dy = types.map((t, k) => cotangent(t.shape, k));
     const floats = inputs.map((x) => x.dtype === 'f32');
     const grad = (...x: Tensor[]): Tensor[] => {
@@ -63,23 +85,41 @@ for (const c of ALL_CASES) {
 }
 
 /** A two-layer net with AdamW and an EMA: everything a training step has. */
-const STEP = (state: { p: Record<string, Tensor>; v: Record<string, Tensor>; ema: Record<string, Tensor> }, x: Tensor, y: Tensor, t: Tensor) => {
+const STEP = (
+  state: { p: Record<string, Tensor>; v: Record<string, Tensor>; ema: Record<string, Tensor> },
+  x: Tensor,
+  y: Tensor,
+  t: Tensor,
+) => {
   const hidden = gelu(linear(x, state.p.w1!, state.p.b1!));
   const loss = mse(linear(hidden, state.p.w2!), y);
   const { grads, norm, finite } = clipByGlobalNorm(vjp(loss, constant(1), state.p), 1);
   const p: Record<string, Tensor> = {};
   const v: Record<string, Tensor> = {};
   for (const k of Object.keys(state.p)) {
-    const next = adamW(state.p[k]!, grads[k]!, { v: state.v[k]! }, { lr: 0.01, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, step: t });
+    const next = adamW(
+      state.p[k]!,
+      grads[k]!,
+      { v: state.v[k]! },
+      { lr: 0.01, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, step: t },
+    );
     p[k] = where(finite, next.p, state.p[k]!);
     v[k] = where(finite, next.v, state.v[k]!);
   }
   return { p, v, ema: ema(state.ema, p, 0.9), loss, norm };
 };
 const SHAPES: Record<string, number[]> = { w1: [24, 12], b1: [24], w2: [5, 24] };
-const fresh = (zero: boolean) => Object.fromEntries(Object.entries(SHAPES).map(([k, s], i) => [k, device.tensor(zero ? new Float32Array(numel(s)) : (cotangent(s, i).data as Float32Array), s)]));
+const fresh = (zero: boolean) =>
+  Object.fromEntries(
+    Object.entries(SHAPES).map(([k, s], i) => [
+      k,
+      device.tensor(zero ? new Float32Array(numel(s)) : (cotangent(s, i).data as Float32Array), s),
+    ]),
+  );
 
-async function train(steps: number): Promise<{ losses: number[]; bits: Uint32Array; created: (typeof device.counters)[] }> {
+async function train(
+  steps: number,
+): Promise<{ losses: number[]; bits: Uint32Array; created: (typeof device.counters)[] }> {
   const step = device.compile(STEP, { donate: [0], name: 'net' });
   const state = { p: fresh(false), v: fresh(true), ema: fresh(false) };
   const [x, y] = [cotangent([9, 12], 20), cotangent([9, 5], 21)];
@@ -109,18 +149,40 @@ test('a training step lowers the loss, gives the same bits twice, and creates no
 
 test('the device path agrees with the oracle on a whole training step', async () => {
   const types = { p: SHAPES, v: SHAPES, ema: SHAPES };
-  const state = (zero: (k: string) => boolean) => Object.fromEntries(Object.keys(types).map((part) => [part, Object.fromEntries(Object.entries(SHAPES).map(([k, s], i) =>
-    [k, host(zero(part) ? new Float32Array(numel(s)) : (cotangent(s, i).data as Float32Array), s)]))]));
+  const state = (zero: (k: string) => boolean) =>
+    Object.fromEntries(
+      Object.keys(types).map((part) => [
+        part,
+        Object.fromEntries(
+          Object.entries(SHAPES).map(([k, s], i) => [
+            k,
+            host(zero(part) ? new Float32Array(numel(s)) : (cotangent(s, i).data as Float32Array), s),
+          ]),
+        ),
+      ]),
+    );
   const args = [state((part) => part === 'v'), cotangent([9, 12], 20), cotangent([9, 5], 21), host([1], [])];
   const traced = trace(STEP as unknown as (...x: Tensor[]) => unknown, args);
   const want = evaluate(traced.graph, traced.outputs, flatten<HostTensor>(args).leaves);
-  const out = flatten<{ read(): Promise<Float32Array> }>(await device.compile(STEP)(...(args as unknown as Parameters<ReturnType<typeof device.compile<Parameters<typeof STEP>, ReturnType<typeof STEP>>>>)));
-  for (const [i, w] of want.entries()) assert.ok(difference(await out.leaves[i]!.read(), w.data) < 1e-4, traced.outTree.paths[i]);
+  const out = flatten<{ read(): Promise<Float32Array> }>(
+    await device.compile(STEP)(
+      ...(args as unknown as Parameters<
+        ReturnType<typeof device.compile<Parameters<typeof STEP>, ReturnType<typeof STEP>>>
+      >),
+    ),
+  );
+  for (const [i, w] of want.entries())
+    assert.ok(difference(await out.leaves[i]!.read(), w.data) < 1e-4, traced.outTree.paths[i]);
 });
 
 test('the planned peak is what is allocated, and programs share their arenas', async () => {
   const fresh = Object.create(device) as typeof device; // counts for itself, without the programs of other tests
-  Object.assign(fresh, { scratch: new Scratch((n) => fresh.buffer(n), (b) => fresh.release(b)) });
+  Object.assign(fresh, {
+    scratch: new Scratch(
+      (n) => fresh.buffer(n),
+      (b) => fresh.release(b),
+    ),
+  });
   const before = fresh.allocated;
   const first = fresh.compile((x: Tensor) => x.matmul(x.transpose()).softmax().matmul(x).sum([0]), { name: 'first' });
   const second = fresh.compile((x: Tensor) => x.exp().matmul(x).amax(), { name: 'second' });
@@ -145,8 +207,17 @@ test('an impossible plan is refused before anything is allocated, with remedies'
   const { budget, allocated } = device;
   device.budget = allocated + 100_000;
   try {
-    await device.compile((x: Tensor) => x.matmul(x.transpose()).exp().matmul(x), { name: 'big' })(device.tensor(new Float32Array(64), [64, 1]).keep());
-    const f = device.compile((x: Tensor) => x.expand([300, 400]).exp().matmul(x.expand([300, 400]).transpose()), { name: 'big' });
+    await device.compile((x: Tensor) => x.matmul(x.transpose()).exp().matmul(x), { name: 'big' })(
+      device.tensor(new Float32Array(64), [64, 1]).keep(),
+    );
+    const f = device.compile(
+      (x: Tensor) =>
+        x
+          .expand([300, 400])
+          .exp()
+          .matmul(x.expand([300, 400]).transpose()),
+      { name: 'big' },
+    );
     await f(host([1], [1, 1]));
     assert.unreachable();
   } catch (error) {
@@ -156,7 +227,7 @@ test('an impossible plan is refused before anything is allocated, with remedies'
   }
 });
 
-test('results are the program\'s until its next call', async () => {
+test("results are the program's until its next call", async () => {
   const f = device.compile((x: Tensor) => x.add(1), { name: 'plus' });
   const first = await f(2);
   const kept = first.keep();
@@ -164,18 +235,22 @@ test('results are the program\'s until its next call', async () => {
   assert.is(await second.item(), 6);
   assert.is(await kept.item(), 3);
   let message = '';
-  await first.item().catch((error: Error) => { message = error.message; });
+  await first.item().catch((error: Error) => {
+    message = error.message;
+  });
   assert.match(message, /the program that made this f32\[.*\] has run again/);
   assert.throws(() => device.tensor(new Float32Array(3), [2, 2]), /3 values do not fill \[2,2\]/);
 });
 
 test('inputs that come back unchanged, swapped or twice have bytes of their own', async () => {
   const state = { a: device.tensor(Float32Array.of(1, 2), [2]), b: device.tensor(Float32Array.of(3, 4), [2]) };
-  const out = await device.compile((s: { a: Tensor; b: Tensor }) => ({ a: s.b, b: s.a, c: s.a, d: s.a }), { donate: [0] })(state);
-  assert.equal([...await out.a.read()], [3, 4]);
-  assert.equal([...await out.b.read()], [1, 2]);
-  assert.equal([...await out.c.read()], [1, 2]);
-  assert.equal([...await out.d.read()], [1, 2]);
+  const out = await device.compile((s: { a: Tensor; b: Tensor }) => ({ a: s.b, b: s.a, c: s.a, d: s.a }), {
+    donate: [0],
+  })(state);
+  assert.equal([...(await out.a.read())], [3, 4]);
+  assert.equal([...(await out.b.read())], [1, 2]);
+  assert.equal([...(await out.c.read())], [1, 2]);
+  assert.equal([...(await out.d.read())], [1, 2]);
 });
 
 test('f16 operands keep a product within half precision of the f32 one', async () => {
@@ -192,14 +267,32 @@ test('f16 operands keep a product within half precision of the f32 one', async (
 test('f16 operands let matrix units serve attention, convolution and their gradients; else they stay f32', () => {
   const fn = (q: Tensor) => {
     const o = attention(q, q.mul(2), q.mul(3));
-    const x = q.reshape([1, 64, 1, 8, 8]), w = q.reshape([64, 32, 2, 1, 1]);
+    const x = q.reshape([1, 64, 1, 8, 8]),
+      w = q.reshape([64, 32, 2, 1, 1]);
     const y = conv3d(concat([x.slice(1, 0, 32), x.slice(1, 32)], 2), w);
     return { o, y, dq: vjp(o, o.like(1), q), dx: vjp(y, y.like(1), [x, w]) };
   };
   const tiers = (operands: CompileOptions['operands']) => {
-    const caps = { ...device.caps, tier: 'tiled' as const, f16: true, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false }, maxInvocations: 256, maxWorkgroupBytes: 32768 };
-    const { lowered } = analyse('attention', fn as (...args: unknown[]) => unknown, [flatten<TensorType>({ shape: [1, 64, 1, 64], dtype: 'f32' })], [false], caps, { operands });
-    return lowered.flatMap((l) => l.launch.dispatches).map((d) => /^(?:attention (?:forward|grad\w+)|conv3d\w*) (tiled|matrix)/.exec(d.label)?.[1]).filter((t) => t !== undefined);
+    const caps = {
+      ...device.caps,
+      tier: 'tiled' as const,
+      f16: true,
+      matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false },
+      maxInvocations: 256,
+      maxWorkgroupBytes: 32768,
+    };
+    const { lowered } = analyse(
+      'attention',
+      fn as (...args: unknown[]) => unknown,
+      [flatten<TensorType>({ shape: [1, 64, 1, 64], dtype: 'f32' })],
+      [false],
+      caps,
+      { operands },
+    );
+    return lowered
+      .flatMap((l) => l.launch.dispatches)
+      .map((d) => /^(?:attention (?:forward|grad\w+)|conv3d\w*) (tiled|matrix)/.exec(d.label)?.[1])
+      .filter((t) => t !== undefined);
   };
   assert.equal(tiers('f16'), Array(6).fill('matrix'));
   assert.equal(tiers('f32'), Array(6).fill('tiled'));
@@ -210,15 +303,22 @@ test('f16 operands of the forward pass alone: gradients are of its rounded value
   if (!device.caps.f16) return;
   const [x, w, dy] = [cotangent([24, 36], 1), cotangent([20, 36], 2), cotangent([24, 20], 3)];
   const gradients = async (operands: CompileOptions['operands'], around: typeof checkpoint) => {
-    const { y, z, dx, dw } = await device.compile((a: Tensor, b: Tensor, g: Tensor) => {
-      const product = linear(a, b);
-      const bent = around((s: Tensor) => linear(s, b).square())(a);
-      return { y: product, z: bent, dx: vjp(product, g, a), dw: vjp(bent, g, b) };
-    }, { operands })(x, w, dy);
+    const { y, z, dx, dw } = await device.compile(
+      (a: Tensor, b: Tensor, g: Tensor) => {
+        const product = linear(a, b);
+        const bent = around((s: Tensor) => linear(s, b).square())(a);
+        return { y: product, z: bent, dx: vjp(product, g, a), dw: vjp(bent, g, b) };
+      },
+      { operands },
+    )(x, w, dy);
     return { y: await y.read(), z: await z.read(), dx: await dx.read(), dw: await dw.read() };
   };
   const whole = (fn: unknown) => fn as never;
-  const [want, kept, again] = [await gradients('f32', whole), await gradients('f16 forward', whole), await gradients('f16 forward', checkpoint)];
+  const [want, kept, again] = [
+    await gradients('f32', whole),
+    await gradients('f16 forward', whole),
+    await gradients('f16 forward', checkpoint),
+  ];
   assert.equal(kept.dx, want.dx);
   for (const name of ['y', 'z', 'dw'] as const) {
     const error = difference(kept[name], want[name]);
@@ -229,7 +329,11 @@ test('f16 operands of the forward pass alone: gradients are of its rounded value
 
 test('one tensor may be every operand of an op', async () => {
   const x = cotangent([2, 5, 1, 4], 3);
-  await compare('self-attention of one tensor', (t) => [attention(t!, t!, t!), t!.reshape([10, 4]).matmul(t!.reshape([10, 4]), { transB: true })], [x]);
+  await compare(
+    'self-attention of one tensor',
+    (t) => [attention(t!, t!, t!), t!.reshape([10, 4]).matmul(t!.reshape([10, 4]), { transB: true })],
+    [x],
+  );
 });
 
 test('an argument may lie on the device in one call and on the host in the next', async () => {

@@ -20,36 +20,72 @@ const uniform = (): number => (state = (Math.imul(state, 1664525) + 1013904223) 
 const pick = <T>(list: readonly T[]): T => list[Math.floor(uniform() * list.length)]!;
 const length = (): number => pick([1, 2, 3, 4, 7, 8, 13, 16, 20, 31, 36]);
 const numbers = (shape: readonly number[], scale: number): HostTensor =>
-  host(Float32Array.from({ length: numel(shape) }, () => scale * (2 * uniform() - 1)), shape);
+  host(
+    Float32Array.from({ length: numel(shape) }, () => scale * (2 * uniform() - 1)),
+    shape,
+  );
 
 /** A draw: inputs, and a function of them. */
-interface Draw { name: string; inputs: HostTensor[]; fn: (...x: Tensor[]) => Tensor[] }
+interface Draw {
+  name: string;
+  inputs: HostTensor[];
+  fn: (...x: Tensor[]) => Tensor[];
+}
 
 type Anchor = (scale: number) => { name: string; inputs: HostTensor[]; of: (...x: Tensor[]) => Tensor };
 const ANCHORS: readonly Anchor[] = [
   (scale) => {
-    const [batch, m, n, k, ta, tb] = [pick([1, 1, 3]), length(), length(), pick([1, 5, 12, 64, 131]), uniform() < 0.5, uniform() < 0.5];
+    const [batch, m, n, k, ta, tb] = [
+      pick([1, 1, 3]),
+      length(),
+      length(),
+      pick([1, 5, 12, 64, 131]),
+      uniform() < 0.5,
+      uniform() < 0.5,
+    ];
     const stack = batch > 1 ? [batch] : [];
     return {
       name: `matmul ${batch}x${m}x${n}x${k}${ta ? ' ta' : ''}${tb ? ' tb' : ''}`,
-      inputs: [numbers([...stack, ...(ta ? [k, m] : [m, k])], scale), numbers([...stack, ...(tb ? [n, k] : [k, n])], 1)],
+      inputs: [
+        numbers([...stack, ...(ta ? [k, m] : [m, k])], scale),
+        numbers([...stack, ...(tb ? [n, k] : [k, n])], 1),
+      ],
       of: (a, b) => a!.matmul(b!, { transA: ta, transB: tb }),
     };
   },
   (scale) => {
     const [rows, cols, op] = [length(), pick([7, 12, 64, 131]), pick(['layerNorm', 'rmsNorm', 'softmax'] as const)];
-    return { name: `${op} ${rows}x${cols}`, inputs: [numbers([rows, cols], op === 'softmax' ? 80 : scale)], of: (x) => (op === 'softmax' ? x!.softmax() : x![op](1e-5)) };
+    return {
+      name: `${op} ${rows}x${cols}`,
+      inputs: [numbers([rows, cols], op === 'softmax' ? 80 : scale)],
+      of: (x) => (op === 'softmax' ? x!.softmax() : x![op](1e-5)),
+    };
   },
   (scale) => {
-    const [c, o, t, h, w, kt, kw, stride] = [pick([1, 3]), pick([2, 5]), pick([1, 3]), pick([4, 5]), length() + 2, pick([1, 3]), pick([1, 3]), pick([1, 2])];
+    const [c, o, t, h, w, kt, kw, stride] = [
+      pick([1, 3]),
+      pick([2, 5]),
+      pick([1, 3]),
+      pick([4, 5]),
+      length() + 2,
+      pick([1, 3]),
+      pick([1, 3]),
+      pick([1, 2]),
+    ];
     return {
-      name: `conv3d ${c}>${o} ${t}x${h}x${w} k${kt}${kw}${kw} s${stride}`, inputs: [numbers([1, c, t, h, w], scale), numbers([o, c, kt, kw, kw], 1)],
-      of: (x, f) => conv3d(x!, f!, undefined, { stride: [1, stride, stride], padLo: [kt - 1, 0, 1], padHi: [0, kw - 1, 0] }),
+      name: `conv3d ${c}>${o} ${t}x${h}x${w} k${kt}${kw}${kw} s${stride}`,
+      inputs: [numbers([1, c, t, h, w], scale), numbers([o, c, kt, kw, kw], 1)],
+      of: (x, f) =>
+        conv3d(x!, f!, undefined, { stride: [1, stride, stride], padLo: [kt - 1, 0, 1], padHi: [0, kw - 1, 0] }),
     };
   },
   () => {
     const [n, l, d] = [length(), length(), pick([4, 7, 32])];
-    return { name: `attention ${n}x${l}x${d}`, inputs: [numbers([2, n, 2, d], 2), numbers([2, l, 2, d], 2), numbers([2, l, 2, d], 1)], of: (q, k, v) => attention(q!, k!, v!) };
+    return {
+      name: `attention ${n}x${l}x${d}`,
+      inputs: [numbers([2, n, 2, d], 2), numbers([2, l, 2, d], 2), numbers([2, l, 2, d], 1)],
+      of: (q, k, v) => attention(q!, k!, v!),
+    };
   },
   (scale) => {
     const [a, b, axis] = [length(), pick([1, 13, 64, 131]), pick([0, 1])];
@@ -58,13 +94,19 @@ const ANCHORS: readonly Anchor[] = [
 ];
 
 /** What may follow: each is given the value and a tensor of its last axis or of its shape. */
-const LINKS: Record<string, { shape: (s: readonly number[]) => readonly number[]; of: (y: Tensor, t: Tensor) => Tensor }> = {
+const LINKS: Record<
+  string,
+  { shape: (s: readonly number[]) => readonly number[]; of: (y: Tensor, t: Tensor) => Tensor }
+> = {
   bias: { shape: (s) => s.slice(-1), of: (y, t) => y.add(t) },
   gate: { shape: (s) => s.slice(-1), of: (y, t) => y.mul(t) },
   residual: { shape: (s) => s, of: (y, t) => t.add(y) },
   gelu: { shape: () => [], of: (y) => gelu(y) },
   silu: { shape: () => [], of: (y) => silu(y) },
-  rotation: { shape: (s) => s, of: (y, t) => (y.shape.at(-1)! % 2 ? y.mul(t) : y.add(y.reshape([-1, 2]).flip(1).reshape(y.shape).mul(t))) },
+  rotation: {
+    shape: (s) => s,
+    of: (y, t) => (y.shape.at(-1)! % 2 ? y.mul(t) : y.add(y.reshape([-1, 2]).flip(1).reshape(y.shape).mul(t))),
+  },
 };
 
 function draw(anchor: Anchor, scale: number): Draw {
@@ -74,7 +116,8 @@ function draw(anchor: Anchor, scale: number): Draw {
   const extra = links.map((link) => numbers(LINKS[link]!.shape(shape), scale > 1 ? scale : 1));
   const again = uniform() < 0.5;
   return {
-    name: `${name} ${links.join(' ')}${again ? ', read again' : ''}`, inputs: [...inputs, ...extra],
+    name: `${name} ${links.join(' ')}${again ? ', read again' : ''}`,
+    inputs: [...inputs, ...extra],
     fn: (...x) => {
       const first = of(...x);
       const last = links.reduce((y, link, i) => LINKS[link]!.of(y, x[inputs.length + i]!), first);
@@ -93,7 +136,8 @@ async function check({ name, inputs, fn }: Draw, tolerance: number): Promise<voi
     const most = Array.from(w.data).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
     Array.from(w.data).forEach((v, at) => {
       // 1e-37: some drivers flush denormals.
-      if (!(Math.abs(values[at]! - v) <= tolerance * most + 1e-37)) assert.unreachable(`${name}, output ${i} at ${at}: ${values[at]}, the oracle says ${v}`);
+      if (!(Math.abs(values[at]! - v) <= tolerance * most + 1e-37))
+        assert.unreachable(`${name}, output ${i} at ${at}: ${values[at]}, the oracle says ${v}`);
     });
   }
   await program.free();
@@ -113,17 +157,31 @@ test('large, small and denormal numbers', async () => {
 test('a norm and the rotation of its pairs', async () => {
   for (const cols of [12, 10]) {
     const { shape, of } = LINKS.rotation!;
-    await check({ name: `rotated norm of ${cols}`, inputs: [numbers([9, cols], 1), numbers(shape([9, cols]), 1)], fn: (x, t) => [of(x!.rmsNorm(), t!)] }, 5e-6);
+    await check(
+      {
+        name: `rotated norm of ${cols}`,
+        inputs: [numbers([9, cols], 1), numbers(shape([9, cols]), 1)],
+        fn: (x, t) => [of(x!.rmsNorm(), t!)],
+      },
+      5e-6,
+    );
   }
 });
 
 test('gradients', async () => {
   for (let i = 0; i < 5; i++) {
     const { name, inputs, fn } = draw(ANCHORS[i]!, 1);
-    await check({ name: `gradient of ${name}`, inputs, fn: (...x) => {
-      const [y] = fn(...x) as [Tensor];
-      return vjp(y, y.sin(), x);
-    } }, 1e-4);
+    await check(
+      {
+        name: `gradient of ${name}`,
+        inputs,
+        fn: (...x) => {
+          const [y] = fn(...x) as [Tensor];
+          return vjp(y, y.sin(), x);
+        },
+      },
+      1e-4,
+    );
   }
 });
 

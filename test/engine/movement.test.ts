@@ -13,19 +13,39 @@ import { trace } from '../../engine/frontend/trace.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 
-const LENGTH = 7, LARGEST = 400;
+const LENGTH = 7,
+  LARGEST = 400;
 let state = 20261122;
 const uniform = (): number => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
 const below = (n: number): number => Math.floor(uniform() * n);
-const numbers = (shape: readonly number[]): HostTensor => host(Float64Array.from({ length: numel(shape) }, () => 2 * uniform() - 1), shape);
+const numbers = (shape: readonly number[]): HostTensor =>
+  host(
+    Float64Array.from({ length: numel(shape) }, () => 2 * uniform() - 1),
+    shape,
+  );
 
 type Link = (x: Tensor, first: Tensor) => Tensor;
 const some = (x: Tensor): number[] => x.shape.map((_, i) => i).filter(() => uniform() < 0.5);
 /** Each gives the same for the same draws. */
 const LINKS: readonly Link[] = [
-  (x) => x.permute(x.shape.map((_, i) => [uniform(), i] as const).sort((a, b) => a[0] - b[0]).map(([, i]) => i)),
-  (x) => x.shape.reduce((y, n, axis) => { const from = below(n); return y.slice(axis, from, from + 1 + below(n - from), 1 + below(3)); }, x),
-  (x) => x.pad(x.shape.map(() => below(3)), x.shape.map(() => below(2)), x.shape.map(() => below(2))),
+  (x) =>
+    x.permute(
+      x.shape
+        .map((_, i) => [uniform(), i] as const)
+        .sort((a, b) => a[0] - b[0])
+        .map(([, i]) => i),
+    ),
+  (x) =>
+    x.shape.reduce((y, n, axis) => {
+      const from = below(n);
+      return y.slice(axis, from, from + 1 + below(n - from), 1 + below(3));
+    }, x),
+  (x) =>
+    x.pad(
+      x.shape.map(() => below(3)),
+      x.shape.map(() => below(2)),
+      x.shape.map(() => below(2)),
+    ),
   (x) => x.flip(...some(x)),
   (x) => x.expand([1 + below(3), ...x.shape.map((n) => (n === 1 ? 1 + below(4) : n))]),
   (x) => (x.shape.length ? concat([x, x.mul(0.5), x], below(x.shape.length)) : x.sin()),
@@ -66,10 +86,19 @@ test('gradients are those of finite differences', () => {
   for (let i = 0; i < 60; i++) {
     const { x, fn } = draw();
     const way = numbers(x.shape).data;
-    const at = (step: number): number => run((t) => fn(t).sum(), { ...x, data: Float64Array.from(x.data, (v, k) => v + step * way[k]!) })[0]!.data[0]!;
-    const slope = Array.from(run((t) => { const y = fn(t).sum(); return vjp(y, y.like(1), t); }, x)[0]!.data).reduce((sum, g, k) => sum + g * way[k]!, 0);
+    const at = (step: number): number =>
+      run((t) => fn(t).sum(), { ...x, data: Float64Array.from(x.data, (v, k) => v + step * way[k]!) })[0]!.data[0]!;
+    const slope = Array.from(
+      run((t) => {
+        const y = fn(t).sum();
+        return vjp(y, y.like(1), t);
+      }, x)[0]!.data,
+    ).reduce((sum, g, k) => sum + g * way[k]!, 0);
     const expected = (at(1e-5) - at(-1e-5)) / 2e-5;
-    assert.ok(Math.abs(slope - expected) <= 1e-5 * (1 + Math.abs(expected)), `program ${i} on [${x.shape.join()}]: ${slope}, by differences ${expected}`);
+    assert.ok(
+      Math.abs(slope - expected) <= 1e-5 * (1 + Math.abs(expected)),
+      `program ${i} on [${x.shape.join()}]: ${slope}, by differences ${expected}`,
+    );
   }
 });
 
@@ -80,7 +109,12 @@ test('the device gives what the oracle does', async () => {
     const [want] = run(fn, x);
     const program = device.compile(fn, { name: 'drawn' });
     const got = await (await program(x)).read();
-    want!.data.forEach((v, k) => assert.ok(Math.abs(got[k]! - v) <= 2e-4 * (1 + Math.abs(v)), `program ${i} on [${x.shape.join()}] at ${k}: ${got[k]}, the oracle says ${v}`));
+    want!.data.forEach((v, k) =>
+      assert.ok(
+        Math.abs(got[k]! - v) <= 2e-4 * (1 + Math.abs(v)),
+        `program ${i} on [${x.shape.join()}] at ${k}: ${got[k]}, the oracle says ${v}`,
+      ),
+    );
     await program.free();
   }
   device.close();

@@ -24,7 +24,10 @@ test('tensor types and host tensors are leaves, a single leaf is a tree', () => 
 });
 
 test('mapTree goes over trees of one structure', () => {
-  assert.equal(mapTree((a: number, b: number) => a + b, { x: 1, y: [2] }, { y: [20], x: 10 }), { x: 11, y: [22] });
+  assert.equal(
+    mapTree((a: number, b: number) => a + b, { x: 1, y: [2] }, { y: [20], x: 10 }),
+    { x: 11, y: [22] },
+  );
   assert.throws(() => mapTree((a: number) => a, { x: 1 }, { y: 1 }), /\[tree\] structures differ/);
 });
 

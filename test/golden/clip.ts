@@ -6,7 +6,11 @@ import { clipConfig } from '../../model/clip/config.ts';
 import type { Executor } from './executor.ts';
 import { judge, type Case, type Fixture, type Verdict } from './format.ts';
 
-interface Inputs<T> { weights: Record<string, T>; image: T; tables: CLIPTables<T> }
+interface Inputs<T> {
+  weights: Record<string, T>;
+  image: T;
+  tables: CLIPTables<T>;
+}
 
 export async function clipCase(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
   const config = clipConfig(fixture.entry.config);
@@ -14,13 +18,19 @@ export async function clipCase(fixture: Fixture, c: Case, executor: Executor): P
   const expected = fixture.expected(c.name);
   const model = ({ weights, image, tables }: Inputs<Tensor>): Record<string, Tensor> => {
     const out: Record<string, Tensor> = {};
-    const probe = (name: string, value: Tensor) => { out[`out/${name}`] = value; };
+    const probe = (name: string, value: Tensor) => {
+      out[`out/${name}`] = value;
+    };
     const pixels = clipPixels(image, tables, probe);
     probe('pixels', pixels);
     probe('features', clip(weights, config, pixels));
     probe('all_blocks', clip(weights, config, pixels, { depth: config.num_layers, probe }));
     return Object.fromEntries(Object.entries(out).filter(([name]) => expected.includes(name)));
   };
-  const inputs: Inputs<HostTensor> = { weights: fixture.weights(), image: host(image.data, [1, ...image.shape]), tables: clipTables(config, [image.shape[1]!, image.shape[2]!]) };
+  const inputs: Inputs<HostTensor> = {
+    weights: fixture.weights(),
+    image: host(image.data, [1, ...image.shape]),
+    tables: clipTables(config, [image.shape[1]!, image.shape[2]!]),
+  };
   return judge(fixture, c.name, await executor.run(model, inputs));
 }

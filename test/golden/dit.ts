@@ -35,14 +35,27 @@ function inputsOf(fixture: Fixture, c: Case, config: DiTConfig): Inputs<HostTens
   const list = (name: string) => t.map((_, b) => given[`${name}.${b}`]!);
   const x = list('x');
   return {
-    weights: fixture.weights(), x, gout: list('gout'), y: given['y.0'] && list('y'),
-    context: padded(list('context'), config.text_len), imageTokens: given['clip_fea'],
-    tEmb: timeEmbedding(t, config.freq_dim), tables: ditTables(config, x.map((s) => tokenGrid(config, s.shape)), c['seq_len'] as number),
+    weights: fixture.weights(),
+    x,
+    gout: list('gout'),
+    y: given['y.0'] && list('y'),
+    context: padded(list('context'), config.text_len),
+    imageTokens: given['clip_fea'],
+    tEmb: timeEmbedding(t, config.freq_dim),
+    tables: ditTables(
+      config,
+      x.map((s) => tokenGrid(config, s.shape)),
+      c['seq_len'] as number,
+    ),
   };
 }
 
 export async function ditCase(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
-  const config = ditConfig({ ...fixture.entry.config, ...(c['text_len'] && { text_len: c['text_len'] as number }), checkpoint: true });
+  const config = ditConfig({
+    ...fixture.entry.config,
+    ...(c['text_len'] && { text_len: c['text_len'] as number }),
+    checkpoint: true,
+  });
   const inputs = inputsOf(fixture, c, config);
   const expected = fixture.expected(c.name);
   const lengths = inputs.x.map((_, b) => fixture.get(`${c.name}/in/context.${b}`).shape[0]!);
@@ -50,18 +63,44 @@ export async function ditCase(fixture: Fixture, c: Case, executor: Executor): Pr
   const alike = inputs.x.every((s) => String(s.shape) === String(inputs.x[0]!.shape));
   const samples = (list: readonly Tensor[]): Samples => (alike ? stack(list, 0) : list);
 
-  const model = ({ weights, x, y, gout, context, imageTokens, tEmb, tables }: Inputs<Tensor>): Record<string, Tensor> => {
+  const model = ({
+    weights,
+    x,
+    y,
+    gout,
+    context,
+    imageTokens,
+    tEmb,
+    tables,
+  }: Inputs<Tensor>): Record<string, Tensor> => {
     const out: Record<string, Tensor> = {};
-    const { v } = dit(weights, config, { x: samples(x), tEmb, context, imageTokens, tables, ...(y && { y: samples(y) }) }, { probe: (name, value) => { out[`out/${name}`] = value; } });
-    const each = Array.isArray(v) ? v as Tensor[] : (v as Tensor).split(0, x.length).map((s) => s.squeeze(0));
-    each.forEach((s, b) => { out[`out/y.${b}`] = s; });
-    out['out/loss'] = concat(each.map((s, b) => s.mul(gout[b]!).reshape([-1])), 0).sum();
+    const { v } = dit(
+      weights,
+      config,
+      { x: samples(x), tEmb, context, imageTokens, tables, ...(y && { y: samples(y) }) },
+      {
+        probe: (name, value) => {
+          out[`out/${name}`] = value;
+        },
+      },
+    );
+    const each = Array.isArray(v) ? (v as Tensor[]) : (v as Tensor).split(0, x.length).map((s) => s.squeeze(0));
+    each.forEach((s, b) => {
+      out[`out/y.${b}`] = s;
+    });
+    out['out/loss'] = concat(
+      each.map((s, b) => s.mul(gout[b]!).reshape([-1])),
+      0,
+    ).sum();
     const grads = vjp(each, gout, { weights, x, y, context, imageTokens });
     for (const [name, g] of Object.entries(grads.weights)) out[`grad/w/${name}`] = g;
     x.forEach((_, b) => {
       out[`grad/x.${b}`] = grads.x[b]!;
       if (grads.y) out[`grad/y.${b}`] = grads.y[b]!;
-      out[`grad/context.${b}`] = grads.context.slice(0, b, b + 1).squeeze(0).slice(0, 0, lengths[b]);
+      out[`grad/context.${b}`] = grads.context
+        .slice(0, b, b + 1)
+        .squeeze(0)
+        .slice(0, 0, lengths[b]);
     });
     if (grads.imageTokens) out['grad/clip_fea'] = grads.imageTokens;
     return Object.fromEntries(expected.filter((n) => out[n]).map((n) => [n, out[n]!]));

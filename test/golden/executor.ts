@@ -43,13 +43,15 @@ export async function deviceExecutor(operands: Executor['operands'] = 'f32'): Pr
   const device = await open();
   if (operands !== 'f32' && !device.caps.f16) throw new Error(`${device.info.name} has no f16`);
   return {
-    name: operands === 'f32' ? device.info.name : `${device.info.name}, operands in ${operands}`, operands,
+    name: operands === 'f32' ? device.info.name : `${device.info.name}, operands in ${operands}`,
+    operands,
     async run(fn, inputs) {
       const program = compile(device, fn as (inputs: unknown) => Record<string, Tensor>, { operands });
       try {
         const out = await program(inputs as never);
         const read: Record<string, HostTensor> = {};
-        for (const [name, nd] of Object.entries(out)) read[name] = { shape: nd.shape, dtype: nd.dtype, data: await nd.read() };
+        for (const [name, nd] of Object.entries(out))
+          read[name] = { shape: nd.shape, dtype: nd.dtype, data: await nd.read() };
         return read;
       } finally {
         await program.free();

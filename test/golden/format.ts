@@ -22,7 +22,12 @@ export type Json = any;
 export type Attrs = Record<string, Json>;
 
 /** Attributes of a case beside its name depend on the file's kind. */
-export interface Case { name: string; op?: string; attrs?: Attrs; [key: string]: Json }
+export interface Case {
+  name: string;
+  op?: string;
+  attrs?: Attrs;
+  [key: string]: Json;
+}
 
 export interface FileEntry {
   file: string;
@@ -33,9 +38,13 @@ export interface FileEntry {
   [key: string]: Json;
 }
 
-export interface Manifest { files: Record<string, FileEntry>; loader?: { entries: Attrs[] } }
+export interface Manifest {
+  files: Record<string, FileEntry>;
+  loader?: { entries: Attrs[] };
+}
 
-export const readManifest = async (folder: string): Promise<Manifest> => JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8')) as Manifest;
+export const readManifest = async (folder: string): Promise<Manifest> =>
+  JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8')) as Manifest;
 
 /** One file of the folder, all in memory. */
 export class Fixture {
@@ -53,7 +62,8 @@ export class Fixture {
       const tensors = new Map<string, HostTensor>();
       for (const [name, { shape }] of Object.entries(entry.tensors)) {
         const t = await weights.tensor(name);
-        if (String(t.shape) !== String(shape)) throw new Error(`${name}: the manifest says ${printShapes(shape)}, the file ${printShapes(t.shape)}`);
+        if (String(t.shape) !== String(shape))
+          throw new Error(`${name}: the manifest says ${printShapes(shape)}, the file ${printShapes(t.shape)}`);
         tensors.set(name, t);
       }
       return new Fixture(entry, tensors);
@@ -75,32 +85,49 @@ export class Fixture {
 
   /** Tensors whose name begins with `prefix`, by the rest of their name. */
   under(prefix: string): Record<string, HostTensor> {
-    return Object.fromEntries([...this.tensors].filter(([name]) => name.startsWith(prefix)).map(([name, t]) => [name.slice(prefix.length), t]));
+    return Object.fromEntries(
+      [...this.tensors].filter(([name]) => name.startsWith(prefix)).map(([name, t]) => [name.slice(prefix.length), t]),
+    );
   }
 
   /** Names, behind `case/`, of what a case must give. */
   expected(name: string): string[] {
-    return Object.entries(this.entry.tensors).filter(([n, t]) => n.startsWith(`${name}/`) && t.role === 'expected').map(([n]) => n.slice(name.length + 1));
+    return Object.entries(this.entry.tensors)
+      .filter(([n, t]) => n.startsWith(`${name}/`) && t.role === 'expected')
+      .map(([n]) => n.slice(name.length + 1));
   }
 }
 
-export interface Verdict { status: 'pass' | 'fail' | 'skip'; note: string }
+export interface Verdict {
+  status: 'pass' | 'fail' | 'skip';
+  note: string;
+}
 
 /** The largest share of a tolerance that was used; above 1 is a failure, described by `why`. */
-export interface Match { share: number; why: string }
+export interface Match {
+  share: number;
+  why: string;
+}
 
 /** Both rules of the format: every element within atol + rtol |expected|, and the difference's 2-norm within rel_l2_tol of the expected. */
 export function compare(got: HostTensor | undefined, expected: HostTensor, tol: TensorEntry): Match {
   const bad = (why: string): Match => ({ share: Infinity, why });
   if (!got) return bad('missing');
-  if (String(got.shape) !== String(expected.shape)) return bad(`shape ${printShapes(got.shape)}, expected ${printShapes(expected.shape)}`);
+  if (String(got.shape) !== String(expected.shape))
+    return bad(`shape ${printShapes(got.shape)}, expected ${printShapes(expected.shape)}`);
   if (tol.exact || expected.dtype !== 'f32') {
     const at = expected.data.findIndex((v, i) => !Object.is(v, got.data[i]) && v !== got.data[i]);
-    return at < 0 ? { share: 0, why: '' } : bad(`element ${at} is ${got.data[at]}, expected exactly ${expected.data[at]}`);
+    return at < 0
+      ? { share: 0, why: '' }
+      : bad(`element ${at} is ${got.data[at]}, expected exactly ${expected.data[at]}`);
   }
-  let worst = 0, at = 0, difference = 0, norm = 0;
+  let worst = 0,
+    at = 0,
+    difference = 0,
+    norm = 0;
   for (let i = 0; i < expected.data.length; i++) {
-    const e = expected.data[i]!, d = Math.abs(got.data[i]! - e);
+    const e = expected.data[i]!,
+      d = Math.abs(got.data[i]! - e);
     const share = d === 0 ? 0 : d / (tol.atol! + tol.rtol! * Math.abs(e));
     if (!(share <= worst)) [worst, at] = [Number.isNaN(share) ? Infinity : share, i];
     difference += d * d;
@@ -108,15 +135,31 @@ export function compare(got: HostTensor | undefined, expected: HostTensor, tol: 
   }
   const l2 = difference === 0 ? 0 : Math.sqrt(difference / norm) / (tol.rel_l2_tol ?? Infinity);
   if (worst <= 1 && l2 <= 1) return { share: Math.max(worst, l2), why: '' };
-  return { share: Math.max(worst, l2), why: `element ${at} is ${got.data[at]}, expected ${expected.data[at]} (${worst.toPrecision(3)} of its tolerance); 2-norm of the difference ${l2.toPrecision(3)} of its tolerance` };
+  return {
+    share: Math.max(worst, l2),
+    why: `element ${at} is ${got.data[at]}, expected ${expected.data[at]} (${worst.toPrecision(3)} of its tolerance); 2-norm of the difference ${l2.toPrecision(3)} of its tolerance`,
+  };
 }
 
 /** Judges every tensor a case must give. `got` is named as `expected()` names it. */
 export function judge(fixture: Fixture, name: string, got: Record<string, HostTensor>): Verdict {
   const names = fixture.expected(name);
   if (!names.length) return { status: 'skip', note: 'nothing is expected of it' };
-  const matches = names.map((n) => ({ n, ...compare(got[n], fixture.get(`${name}/${n}`), fixture.entry.tensors[`${name}/${n}`]!) }));
+  const matches = names.map((n) => ({
+    n,
+    ...compare(got[n], fixture.get(`${name}/${n}`), fixture.entry.tensors[`${name}/${n}`]!),
+  }));
   const wrong = matches.filter((m) => !(m.share <= 1));
-  if (wrong.length) return { status: 'fail', note: [`${wrong.length} of ${names.length} tensors differ`, ...wrong.slice(0, 5).map((m) => `    ${m.n}: ${m.why}`)].join('\n') };
-  return { status: 'pass', note: `${names.length} tensors, at most ${(100 * Math.max(0, ...matches.map((m) => m.share))).toFixed(1)} % of the tolerance` };
+  if (wrong.length)
+    return {
+      status: 'fail',
+      note: [
+        `${wrong.length} of ${names.length} tensors differ`,
+        ...wrong.slice(0, 5).map((m) => `    ${m.n}: ${m.why}`),
+      ].join('\n'),
+    };
+  return {
+    status: 'pass',
+    note: `${names.length} tensors, at most ${(100 * Math.max(0, ...matches.map((m) => m.share))).toFixed(1)} % of the tolerance`,
+  };
 }

@@ -12,7 +12,15 @@ import { bucketCase, umt5Case } from './umt5.ts';
 import { vaeCase } from './vae.ts';
 
 const RUNNERS: Record<string, (fixture: Fixture, c: Case, executor: Executor) => Promise<Verdict>> = {
-  wan_dit_t2v: ditCase, wan_dit_i2v: ditCase, wan_vae: vaeCase, umt5_encoder: umt5Case, clip_visual: clipCase, ops: opCase, flow_schedulers: schedulerCase, hard_long_reduction: longCase, hard_nonfinite: nonfiniteCase,
+  wan_dit_t2v: ditCase,
+  wan_dit_i2v: ditCase,
+  wan_vae: vaeCase,
+  umt5_encoder: umt5Case,
+  clip_visual: clipCase,
+  ops: opCase,
+  flow_schedulers: schedulerCase,
+  hard_long_reduction: longCase,
+  hard_nonfinite: nonfiniteCase,
 };
 
 /** Expected tensors outside the cases of their file, by how their names begin. */
@@ -26,10 +34,19 @@ const TABLES: { name: string; begins: string; run: (fixture: Fixture, executor: 
 const HALF_KINDS = ['wan_dit_t2v', 'wan_dit_i2v', 'umt5_encoder', 'clip_visual'];
 const HALF_REL_L2 = 2e-2;
 const halved = (entry: FileEntry): FileEntry => ({
-  ...entry, tensors: Object.fromEntries(Object.entries(entry.tensors).map(([name, t]) => [name, t.rel_l2_tol ? { ...t, atol: Infinity, rel_l2_tol: HALF_REL_L2 } : t])),
+  ...entry,
+  tensors: Object.fromEntries(
+    Object.entries(entry.tensors).map(([name, t]) => [
+      name,
+      t.rel_l2_tol ? { ...t, atol: Infinity, rel_l2_tol: HALF_REL_L2 } : t,
+    ]),
+  ),
 });
 
-export interface Result extends Verdict { name: string; seconds: number }
+export interface Result extends Verdict {
+  name: string;
+  seconds: number;
+}
 
 async function* timed(cases: AsyncIterable<[string, Verdict]>): AsyncGenerator<Result> {
   let start = performance.now();
@@ -39,16 +56,27 @@ async function* timed(cases: AsyncIterable<[string, Verdict]>): AsyncGenerator<R
   }
 }
 
-const guarded = (work: () => Promise<Verdict>): Promise<Verdict> => work().catch((error: Error): Verdict =>
-  (error instanceof Skip ? { status: 'skip', note: error.message } : { status: 'fail', note: error.stack ?? error.message }));
+const guarded = (work: () => Promise<Verdict>): Promise<Verdict> =>
+  work().catch((error: Error): Verdict =>
+    error instanceof Skip
+      ? { status: 'skip', note: error.message }
+      : { status: 'fail', note: error.stack ?? error.message },
+  );
 
-async function* fileCases(folder: string, name: string, entry: FileEntry, executor: Executor, only: string): AsyncGenerator<[string, Verdict]> {
+async function* fileCases(
+  folder: string,
+  name: string,
+  entry: FileEntry,
+  executor: Executor,
+  only: string,
+): AsyncGenerator<[string, Verdict]> {
   const wanted = (label: string) => label.includes(only);
   // Files of kind `hard` differ from each other, so their name decides.
   const kind = entry.kind === 'hard' ? name : entry.kind;
   const runner = RUNNERS[kind];
   if (name === 'hard_half') {
-    if (wanted(name)) for await (const [label, verdict] of halfCases(folder, entry)) yield [`${name} ${label}`, verdict];
+    if (wanted(name))
+      for await (const [label, verdict] of halfCases(folder, entry)) yield [`${name} ${label}`, verdict];
     return;
   }
   const cases = (entry.cases ?? []).filter((c) => wanted(`${name} ${c.name}`));
@@ -56,7 +84,9 @@ async function* fileCases(folder: string, name: string, entry: FileEntry, execut
     for (const c of cases) yield [`${name} ${c.name}`, { status: 'skip', note: `files of kind ${kind} are unknown` }];
     return;
   }
-  const tables = TABLES.filter((t) => Object.keys(entry.tensors).some((n) => n.startsWith(t.begins)) && wanted(`${name} ${t.name}`));
+  const tables = TABLES.filter(
+    (t) => Object.keys(entry.tensors).some((n) => n.startsWith(t.begins)) && wanted(`${name} ${t.name}`),
+  );
   if (!cases.length && !tables.length) return;
   let fixture: Fixture;
   try {
@@ -73,11 +103,13 @@ async function* fileCases(folder: string, name: string, entry: FileEntry, execut
 export async function* runFolder(folder: string, executor: Executor, only = ''): AsyncGenerator<Result> {
   const manifest = await readManifest(folder);
   if (executor.operands !== 'f32') {
-    for (const [name, entry] of Object.entries(manifest.files)) if (HALF_KINDS.includes(entry.kind)) yield* timed(fileCases(folder, name, halved(entry), executor, only));
+    for (const [name, entry] of Object.entries(manifest.files))
+      if (HALF_KINDS.includes(entry.kind)) yield* timed(fileCases(folder, name, halved(entry), executor, only));
     return;
   }
   for (const source of [loaderCases(folder, manifest), keyCases(folder)]) {
     for await (const result of timed(source)) if (result.name.includes(only)) yield result;
   }
-  for (const [name, entry] of Object.entries(manifest.files)) yield* timed(fileCases(folder, name, entry, executor, only));
+  for (const [name, entry] of Object.entries(manifest.files))
+    yield* timed(fileCases(folder, name, entry, executor, only));
 }

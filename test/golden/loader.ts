@@ -30,18 +30,25 @@ async function withWeights<T>(path: string, use: (w: Weights) => Promise<T>): Pr
 
 /** Equal as JSON has them: whole numbers as decimal strings, booleans as such. */
 function sameValues(dtype: StoredType, data: StoredData, values: readonly (number | string | boolean)[]): boolean {
-  const floats = dtype === 'F64' ? data : FLOATS[dtype]?.(data) ?? data;
-  return floats.length === values.length && values.every((v, i) => (typeof v === 'boolean' ? Number(v) === floats[i] : String(floats[i]) === String(v)));
+  const floats = dtype === 'F64' ? data : (FLOATS[dtype]?.(data) ?? data);
+  return (
+    floats.length === values.length &&
+    values.every((v, i) => (typeof v === 'boolean' ? Number(v) === floats[i] : String(floats[i]) === String(v)))
+  );
 }
 
 async function accepted(path: string, entry: Attrs): Promise<Verdict> {
   return withWeights(path, async (w) => {
-    const tensors = Object.entries(entry['tensors'] as Record<string, { dtype: StoredType; shape: number[]; values: (number | string | boolean)[] }>);
+    const tensors = Object.entries(
+      entry['tensors'] as Record<string, { dtype: StoredType; shape: number[]; values: (number | string | boolean)[] }>,
+    );
     if (w.entries.size !== tensors.length) return fail(`${w.entries.size} tensors, expected ${tensors.length}`);
-    if (entry['metadata'] && JSON.stringify(w.metadata) !== JSON.stringify(entry['metadata'])) return fail(`metadata ${JSON.stringify(w.metadata)}`);
+    if (entry['metadata'] && JSON.stringify(w.metadata) !== JSON.stringify(entry['metadata']))
+      return fail(`metadata ${JSON.stringify(w.metadata)}`);
     for (const [name, { dtype, shape, values }] of tensors) {
       const got = w.entries.get(name);
-      if (got?.dtype !== dtype || String(got.shape) !== String(shape)) return fail(`${name}: ${got?.dtype} [${String(got?.shape)}], expected ${dtype} [${String(shape)}]`);
+      if (got?.dtype !== dtype || String(got.shape) !== String(shape))
+        return fail(`${name}: ${got?.dtype} [${String(got?.shape)}], expected ${dtype} [${String(shape)}]`);
       if (!sameValues(dtype, await w.read(name), values)) return fail(`${name}: values differ`);
     }
     return pass(`${tensors.length} tensors to the bit`);
@@ -50,40 +57,56 @@ async function accepted(path: string, entry: Attrs): Promise<Verdict> {
 
 const refused = (path: string): Promise<Verdict> =>
   withWeights(path, async () => fail('it was read')).catch((error: Error) =>
-    (error instanceof WeightsError ? pass(error.message.slice(error.message.indexOf(path) + path.length + 2)) : fail(error.message)));
+    error instanceof WeightsError
+      ? pass(error.message.slice(error.message.indexOf(path) + path.length + 2))
+      : fail(error.message),
+  );
 
 /** Shards hold the f32 weights of another file of the folder, rounded to bf16. */
 async function sharded(folder: string, path: string, manifest: Manifest): Promise<Verdict> {
   const original = Object.values(manifest.files).find((f) => f.kind === 'umt5_encoder');
   if (!original) return skip('the file it was made from is not here');
-  return withWeights(join(folder, original.file), async (source) => withWeights(path, async (w) => {
-    for (const [name, { dtype }] of w.entries) {
-      const bits = toBF16((await source.read(name)) as Float32Array);
-      const got = (await w.read(name)) as Uint16Array;
-      if (dtype !== 'BF16' || bits.some((b, i) => b !== got[i])) return fail(`${name} differs`);
-    }
-    return pass(`${w.entries.size} tensors to the bit`);
-  }));
+  return withWeights(join(folder, original.file), async (source) =>
+    withWeights(path, async (w) => {
+      for (const [name, { dtype }] of w.entries) {
+        const bits = toBF16((await source.read(name)) as Float32Array);
+        const got = (await w.read(name)) as Uint16Array;
+        if (dtype !== 'BF16' || bits.some((b, i) => b !== got[i])) return fail(`${name} differs`);
+      }
+      return pass(`${w.entries.size} tensors to the bit`);
+    }),
+  );
 }
 
 /** A PyTorch archive holds what a safetensors file beside it does. */
 async function pytorch(path: string, expected: string): Promise<Verdict> {
-  return withWeights(expected, async (source) => withWeights(path, async (w) => {
-    const types = (of: Weights) => [...of.entries].map(([n, { dtype, shape }]) => `${n}: ${dtype} [${String(shape)}]`).sort().join();
-    if (types(w) !== types(source)) return fail(`${types(w)}, expected ${types(source)}`);
-    for (const name of w.entries.keys()) if (String(await w.read(name)) !== String(await source.read(name))) return fail(`${name} differs`);
-    return pass(`${w.entries.size} tensors to the bit`);
-  }));
+  return withWeights(expected, async (source) =>
+    withWeights(path, async (w) => {
+      const types = (of: Weights) =>
+        [...of.entries]
+          .map(([n, { dtype, shape }]) => `${n}: ${dtype} [${String(shape)}]`)
+          .sort()
+          .join();
+      if (types(w) !== types(source)) return fail(`${types(w)}, expected ${types(source)}`);
+      for (const name of w.entries.keys())
+        if (String(await w.read(name)) !== String(await source.read(name))) return fail(`${name} differs`);
+      return pass(`${w.entries.size} tensors to the bit`);
+    }),
+  );
 }
 
 /** Every entry of the manifest's loader section, by file name. */
 export async function* loaderCases(folder: string, manifest: Manifest): AsyncGenerator<[string, Verdict]> {
   for (const entry of manifest.loader?.entries ?? []) {
-    const name = entry['file'] as string, path = join(folder, name);
-    const check = entry['must_be_rejected'] ? refused(path)
-      : name.endsWith('.json') ? sharded(folder, path, manifest)
-      : name.endsWith('.safetensors') ? accepted(path, entry)
-      : pytorch(path, join(folder, entry['expected'] as string));
+    const name = entry['file'] as string,
+      path = join(folder, name);
+    const check = entry['must_be_rejected']
+      ? refused(path)
+      : name.endsWith('.json')
+        ? sharded(folder, path, manifest)
+        : name.endsWith('.safetensors')
+          ? accepted(path, entry)
+          : pytorch(path, join(folder, entry['expected'] as string));
     yield [name, await check.catch((e: Error) => fail(e.message))];
   }
 }
@@ -99,43 +122,103 @@ export async function* keyCases(folder: string): AsyncGenerator<[string, Verdict
 
 /** Name → name in another project, for a checkpoint's every tensor. */
 function renames({ model, mapping, tensor_count }: Attrs): Verdict {
-  const { theirs } = model === 'umt5-xxl-encoder' ? transformersUMT5 : model === 'wan2.1-vae' ? diffusersVAE(WAN_VAE) : diffusersDiT;
-  const wrong = Object.entries(mapping as Record<string, string>).filter(([own, other]) => String(theirs(own)) !== other);
-  if (wrong.length || Object.keys(mapping as object).length !== tensor_count) return fail(wrong.slice(0, 5).map(([own, other]) => `${own}: ours ${String(theirs(own))}, theirs ${other}`).join('\n    '));
+  const { theirs } =
+    model === 'umt5-xxl-encoder' ? transformersUMT5 : model === 'wan2.1-vae' ? diffusersVAE(WAN_VAE) : diffusersDiT;
+  const wrong = Object.entries(mapping as Record<string, string>).filter(
+    ([own, other]) => String(theirs(own)) !== other,
+  );
+  if (wrong.length || Object.keys(mapping as object).length !== tensor_count)
+    return fail(
+      wrong
+        .slice(0, 5)
+        .map(([own, other]) => `${own}: ours ${String(theirs(own))}, theirs ${other}`)
+        .join('\n    '),
+    );
   return pass(`${tensor_count} names`);
 }
 
 /** The numbers of a whole CLIP → those of its visual tower. */
-const visualTower = ({ embed_dim, image_size, patch_size, vision_dim, vision_mlp_ratio, vision_heads, vision_layers, activation }: Attrs): CLIPConfig =>
-  clipConfig({ image_size, patch_size, activation, dim: vision_dim, mlp_ratio: vision_mlp_ratio, out_dim: embed_dim, num_heads: vision_heads, num_layers: vision_layers });
+const visualTower = ({
+  embed_dim,
+  image_size,
+  patch_size,
+  vision_dim,
+  vision_mlp_ratio,
+  vision_heads,
+  vision_layers,
+  activation,
+}: Attrs): CLIPConfig =>
+  clipConfig({
+    image_size,
+    patch_size,
+    activation,
+    dim: vision_dim,
+    mlp_ratio: vision_mlp_ratio,
+    out_dim: embed_dim,
+    num_heads: vision_heads,
+    num_layers: vision_layers,
+  });
 
 function keys({ config, tensors }: Attrs): Verdict {
-  const shapes = config.model_type ? ditShapes(ditConfig(config)) : config.dim_mult ? vaeShapes(vaeConfig(config))
-    : config.vocab ? umt5Shapes(umt5Config(config)) : clipShapes(visualTower(config));
+  const shapes = config.model_type
+    ? ditShapes(ditConfig(config))
+    : config.dim_mult
+      ? vaeShapes(vaeConfig(config))
+      : config.vocab
+        ? umt5Shapes(umt5Config(config))
+        : clipShapes(visualTower(config));
   const wrong = [
-    ...Object.keys(tensors).filter((n) => String(shapes[n]) !== String(tensors[n])).map((n) => `${n}: ours [${String(shapes[n])}], theirs [${String(tensors[n])}]`),
-    ...Object.keys(shapes).filter((n) => !(n in tensors)).map((n) => `${n}: theirs has none`),
+    ...Object.keys(tensors)
+      .filter((n) => String(shapes[n]) !== String(tensors[n]))
+      .map((n) => `${n}: ours [${String(shapes[n])}], theirs [${String(tensors[n])}]`),
+    ...Object.keys(shapes)
+      .filter((n) => !(n in tensors))
+      .map((n) => `${n}: theirs has none`),
   ];
   return wrong.length ? fail(wrong.slice(0, 5).join('\n    ')) : pass(`${Object.keys(shapes).length} names and shapes`);
 }
 
 const sameBits = (got: Uint16Array, expected: Uint16Array, quiet: (bits: number) => boolean): boolean =>
   got.every((b, i) => b === expected[i] || (quiet(b) && quiet(expected[i]!)));
-const sameFloats = (got: Float32Array, expected: Float32Array): boolean => got.every((x, i) => Object.is(x, expected[i]));
+const sameFloats = (got: Float32Array, expected: Float32Array): boolean =>
+  got.every((x, i) => Object.is(x, expected[i]));
 
 /** f16 and bf16 conversions, exhaustive; every NaN equals every other. */
 export async function* halfCases(folder: string, entry: FileEntry): AsyncGenerator<[string, Verdict]> {
   const read = (name: string) => withWeights(join(folder, entry.file), (w) => w.read(name));
   const bits = async (name: string) => (await read(name)) as Uint16Array;
   const floats = async (name: string) => (await read(name)) as Float32Array;
-  const nan16 = (b: number) => (b & 0x7fff) > 0x7c00, nanB = (b: number) => (b & 0x7fff) > 0x7f80;
+  const nan16 = (b: number) => (b & 0x7fff) > 0x7c00,
+    nanB = (b: number) => (b & 0x7fff) > 0x7f80;
   const result = (ok: boolean, n: number): Verdict => (ok ? pass(`${n} values to the bit`) : fail('bits differ'));
   const f16 = await floats('f16_to_f32/value');
-  yield ['f16_to_f32', result(sameFloats(fromF16(await bits('f16_to_f32/bits')), f16) && sameFloats(fromF16(await bits('f16_to_f32/tensor')), f16), f16.length)];
-  const given = await floats('f32_to_f16/value'), half = toF16(given);
-  yield ['f32_to_f16', result(sameBits(half, await bits('f32_to_f16/bits'), nan16) && sameFloats(fromF16(half), await floats('f32_to_f16/roundtrip')), given.length)];
+  yield [
+    'f16_to_f32',
+    result(
+      sameFloats(fromF16(await bits('f16_to_f32/bits')), f16) &&
+        sameFloats(fromF16(await bits('f16_to_f32/tensor')), f16),
+      f16.length,
+    ),
+  ];
+  const given = await floats('f32_to_f16/value'),
+    half = toF16(given);
+  yield [
+    'f32_to_f16',
+    result(
+      sameBits(half, await bits('f32_to_f16/bits'), nan16) &&
+        sameFloats(fromF16(half), await floats('f32_to_f16/roundtrip')),
+      given.length,
+    ),
+  ];
   const wide = await floats('f32_to_bf16/value');
   yield ['f32_to_bf16', result(sameBits(toBF16(wide), await bits('f32_to_bf16/bits'), nanB), wide.length)];
   const brain = await floats('bf16_to_f32/value');
-  yield ['bf16_to_f32', result(sameFloats(fromBF16(await bits('bf16_to_f32/tensor')), brain) && sameFloats(fromBF16(await bits('bf16_to_f32/bits')), brain), brain.length)];
+  yield [
+    'bf16_to_f32',
+    result(
+      sameFloats(fromBF16(await bits('bf16_to_f32/tensor')), brain) &&
+        sameFloats(fromBF16(await bits('bf16_to_f32/bits')), brain),
+      brain.length,
+    ),
+  ];
 }

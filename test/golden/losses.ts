@@ -5,19 +5,36 @@ import type { Attrs } from './format.ts';
 import { logSoftmax, type GoldenOp, type Named } from './optable.ts';
 
 type Pointwise = (d: Tensor, attrs: Attrs) => Tensor;
-const reduced = (f: Pointwise): GoldenOp => ({ p, t }, attrs) => {
-  const each = f(p!.sub(t!), attrs);
-  return attrs['reduction'] === 'sum' ? each.sum() : each.mean();
-};
-const huber: Pointwise = (d, { delta }) => F.where(d.abs().le(delta), d.square().mul(0.5), d.abs().sub(0.5 * delta).mul(delta));
+const reduced =
+  (f: Pointwise): GoldenOp =>
+  ({ p, t }, attrs) => {
+    const each = f(p!.sub(t!), attrs);
+    return attrs['reduction'] === 'sum' ? each.sum() : each.mean();
+  };
+const huber: Pointwise = (d, { delta }) =>
+  F.where(
+    d.abs().le(delta),
+    d.square().mul(0.5),
+    d
+      .abs()
+      .sub(0.5 * delta)
+      .mul(delta),
+  );
 
 /** Values of w, m, v after each step, as `w0_step1`, …, `m0`, `v0`. */
 function adamW(t: Named, { lr, weight_decay: weightDecay, beta1, beta2, eps, steps }: Attrs): Named {
   const out: Named = {};
   for (let i = 0; t[`w${i}`]; i++) {
-    let p = t[`w${i}`]!, m = F.zeros(p.shape), v = F.zeros(p.shape);
+    let p = t[`w${i}`]!,
+      m = F.zeros(p.shape),
+      v = F.zeros(p.shape);
     for (let step = 1; step <= steps; step++) {
-      const next = F.adamW(p, t[`grad${i}_step${step}`]!, { m, v }, { lr: F.constant(lr), beta1, beta2, eps, weightDecay, step: F.constant(step) });
+      const next = F.adamW(
+        p,
+        t[`grad${i}_step${step}`]!,
+        { m, v },
+        { lr: F.constant(lr), beta1, beta2, eps, weightDecay, step: F.constant(step) },
+      );
       [p, m, v] = [next.p, next.m!, next.v];
       out[`w${i}_step${step}`] = p;
     }
@@ -40,10 +57,21 @@ function clip(t: Named, { max_norm: max }: Attrs): Named {
 }
 
 export const LOSSES: Record<string, GoldenOp> = {
-  loss_mse: reduced((d) => d.square()), loss_l1: reduced((d) => d.abs()), loss_huber: reduced(huber),
+  loss_mse: reduced((d) => d.square()),
+  loss_l1: reduced((d) => d.abs()),
+  loss_huber: reduced(huber),
   loss_smooth_l1: reduced((d, { beta }) => huber(d, { delta: beta }).div(beta)),
-  loss_pseudo_huber: reduced((d, { c }) => d.square().add(c * c).sqrt().sub(c)),
-  loss_hinge_d: ({ real, fake }) => F.relu(real!.neg().add(1)).mean().add(F.relu(fake!.add(1)).mean()),
+  loss_pseudo_huber: reduced((d, { c }) =>
+    d
+      .square()
+      .add(c * c)
+      .sqrt()
+      .sub(c),
+  ),
+  loss_hinge_d: ({ real, fake }) =>
+    F.relu(real!.neg().add(1))
+      .mean()
+      .add(F.relu(fake!.add(1)).mean()),
   loss_hinge_g: ({ fake }) => fake!.mean().neg(),
   loss_gan_softplus_d: ({ real, fake }) => F.softplus(real!.neg()).mean().add(F.softplus(fake!).mean()),
   loss_gan_softplus_g: ({ fake }) => F.softplus(fake!.neg()).mean(),
@@ -51,5 +79,7 @@ export const LOSSES: Record<string, GoldenOp> = {
     const chosen = F.iota(logits!.shape, 1).eq(t!.cast('f32').unsqueeze(1));
     return logSoftmax(logits!).mul(chosen).sum().div(-logits!.shape[0]!);
   },
-  adamw: adamW, ema, clip_grad_norm: clip,
+  adamw: adamW,
+  ema,
+  clip_grad_norm: clip,
 };

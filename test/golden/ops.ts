@@ -11,7 +11,10 @@ import { goldenOp, type Named } from './optable.ts';
 /** PyTorch's other ways to resize; where none stands here it is the library's own, bicubic. */
 const TAPS: Record<string, Taps> = {
   'nearest-exact': (at) => [[Math.floor(at + 0.5), 1]],
-  bilinear: (at) => [[Math.floor(at), 1 - (at - Math.floor(at))], [Math.floor(at) + 1, at - Math.floor(at)]],
+  bilinear: (at) => [
+    [Math.floor(at), 1 - (at - Math.floor(at))],
+    [Math.floor(at) + 1, at - Math.floor(at)],
+  ],
 };
 
 /** A mask [B,...,L], one row a sample, of ones and then zeros as the count of its ones. */
@@ -19,13 +22,17 @@ export function prefixLengths({ data, shape }: HostTensor): HostTensor | undefin
   const [batch, keys] = [shape[0]!, shape.at(-1)!];
   const rows = Array.from({ length: batch }, (_, b) => Array.from(data.subarray(b * keys, (b + 1) * keys)));
   const lengths = rows.map((row) => row.reduce((a, v) => a + v, 0));
-  return rows.every((row, b) => row.every((v, i) => v === (i < lengths[b]! ? 1 : 0))) ? host(lengths, [batch], 'u32') : undefined;
+  return rows.every((row, b) => row.every((v, i) => v === (i < lengths[b]! ? 1 : 0)))
+    ? host(lengths, [batch], 'u32')
+    : undefined;
 }
 
 /** What some ops need beside the stored inputs: rotary and resizing tables, and a prefix mask as lengths. */
 function extras(c: Case, inputs: Record<string, HostTensor>): Record<string, HostTensor> {
   if (c.op === 'rope3d') {
-    const { cos, sin } = rotaryTables(c.attrs!['head_dim'] as number, [c.attrs!['grid_thw'] as [number, number, number]]);
+    const { cos, sin } = rotaryTables(c.attrs!['head_dim'] as number, [
+      c.attrs!['grid_thw'] as [number, number, number],
+    ]);
     return { cos, sin };
   }
   if (c.op === 'upsample') {
@@ -46,18 +53,28 @@ export function runOp(fixture: Fixture, c: Case, executor: Executor): Promise<Re
   const inputNames = (c['inputs'] as string[] | undefined)?.map((n) => n.slice(`${c.name}/in/`.length));
   const attrs = { inputs: inputNames, ...c.attrs };
   const inputs = fixture.under(`${c.name}/in/`);
-  const wanted = fixture.expected(c.name).filter((n) => n.startsWith('grad/')).map((n) => n.slice(5));
+  const wanted = fixture
+    .expected(c.name)
+    .filter((n) => n.startsWith('grad/'))
+    .map((n) => n.slice(5));
   const model = ({ x, gout }: { x: Named; gout: Named }): Named => {
     const result = op(x, attrs);
     const y: Named = result instanceof Tensor ? { y: result } : result;
     const out: Named = Object.fromEntries(Object.entries(y).map(([name, t]) => [`out/${name}`, t]));
     if (!wanted.length) return out;
     const seeded = Object.keys(gout);
-    const grads = vjp(seeded.map((n) => y[n]!), seeded.map((n) => gout[n]!), wanted.map((n) => x[n]!)) as Tensor[];
-    wanted.forEach((n, i) => { out[`grad/${n}`] = grads[i]!; });
+    const grads = vjp(
+      seeded.map((n) => y[n]!),
+      seeded.map((n) => gout[n]!),
+      wanted.map((n) => x[n]!),
+    ) as Tensor[];
+    wanted.forEach((n, i) => {
+      out[`grad/${n}`] = grads[i]!;
+    });
     return out;
   };
   return executor.run(model, { x: { ...inputs, ...extras(c, inputs) }, gout: fixture.under(`${c.name}/gout/`) });
 }
 
-export const opCase = async (fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> => judge(fixture, c.name, await runOp(fixture, c, executor));
+export const opCase = async (fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> =>
+  judge(fixture, c.name, await runOp(fixture, c, executor));

@@ -13,19 +13,45 @@ export type GoldenOp = (t: Named, attrs: Attrs) => Tensor | Named;
 
 type One = (x: Tensor, attrs: Attrs) => Tensor;
 type Two = (a: Tensor, b: Tensor, attrs: Attrs) => Tensor;
-const each = (ops: Record<string, One>): Record<string, GoldenOp> => Object.fromEntries(Object.entries(ops).map(([name, f]) => [name, (t, attrs) => f(t['x']!, attrs)]));
-const pairs = (ops: Record<string, Two>): Record<string, GoldenOp> => Object.fromEntries(Object.entries(ops).map(([name, f]) => [name, (t, attrs) => f(t['a']!, t['b']!, attrs)]));
+const each = (ops: Record<string, One>): Record<string, GoldenOp> =>
+  Object.fromEntries(Object.entries(ops).map(([name, f]) => [name, (t, attrs) => f(t['x']!, attrs)]));
+const pairs = (ops: Record<string, Two>): Record<string, GoldenOp> =>
+  Object.fromEntries(Object.entries(ops).map(([name, f]) => [name, (t, attrs) => f(t['a']!, t['b']!, attrs)]));
 
 const ACTIVATIONS = each({
-  gelu_tanh: (x) => F.gelu(x, 'tanh'), gelu_exact: (x) => F.gelu(x, 'exact'), silu: F.silu, sigmoid: (x) => x.sigmoid(), tanh: (x) => x.tanh(),
-  softplus: F.softplus, relu: F.relu, leaky_relu: (x, { number }) => x.select(x.like(0).lt(x), x.mul(number)), quick_gelu: (x) => x.mul(x.mul(1.702).sigmoid()),
-  erf: (x) => x.erf(), abs: (x) => x.abs(), square: (x) => x.square(), exp: (x) => x.exp(), expm1: (x) => x.exp().sub(1), log: (x) => x.log(),
-  log1p: (x) => x.add(1).log(), sqrt: (x) => x.sqrt(), rsqrt: (x) => x.rsqrt(), reciprocal: (x) => x.like(1).div(x), sin: (x) => x.sin(), cos: (x) => x.cos(),
-  pow: (x, { number }) => x.pow(number), neg: (x) => x.neg(), clamp: (x, { min, max }) => F.clamp(x, min, max),
+  gelu_tanh: (x) => F.gelu(x, 'tanh'),
+  gelu_exact: (x) => F.gelu(x, 'exact'),
+  silu: F.silu,
+  sigmoid: (x) => x.sigmoid(),
+  tanh: (x) => x.tanh(),
+  softplus: F.softplus,
+  relu: F.relu,
+  leaky_relu: (x, { number }) => x.select(x.like(0).lt(x), x.mul(number)),
+  quick_gelu: (x) => x.mul(x.mul(1.702).sigmoid()),
+  erf: (x) => x.erf(),
+  abs: (x) => x.abs(),
+  square: (x) => x.square(),
+  exp: (x) => x.exp(),
+  expm1: (x) => x.exp().sub(1),
+  log: (x) => x.log(),
+  log1p: (x) => x.add(1).log(),
+  sqrt: (x) => x.sqrt(),
+  rsqrt: (x) => x.rsqrt(),
+  reciprocal: (x) => x.like(1).div(x),
+  sin: (x) => x.sin(),
+  cos: (x) => x.cos(),
+  pow: (x, { number }) => x.pow(number),
+  neg: (x) => x.neg(),
+  clamp: (x, { min, max }) => F.clamp(x, min, max),
 });
 
 const ARITHMETIC = pairs({
-  add: (a, b) => a.add(b), sub: (a, b) => a.sub(b), mul: (a, b) => a.mul(b), div: (a, b) => a.div(b), maximum: (a, b) => a.max(b), minimum: (a, b) => a.min(b),
+  add: (a, b) => a.add(b),
+  sub: (a, b) => a.sub(b),
+  mul: (a, b) => a.mul(b),
+  div: (a, b) => a.div(b),
+  maximum: (a, b) => a.max(b),
+  minimum: (a, b) => a.min(b),
 });
 
 /** Vectors count as a row on the left and as a column on the right. */
@@ -33,7 +59,11 @@ const matmul: Two = (a, b, { transpose_a: transA = false, transpose_b: transB = 
   const rows = a.shape.length === 1 ? a.unsqueeze(0) : a;
   const columns = b.shape.length === 1 ? b.unsqueeze(1) : b;
   const y = rows.matmul(columns, { transA, transB });
-  return y.reshape(y.shape.filter((_, i) => !(a === rows ? false : i === y.shape.length - 2) && !(b === columns ? false : i === y.shape.length - 1)));
+  return y.reshape(
+    y.shape.filter(
+      (_, i) => !(a === rows ? false : i === y.shape.length - 2) && !(b === columns ? false : i === y.shape.length - 1),
+    ),
+  );
 };
 
 /** Products of all operands over the axes of all letters, summed over the letters that the result lacks. */
@@ -52,9 +82,15 @@ function einsum(equation: string, operands: readonly Tensor[]): Tensor {
 const PRODUCTS: Record<string, GoldenOp> = {
   ...pairs({ matmul }),
   linear: ({ x, w, b }) => F.linear(x!, w!, b),
-  einsum: (t, { equation, inputs }) => einsum(equation, inputs.map((n: string) => t[n]!)),
-  conv3d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi_t_lo_hi: [w0, w1, h0, h1, t0, t1] }) => F.conv3d(x!, w!, b, { stride, padLo: [t0, h0, w0], padHi: [t1, h1, w1] }),
-  conv2d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi: [w0, w1, h0, h1] }) => F.conv2d(x!, w!, b, { stride, padLo: [h0, w0], padHi: [h1, w1] }),
+  einsum: (t, { equation, inputs }) =>
+    einsum(
+      equation,
+      inputs.map((n: string) => t[n]!),
+    ),
+  conv3d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi_t_lo_hi: [w0, w1, h0, h1, t0, t1] }) =>
+    F.conv3d(x!, w!, b, { stride, padLo: [t0, h0, w0], padHi: [t1, h1, w1] }),
+  conv2d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi: [w0, w1, h0, h1] }) =>
+    F.conv2d(x!, w!, b, { stride, padLo: [h0, w0], padHi: [h1, w1] }),
   upsample: ({ x, rows, columns }) => resize(x!, { rows: rows!, columns: columns! }),
 };
 
@@ -65,11 +101,13 @@ const affine = (y: Tensor, { w, b }: Named): Tensor => {
 const NORMS: Record<string, GoldenOp> = {
   layer_norm: (t, { eps }) => affine(t['x']!.layerNorm(eps), t),
   rms_norm: (t, { eps }) => affine(t['x']!.rmsNorm(eps), t),
-  group_norm: ({ x, w, b }, { groups, eps }) => F.groupNorm(x!, groups, w ?? F.full([x!.shape[1]!], 1), b ?? F.zeros([x!.shape[1]!]), eps),
+  group_norm: ({ x, w, b }, { groups, eps }) =>
+    F.groupNorm(x!, groups, w ?? F.full([x!.shape[1]!], 1), b ?? F.zeros([x!.shape[1]!]), eps),
   channel_rms_norm: ({ x, gamma }) => channelNorm(x!, gamma!),
 };
 
-const along = (x: Tensor, axis: number, f: (x: Tensor) => Tensor): Tensor => f(x.transpose(axis, -1)).transpose(axis, -1);
+const along = (x: Tensor, axis: number, f: (x: Tensor) => Tensor): Tensor =>
+  f(x.transpose(axis, -1)).transpose(axis, -1);
 export const logSoftmax = (x: Tensor): Tensor => {
   const shifted = x.sub(F.stopGradient(x.amax([-1], true)));
   return shifted.sub(shifted.exp().sum([-1], true).log());
@@ -83,7 +121,9 @@ const ATTENTION: Record<string, GoldenOp> = {
     if ((keep && !lengths) || bias || v!.shape[3] !== q!.shape[3]) {
       const scores = q!.matmul(k!, { transB: true }).mul(scale);
       const biased = bias ? scores.add(bias) : scores;
-      return F.where(keep ? keep.cast('f32') : biased.like(1), biased, -1e30).softmax().matmul(v!);
+      return F.where(keep ? keep.cast('f32') : biased.like(1), biased, -1e30)
+        .softmax()
+        .matmul(v!);
     }
     return heads(F.attention(heads(q!), heads(k!), heads(v!), { lengths, scale }));
   },
@@ -96,17 +136,30 @@ const ATTENTION: Record<string, GoldenOp> = {
 const count = (x: Tensor, axes: number[]): number => axes.reduce((n, a) => n * x.shape.at(a)!, 1);
 const variance: One = (x, { axes, keepdim = false, correction }) => {
   const d = x.sub(x.mean(axes, true));
-  return d.square().sum(axes, keepdim).div(count(x, axes) - correction);
+  return d
+    .square()
+    .sum(axes, keepdim)
+    .div(count(x, axes) - correction);
 };
 const REDUCTIONS = each({
-  sum: (x, { axes, keepdim }) => x.sum(axes, keepdim), mean: (x, { axes, keepdim }) => x.mean(axes, keepdim),
-  var: variance, std: (x, attrs) => variance(x, attrs).sqrt(), l2norm: (x, { axes }) => x.square().sum(axes).sqrt(),
-  amax: (x, { axes }) => x.amax(axes), amin: (x, { axes }) => x.neg().amax(axes).neg(),
-  argmax: (x, { axis }) => F.where(x.eq(x.amax([axis], true)), F.iota(x.shape, axis), 1e9).neg().amax([axis]).neg(),
+  sum: (x, { axes, keepdim }) => x.sum(axes, keepdim),
+  mean: (x, { axes, keepdim }) => x.mean(axes, keepdim),
+  var: variance,
+  std: (x, attrs) => variance(x, attrs).sqrt(),
+  l2norm: (x, { axes }) => x.square().sum(axes).sqrt(),
+  amax: (x, { axes }) => x.amax(axes),
+  amin: (x, { axes }) => x.neg().amax(axes).neg(),
+  argmax: (x, { axis }) =>
+    F.where(x.eq(x.amax([axis], true)), F.iota(x.shape, axis), 1e9)
+      .neg()
+      .amax([axis])
+      .neg(),
   cumsum: (x, { axis }) => {
     const n = x.shape[axis]!;
     const mask = F.iota([n, n], 1).le(F.iota([n, n], 0));
-    return x.shape.length === 1 ? mask.matmul(x.unsqueeze(1)).squeeze(1) : along(x, axis, (y) => y.matmul(mask, { transB: true }));
+    return x.shape.length === 1
+      ? mask.matmul(x.unsqueeze(1)).squeeze(1)
+      : along(x, axis, (y) => y.matmul(mask, { transB: true }));
   },
 });
 
@@ -115,10 +168,11 @@ const select = (x: Tensor, axis: number, ids: Tensor): Tensor => {
   const order = [axis, ...x.shape.map((_, i) => i).filter((i) => i !== axis)];
   return F.gather(x.permute(order), ids).permute(order.map((_, i) => order.indexOf(i)));
 };
-const lohi = (x: Tensor, flat: number[]): [number, number][] => x.shape.map((_, axis) => {
-  const from = 2 * (x.shape.length - 1 - axis);
-  return [flat[from] ?? 0, flat[from + 1] ?? 0];
-});
+const lohi = (x: Tensor, flat: number[]): [number, number][] =>
+  x.shape.map((_, axis) => {
+    const from = 2 * (x.shape.length - 1 - axis);
+    return [flat[from] ?? 0, flat[from + 1] ?? 0];
+  });
 const SHAPES: Record<string, GoldenOp> = {
   ...each({
     slice: (x, { start, stop, step }) => x.shape.reduce((y, _, a) => y.slice(a, start[a], stop[a], step[a]), x),
@@ -126,29 +180,59 @@ const SHAPES: Record<string, GoldenOp> = {
     pad: (x, { pad_last_lo_hi_then_prev: flat, value }) => {
       const pads = lohi(x, flat);
       const cut = pads.reduce((y, [lo, hi], a) => y.slice(a, Math.max(0, -lo), y.shape[a]! + Math.min(0, hi)), x);
-      return cut.sub(value).pad(pads.map(([lo]) => Math.max(0, lo)), pads.map(([, hi]) => Math.max(0, hi))).add(value);
+      return cut
+        .sub(value)
+        .pad(
+          pads.map(([lo]) => Math.max(0, lo)),
+          pads.map(([, hi]) => Math.max(0, hi)),
+        )
+        .add(value);
     },
     permute: (x, { dims, reshape }) => (reshape ? x.permute(dims).reshape(reshape) : x.permute(dims)),
     reshape: (x) => {
       const [b, c2, t, h, w] = x.shape as [number, number, number, number, number];
-      return x.reshape([b, 2, c2 / 2, t, h * w]).permute([0, 2, 3, 1, 4]).reshape([b, c2 / 2, 2 * t, h, w]);
+      return x
+        .reshape([b, 2, c2 / 2, t, h * w])
+        .permute([0, 2, 3, 1, 4])
+        .reshape([b, c2 / 2, 2 * t, h, w]);
     },
     expand: (x, { shape }) => x.expand(shape),
-    repeat_interleave: (x, { axis, repeats }) => x.unsqueeze(axis + 1).expand(x.shape.toSpliced(axis + 1, 0, repeats)).reshape(x.shape.with(axis, x.shape[axis]! * repeats)),
+    repeat_interleave: (x, { axis, repeats }) =>
+      x
+        .unsqueeze(axis + 1)
+        .expand(x.shape.toSpliced(axis + 1, 0, repeats))
+        .reshape(x.shape.with(axis, x.shape[axis]! * repeats)),
     masked_fill: (x, { value }) => F.where(F.iota(x.shape, -1).le(F.iota(x.shape, -2)), x, value),
   }),
   embedding: ({ ids, w }) => F.gather(w!, ids!),
   index_select: ({ x, idx }, { axis }) => select(x!, axis, idx!),
   gather: ({ x, idx }, { axis }) => {
     // The flat position of each picked element.
-    const place = x!.shape.reduce<Tensor>((at, n, a) => at.mul(n).add(a === axis ? idx!.cast('f32') : F.iota(idx!.shape, a)), F.zeros(idx!.shape));
+    const place = x!.shape.reduce<Tensor>(
+      (at, n, a) => at.mul(n).add(a === axis ? idx!.cast('f32') : F.iota(idx!.shape, a)),
+      F.zeros(idx!.shape),
+    );
     return F.gather(x!.reshape([-1, 1]), place.cast('i32')).squeeze(-1);
   },
-  concat: (t, { axis, order }) => F.concat((order as string[]).map((n) => t[n]!), axis),
-  stack: (t, { axis, inputs }) => F.stack(inputs.map((n: string) => t[n]!), axis),
+  concat: (t, { axis, order }) =>
+    F.concat(
+      (order as string[]).map((n) => t[n]!),
+      axis,
+    ),
+  stack: (t, { axis, inputs }) =>
+    F.stack(
+      inputs.map((n: string) => t[n]!),
+      axis,
+    ),
   chunk: ({ x }, { axis, chunks }) => {
-    const size = x!.shape.at(axis)!, span = Math.ceil(size / chunks); // the last one may be shorter
-    return Object.fromEntries(Array.from({ length: Math.ceil(size / span) }, (_, i) => [`y${i}`, x!.slice(axis, i * span, Math.min(size, (i + 1) * span))]));
+    const size = x!.shape.at(axis)!,
+      span = Math.ceil(size / chunks); // the last one may be shorter
+    return Object.fromEntries(
+      Array.from({ length: Math.ceil(size / span) }, (_, i) => [
+        `y${i}`,
+        x!.slice(axis, i * span, Math.min(size, (i + 1) * span)),
+      ]),
+    );
   },
   split: ({ x }, { axis, sizes }) => {
     let at = 0;
@@ -160,7 +244,14 @@ const SHAPES: Record<string, GoldenOp> = {
 };
 
 const OP_TABLE: Readonly<Record<string, GoldenOp>> = {
-  ...ACTIVATIONS, ...ARITHMETIC, ...PRODUCTS, ...NORMS, ...ATTENTION, ...REDUCTIONS, ...SHAPES, ...LOSSES,
+  ...ACTIVATIONS,
+  ...ARITHMETIC,
+  ...PRODUCTS,
+  ...NORMS,
+  ...ATTENTION,
+  ...REDUCTIONS,
+  ...SHAPES,
+  ...LOSSES,
 };
 
 /** The op of a name; a number at its end, as in `pow1.7` and `leaky_relu_0.2`, is its attribute `number`. */

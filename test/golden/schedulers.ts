@@ -9,14 +9,26 @@ import { judge, type Case, type Fixture, type Verdict } from './format.ts';
 
 /** v[c] = Σ_j M[c,j] x[j] + (t / 1000) b[c]. */
 const velocity = (M: Tensor, b: Tensor, x: Tensor, t: number): Tensor =>
-  M.matmul(x.reshape([M.shape[0]!, -1])).add(b.unsqueeze(1).mul(t / 1000)).reshape(x.shape);
+  M.matmul(x.reshape([M.shape[0]!, -1]))
+    .add(b.unsqueeze(1).mul(t / 1000))
+    .reshape(x.shape);
 
-interface Inputs<T> { M: T; b: T; start: SolverState<T>; weights: readonly T[] }
+interface Inputs<T> {
+  M: T;
+  b: T;
+  start: SolverState<T>;
+  weights: readonly T[];
+}
 
 export async function schedulerCase(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
-  const { sigmas, timesteps, weights } = schedule(c['solver'] as SolverKind, c['steps'] as number, c['shift'] as number);
+  const { sigmas, timesteps, weights } = schedule(
+    c['solver'] as SolverKind,
+    c['steps'] as number,
+    c['shift'] as number,
+  );
   const sample = ({ M, b, start, weights }: Inputs<Tensor>): Record<string, Tensor> => {
-    const samples: Tensor[] = [], velocities: Tensor[] = [];
+    const samples: Tensor[] = [],
+      velocities: Tensor[] = [];
     let state = start;
     timesteps.forEach((t, k) => {
       const v = velocity(M, b, state.x, t);
@@ -27,17 +39,36 @@ export async function schedulerCase(fixture: Fixture, c: Case, executor: Executo
     return { samples: stack(samples, 0), velocities: stack(velocities, 0) };
   };
   const x = fixture.get('toy/x0');
-  const inputs: Inputs<HostTensor> = { M: fixture.get('toy/M'), b: fixture.get('toy/b'), start: startState(host(x.data, x.shape.slice(1))), weights };
+  const inputs: Inputs<HostTensor> = {
+    M: fixture.get('toy/M'),
+    b: fixture.get('toy/b'),
+    start: startState(host(x.data, x.shape.slice(1))),
+    weights,
+  };
   const got = await executor.run(sample, inputs);
-  return judge(fixture, c.name, { ...got, sigmas: host(sigmas, [sigmas.length]), timesteps: host(timesteps, [timesteps.length]) });
+  return judge(fixture, c.name, {
+    ...got,
+    sigmas: host(sigmas, [sigmas.length]),
+    timesteps: host(timesteps, [timesteps.length]),
+  });
 }
 
 /** `diffusers_*`: tables of levels and timesteps. */
 export async function diffusersTables(fixture: Fixture): Promise<Verdict> {
-  const tables = Object.keys(fixture.entry.tensors).map((name) => /^(diffusers_(?:unipc|flow_euler)\/shift([\d.]+)\/steps(\d+))\/sigmas$/.exec(name)).filter((m) => m !== null);
+  const tables = Object.keys(fixture.entry.tensors)
+    .map((name) => /^(diffusers_(?:unipc|flow_euler)\/shift([\d.]+)\/steps(\d+))\/sigmas$/.exec(name))
+    .filter((m) => m !== null);
   for (const [, name, shift, steps] of tables) {
-    const { sigmas, timesteps } = schedule(name!.includes('unipc') ? 'unipc' : 'euler', Number(steps), Number(shift), 'diffusers');
-    const verdict = judge(fixture, name!, { sigmas: host(sigmas, [sigmas.length]), timesteps: host(timesteps, [timesteps.length]) });
+    const { sigmas, timesteps } = schedule(
+      name!.includes('unipc') ? 'unipc' : 'euler',
+      Number(steps),
+      Number(shift),
+      'diffusers',
+    );
+    const verdict = judge(fixture, name!, {
+      sigmas: host(sigmas, [sigmas.length]),
+      timesteps: host(timesteps, [timesteps.length]),
+    });
     if (verdict.status !== 'pass') return { ...verdict, note: `${name}: ${verdict.note}` };
   }
   return { status: 'pass', note: `${2 * tables.length} tables` };
@@ -46,7 +77,11 @@ export async function diffusersTables(fixture: Fixture): Promise<Verdict> {
 /** `train/*`: the noised sample and what the network is taught. */
 export async function flowCase(fixture: Fixture, executor: Executor): Promise<Verdict> {
   const got = await executor.run(
-    ({ x0, eps, sigma }: Record<'x0' | 'eps' | 'sigma', Tensor>) => ({ x_t: noise(x0, eps, sigma), target: velocityOf(x0, eps) }),
-    { x0: fixture.get('train/x0'), eps: fixture.get('train/eps'), sigma: fixture.get('train/sigma') });
+    ({ x0, eps, sigma }: Record<'x0' | 'eps' | 'sigma', Tensor>) => ({
+      x_t: noise(x0, eps, sigma),
+      target: velocityOf(x0, eps),
+    }),
+    { x0: fixture.get('train/x0'), eps: fixture.get('train/eps'), sigma: fixture.get('train/sigma') },
+  );
   return judge(fixture, 'train', got);
 }

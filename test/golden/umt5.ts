@@ -8,7 +8,10 @@ import { Skip, type Executor } from './executor.ts';
 import { judge, type Case, type Fixture, type Verdict } from './format.ts';
 import { prefixLengths } from './ops.ts';
 
-interface Inputs<T> extends UMT5Context<T> { weights: Record<string, T>; ids: T }
+interface Inputs<T> extends UMT5Context<T> {
+  weights: Record<string, T>;
+  ids: T;
+}
 
 export async function umt5Case(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
   const config = umt5Config(fixture.entry.config);
@@ -18,10 +21,23 @@ export async function umt5Case(fixture: Fixture, c: Case, executor: Executor): P
   if (!lengths) throw new Skip('the mask hides tokens in the middle, which no padding does');
   const model = ({ weights, ids, ...context }: Inputs<Tensor>): Record<string, Tensor> => {
     const out: Record<string, Tensor> = {};
-    out['out/hidden'] = umt5(weights, config, gather(weights['token_embedding.weight']!, ids), context, (name, value) => { out[`out/${name}`] = name.startsWith('pos_bias') ? value.unsqueeze(0) : value; });
+    out['out/hidden'] = umt5(
+      weights,
+      config,
+      gather(weights['token_embedding.weight']!, ids),
+      context,
+      (name, value) => {
+        out[`out/${name}`] = name.startsWith('pos_bias') ? value.unsqueeze(0) : value;
+      },
+    );
     return Object.fromEntries(Object.entries(out).filter(([name]) => expected.includes(name)));
   };
-  const inputs: Inputs<HostTensor> = { weights: fixture.weights(), ids, lengths, buckets: relativeBuckets(ids.shape[1]!, config) };
+  const inputs: Inputs<HostTensor> = {
+    weights: fixture.weights(),
+    ids,
+    lengths,
+    buckets: relativeBuckets(ids.shape[1]!, config),
+  };
   return judge(fixture, c.name, await executor.run(model, inputs));
 }
 
@@ -29,5 +45,10 @@ export async function umt5Case(fixture: Fixture, c: Case, executor: Executor): P
 export async function bucketCase(fixture: Fixture): Promise<Verdict> {
   const distances = fixture.get('buckets/rel_pos');
   const config = umt5Config(fixture.entry.config);
-  return judge(fixture, 'buckets', { bucket: host(Int32Array.from(distances.data, (d) => relativeBucket(d, config)), distances.shape) });
+  return judge(fixture, 'buckets', {
+    bucket: host(
+      Int32Array.from(distances.data, (d) => relativeBucket(d, config)),
+      distances.shape,
+    ),
+  });
 }

@@ -10,11 +10,24 @@ import { launch, openTest, validate } from './harness.ts';
 
 const { caps } = await openTest();
 const tiers: [string, Caps][] = [
-  ['scalar', { ...caps, tier: 'scalar' }], ['scalar without subgroups', { ...caps, tier: 'scalar', subgroup: 0 }], ['tiled', { ...caps, tier: 'tiled' }],
+  ['scalar', { ...caps, tier: 'scalar' }],
+  ['scalar without subgroups', { ...caps, tier: 'scalar', subgroup: 0 }],
+  ['tiled', { ...caps, tier: 'tiled' }],
 ];
-const noise = (n: number, seed: number) => Float32Array.from({ length: n }, (_, i) => ((Math.sin(i * 12.9898 + seed) * 43758.5453) % 1));
+const noise = (n: number, seed: number) =>
+  Float32Array.from({ length: n }, (_, i) => (Math.sin(i * 12.9898 + seed) * 43758.5453) % 1);
 
-type Case = [name: string, N: number, C: number, O: number, size: Triple, kernel: Triple, stride: Triple, padLo: Triple, padHi: Triple];
+type Case = [
+  name: string,
+  N: number,
+  C: number,
+  O: number,
+  size: Triple,
+  kernel: Triple,
+  stride: Triple,
+  padLo: Triple,
+  padHi: Triple,
+];
 const CASES: Case[] = [
   ['causal 3x3x3', 2, 3, 18, [3, 5, 7], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
   ['spatial stride 2, pad (0, 1)', 2, 5, 4, [2, 8, 9], [1, 3, 3], [1, 2, 2], [0, 0, 0], [0, 1, 1]],
@@ -29,29 +42,43 @@ const CASES: Case[] = [
 ];
 
 function problemOf([, N, C, O, size, kernel, stride, padLo, padHi]: Case): Conv3dProblem {
-  const out = [0, 1, 2].map((d) => Math.floor((size[d]! + padLo[d]! + padHi[d]! - kernel[d]!) / stride[d]!) + 1) as unknown as Triple;
+  const out = [0, 1, 2].map(
+    (d) => Math.floor((size[d]! + padLo[d]! + padHi[d]! - kernel[d]!) / stride[d]!) + 1,
+  ) as unknown as Triple;
   return { N, C, O, in: size, out, kernel, stride, padLo, access: 'read' };
 }
 
 /** All three at once: walks every product of the convolution. */
 function reference(q: Conv3dProblem, x: Float32Array, w: Float32Array, dy: Float32Array) {
-  const [T, H, W] = q.in, [ot, oh, ow] = q.out, [kt, kh, kw] = q.kernel;
-  const y = new Float64Array(dy.length), dx = new Float64Array(x.length), dw = new Float64Array(w.length);
-  for (let n = 0; n < q.N; n++) for (let o = 0; o < q.O; o++) for (let c = 0; c < q.C; c++) {
-    for (let k = 0; k < kt * kh * kw; k++) {
-      const a = Math.floor(k / kh / kw), b = Math.floor(k / kw) % kh, e = k % kw;
-      const wi = (o * q.C + c) * kt * kh * kw + k;
-      for (let t = 0; t < ot; t++) for (let h = 0; h < oh; h++) for (let v = 0; v < ow; v++) {
-        const it = t * q.stride[0] + a - q.padLo[0], ih = h * q.stride[1] + b - q.padLo[1], iw = v * q.stride[2] + e - q.padLo[2];
-        if (it < 0 || it >= T || ih < 0 || ih >= H || iw < 0 || iw >= W) continue;
-        const xi = (((n * q.C + c) * T + it) * H + ih) * W + iw;
-        const yi = (((n * q.O + o) * ot + t) * oh + h) * ow + v;
-        y[yi]! += x[xi]! * w[wi]!;
-        dx[xi]! += dy[yi]! * w[wi]!;
-        dw[wi]! += dy[yi]! * x[xi]!;
+  const [T, H, W] = q.in,
+    [ot, oh, ow] = q.out,
+    [kt, kh, kw] = q.kernel;
+  const y = new Float64Array(dy.length),
+    dx = new Float64Array(x.length),
+    dw = new Float64Array(w.length);
+  for (let n = 0; n < q.N; n++)
+    for (let o = 0; o < q.O; o++)
+      for (let c = 0; c < q.C; c++) {
+        for (let k = 0; k < kt * kh * kw; k++) {
+          const a = Math.floor(k / kh / kw),
+            b = Math.floor(k / kw) % kh,
+            e = k % kw;
+          const wi = (o * q.C + c) * kt * kh * kw + k;
+          for (let t = 0; t < ot; t++)
+            for (let h = 0; h < oh; h++)
+              for (let v = 0; v < ow; v++) {
+                const it = t * q.stride[0] + a - q.padLo[0],
+                  ih = h * q.stride[1] + b - q.padLo[1],
+                  iw = v * q.stride[2] + e - q.padLo[2];
+                if (it < 0 || it >= T || ih < 0 || ih >= H || iw < 0 || iw >= W) continue;
+                const xi = (((n * q.C + c) * T + it) * H + ih) * W + iw;
+                const yi = (((n * q.O + o) * ot + t) * oh + h) * ow + v;
+                y[yi]! += x[xi]! * w[wi]!;
+                dx[xi]! += dy[yi]! * w[wi]!;
+                dw[wi]! += dy[yi]! * x[xi]!;
+              }
+        }
       }
-    }
-  }
   return { y, dx, dw };
 }
 
@@ -61,14 +88,19 @@ async function check(l: Launch, inputs: Float32Array[], want: Float64Array, tole
   const got = new Float32Array(out!);
   const scale = Math.sqrt(want.reduce((s, v) => s + v * v, 0) / want.length);
   for (let i = 0; i < want.length; i++) {
-    assert.ok(Math.abs(got[i]! - want[i]!) <= tolerance * (scale + Math.abs(want[i]!)), `${label} [${i}]: ${got[i]} for ${want[i]}`);
+    assert.ok(
+      Math.abs(got[i]! - want[i]!) <= tolerance * (scale + Math.abs(want[i]!)),
+      `${label} [${i}]: ${got[i]} for ${want[i]}`,
+    );
   }
   return got;
 }
 
 for (const c of CASES) {
   const q = problemOf(c);
-  const x = noise(q.N * q.C * numel(q.in), 1), w = noise(q.O * q.C * numel(q.kernel), 2), dy = noise(q.N * q.O * numel(q.out), 3);
+  const x = noise(q.N * q.C * numel(q.in), 1),
+    w = noise(q.O * q.C * numel(q.kernel), 2),
+    dy = noise(q.N * q.O * numel(q.out), 3);
   const { y, dx, dw } = reference(q, x, w, dy);
   for (const [tier, cap] of tiers) {
     test(`${c[0]}, ${tier}`, async () => {
@@ -84,13 +116,21 @@ for (const c of CASES) {
 
 test('every tile of workgroup memory computes the same, and is valid under base limits', async () => {
   const q = problemOf(['', 1, 5, 70, [2, 9, 11], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]]);
-  const x = noise(q.N * q.C * numel(q.in), 1), w = noise(q.O * q.C * numel(q.kernel), 2), dy = noise(q.N * q.O * numel(q.out), 3);
+  const x = noise(q.N * q.C * numel(q.in), 1),
+    w = noise(q.O * q.C * numel(q.kernel), 2),
+    dy = noise(q.N * q.O * numel(q.out), 3);
   const { y, dx, dw } = reference(q, x, w, dy);
   const seen = new Set<string>();
   for (let i = 0; i < 6; i++) {
-    const tuning: Tuning = { find: ({ family, options }) => (family.startsWith('conv3d') ? options()[i] as never : undefined) };
+    const tuning: Tuning = {
+      find: ({ family, options }) => (family.startsWith('conv3d') ? (options()[i] as never) : undefined),
+    };
     const on: Caps = { ...caps, tier: 'tiled', maxInvocations: 256, maxWorkgroupBytes: 16384, tuning };
-    for (const [l, a, b, want] of [[conv3d(on, q), x, w, y], [conv3dInput(on, q), dy, w, dx], [conv3dWeight(on, q), x, dy, dw]] as const) {
+    for (const [l, a, b, want] of [
+      [conv3d(on, q), x, w, y],
+      [conv3dInput(on, q), dy, w, dx],
+      [conv3dWeight(on, q), x, dy, dw],
+    ] as const) {
       await validate(l.dispatches[0]!.label, l.dispatches[0]!.wgsl);
       await check(l, [a, b], want, 2e-5);
       seen.add(l.dispatches[0]!.label.split(' ')[2]!);
@@ -104,48 +144,98 @@ const unit = (M: number, N: number, K: number, emulated: boolean): MatrixUnit =>
 test('matrix units, emulated: operands that are halves give what f32 gives', async () => {
   const on: Caps = { ...caps, tier: 'tiled', matrix: unit(16, 16, 16, true) };
   for (const c of [
-    ['causal', 1, 20, 18, [3, 5, 7], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]], ['strided', 2, 17, 35, [2, 8, 9], [1, 3, 3], [1, 2, 2], [0, 0, 0], [0, 1, 1]],
+    ['causal', 1, 20, 18, [3, 5, 7], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
+    ['strided', 2, 17, 35, [2, 8, 9], [1, 3, 3], [1, 2, 2], [0, 0, 0], [0, 1, 1]],
   ] satisfies Case[]) {
     const q: Conv3dProblem = { ...problemOf(c), half: true };
-    const [x, w, dy] = [q.N * q.C * numel(q.in), q.O * q.C * numel(q.kernel), q.N * q.O * numel(q.out)].map((n, i) => fromF16(toF16(noise(n, i)))) as [Float32Array, Float32Array, Float32Array];
+    const [x, w, dy] = [q.N * q.C * numel(q.in), q.O * q.C * numel(q.kernel), q.N * q.O * numel(q.out)].map((n, i) =>
+      fromF16(toF16(noise(n, i))),
+    ) as [Float32Array, Float32Array, Float32Array];
     const want = reference(q, x, w, dy);
-    for (const [l, a, b, right] of [[conv3d(on, q), x, w, want.y], [conv3dInput(on, q), dy, w, want.dx], [conv3dWeight(on, q), x, dy, want.dw]] as const) {
-      assert.match(l.dispatches[0]!.label, /^conv3d\w* matrix 16x16x16 emulated (32x64x32\/1x2|64x64x32\/2x2|32x32x16\/1x1)/);
+    for (const [l, a, b, right] of [
+      [conv3d(on, q), x, w, want.y],
+      [conv3dInput(on, q), dy, w, want.dx],
+      [conv3dWeight(on, q), x, dy, want.dw],
+    ] as const) {
+      assert.match(
+        l.dispatches[0]!.label,
+        /^conv3d\w* matrix 16x16x16 emulated (32x64x32\/1x2|64x64x32\/2x2|32x32x16\/1x1)/,
+      );
       assert.equal(await check(l, [a, b], right, 2e-5), await check(l, [a, b], right, 2e-5));
     }
   }
 });
 
 test('units serve halves and channels enough; every tile of theirs is valid under base limits', async () => {
-  const q: Conv3dProblem = { ...problemOf(['', 1, 96, 96, [4, 20, 20], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]]), half: true };
-  const tier = (p: Partial<Conv3dProblem>) => conv3d({ ...caps, tier: 'tiled', matrix: unit(16, 16, 16, false), maxInvocations: 1024, maxWorkgroupBytes: 49152 }, { ...q, ...p }).dispatches[0]!.label.split(' ')[1];
+  const q: Conv3dProblem = {
+    ...problemOf(['', 1, 96, 96, [4, 20, 20], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]]),
+    half: true,
+  };
+  const tier = (p: Partial<Conv3dProblem>) =>
+    conv3d(
+      { ...caps, tier: 'tiled', matrix: unit(16, 16, 16, false), maxInvocations: 1024, maxWorkgroupBytes: 49152 },
+      { ...q, ...p },
+    ).dispatches[0]!.label.split(' ')[1];
   assert.equal([tier({}), tier({ half: false }), tier({ O: 12 })], ['matrix', 'tiled', 'tiled']);
-  for (const [M, N, K] of [[16, 16, 16], [8, 8, 8], [8, 16, 16]] as const) for (let i = 0; i < 3; i++) {
-    const tuning: Tuning = { find: ({ options }) => options()[i] as never };
-    const on: Caps = { ...caps, tier: 'tiled', f16: true, matrix: unit(M, N, K, false), maxInvocations: 256, maxWorkgroupBytes: 16384, tuning };
-    for (const d of [conv3d(on, q), conv3dInput(on, q), conv3dWeight(on, q)].flatMap((l) => l.dispatches).filter((l) => !l.label.startsWith('reduce'))) {
-      assert.match(d.label, `matrix ${M}x${N}x${K}`);
-      await validate(d.label, d.wgsl);
+  for (const [M, N, K] of [
+    [16, 16, 16],
+    [8, 8, 8],
+    [8, 16, 16],
+  ] as const)
+    for (let i = 0; i < 3; i++) {
+      const tuning: Tuning = { find: ({ options }) => options()[i] as never };
+      const on: Caps = {
+        ...caps,
+        tier: 'tiled',
+        f16: true,
+        matrix: unit(M, N, K, false),
+        maxInvocations: 256,
+        maxWorkgroupBytes: 16384,
+        tuning,
+      };
+      for (const d of [conv3d(on, q), conv3dInput(on, q), conv3dWeight(on, q)]
+        .flatMap((l) => l.dispatches)
+        .filter((l) => !l.label.startsWith('reduce'))) {
+        assert.match(d.label, `matrix ${M}x${N}x${K}`);
+        await validate(d.label, d.wgsl);
+      }
     }
-  }
 });
 
 /** Bias by channel and a scale; the bias takes slot 3, behind the output, which the harness wants last. */
 test('an epilogue on each of them', async () => {
   const q = problemOf(CASES[7]!);
-  const x = noise(q.N * q.C * numel(q.in), 1), w = noise(q.O * q.C * numel(q.kernel), 2), dy = noise(q.N * q.O * numel(q.out), 3);
+  const x = noise(q.N * q.C * numel(q.in), 1),
+    w = noise(q.O * q.C * numel(q.kernel), 2),
+    dy = noise(q.N * q.O * numel(q.out), 3);
   const ref = reference(q, x, w, dy);
   for (const [, cap] of tiers) {
-    for (const [make, a, b, want] of [[conv3d, x, w, ref.y], [conv3dInput, dy, w, ref.dx], [conv3dWeight, x, dy, ref.dw]] as const) {
+    for (const [make, a, b, want] of [
+      [conv3d, x, w, ref.y],
+      [conv3dInput, dy, w, ref.dx],
+      [conv3dWeight, x, dy, ref.dw],
+    ] as const) {
       const bias = noise(16, 4);
       const inner = want.length / (want === ref.dw ? 16 : 16 * q.N);
       const epilogue: Epilogue = {
-        buffers: [{ name: 'bias', type: 'f32', access: 'read' }], params: [['e_inner', inner], ['e_gain', f32bits(0.5)]],
+        buffers: [{ name: 'bias', type: 'f32', access: 'read' }],
+        params: [
+          ['e_inner', inner],
+          ['e_gain', f32bits(0.5)],
+        ],
         body: () => '  return v * bitcast<f32>(p.e_gain) + bias[i / p.e_inner % 16u];',
       };
       const l = make(cap, { ...q, epilogue });
-      const swapped = { ...l, dispatches: l.dispatches.map((d) => ({ ...d, bind: d.bind.map((s) => (s === 2 ? 3 : s === 3 ? 2 : s)) })) };
-      await check(swapped, [a, b, bias], want.map((v, i) => v * 0.5 + bias[Math.floor(i / inner) % 16]!), 2e-5);
+      const swapped = {
+        ...l,
+        dispatches: l.dispatches.map((d) => ({ ...d, bind: d.bind.map((s) => (s === 2 ? 3 : s === 3 ? 2 : s)) })),
+      };
+      await check(
+        swapped,
+        [a, b, bias],
+        want.map((v, i) => v * 0.5 + bias[Math.floor(i / inner) % 16]!),
+        2e-5,
+      );
     }
   }
 });

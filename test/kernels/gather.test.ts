@@ -5,7 +5,9 @@ import { gather, scatterAdd } from '../../kernels/gather/index.ts';
 import { launch, openTest, validate } from './harness.ts';
 
 const { caps } = await openTest();
-const rows = 13, width = 37, count = 101;
+const rows = 13,
+  width = 37,
+  count = 101;
 const table = Float32Array.from({ length: rows * width }, (_, i) => Math.sin(i));
 const src = Float32Array.from({ length: count * width }, (_, i) => Math.cos(i));
 
@@ -18,7 +20,10 @@ for (const idsDtype of ['i32', 'u32'] as const) {
     const l = gather(caps, problem);
     await validate(l.dispatches[0]!.label, l.dispatches[0]!.wgsl);
     const [out] = await launch(l, [table, ids], [4 * count * width]);
-    const want = Float32Array.from({ length: count * width }, (_, i) => table[ids[Math.floor(i / width)]! * width + i % width] ?? 0);
+    const want = Float32Array.from(
+      { length: count * width },
+      (_, i) => table[ids[Math.floor(i / width)]! * width + (i % width)] ?? 0,
+    );
     want.fill(0, 5 * width, 7 * width);
     assert.equal(new Float32Array(out!), want);
   });

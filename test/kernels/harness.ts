@@ -26,7 +26,9 @@ export async function launch(l: Launch, inputs: Data[], outputs: number[]): Prom
     device.queue.writeBuffer(b, 0, new Uint32Array((size + 2 * GUARD) / 4).fill(SENTINEL));
     return b;
   });
-  inputs.forEach((d, i) => device.queue.writeBuffer(buffers[i]!, GUARD, d.byteLength % 4 ? pad(d) : (d as Uint32Array)));
+  inputs.forEach((d, i) =>
+    device.queue.writeBuffer(buffers[i]!, GUARD, d.byteLength % 4 ? pad(d) : (d as Uint32Array)),
+  );
   device.pushErrorScope('validation');
   const encoder = device.createCommandEncoder();
   for (const d of l.dispatches) {
@@ -34,8 +36,9 @@ export async function launch(l: Launch, inputs: Data[], outputs: number[]): Prom
     if (!pipeline) {
       const module = device.createShaderModule({ code: d.wgsl });
       const errors = (await module.getCompilationInfo()).messages.filter((m) => m.type === 'error');
-      if (errors.length) throw new Error(`${d.label}: ${errors.map((m) => `${m.lineNum}: ${m.message}`).join('; ')}\n${d.wgsl}`);
-      pipelines.set(d.wgsl, pipeline = device.createComputePipeline({ layout: 'auto', compute: { module } }));
+      if (errors.length)
+        throw new Error(`${d.label}: ${errors.map((m) => `${m.lineNum}: ${m.message}`).join('; ')}\n${d.wgsl}`);
+      pipelines.set(d.wgsl, (pipeline = device.createComputePipeline({ layout: 'auto', compute: { module } })));
     }
     const words = new Uint32Array(Math.ceil(Math.max(d.params.length, 1) / 4) * 4);
     words.set(d.params);
@@ -43,7 +46,10 @@ export async function launch(l: Launch, inputs: Data[], outputs: number[]): Prom
     device.queue.writeBuffer(uniform, 0, words);
     const entries = [
       ...(readsParams(d.wgsl) ? [{ binding: 0, resource: { buffer: uniform } }] : []),
-      ...d.bind.map((slot, i) => ({ binding: i + 1, resource: { buffer: buffers[slot]!, offset: GUARD, size: sizes[slot]! } })),
+      ...d.bind.map((slot, i) => ({
+        binding: i + 1,
+        resource: { buffer: buffers[slot]!, offset: GUARD, size: sizes[slot]! },
+      })),
     ];
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);
@@ -62,9 +68,11 @@ export async function launch(l: Launch, inputs: Data[], outputs: number[]): Prom
     const bytes = r.getMappedRange().slice(0);
     const words = new Uint32Array(bytes);
     for (let w = 0; w < GUARD / 4; w++) {
-      if (words[w] !== SENTINEL || words[words.length - 1 - w] !== SENTINEL) throw new Error(`${l.dispatches.map((d) => d.label).join(' | ')}: slot ${i} was written outside its bounds`);
+      if (words[w] !== SENTINEL || words[words.length - 1 - w] !== SENTINEL)
+        throw new Error(`${l.dispatches.map((d) => d.label).join(' | ')}: slot ${i} was written outside its bounds`);
     }
-    if (i >= inputs.length && i < inputs.length + outputs.length) results.push(bytes.slice(GUARD, GUARD + outputs[i - inputs.length]!));
+    if (i >= inputs.length && i < inputs.length + outputs.length)
+      results.push(bytes.slice(GUARD, GUARD + outputs[i - inputs.length]!));
     r.unmap();
   }
   for (const b of [...buffers, ...reads]) b.destroy();
@@ -82,5 +90,6 @@ export async function validate(label: string, wgsl: string): Promise<void> {
   const { device } = await openNull();
   const module = device.createShaderModule({ code: wgsl });
   const errors = (await module.getCompilationInfo()).messages.filter((m) => m.type === 'error');
-  if (errors.length) throw new Error(`${label}: ${errors.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`).join('; ')}\n${wgsl}`);
+  if (errors.length)
+    throw new Error(`${label}: ${errors.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`).join('; ')}\n${wgsl}`);
 }

@@ -8,12 +8,14 @@ import { launch, openNull, openTest, validate } from './harness.ts';
 
 const { caps } = await openTest();
 const TIERS: Record<string, Caps> = {
-  scalar: caps, registers: { ...caps, subgroup: 0 }, tiled: { ...caps, tier: 'tiled' },
+  scalar: caps,
+  registers: { ...caps, subgroup: 0 },
+  tiled: { ...caps, tier: 'tiled' },
 };
 
 function random(n: number, seed: number): Float32Array {
   let s = seed;
-  return Float32Array.from({ length: n }, () => ((s = (Math.imul(s, 1664525) + 1013904223) >>> 0) / 2 ** 31) - 1);
+  return Float32Array.from({ length: n }, () => (s = (Math.imul(s, 1664525) + 1013904223) >>> 0) / 2 ** 31 - 1);
 }
 
 /** Round to nearest f16 for values in its normal range, as a float and as bits. */
@@ -26,16 +28,28 @@ function half(x: Float32Array): { values: Float32Array; bits: Uint16Array } {
   });
   return { bits, values: Float32Array.from(bits, unhalf) };
 }
-const unhalf = (b: number) => (b & 0x8000 ? -1 : 1) * (b & 0x7c00 ? 2 ** (((b >> 10) & 31) - 15) * (1 + (b & 1023) / 1024) : 2 ** -24 * (b & 1023));
+const unhalf = (b: number) =>
+  (b & 0x8000 ? -1 : 1) * (b & 0x7c00 ? 2 ** (((b >> 10) & 31) - 15) * (1 + (b & 1023) / 1024) : 2 ** -24 * (b & 1023));
 
 /** Round to nearest bf16, as a float and as bits. */
 function brain(x: Float32Array): { values: Float32Array; bits: Uint16Array } {
-  const rounded = Uint32Array.from(new Uint32Array(x.slice().buffer), (w) => (w + 0x7fff + ((w >>> 16) & 1)) & 0xffff0000);
+  const rounded = Uint32Array.from(
+    new Uint32Array(x.slice().buffer),
+    (w) => (w + 0x7fff + ((w >>> 16) & 1)) & 0xffff0000,
+  );
   return { values: new Float32Array(rounded.buffer), bits: Uint16Array.from(rounded, (w) => w >>> 16) };
 }
 const STORED = { f32: (x: Float32Array) => ({ values: x, bits: x }), f16: half, bf16: brain };
 
-const BASE = { batch: 1, transA: false, transB: false, dtypeA: 'f32', dtypeB: 'f32', dtypeOut: 'f32', access: ['read', 'read'] } as const;
+const BASE = {
+  batch: 1,
+  transA: false,
+  transB: false,
+  dtypeA: 'f32',
+  dtypeB: 'f32',
+  dtypeOut: 'f32',
+  access: ['read', 'read'],
+} as const;
 type Case = Partial<MatmulProblem> & { M: number; N: number; K: number };
 
 /** Runs one case twice and compares; `after` is the epilogue in float64. */
@@ -49,22 +63,44 @@ async function check(on: Caps, c: Case, extra: Float32Array[] = [], after = (v: 
   const inputs = [sa.bits, sb.bits];
   // The epilogue's buffers lie behind the output, which here stands among the inputs only for its slot.
   const bytes = batch * M * N * (p.dtypeOut === 'f16' ? 2 : 4);
-  const moved = extra.length ? { ...l, dispatches: l.dispatches.map((d) => ({ ...d, bind: d.bind.map((s) => (s === 2 ? 2 + extra.length : s > 2 && s < 3 + extra.length ? s - 1 : s)) })) } : l;
-  const [first, second] = [await launch(moved, [...inputs, ...extra], [bytes]), await launch(moved, [...inputs, ...extra], [bytes])];
+  const moved = extra.length
+    ? {
+        ...l,
+        dispatches: l.dispatches.map((d) => ({
+          ...d,
+          bind: d.bind.map((s) => (s === 2 ? 2 + extra.length : s > 2 && s < 3 + extra.length ? s - 1 : s)),
+        })),
+      }
+    : l;
+  const [first, second] = [
+    await launch(moved, [...inputs, ...extra], [bytes]),
+    await launch(moved, [...inputs, ...extra], [bytes]),
+  ];
   assert.equal(new Uint8Array(first[0]!), new Uint8Array(second[0]!), `${l.dispatches[0]!.label}: two runs differ`);
-  const out = p.dtypeOut === 'f16' ? Float32Array.from(new Uint16Array(first[0]!), unhalf) : new Float32Array(first[0]!);
+  const out =
+    p.dtypeOut === 'f16' ? Float32Array.from(new Uint16Array(first[0]!), unhalf) : new Float32Array(first[0]!);
   const tolerance = (p.dtypeOut === 'f16' ? 1e-3 : 2e-6) * Math.sqrt(K) * 2;
-  for (let s = 0; s < batch; s++) for (let m = 0; m < M; m++) for (let n = 0; n < N; n++) {
-    let sum = 0;
-    const [oa, ob] = [s * M * K, p.sharedB ? 0 : s * K * N];
-    for (let k = 0; k < K; k++) sum += va[oa + (p.transA ? k * M + m : m * K + k)]! * vb[ob + (p.transB ? n * K + k : k * N + n)]!;
-    const want = after(sum, n), got = out[(s * M + m) * N + n]!;
-    if (!(Math.abs(got - want) <= tolerance * (1 + Math.abs(want)))) assert.unreachable(`${l.dispatches[0]!.label} [${s},${m},${n}]: expected ${want}, got ${got}`);
-  }
+  for (let s = 0; s < batch; s++)
+    for (let m = 0; m < M; m++)
+      for (let n = 0; n < N; n++) {
+        let sum = 0;
+        const [oa, ob] = [s * M * K, p.sharedB ? 0 : s * K * N];
+        for (let k = 0; k < K; k++)
+          sum += va[oa + (p.transA ? k * M + m : m * K + k)]! * vb[ob + (p.transB ? n * K + k : k * N + n)]!;
+        const want = after(sum, n),
+          got = out[(s * M + m) * N + n]!;
+        if (!(Math.abs(got - want) <= tolerance * (1 + Math.abs(want))))
+          assert.unreachable(`${l.dispatches[0]!.label} [${s},${m},${n}]: expected ${want}, got ${got}`);
+      }
   return l;
 }
 
-const TRANSPOSES = [[false, false], [false, true], [true, false], [true, true]] as const;
+const TRANSPOSES = [
+  [false, false],
+  [false, true],
+  [true, false],
+  [true, true],
+] as const;
 
 for (const [name, on] of Object.entries(TIERS)) {
   test(`${name}: transposes, aligned and ragged`, async () => {
@@ -84,12 +120,22 @@ for (const [name, on] of Object.entries(TIERS)) {
     await check(on, { M: 125, N: 132, K: 24 });
     await check(on, { M: 125, N: 131, K: 23, transB: true });
     await check(on, { M: 124, N: 132, K: 24, transA: true });
-    for (const [M, N, K] of [[1, 1, 1], [1, 40, 12], [3, 7, 1], [33, 1, 20], [5, 4, 3]] as const) await check(on, { M, N, K });
+    for (const [M, N, K] of [
+      [1, 1, 1],
+      [1, 40, 12],
+      [3, 7, 1],
+      [33, 1, 20],
+      [5, 4, 3],
+    ] as const)
+      await check(on, { M, N, K });
   });
 }
 
 test('tiled: the large tiles', async () => {
-  for (const [batch, M, label] of [[22, 130, '128x64'], [66, 60, '64x64']] as const) {
+  for (const [batch, M, label] of [
+    [22, 130, '128x64'],
+    [66, 60, '64x64'],
+  ] as const) {
     const l = await check(TIERS.tiled!, { batch, M, N: 132, K: 20 });
     assert.match(l.dispatches[0]!.label, label);
   }
@@ -111,13 +157,17 @@ test('f16 operands and output', async () => {
 });
 
 test('weights in half precision, whether or not the adapter has a type for it', async () => {
-  for (const on of Object.values(TIERS)) for (const [f16, dtypeB] of [[false, 'f16'], [caps.f16, 'bf16']] as const) {
-    for (const transB of [true, false]) {
-      await check({ ...on, f16 }, { M: 20, N: 40, K: 12, dtypeB, transB });
-      await check({ ...on, f16 }, { M: 21, N: 41, K: 13, dtypeB, transB });
+  for (const on of Object.values(TIERS))
+    for (const [f16, dtypeB] of [
+      [false, 'f16'],
+      [caps.f16, 'bf16'],
+    ] as const) {
+      for (const transB of [true, false]) {
+        await check({ ...on, f16 }, { M: 20, N: 40, K: 12, dtypeB, transB });
+        await check({ ...on, f16 }, { M: 21, N: 41, K: 13, dtypeB, transB });
+      }
+      await check({ ...on, f16 }, { M: 40, N: 1, K: 12, dtypeB }); // laid as a row: b becomes the left operand
     }
-    await check({ ...on, f16 }, { M: 40, N: 1, K: 12, dtypeB }); // laid as a row: b becomes the left operand
-  }
 });
 
 test('matrix units, emulated: operands in f16, sums in f32', async () => {
@@ -131,9 +181,15 @@ test('matrix units, emulated: operands in f16, sums in f32', async () => {
     await check(on, { M: 40, N: 68, K: 24, transA, transB, dtypeA: 'f16', dtypeB: 'bf16' });
   }
   await check(on, { batch: 2, M: 20, N: 36, K: 700, ...f16 }); // split
-  const large = await check({ ...on, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: true } }, { batch: 130, M: 33, N: 65, K: 20, ...f16 });
+  const large = await check(
+    { ...on, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: true } },
+    { batch: 130, M: 33, N: 65, K: 20, ...f16 },
+  );
   assert.match(large.dispatches[0]!.label, '64x128x16/2x4');
-  for (const [M, N, K] of [[36, 68, 24], [37, 71, 23]] as const) {
+  for (const [M, N, K] of [
+    [36, 68, 24],
+    [37, 71, 23],
+  ] as const) {
     const bias = random(N, 5);
     await check(on, { M, N, K, ...f16, epilogue: biasGelu(N, 1.5) }, [bias], (v, col) => {
       const x = v + bias[col]!;
@@ -144,7 +200,8 @@ test('matrix units, emulated: operands in f16, sums in f32', async () => {
 
 test('matrix units serve operands in f16, one of them stored as bf16 too, and rows enough for a tile', () => {
   const on: Caps = { ...caps, tier: 'tiled', matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false } };
-  const tier = (c: Partial<MatmulProblem>) => matmul(on, { ...BASE, M: 512, N: 512, K: 512, ...c }).dispatches[0]!.label.split(' ')[1];
+  const tier = (c: Partial<MatmulProblem>) =>
+    matmul(on, { ...BASE, M: 512, N: 512, K: 512, ...c }).dispatches[0]!.label.split(' ')[1];
   assert.is(tier({ dtypeA: 'f16', dtypeB: 'f16' }), 'matrix');
   assert.is(tier({ dtypeA: 'f16', dtypeB: 'bf16' }), 'matrix');
   assert.is(tier({ dtypeA: 'f32', dtypeB: 'f16' }), 'tiled');
@@ -155,10 +212,16 @@ test('matrix units serve operands in f16, one of them stored as bf16 too, and ro
 /** gelu(v + bias[column]), scaled: a buffer and a uniform word. */
 const biasGelu = (N: number, scale: number): Epilogue => ({
   buffers: [{ name: 'bias', type: 'f32', access: 'read' }],
-  params: [['cols', N], ['gain', f32bits(scale)]],
+  params: [
+    ['cols', N],
+    ['gain', f32bits(scale)],
+  ],
   body: (width) => {
     const t = width === 1 ? 'f32' : 'vec4f';
-    const bias = width === 1 ? 'bias[i % p.cols]' : 'vec4f(bias[i % p.cols], bias[(i + 1u) % p.cols], bias[(i + 2u) % p.cols], bias[(i + 3u) % p.cols])';
+    const bias =
+      width === 1
+        ? 'bias[i % p.cols]'
+        : 'vec4f(bias[i % p.cols], bias[(i + 1u) % p.cols], bias[(i + 2u) % p.cols], bias[(i + 3u) % p.cols])';
     return `let x = v + ${bias};
   return bitcast<f32>(p.gain) * 0.5 * x * (1.0 + tanh(clamp(0.7978845608 * (x + 0.044715 * x * x * x), ${t}(-10.0), ${t}(10.0))));`;
   },
@@ -166,7 +229,11 @@ const biasGelu = (N: number, scale: number): Epilogue => ({
 
 test('an epilogue of bias and gelu, whole and after a split', async () => {
   for (const on of [caps, TIERS.tiled!]) {
-    for (const [M, N, K] of [[36, 68, 24], [37, 71, 23], [16, 16, 4100]] as const) {
+    for (const [M, N, K] of [
+      [36, 68, 24],
+      [37, 71, 23],
+      [16, 16, 4100],
+    ] as const) {
       const bias = random(N, 5);
       await check(on, { M, N, K, epilogue: biasGelu(N, 1.5) }, [bias], (v, col) => {
         const x = v + bias[col]!;
@@ -177,16 +244,45 @@ test('an epilogue of bias and gelu, whole and after a split', async () => {
 });
 
 test('all WGSL is valid under base limits', async () => {
-  const base: Caps = { ...(await openNull()).caps, f16: true, maxInvocations: 256, maxWorkgroupBytes: 16384, maxStorageBuffers: 8 };
-  const units = [[16, 16, 16], [8, 8, 8], [8, 16, 16]].map(([M, N, K]): MatrixUnit => ({ M: M!, N: N!, K: K!, lanes: 32, emulated: false }));
+  const base: Caps = {
+    ...(await openNull()).caps,
+    f16: true,
+    maxInvocations: 256,
+    maxWorkgroupBytes: 16384,
+    maxStorageBuffers: 8,
+  };
+  const units = [
+    [16, 16, 16],
+    [8, 8, 8],
+    [8, 16, 16],
+  ].map(([M, N, K]): MatrixUnit => ({ M: M!, N: N!, K: K!, lanes: 32, emulated: false }));
   const tiled = { tier: 'tiled' as const, subgroup: 32 };
-  for (const on of [tiled, ...units.map((matrix) => ({ ...tiled, matrix })), ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup }))]) {
-    for (const [transA, transB] of TRANSPOSES) for (const [M, N, K] of [[2048, 2048, 64], [64, 64, 4096], [3, 7, 5], [513, 511, 33], [100, 100, 30]] as const) {
-      for (const [dtypeA, dtypeB, dtypeOut] of [['f32', 'f32', 'f32'], ['f16', 'f16', 'f16'], ['bf16', 'bf16', 'f32'], ['f16', 'bf16', 'f32']] as const) {
-        const l = matmul({ ...base, ...on }, { ...BASE, M, N, K, transA, transB, dtypeA, dtypeB, dtypeOut, epilogue: biasGelu(N, 1) });
-        for (const d of l.dispatches) await validate(d.label, d.wgsl);
+  for (const on of [
+    tiled,
+    ...units.map((matrix) => ({ ...tiled, matrix })),
+    ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup })),
+  ]) {
+    for (const [transA, transB] of TRANSPOSES)
+      for (const [M, N, K] of [
+        [2048, 2048, 64],
+        [64, 64, 4096],
+        [3, 7, 5],
+        [513, 511, 33],
+        [100, 100, 30],
+      ] as const) {
+        for (const [dtypeA, dtypeB, dtypeOut] of [
+          ['f32', 'f32', 'f32'],
+          ['f16', 'f16', 'f16'],
+          ['bf16', 'bf16', 'f32'],
+          ['f16', 'bf16', 'f32'],
+        ] as const) {
+          const l = matmul(
+            { ...base, ...on },
+            { ...BASE, M, N, K, transA, transB, dtypeA, dtypeB, dtypeOut, epilogue: biasGelu(N, 1) },
+          );
+          for (const d of l.dispatches) await validate(d.label, d.wgsl);
+        }
       }
-    }
   }
 });
 

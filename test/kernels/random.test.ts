@@ -9,7 +9,8 @@ const { caps } = await openTest();
 
 function threefry(k0: number, k1: number, c0: number, c1: number): [number, number] {
   const ks = [k0, k1, k0 ^ k1 ^ 0x1bd11bda];
-  let a = (c0 + k0) | 0, b = (c1 + k1) | 0;
+  let a = (c0 + k0) | 0,
+    b = (c1 + k1) | 0;
   for (let g = 0; g < 5; g++) {
     for (const r of g % 2 ? [17, 29, 16, 24] : [13, 15, 26, 6]) {
       a = (a + b) | 0;
@@ -30,13 +31,24 @@ const VECTORS = [
 
 test('known answers', async () => {
   const wgsl = shader({
-    params: [], workgroup: [1, 1, 1], functions: THREEFRY,
-    buffers: [{ name: 'src', type: 'vec4u', access: 'read' }, { name: 'dst', type: 'vec2u', access: 'read_write' }],
+    params: [],
+    workgroup: [1, 1, 1],
+    functions: THREEFRY,
+    buffers: [
+      { name: 'src', type: 'vec4u', access: 'read' },
+      { name: 'dst', type: 'vec2u', access: 'read_write' },
+    ],
     main: '  dst[wid.x] = threefry(src[wid.x].xy, src[wid.x].zw);',
   });
-  const l: Launch = { dispatches: [{ label: 'threefry', wgsl, grid: [3, 1, 1], params: [], bind: [0, 1], flops: 0, bytes: 0 }], scratch: [] };
+  const l: Launch = {
+    dispatches: [{ label: 'threefry', wgsl, grid: [3, 1, 1], params: [], bind: [0, 1], flops: 0, bytes: 0 }],
+    scratch: [],
+  };
   const [out] = await launch(l, [Uint32Array.from(VECTORS.flatMap((v) => v.slice(0, 4)))], [24]);
-  assert.equal([...new Uint32Array(out!)], VECTORS.flatMap((v) => v.slice(4)));
+  assert.equal(
+    [...new Uint32Array(out!)],
+    VECTORS.flatMap((v) => v.slice(4)),
+  );
   for (const [k0, k1, c0, c1, ...want] of VECTORS) assert.equal(threefry(k0!, k1!, c0!, c1!), want);
 });
 

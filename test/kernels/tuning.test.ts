@@ -1,19 +1,53 @@
 /** Planners and the table: every configuration they offer prints valid WGSL, the table's is taken, and nonsense in it is not. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { attention, attentionGrad, conv3d, conv3dInput, conv3dWeight, layerNorm, matmul, softmax } from '../../kernels/index.ts';
+import {
+  attention,
+  attentionGrad,
+  conv3d,
+  conv3dInput,
+  conv3dWeight,
+  layerNorm,
+  matmul,
+  softmax,
+} from '../../kernels/index.ts';
 import type { Caps, Launch, Tier } from '../../kernels/kernel.ts';
 import { near, tuningOf, type Family, type Question, type Tuning } from '../../kernels/tuning.ts';
 import { validate } from './harness.ts';
 
 const capsOf = (tier: Tier, subgroup: number): Caps => ({
-  tier, subgroup, f16: true, maxInvocations: 256, maxWorkgroupBytes: 16384, maxStorageBuffers: 8, maxBindingBytes: 2 ** 27,
+  tier,
+  subgroup,
+  f16: true,
+  maxInvocations: 256,
+  maxWorkgroupBytes: 16384,
+  maxStorageBuffers: 8,
+  maxBindingBytes: 2 ** 27,
 });
 const read = (n: number) => Array.from({ length: n }, () => 'read' as const);
-const product = { batch: 1, M: 100, N: 60, K: 36, transA: false, transB: true, dtypeA: 'f32', dtypeB: 'f32', dtypeOut: 'f32', access: ['read', 'read'] } as const;
+const product = {
+  batch: 1,
+  M: 100,
+  N: 60,
+  K: 36,
+  transA: false,
+  transB: true,
+  dtypeA: 'f32',
+  dtypeB: 'f32',
+  dtypeOut: 'f32',
+  access: ['read', 'read'],
+} as const;
 const attended = { B: 2, N: 33, L: 65, H: 2, D: 32, scale: 0.2, lengths: false };
 const convolved = {
-  N: 1, C: 6, O: 20, in: [4, 9, 9], out: [4, 9, 9], kernel: [3, 3, 3], stride: [1, 1, 1], padLo: [2, 1, 1], access: 'read_write',
+  N: 1,
+  C: 6,
+  O: 20,
+  in: [4, 9, 9],
+  out: [4, 9, 9],
+  kernel: [3, 3, 3],
+  stride: [1, 1, 1],
+  padLo: [2, 1, 1],
+  access: 'read_write',
 } as const;
 
 const FAMILIES: Record<string, (caps: Caps) => Launch> = {
@@ -41,12 +75,20 @@ function questions(caps: Caps, family: (caps: Caps) => Launch): Asked[] {
 }
 
 for (const [name, family] of Object.entries(FAMILIES)) {
-  for (const [tier, subgroup] of [['scalar', 0], ['scalar', 8], ['scalar', 32], ['tiled', 32]] as const) {
+  for (const [tier, subgroup] of [
+    ['scalar', 0],
+    ['scalar', 8],
+    ['scalar', 32],
+    ['tiled', 32],
+  ] as const) {
     test(`${name}, ${tier}, subgroups of ${subgroup}: every option is valid WGSL and is taken from a table`, async () => {
       const caps = capsOf(tier, subgroup);
       for (const question of questions(caps, family)) {
         const options = question.options();
-        assert.ok(options.some((o) => JSON.stringify(o) === JSON.stringify(question.rule)), 'the rule is one of the options');
+        assert.ok(
+          options.some((o) => JSON.stringify(o) === JSON.stringify(question.rule)),
+          'the rule is one of the options',
+        );
         const texts = new Set<string>();
         for (const option of options) {
           const table = JSON.parse(JSON.stringify({ [question.family]: { [question.shape]: option } })) as object;

@@ -14,14 +14,22 @@ import { writeFolder } from './folders.ts';
 
 const test = suite('checkpoint folders');
 let root = '';
-test.before(async () => { root = await mkdtemp(join(tmpdir(), 'folders-')); });
+test.before(async () => {
+  root = await mkdtemp(join(tmpdir(), 'folders-'));
+});
 test.after(() => rm(root, { recursive: true }));
 
 const ROUND = {
-  F32: (x: Float32Array) => x, F16: (x: Float32Array) => fromF16(toF16(x)), BF16: (x: Float32Array) => fromBF16(toBF16(x)),
+  F32: (x: Float32Array) => x,
+  F16: (x: Float32Array) => fromF16(toF16(x)),
+  BF16: (x: Float32Array) => fromBF16(toBF16(x)),
 };
 
-async function holds<C>(part: Part<C>, { config, params }: { config: C; params: HostParams }, dtype: keyof typeof ROUND): Promise<void> {
+async function holds<C>(
+  part: Part<C>,
+  { config, params }: { config: C; params: HostParams },
+  dtype: keyof typeof ROUND,
+): Promise<void> {
   assert.equal(part.config, config);
   const weights = await part.open();
   assert.equal([...weights.entries.keys()].sort(), Object.keys(part.shapes).sort());
@@ -34,7 +42,10 @@ async function holds<C>(part: Part<C>, { config, params }: { config: C; params: 
 }
 
 for (const kind of ['t2v', 'i2v', 'flf2v'] as const) {
-  for (const [layout, dtypes] of Object.entries({ original: ['F32', 'F32', 'BF16', 'F16'], diffusers: ['BF16', 'F32', 'BF16', 'F32'] } as const)) {
+  for (const [layout, dtypes] of Object.entries({
+    original: ['F32', 'F32', 'BF16', 'F16'],
+    diffusers: ['BF16', 'F32', 'BF16', 'F32'],
+  } as const)) {
     test(`${kind} in the ${layout} layout`, async () => {
       const path = join(root, `${layout}-${kind}`);
       const made = await writeFolder(path, layout as 'original' | 'diffusers', kind);
@@ -54,23 +65,76 @@ for (const kind of ['t2v', 'i2v', 'flf2v'] as const) {
 }
 
 test('the released VAE is known by its shapes', () => {
-  const entries = new Map(Object.entries(vaeShapes(WAN_VAE)).map(([name, shape]) => [name, { dtype: 'F32' as const, shape }]));
+  const entries = new Map(
+    Object.entries(vaeShapes(WAN_VAE)).map(([name, shape]) => [name, { dtype: 'F32' as const, shape }]),
+  );
   assert.equal(vaeConfigOf(entries), WAN_VAE);
 });
 
-const CHANGES: [what: string, layout: 'original' | 'diffusers', change: (folder: string) => Promise<unknown>, reason: RegExp][] = [
+const CHANGES: [
+  what: string,
+  layout: 'original' | 'diffusers',
+  change: (folder: string) => Promise<unknown>,
+  reason: RegExp,
+][] = [
   ['no folder', 'original', (f) => rm(f, { recursive: true }), /there is no such folder$/],
-  ['no config', 'original', (f) => rm(join(f, 'config.json')), /neither config\.json \(Wan's own layout\) nor model_index\.json/],
-  ['files missing', 'original', async (f) => { await rm(join(f, 'Wan2.1_VAE.pth')); await rm(join(f, 'google'), { recursive: true }); }, /lacks Wan2\.1_VAE\*\.safetensors or \.pth, google\/umt5-xxl\/tokenizer\.json of Wan's own layout$/],
-  ['a folder missing', 'diffusers', (f) => rm(join(f, 'image_encoder'), { recursive: true }), /lacks image_encoder\/config\.json of Diffusers' layout$/],
-  ['a shard missing', 'diffusers', (f) => rm(join(f, 'transformer/diffusion_pytorch_model-00002-of-00002.safetensors')), /00002-of-00002\.safetensors: there is no such file$/],
-  ['half a download', 'original', async (f) => { const p = join(f, 'Wan2.1_VAE.pth'); await writeFile(p, (await readFile(p)).subarray(0, 5000)); }, /Wan2\.1_VAE\.pth: is no whole zip archive/],
-  ['another model', 'original', (f) => edit(join(f, 'config.json'), { num_layers: 3 }), /does not fit the model of \d+ tensors:\n {2}\d+ missing: blocks\.2\./],
-  ['a bad number', 'original', (f) => edit(join(f, 'config.json'), { dim: 50 }), /config\.json: \[dit config\] .*dim: must be num_heads 2 times/],
-  ['Wan2.2', 'diffusers', (f) => edit(join(f, 'model_index.json'), { transformer_2: ['diffusers', 'WanTransformer3DModel'] }), /two transformers, as Wan2\.2 does/],
+  [
+    'no config',
+    'original',
+    (f) => rm(join(f, 'config.json')),
+    /neither config\.json \(Wan's own layout\) nor model_index\.json/,
+  ],
+  [
+    'files missing',
+    'original',
+    async (f) => {
+      await rm(join(f, 'Wan2.1_VAE.pth'));
+      await rm(join(f, 'google'), { recursive: true });
+    },
+    /lacks Wan2\.1_VAE\*\.safetensors or \.pth, google\/umt5-xxl\/tokenizer\.json of Wan's own layout$/,
+  ],
+  [
+    'a folder missing',
+    'diffusers',
+    (f) => rm(join(f, 'image_encoder'), { recursive: true }),
+    /lacks image_encoder\/config\.json of Diffusers' layout$/,
+  ],
+  [
+    'a shard missing',
+    'diffusers',
+    (f) => rm(join(f, 'transformer/diffusion_pytorch_model-00002-of-00002.safetensors')),
+    /00002-of-00002\.safetensors: there is no such file$/,
+  ],
+  [
+    'half a download',
+    'original',
+    async (f) => {
+      const p = join(f, 'Wan2.1_VAE.pth');
+      await writeFile(p, (await readFile(p)).subarray(0, 5000));
+    },
+    /Wan2\.1_VAE\.pth: is no whole zip archive/,
+  ],
+  [
+    'another model',
+    'original',
+    (f) => edit(join(f, 'config.json'), { num_layers: 3 }),
+    /does not fit the model of \d+ tensors:\n {2}\d+ missing: blocks\.2\./,
+  ],
+  [
+    'a bad number',
+    'original',
+    (f) => edit(join(f, 'config.json'), { dim: 50 }),
+    /config\.json: \[dit config\] .*dim: must be num_heads 2 times/,
+  ],
+  [
+    'Wan2.2',
+    'diffusers',
+    (f) => edit(join(f, 'model_index.json'), { transformer_2: ['diffusers', 'WanTransformer3DModel'] }),
+    /two transformers, as Wan2\.2 does/,
+  ],
 ];
 async function edit(path: string, changes: object): Promise<void> {
-  await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, 'utf8')) as object, ...changes }));
+  await writeFile(path, JSON.stringify({ ...(JSON.parse(await readFile(path, 'utf8')) as object), ...changes }));
 }
 for (const [what, layout, change, reason] of CHANGES) {
   test(`says: ${what}`, async () => {
@@ -78,7 +142,10 @@ for (const [what, layout, change, reason] of CHANGES) {
     await rm(folder, { recursive: true, force: true });
     await cp(join(root, `${layout}-i2v`), folder, { recursive: true });
     await change(folder);
-    const error = await openCheckpoint(folder).then(() => undefined, (e: Error) => e);
+    const error = await openCheckpoint(folder).then(
+      () => undefined,
+      (e: Error) => e,
+    );
     assert.match(error!.message, reason);
   });
 }

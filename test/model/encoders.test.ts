@@ -24,21 +24,47 @@ import { largest, noise, scrambled, tinyTokenizer } from './tiny.ts';
 
 const json = tinyTokenizer();
 const tokenizer = new Tokenizer(json);
-const textConfig = umt5Config({ vocab: json.model.vocab.length, dim: 16, dim_attn: 24, dim_ffn: 20, num_heads: 2, num_layers: 3 });
+const textConfig = umt5Config({
+  vocab: json.model.vocab.length,
+  dim: 16,
+  dim_attn: 24,
+  dim_ffn: 20,
+  num_heads: 2,
+  num_layers: 3,
+});
 const textParams = scrambled(umt5Specs(textConfig));
 const imageConfig = clipConfig({ image_size: 8, patch_size: 4, dim: 16, out_dim: 4, num_heads: 2, num_layers: 3 });
 
 /** Hidden states of texts padded to `length`. */
 async function hidden(params: HostParams, texts: readonly number[][], length: number): Promise<HostTensor> {
-  const ids = host(texts.flatMap((t) => [...t, ...Array.from({ length: length - t.length }, () => 0)]), [texts.length, length], 'u32');
-  const context: UMT5Context<HostTensor> = { lengths: host(texts.map((t) => t.length), [texts.length], 'u32'), buckets: relativeBuckets(length, textConfig) };
-  const { y } = await oracle.run(({ p, ids, context }: { p: Record<string, Tensor>; ids: Tensor; context: UMT5Context }) =>
-    ({ y: umt5(p, textConfig, gather(p['token_embedding.weight']!, ids), context) }), { p: params, ids, context });
+  const ids = host(
+    texts.flatMap((t) => [...t, ...Array.from({ length: length - t.length }, () => 0)]),
+    [texts.length, length],
+    'u32',
+  );
+  const context: UMT5Context<HostTensor> = {
+    lengths: host(
+      texts.map((t) => t.length),
+      [texts.length],
+      'u32',
+    ),
+    buckets: relativeBuckets(length, textConfig),
+  };
+  const { y } = await oracle.run(
+    ({ p, ids, context }: { p: Record<string, Tensor>; ids: Tensor; context: UMT5Context }) => ({
+      y: umt5(p, textConfig, gather(p['token_embedding.weight']!, ids), context),
+    }),
+    { p: params, ids, context },
+  );
   return y!;
 }
 
 /** Stores weights in `dtype`, and hands on the file and what reading it gives. */
-async function stored<T>(params: HostParams, dtype: 'F32' | 'F16' | 'BF16', use: (weights: Weights, rounded: HostParams) => Promise<T>): Promise<T> {
+async function stored<T>(
+  params: HostParams,
+  dtype: 'F32' | 'F16' | 'BF16',
+  use: (weights: Weights, rounded: HostParams) => Promise<T>,
+): Promise<T> {
   const folder = await mkdtemp(join(tmpdir(), 'vpae-encoders-'));
   try {
     const path = join(folder, 'weights.safetensors');
@@ -54,13 +80,20 @@ async function stored<T>(params: HostParams, dtype: 'F32' | 'F16' | 'BF16', use:
 
 test('distances before and after a token have tables of their own, and far ones one row', () => {
   const bucket = (d: number) => relativeBucket(d, textConfig);
-  assert.equal([-1000, -128, -127, -8, -7, -1, 0, 1, 7, 8, 128, 1000].map(bucket), [15, 15, 15, 8, 7, 1, 0, 17, 23, 24, 31, 31]);
+  assert.equal(
+    [-1000, -128, -127, -8, -7, -1, 0, 1, 7, 8, 128, 1000].map(bucket),
+    [15, 15, 15, 8, 7, 1, 0, 17, 23, 24, 31, 31],
+  );
 });
 
 test('padding does not change a text, and the order of its words does', async () => {
-  const [a, b] = [[5, 9, 4, 1], [7, 1]];
+  const [a, b] = [
+    [5, 9, 4, 1],
+    [7, 1],
+  ];
   const padded = await hidden(textParams, [a, b], 7);
-  const rows = (from: number, count: number) => host(Float64Array.from(padded.data.slice(16 * from, 16 * (from + count))), [1, count, 16]);
+  const rows = (from: number, count: number) =>
+    host(Float64Array.from(padded.data.slice(16 * from, 16 * (from + count))), [1, count, 16]);
   assert.ok(largest(rows(0, 4), await hidden(textParams, [a], 4)) < 1e-12);
   assert.ok(largest(rows(7, 2), await hidden(textParams, [b], 2)) < 1e-12);
   assert.ok(largest(await hidden(textParams, [[9, 5, 4, 1]], 4), await hidden(textParams, [a], 4)) > 0.1);
@@ -73,9 +106,16 @@ for (const dtype of ['BF16', 'F32'] as const) {
     const prompts = ['Two cats in the snow', '', 'a red dog runs'];
     await stored(textParams, dtype, async (weights, rounded) => {
       const seen: number[] = [];
-      const { text, lengths } = await encodeText(device, weights, tokenizer, prompts, { config: textConfig, textLen: 9, onProgress: (done) => seen.push(done) });
+      const { text, lengths } = await encodeText(device, weights, tokenizer, prompts, {
+        config: textConfig,
+        textLen: 9,
+        onProgress: (done) => seen.push(done),
+      });
       assert.equal(text.shape, [3, 9, 16]);
-      assert.equal(lengths, prompts.map((p) => tokenizer.encode(p).length));
+      assert.equal(
+        lengths,
+        prompts.map((p) => tokenizer.encode(p).length),
+      );
       assert.equal(seen, [3, 6, 9]);
       for (const [b, prompt] of prompts.entries()) {
         const alone = await hidden(rounded, [tokenizer.encode(prompt)], lengths[b]!);
@@ -92,14 +132,22 @@ test('a picture from an F16 file, block by block, gives the features of the whol
   const device = await open();
   const before = device.allocated;
   const images = noise('pictures', [2, 3, 10, 6]);
-  await stored({ ...scrambled(clipSpecs(imageConfig)), 'textual.head': noise('other', [2]) }, 'F16', async (weights, rounded) => {
-    const tables = clipTables(imageConfig, [10, 6]);
-    const { y } = await oracle.run(({ p, images, tables }: { p: Record<string, Tensor>; images: Tensor; tables: CLIPTables<Tensor> }) =>
-      ({ y: clip(p, imageConfig, clipPixels(images, tables)) }), { p: rounded, images, tables });
-    const got = await encodeImage(device, weights, images, { config: imageConfig });
-    assert.equal(got.shape, [2, 5, 16]);
-    assert.ok(largest(y!, got) < 2e-4);
-  });
+  await stored(
+    { ...scrambled(clipSpecs(imageConfig)), 'textual.head': noise('other', [2]) },
+    'F16',
+    async (weights, rounded) => {
+      const tables = clipTables(imageConfig, [10, 6]);
+      const { y } = await oracle.run(
+        ({ p, images, tables }: { p: Record<string, Tensor>; images: Tensor; tables: CLIPTables<Tensor> }) => ({
+          y: clip(p, imageConfig, clipPixels(images, tables)),
+        }),
+        { p: rounded, images, tables },
+      );
+      const got = await encodeImage(device, weights, images, { config: imageConfig });
+      assert.equal(got.shape, [2, 5, 16]);
+      assert.ok(largest(y!, got) < 2e-4);
+    },
+  );
   assert.is(device.allocated, before);
 });
 
@@ -107,16 +155,26 @@ test('a stopped encoder gives its memory back', async () => {
   const device = await open();
   const before = device.allocated;
   const stop = new AbortController();
-  const message = await stored(textParams, 'F32', (weights) => encodeText(device, weights, tokenizer, ['a cat'], {
-    config: textConfig, signal: stop.signal, onProgress: () => stop.abort(new Error('enough')),
-  }).then(() => 'it went on', (e: Error) => e.message));
+  const message = await stored(textParams, 'F32', (weights) =>
+    encodeText(device, weights, tokenizer, ['a cat'], {
+      config: textConfig,
+      signal: stop.signal,
+      onProgress: () => stop.abort(new Error('enough')),
+    }).then(
+      () => 'it went on',
+      (e: Error) => e.message,
+    ),
+  );
   assert.is(message, 'enough');
   assert.is(device.allocated, before);
 });
 
 test('numbers that do not fit are refused', () => {
   assert.throws(() => umt5Config({ ...textConfig, num_heads: 5, num_buckets: 6 }), /num_buckets: .*multiple of 4/);
-  assert.throws(() => umt5Config({ ...textConfig, num_heads: 5 }), /dim_attn: must be a multiple of num_heads 5, got 24/);
+  assert.throws(
+    () => umt5Config({ ...textConfig, num_heads: 5 }),
+    /dim_attn: must be a multiple of num_heads 5, got 24/,
+  );
   assert.throws(() => umt5Config({ ...textConfig, shared_pos: true }), /shared_pos/);
   assert.throws(() => clipConfig({ ...imageConfig, patch_size: 3, num_layers: 1 }), /num_layers: needs two blocks/);
   assert.throws(() => clipConfig({ ...imageConfig, activation: 'quick_gelu' }), /activation/);

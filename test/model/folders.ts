@@ -12,7 +12,13 @@ import { numel } from '../../kernels/kernel.ts';
 import { clipSpecs } from '../../model/clip/clip.ts';
 import { clipConfig, type CLIPConfig } from '../../model/clip/config.ts';
 import { ditConfig, vaeConfig, WAN_VAE, type DiTConfig, type VAEConfig } from '../../model/config.ts';
-import { diffusersDiT, diffusersVAE, transformersCLIP, transformersUMT5, type Naming } from '../../model/files/names.ts';
+import {
+  diffusersDiT,
+  diffusersVAE,
+  transformersCLIP,
+  transformersUMT5,
+  type Naming,
+} from '../../model/files/names.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { toBF16, toF16 } from '../../model/halves.ts';
 import type { HostParams } from '../../model/params.ts';
@@ -35,15 +41,34 @@ export type Layout = 'original' | 'diffusers';
 /** Numbers small enough for a test, of the real ones' proportions. */
 function generate(kind: DiTConfig['model_type']): Generated {
   const image = clipConfig({ image_size: 224, patch_size: 14, dim: 80, out_dim: 48, num_heads: 1, num_layers: 3 }); // the DiT wants 257 tokens
-  const text = umt5Config({ vocab: tinyTokenizer().model.vocab.length, dim: 32, dim_attn: 48, dim_ffn: 40, num_heads: 4, num_layers: 2 });
+  const text = umt5Config({
+    vocab: tinyTokenizer().model.vocab.length,
+    dim: 32,
+    dim_attn: 48,
+    dim_ffn: 40,
+    num_heads: 4,
+    num_layers: 2,
+  });
   const vae = vaeConfig({ ...WAN_VAE, dim: 8, num_res_blocks: 1 });
   const dit = ditConfig({
-    model_type: kind, patch_size: [1, 2, 2], text_len: 16, in_dim: kind === 't2v' ? 16 : 36, out_dim: 16, dim: 48, ffn_dim: 64, freq_dim: 32, text_dim: text.dim,
-    num_heads: 2, num_layers: 2, clip_dim: image.dim,
+    model_type: kind,
+    patch_size: [1, 2, 2],
+    text_len: 16,
+    in_dim: kind === 't2v' ? 16 : 36,
+    out_dim: 16,
+    dim: 48,
+    ffn_dim: 64,
+    freq_dim: 32,
+    text_dim: text.dim,
+    num_heads: 2,
+    num_layers: 2,
+    clip_dim: image.dim,
   });
   return {
-    dit: { config: dit, params: scrambled(ditSpecs(dit)) }, vae: { config: vae, params: scrambled(vaeSpecs(vae)) },
-    text: { config: text, params: scrambled(umt5Specs(text)) }, image: { config: image, params: scrambled(clipSpecs(image)) },
+    dit: { config: dit, params: scrambled(ditSpecs(dit)) },
+    vae: { config: vae, params: scrambled(vaeSpecs(vae)) },
+    text: { config: text, params: scrambled(umt5Specs(text)) },
+    image: { config: image, params: scrambled(clipSpecs(image)) },
   };
 }
 
@@ -53,21 +78,39 @@ async function writeJSON(path: string, json: unknown): Promise<void> {
 }
 
 /** Two shards with their index. */
-async function writeShards(folder: string, stem: string, params: HostParams, dtype: 'F32' | 'F16' | 'BF16'): Promise<void> {
+async function writeShards(
+  folder: string,
+  stem: string,
+  params: HostParams,
+  dtype: 'F32' | 'F16' | 'BF16',
+): Promise<void> {
   await mkdir(folder, { recursive: true });
   const names = Object.keys(params);
   const map: Record<string, string> = {};
   for (const [i, some] of [names.slice(0, names.length / 2), names.slice(names.length / 2)].entries()) {
     const file = `${stem}-0000${i + 1}-of-00002.safetensors`;
-    await saveTensors(join(folder, file), Object.fromEntries(some.map((n) => [n, params[n]!])), { dtype, metadata: { format: 'pt' } });
+    await saveTensors(join(folder, file), Object.fromEntries(some.map((n) => [n, params[n]!])), {
+      dtype,
+      metadata: { format: 'pt' },
+    });
     for (const n of some) map[n] = file;
   }
   await writeJSON(join(folder, `${stem}.safetensors.index.json`), { metadata: { total_size: 0 }, weight_map: map });
 }
 
 const ENCODED = { F32: (x: Float32Array) => x, F16: toF16, BF16: toBF16 };
-const writePth = (path: string, params: HostParams, dtype: keyof typeof ENCODED): Promise<void> => writeFile(path, pth(Object.fromEntries(
-  Object.entries(params).map(([name, t]): [string, PthTensor] => [name, { dtype, shape: t.shape, storage: ENCODED[dtype](Float32Array.from(t.data)) }]))));
+const writePth = (path: string, params: HostParams, dtype: keyof typeof ENCODED): Promise<void> =>
+  writeFile(
+    path,
+    pth(
+      Object.fromEntries(
+        Object.entries(params).map(([name, t]): [string, PthTensor] => [
+          name,
+          { dtype, shape: t.shape, storage: ENCODED[dtype](Float32Array.from(t.data)) },
+        ]),
+      ),
+    ),
+  );
 
 async function writeOriginal(folder: string, { dit, vae, text, image }: Generated): Promise<void> {
   const { clip_dim: _c, checkpoint: _k, ...config } = dit.config;
@@ -75,54 +118,127 @@ async function writeOriginal(folder: string, { dit, vae, text, image }: Generate
   await writeShards(folder, 'diffusion_pytorch_model', dit.params, 'F32');
   await writePth(join(folder, 'Wan2.1_VAE.pth'), vae.params, 'F32');
   await writePth(join(folder, 'models_t5_umt5-xxl-enc-bf16.pth'), text.params, 'BF16');
-  if (dit.config.model_type !== 't2v') await writePth(join(folder, 'models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth'), { ...image.params, log_scale: noise('log', []), 'textual.head.weight': noise('head', [4, 4]) }, 'F16');
+  if (dit.config.model_type !== 't2v')
+    await writePth(
+      join(folder, 'models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth'),
+      { ...image.params, log_scale: noise('log', []), 'textual.head.weight': noise('head', [4, 4]) },
+      'F16',
+    );
   await writeJSON(join(folder, 'google', 'umt5-xxl', 'tokenizer.json'), tinyTokenizer());
 }
 
 /** Under the other project's names, cut and shaped as there. */
 function theirs(params: HostParams, naming: Naming, drop: readonly string[] = []): HostParams {
-  return Object.fromEntries(Object.entries(params).filter(([own]) => !drop.includes(own)).flatMap(([own, t]): [string, HostTensor][] => {
-    const names = naming.theirs(own);
-    const shape = own.endsWith('_embedding') ? t.shape.filter((n) => n !== 1) : [t.shape[0]! / names.length, ...t.shape.slice(1)];
-    return names.map((name, i) => [name, host(t.data.slice(i * numel(shape), (i + 1) * numel(shape)), shape)]);
-  }));
+  return Object.fromEntries(
+    Object.entries(params)
+      .filter(([own]) => !drop.includes(own))
+      .flatMap(([own, t]): [string, HostTensor][] => {
+        const names = naming.theirs(own);
+        const shape = own.endsWith('_embedding')
+          ? t.shape.filter((n) => n !== 1)
+          : [t.shape[0]! / names.length, ...t.shape.slice(1)];
+        return names.map((name, i) => [name, host(t.data.slice(i * numel(shape), (i + 1) * numel(shape)), shape)]);
+      }),
+  );
 }
 
 async function writeDiffusers(folder: string, { dit, vae, text, image }: Generated): Promise<void> {
   const pictures = dit.config.model_type !== 't2v';
-  await writeJSON(join(folder, 'model_index.json'), { _class_name: pictures ? 'WanImageToVideoPipeline' : 'WanPipeline', transformer: ['diffusers', 'WanTransformer3DModel'] });
-  const { dim, num_heads, in_dim, out_dim, patch_size, text_len, text_dim, freq_dim, ffn_dim, num_layers, clip_dim } = dit.config;
+  await writeJSON(join(folder, 'model_index.json'), {
+    _class_name: pictures ? 'WanImageToVideoPipeline' : 'WanPipeline',
+    transformer: ['diffusers', 'WanTransformer3DModel'],
+  });
+  const { dim, num_heads, in_dim, out_dim, patch_size, text_len, text_dim, freq_dim, ffn_dim, num_layers, clip_dim } =
+    dit.config;
   await writeJSON(join(folder, 'transformer/config.json'), {
-    _class_name: 'WanTransformer3DModel', added_kv_proj_dim: pictures ? dim : null, attention_head_dim: dim / num_heads, cross_attn_norm: true, eps: 1e-6, ffn_dim, freq_dim,
-    image_dim: pictures ? clip_dim : null, in_channels: in_dim, num_attention_heads: num_heads, num_layers, out_channels: out_dim, patch_size, qk_norm: 'rms_norm_across_heads',
-    pos_embed_seq_len: dit.config.model_type === 'flf2v' ? 514 : null, rope_max_seq_len: 1024, text_dim,
+    _class_name: 'WanTransformer3DModel',
+    added_kv_proj_dim: pictures ? dim : null,
+    attention_head_dim: dim / num_heads,
+    cross_attn_norm: true,
+    eps: 1e-6,
+    ffn_dim,
+    freq_dim,
+    image_dim: pictures ? clip_dim : null,
+    in_channels: in_dim,
+    num_attention_heads: num_heads,
+    num_layers,
+    out_channels: out_dim,
+    patch_size,
+    qk_norm: 'rms_norm_across_heads',
+    pos_embed_seq_len: dit.config.model_type === 'flf2v' ? 514 : null,
+    rope_max_seq_len: 1024,
+    text_dim,
     text_len, // Diffusers leaves 512 to its pipeline
   });
   await writeShards(join(folder, 'transformer'), 'diffusion_pytorch_model', theirs(dit.params, diffusersDiT), 'BF16');
   const { latent_mean, latent_std, dim_mult, num_res_blocks, temperal_downsample, z_dim } = vae.config;
   await writeJSON(join(folder, 'vae/config.json'), {
-    _class_name: 'AutoencoderKLWan', attn_scales: [], base_dim: vae.config.dim, dim_mult, dropout: 0, latents_mean: latent_mean, latents_std: latent_std, num_res_blocks, temperal_downsample, z_dim,
+    _class_name: 'AutoencoderKLWan',
+    attn_scales: [],
+    base_dim: vae.config.dim,
+    dim_mult,
+    dropout: 0,
+    latents_mean: latent_mean,
+    latents_std: latent_std,
+    num_res_blocks,
+    temperal_downsample,
+    z_dim,
   });
-  await saveTensors(join(folder, 'vae/diffusion_pytorch_model.safetensors'), theirs(vae.params, diffusersVAE(vae.config)));
+  await saveTensors(
+    join(folder, 'vae/diffusion_pytorch_model.safetensors'),
+    theirs(vae.params, diffusersVAE(vae.config)),
+  );
   await writeJSON(join(folder, 'text_encoder/config.json'), {
-    vocab_size: text.config.vocab, d_model: text.config.dim, d_kv: text.config.dim_attn / text.config.num_heads, d_ff: text.config.dim_ffn, num_heads: text.config.num_heads,
-    num_layers: text.config.num_layers, relative_attention_num_buckets: 32, relative_attention_max_distance: 128, layer_norm_epsilon: 1e-6, feed_forward_proj: 'gated-gelu',
+    vocab_size: text.config.vocab,
+    d_model: text.config.dim,
+    d_kv: text.config.dim_attn / text.config.num_heads,
+    d_ff: text.config.dim_ffn,
+    num_heads: text.config.num_heads,
+    num_layers: text.config.num_layers,
+    relative_attention_num_buckets: 32,
+    relative_attention_max_distance: 128,
+    layer_norm_epsilon: 1e-6,
+    feed_forward_proj: 'gated-gelu',
   });
   const embedding = { 'encoder.embed_tokens.weight': text.params['token_embedding.weight']! };
-  await writeShards(join(folder, 'text_encoder'), 'model', { ...theirs(text.params, transformersUMT5), ...embedding }, 'BF16');
+  await writeShards(
+    join(folder, 'text_encoder'),
+    'model',
+    { ...theirs(text.params, transformersUMT5), ...embedding },
+    'BF16',
+  );
   await writeJSON(join(folder, 'tokenizer/tokenizer.json'), tinyTokenizer());
-  await writeJSON(join(folder, 'scheduler/scheduler_config.json'), { _class_name: 'UniPCMultistepScheduler', flow_shift: 3, prediction_type: 'flow_prediction', use_flow_sigmas: true });
+  await writeJSON(join(folder, 'scheduler/scheduler_config.json'), {
+    _class_name: 'UniPCMultistepScheduler',
+    flow_shift: 3,
+    prediction_type: 'flow_prediction',
+    use_flow_sigmas: true,
+  });
   if (!pictures) return;
   const c = image.config;
   await writeJSON(join(folder, 'image_encoder/config.json'), {
-    hidden_size: c.dim, intermediate_size: c.dim * c.mlp_ratio, num_hidden_layers: c.num_layers, num_attention_heads: c.num_heads, image_size: c.image_size, patch_size: c.patch_size,
-    projection_dim: c.out_dim, hidden_act: 'gelu', layer_norm_eps: 1e-5,
+    hidden_size: c.dim,
+    intermediate_size: c.dim * c.mlp_ratio,
+    num_hidden_layers: c.num_layers,
+    num_attention_heads: c.num_heads,
+    image_size: c.image_size,
+    patch_size: c.patch_size,
+    projection_dim: c.out_dim,
+    hidden_act: 'gelu',
+    layer_norm_eps: 1e-5,
   });
-  await saveTensors(join(folder, 'image_encoder/model.safetensors'), theirs(image.params, transformersCLIP, ['visual.head']));
+  await saveTensors(
+    join(folder, 'image_encoder/model.safetensors'),
+    theirs(image.params, transformersCLIP, ['visual.head']),
+  );
 }
 
 /** Writes a checkpoint folder and gives what is in it. */
-export async function writeFolder(folder: string, layout: Layout = 'original', kind: DiTConfig['model_type'] = 't2v'): Promise<Generated> {
+export async function writeFolder(
+  folder: string,
+  layout: Layout = 'original',
+  kind: DiTConfig['model_type'] = 't2v',
+): Promise<Generated> {
   const models = generate(kind);
   await mkdir(folder, { recursive: true });
   await (layout === 'original' ? writeOriginal : writeDiffusers)(folder, models);

@@ -15,7 +15,9 @@ import { archive, pickleState, pth, type PthTensor } from './pthfile.ts';
 const CASES = 400; // of each seed file
 const test = suite('fuzz');
 let folder = '';
-test.before(async () => { folder = await mkdtemp(join(tmpdir(), 'fuzz-')); });
+test.before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'fuzz-'));
+});
 test.after(() => rm(folder, { recursive: true }));
 
 /** mulberry32. */
@@ -29,20 +31,47 @@ function generator(seed: number): (n: number) => number {
 }
 
 /** Numbers and signs that formats stumble over. */
-const PIECES = ['-1', '0', '9007199254740993', '1e400', '[]', '{}', '"', ',', 'null', '\xff\xff\xff\xff', '\x00\x00\x00\x00', '\xff\xff\xff\xff\xff\xff\xff\x7f', '(', 't', 'R', 'b', 'Q', 'h\x00', '\x93', '}', ']', 'e', 'u']
-  .map((p) => Buffer.from(p, 'latin1'));
+const PIECES = [
+  '-1',
+  '0',
+  '9007199254740993',
+  '1e400',
+  '[]',
+  '{}',
+  '"',
+  ',',
+  'null',
+  '\xff\xff\xff\xff',
+  '\x00\x00\x00\x00',
+  '\xff\xff\xff\xff\xff\xff\xff\x7f',
+  '(',
+  't',
+  'R',
+  'b',
+  'Q',
+  'h\x00',
+  '\x93',
+  '}',
+  ']',
+  'e',
+  'u',
+].map((p) => Buffer.from(p, 'latin1'));
 
 function mutate(original: Buffer, random: (n: number) => number): Buffer {
   let bytes = Buffer.from(original);
   for (let n = 1 + random(3); n > 0; n--) {
-    const at = random(bytes.length + 1), piece = PIECES[random(PIECES.length)]!;
+    const at = random(bytes.length + 1),
+      piece = PIECES[random(PIECES.length)]!;
     const kind = random(6);
     if (kind === 0 && at < bytes.length) bytes[at] = random(256);
     else if (kind === 1 && at < bytes.length) bytes[at]! ^= 1 << random(8);
     else if (kind === 2) bytes = Buffer.concat([bytes.subarray(0, at), piece, bytes.subarray(at)]);
     else if (kind === 3) piece.copy(bytes, at);
     else if (kind === 4) bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + random(9))]);
-    else bytes = random(4) ? Buffer.concat([bytes.subarray(0, at), bytes.subarray(random(at + 1))]) : bytes.subarray(0, at);
+    else
+      bytes = random(4)
+        ? Buffer.concat([bytes.subarray(0, at), bytes.subarray(random(at + 1))])
+        : bytes.subarray(0, at);
   }
   return bytes;
 }
@@ -63,21 +92,30 @@ async function survives(path: string, size: number): Promise<boolean> {
   } catch (error) {
     assert.instance(error, WeightsError, (error as Error).stack);
     const { cause, message } = error as WeightsError;
-    assert.not(cause instanceof TypeError || cause instanceof RangeError, `an accident, not a refusal: ${message}\n${(cause as Error)?.stack}`);
+    assert.not(
+      cause instanceof TypeError || cause instanceof RangeError,
+      `an accident, not a refusal: ${message}\n${(cause as Error)?.stack}`,
+    );
     return false;
   }
 }
 
 const shared = Float32Array.from({ length: 12 }, (_, i) => i);
 const state: Record<string, PthTensor> = {
-  w: { dtype: 'F32', shape: [3, 4], storage: shared }, 'w.T': { dtype: 'F32', shape: [4, 3], strides: [1, 4], storage: shared },
-  h: { dtype: 'BF16', shape: [3], storage: Uint16Array.of(1, 2, 3) }, n: { dtype: 'I64', shape: [], storage: BigInt64Array.of(5n) },
+  w: { dtype: 'F32', shape: [3, 4], storage: shared },
+  'w.T': { dtype: 'F32', shape: [4, 3], strides: [1, 4], storage: shared },
+  h: { dtype: 'BF16', shape: [3], storage: Uint16Array.of(1, 2, 3) },
+  n: { dtype: 'I64', shape: [], storage: BigInt64Array.of(5n) },
 };
 
 const SEEDS: Record<string, () => Promise<Buffer>> = {
   safetensors: async () => {
     const path = join(folder, 'seed');
-    await saveTensors(path, { a: host([1, 2, 3, 4], [2, 2]), 'b.c': host([], [0, 2]), id: host(Int32Array.of(7), []) }, { metadata: { format: 'pt' } });
+    await saveTensors(
+      path,
+      { a: host([1, 2, 3, 4], [2, 2]), 'b.c': host([], [0, 2]), id: host(Int32Array.of(7), []) },
+      { metadata: { format: 'pt' } },
+    );
     return readFile(path);
   },
   pth: async () => pth(state),

@@ -10,14 +10,18 @@ const folder = fileURLToPath(new URL('../../../shared/golden', import.meta.url))
 
 async function failures(executor: Executor): Promise<string> {
   const failed: string[] = [];
-  for await (const { name, status, note } of runFolder(folder, executor)) if (status === 'fail') failed.push(`${name}: ${note}`);
+  for await (const { name, status, note } of runFolder(folder, executor))
+    if (status === 'fail') failed.push(`${name}: ${note}`);
   return failed.join('\n');
 }
 
 const half = await deviceExecutor('f16 forward').catch(() => undefined);
 const here = existsSync(folder);
-const check = (possible: boolean, name: string, body: () => Promise<void>): void => (possible ? test(name, body) : test.skip(name, body));
+const check = (possible: boolean, name: string, body: () => Promise<void>): void =>
+  possible ? test(name, body) : test.skip(name, body);
 check(here, 'every reference case', async () => assert.is(await failures(await deviceExecutor()), ''));
-check(here && half !== undefined, 'every network with half-precision operands, as in training', async () => assert.is(await failures(half!), ''));
+check(here && half !== undefined, 'every network with half-precision operands, as in training', async () =>
+  assert.is(await failures(half!), ''),
+);
 
 test.run();

@@ -19,7 +19,11 @@ test('a lowered binding limit is met by parts', async () => {
   Object.assign(tight, { caps: { ...device.caps, maxBindingBytes: LIMIT } });
   const config = tinyDiT({ model_type: 't2v', in_dim: 4, ffn_dim: 96, num_layers: 1 });
   const latent = [1, 4, 2, 8, 8];
-  const [x, tEmb, context] = [noise('x', latent), noise('t', [1, config.freq_dim]), noise('text', [1, config.text_len, config.text_dim])];
+  const [x, tEmb, context] = [
+    noise('x', latent),
+    noise('t', [1, config.freq_dim]),
+    noise('text', [1, config.text_len, config.text_dim]),
+  ];
   const on = (d: typeof device) => {
     const upload = (t: HostTensor): NDArray => d.tensor(t.data, t.shape, t.dtype);
     const told = { tables: mapTree(upload, ditTables(config, [tokenGrid(config, latent)])) } as unknown as Told;
@@ -28,7 +32,11 @@ test('a lowered binding limit is met by parts', async () => {
   const roomy = on(device);
   const { upload, told, weights } = on(tight);
 
-  const whole = device.compile((p: Params, x: Tensor, tEmb: Tensor, context: Tensor, t: Told<Tensor>) => dit(p, config, { x, tEmb, context, ...t }).v as Tensor, { name: 'whole' });
+  const whole = device.compile(
+    (p: Params, x: Tensor, tEmb: Tensor, context: Tensor, t: Told<Tensor>) =>
+      dit(p, config, { x, tEmb, context, ...t }).v as Tensor,
+    { name: 'whole' },
+  );
   const { largest } = await whole.plan(roomy.weights, x, tEmb, context, roomy.told);
   assert.is(largest!.bytes, 4 * 32 * 96, 'the hidden layer of 32 tokens is what is over the limit');
   const want = await (await whole(roomy.weights, x, tEmb, context, roomy.told)).read();

@@ -5,20 +5,28 @@ import { lowRank } from '../../model/lowrank.ts';
 
 /** Σ σ_k u_k v_kᵀ with cosines for u and v, which are orthogonal. */
 function matrix(m: number, n: number, sigma: readonly number[]): Float32Array {
-  const unit = (size: number, k: number, i: number) => Math.sqrt(2 / size) * Math.cos(Math.PI * (k + 1) * (i + 0.5) / size);
-  return Float32Array.from({ length: m * n }, (_, at) => sigma.reduce((sum, s, k) => sum + s * unit(m, k, Math.floor(at / n)) * unit(n, k, at % n), 0));
+  const unit = (size: number, k: number, i: number) =>
+    Math.sqrt(2 / size) * Math.cos((Math.PI * (k + 1) * (i + 0.5)) / size);
+  return Float32Array.from({ length: m * n }, (_, at) =>
+    sigma.reduce((sum, s, k) => sum + s * unit(m, k, Math.floor(at / n)) * unit(n, k, at % n), 0),
+  );
 }
 const error = (d: Float32Array, { a, b }: { a: Float32Array; b: Float32Array }, m: number, n: number): number => {
   const k = b.length / m;
-  return Math.sqrt(d.reduce((sum, x, at) => {
-    let y = 0;
-    for (let c = 0; c < k; c++) y += b[Math.floor(at / n) * k + c]! * a[c * n + at % n]!;
-    return sum + (x - y) ** 2;
-  }, 0));
+  return Math.sqrt(
+    d.reduce((sum, x, at) => {
+      let y = 0;
+      for (let c = 0; c < k; c++) y += b[Math.floor(at / n) * k + c]! * a[c * n + (at % n)]!;
+      return sum + (x - y) ** 2;
+    }, 0),
+  );
 };
 
 test('a matrix of that rank or less is kept whole', () => {
-  for (const [m, n] of [[20, 31], [31, 20]] as const) {
+  for (const [m, n] of [
+    [20, 31],
+    [31, 20],
+  ] as const) {
     const d = matrix(m, n, [5, 2, 1]);
     for (const rank of [3, 6, 100]) {
       const low = lowRank(d, m, n, rank);

@@ -14,7 +14,9 @@ import { pth } from './pthfile.ts';
 
 const test = suite('open');
 let root = '';
-test.before(async () => { root = await mkdtemp(join(tmpdir(), 'open-')); });
+test.before(async () => {
+  root = await mkdtemp(join(tmpdir(), 'open-'));
+});
 test.after(() => rm(root, { recursive: true }));
 
 /** Each name holds a tensor `name` under its own extension's format; .json files are indexes of these tensors. */
@@ -23,9 +25,15 @@ async function folder(name: string, files: Record<string, string[]>): Promise<st
   await mkdir(path);
   for (const [file, tensors] of Object.entries(files)) {
     const to = join(path, file);
-    if (file.endsWith('.json')) await writeFile(to, JSON.stringify({ weight_map: Object.fromEntries(tensors.map((t) => t.split('@'))) }));
-    else if (file.endsWith('.safetensors')) await saveTensors(to, Object.fromEntries(tensors.map((t) => [t, host([1], [1])])));
-    else if (/\.(bin|pth|pt)$/.test(file)) await writeFile(to, pth(Object.fromEntries(tensors.map((t) => [t, { dtype: 'F32', shape: [1], storage: Float32Array.of(1) }]))));
+    if (file.endsWith('.json'))
+      await writeFile(to, JSON.stringify({ weight_map: Object.fromEntries(tensors.map((t) => t.split('@'))) }));
+    else if (file.endsWith('.safetensors'))
+      await saveTensors(to, Object.fromEntries(tensors.map((t) => [t, host([1], [1])])));
+    else if (/\.(bin|pth|pt)$/.test(file))
+      await writeFile(
+        to,
+        pth(Object.fromEntries(tensors.map((t) => [t, { dtype: 'F32', shape: [1], storage: Float32Array.of(1) }]))),
+      );
     else await writeFile(to, tensors.join());
   }
   return path;
@@ -40,11 +48,27 @@ async function names(path: string, stem?: string): Promise<string> {
 const part = (i: number, n: number, extension = 'safetensors'): string => `model-0000${i}-of-0000${n}.${extension}`;
 const GOOD: [what: string, files: Record<string, string[]>, open: string, stem: string, found: string][] = [
   ['the one file of a folder', { 'x.safetensors': ['a'], 'readme.md': [] }, '', '', 'a'],
-  ['safetensors before PyTorch\'s', { 'model.safetensors': ['a'], 'pytorch_model.bin': ['b'] }, '', '', 'a'],
+  ["safetensors before PyTorch's", { 'model.safetensors': ['a'], 'pytorch_model.bin': ['b'] }, '', '', 'a'],
   ['a PyTorch file in a folder', { 'pytorch_model.bin': ['b'] }, '', '', 'b'],
-  ['an index of PyTorch shards', { [part(1, 2, 'bin')]: ['a'], [part(2, 2, 'bin')]: ['b'], 'pytorch_model.bin.index.json': [`a@${part(1, 2, 'bin')}`, `b@${part(2, 2, 'bin')}`] }, '', '', 'a,b'],
+  [
+    'an index of PyTorch shards',
+    {
+      [part(1, 2, 'bin')]: ['a'],
+      [part(2, 2, 'bin')]: ['b'],
+      'pytorch_model.bin.index.json': [`a@${part(1, 2, 'bin')}`, `b@${part(2, 2, 'bin')}`],
+    },
+    '',
+    '',
+    'a,b',
+  ],
   ['shards without an index', { [part(1, 2)]: ['a'], [part(2, 2)]: ['b'] }, '', '', 'a,b'],
-  ['files of one stem', { 'diffusion_pytorch_model.safetensors': ['a'], 'lora.safetensors': ['b'], 'vae.pth': ['c'] }, '', 'diff', 'a'],
+  [
+    'files of one stem',
+    { 'diffusion_pytorch_model.safetensors': ['a'], 'lora.safetensors': ['b'], 'vae.pth': ['c'] },
+    '',
+    'diff',
+    'a',
+  ],
   ['a PyTorch file of another extension', { 'weights.pt': ['p'] }, 'weights.pt', '', 'p'],
 ];
 for (const [i, [what, files, open, stem, found]] of GOOD.entries()) {
@@ -53,17 +77,40 @@ for (const [i, [what, files, open, stem, found]] of GOOD.entries()) {
 
 const BAD: [what: string, files: Record<string, string[]>, open: string, reason: RegExp][] = [
   ['an empty folder', {}, '', /bad\d+: has no file \*\.safetensors, \.bin, \.pth or \.pt$/],
-  ['several files', { 'a.safetensors': ['a'], 'b.safetensors': ['b'] }, '', /holds several checkpoints, name one of a\.safetensors, b\.safetensors$/],
+  [
+    'several files',
+    { 'a.safetensors': ['a'], 'b.safetensors': ['b'] },
+    '',
+    /holds several checkpoints, name one of a\.safetensors, b\.safetensors$/,
+  ],
   ['a shard too few', { [part(1, 2)]: ['a'] }, '', /holds 1 of 2 shards$/],
-  ['a tensor in two shards', { [part(1, 2)]: ['a'], [part(2, 2)]: ['a'] }, '', /1 that stand twice: a in model-00001-of-00002\.safetensors and model-00002-of-00002\.safetensors$/],
-  ['an index of an absent shard', { 'm.safetensors.index.json': ['a@gone.safetensors'] }, '', /gone\.safetensors: there is no such file$/],
-  ['a pointer of Git LFS', { 'x.safetensors': [], 'y.pth.txt': ['version https://git-lfs.github.com/spec/v1'] }, 'y.pth.txt', /is a pointer of Git LFS/],
+  [
+    'a tensor in two shards',
+    { [part(1, 2)]: ['a'], [part(2, 2)]: ['a'] },
+    '',
+    /1 that stand twice: a in model-00001-of-00002\.safetensors and model-00002-of-00002\.safetensors$/,
+  ],
+  [
+    'an index of an absent shard',
+    { 'm.safetensors.index.json': ['a@gone.safetensors'] },
+    '',
+    /gone\.safetensors: there is no such file$/,
+  ],
+  [
+    'a pointer of Git LFS',
+    { 'x.safetensors': [], 'y.pth.txt': ['version https://git-lfs.github.com/spec/v1'] },
+    'y.pth.txt',
+    /is a pointer of Git LFS/,
+  ],
   ['no file', {}, 'x.safetensors', /x\.safetensors: there is no such file$/],
   ['an index that is none', { 'x.index.txt': ['{'] }, 'x.index.txt', /has 1 bytes, a header's length alone takes 8$/],
 ];
 for (const [i, [what, files, open, reason]] of BAD.entries()) {
   test(`refuses: ${what}`, async () => {
-    const error = await names(join(await folder(`bad${i}`, files), open)).then(() => undefined, (e: Error) => e);
+    const error = await names(join(await folder(`bad${i}`, files), open)).then(
+      () => undefined,
+      (e: Error) => e,
+    );
     assert.instance(error, WeightsError);
     assert.match(error!.message, reason);
   });
@@ -71,16 +118,28 @@ for (const [i, [what, files, open, reason]] of BAD.entries()) {
 
 test('the naming that knows most is taken; what it does not know is told', async () => {
   const shapes = { 'head.head.weight': [1], 'blocks.0.self_attn.q.weight': [1], 'blocks.0.ffn.0.bias': [1] };
-  const path = await folder('naming', { 'x.safetensors': ['proj_out.weight', 'blocks.0.attn1.to_q.weight', 'blocks.0.ffn.bias'] });
+  const path = await folder('naming', {
+    'x.safetensors': ['proj_out.weight', 'blocks.0.attn1.to_q.weight', 'blocks.0.ffn.bias'],
+  });
   const weights = inOwnNames(await openWeights(path), shapes, [OWN, diffusersDiT]);
-  assert.throws(() => checkFit(weights, shapes), /does not fit the model of 3 tensors:\n {2}1 missing: blocks\.0\.ffn\.0\.bias \[1\]\n {2}1 unexpected: blocks\.0\.ffn\.bias \[1\]/);
+  assert.throws(
+    () => checkFit(weights, shapes),
+    /does not fit the model of 3 tensors:\n {2}1 missing: blocks\.0\.ffn\.0\.bias \[1\]\n {2}1 unexpected: blocks\.0\.ffn\.bias \[1\]/,
+  );
   await weights.close();
 });
 
 test('a tied embedding stands under either name', async () => {
-  for (const given of [['shared.weight'], ['encoder.embed_tokens.weight'], ['shared.weight', 'encoder.embed_tokens.weight']]) {
+  for (const given of [
+    ['shared.weight'],
+    ['encoder.embed_tokens.weight'],
+    ['shared.weight', 'encoder.embed_tokens.weight'],
+  ]) {
     const path = await folder(`tied${given.join()}`, { 'x.safetensors': given });
-    const weights = inOwnNames(await openWeights(path), { 'token_embedding.weight': [1] }, [transformersUMT5, transformersUMT5Tied]);
+    const weights = inOwnNames(await openWeights(path), { 'token_embedding.weight': [1] }, [
+      transformersUMT5,
+      transformersUMT5Tied,
+    ]);
     checkFit(weights, { 'token_embedding.weight': [1] });
     await weights.close();
   }

@@ -20,20 +20,37 @@ import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled, scrambledDiT, tinyDiT } from './tiny.ts';
 
 const device = await open();
-const vae = vaeConfig({ dim: 4, z_dim: 4, dim_mult: [1, 1, 1], num_res_blocks: 1, temperal_downsample: [true, true], latent_mean: [1, 0, 0, -1], latent_std: [1, 2, 1, 1] });
+const vae = vaeConfig({
+  dim: 4,
+  z_dim: 4,
+  dim_mult: [1, 1, 1],
+  num_res_blocks: 1,
+  temperal_downsample: [true, true],
+  latent_mean: [1, 0, 0, -1],
+  latent_std: [1, 2, 1, 1],
+});
 const vaeParams = scrambled(vaeSpecs(vae), 0.4);
-const upload = (params: HostParams) => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]));
+const upload = (params: HostParams) =>
+  Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]));
 
 /** A small network of one picture takes any number of its tokens; the places of two are learnt, of 257 each. */
 const tokensOf = ({ model_type }: DiTConfig): number => (model_type === 'i2v' ? 3 : 257);
 const nameOf = (picture: HostTensor): string => `tokens of ${picture.data[0]}`;
 
 /** A model whose texts and pictures are numbers drawn by name. */
-function modelOf(config: DiTConfig, params: HostParams, network = (p: HostParams): Network => networkOf(upload(p))): VideoModel {
+function modelOf(
+  config: DiTConfig,
+  params: HostParams,
+  network = (p: HostParams): Network => networkOf(upload(p)),
+): VideoModel {
   return {
-    dit: config, vae,
+    dit: config,
+    vae,
     encodeText: (_, texts) => Promise.resolve(texts.map((t) => noise(t, [config.text_len, config.text_dim]))),
-    ...(givenFrames(config) && { encodeImages: (_: unknown, pictures: readonly HostTensor[]) => Promise.resolve(pictures.map((p) => noise(nameOf(p), [tokensOf(config), config.clip_dim]))) }),
+    ...(givenFrames(config) && {
+      encodeImages: (_: unknown, pictures: readonly HostTensor[]) =>
+        Promise.resolve(pictures.map((p) => noise(nameOf(p), [tokensOf(config), config.clip_dim]))),
+    }),
     loadVAE: (_, half) => Promise.resolve(upload(halfOf(vaeParams, half))),
     loadDiT: () => Promise.resolve(network(params)),
   };
@@ -41,35 +58,73 @@ function modelOf(config: DiTConfig, params: HostParams, network = (p: HostParams
 
 async function made(model: VideoModel, jobs: readonly Job[], sampling: Sampling): Promise<HostTensor[][]> {
   const clips: HostTensor[][] = jobs.map(() => []);
-  await generate(device, model, jobs, { sampling, progress: () => {}, sink: (i) => Promise.resolve({ add: (c) => Promise.resolve(void clips[i]!.push(c)), end: () => Promise.resolve(), abort: () => Promise.resolve() }) });
+  await generate(device, model, jobs, {
+    sampling,
+    progress: () => {},
+    sink: (i) =>
+      Promise.resolve({
+        add: (c) => Promise.resolve(void clips[i]!.push(c)),
+        end: () => Promise.resolve(),
+        abort: () => Promise.resolve(),
+      }),
+  });
   return clips;
 }
 
 /** The last pixel frame of what the same comes to, written out. */
-async function byHand(config: DiTConfig, params: HostParams, job: Job, { kind, steps, shift, guidance }: Sampling): Promise<HostTensor> {
+async function byHand(
+  config: DiTConfig,
+  params: HostParams,
+  job: Job,
+  { kind, steps, shift, guidance }: Sampling,
+): Promise<HostTensor> {
   const shape = latentShape(vae, job.size, job.frames);
   const { sigmas } = schedule('euler', steps, shift);
   const [, f, h, w] = shape;
-  const { video } = await oracle.run(({ p, v, stats, x, levels, text, negative, tokens, picture, tables, times, mask }) => {
-    const y = picture && concat([mask, normalise(encode(v, vae, picture).mean, stats)], 1);
-    let z = x;
-    for (let k = 0; k < steps; k++) {
-      const speed = (context: Tensor) => dit(p, config, { x: z, tEmb: times[k]!, context, ...(y && tokens && { y, imageTokens: tokens }), tables }).v as Tensor;
-      const uncond = speed(negative);
-      const velocity = uncond.add(speed(text).sub(uncond).mul(guidance));
-      const x0 = z.sub(velocity.mul(sigmas[k]!));
-      z = kind === 'euler' ? z.add(velocity.mul(sigmas[k + 1]! - sigmas[k]!)) : x0.mul(1 - sigmas[k + 1]!).add(levels[k]!.mul(sigmas[k + 1]!));
-    }
-    return { video: decode(v, vae, denormalise(z, stats)) };
-  }, {
-    p: params, v: vaeParams, stats: latentStats(vae), x: latentNoise(job.seed, 'start', [1, ...shape]),
-    levels: Array.from({ length: steps }, (_, k) => latentNoise(job.seed, `level ${k + 1}`, [1, ...shape])),
-    text: noise(job.prompt, [1, config.text_len, config.text_dim]), negative: noise(job.negative, [1, config.text_len, config.text_dim]),
-    tokens: job.pictures.length ? host(Float32Array.from(job.pictures.flatMap((p) => [...noise(nameOf(p), [tokensOf(config), config.clip_dim]).data])), [1, job.pictures.length * tokensOf(config), config.clip_dim]) : undefined,
-    picture: job.pictures.length ? withZeros(job.pictures, job.frames) : undefined, mask: givenMask(job.pictures.length, f, h * w, [1, 4, f, h, w]),
-    tables: ditTables(config, [tokenGrid(config, shape)]), times: Array.from({ length: steps }, (_, k) => timeEmbedding([1000 * sigmas[k]!], config.freq_dim)),
-  });
-  return host(video!.data.map((value) => Math.min(1, Math.max(-1, value))), video!.shape);
+  const { video } = await oracle.run(
+    ({ p, v, stats, x, levels, text, negative, tokens, picture, tables, times, mask }) => {
+      const y = picture && concat([mask, normalise(encode(v, vae, picture).mean, stats)], 1);
+      let z = x;
+      for (let k = 0; k < steps; k++) {
+        const speed = (context: Tensor) =>
+          dit(p, config, { x: z, tEmb: times[k]!, context, ...(y && tokens && { y, imageTokens: tokens }), tables })
+            .v as Tensor;
+        const uncond = speed(negative);
+        const velocity = uncond.add(speed(text).sub(uncond).mul(guidance));
+        const x0 = z.sub(velocity.mul(sigmas[k]!));
+        z =
+          kind === 'euler'
+            ? z.add(velocity.mul(sigmas[k + 1]! - sigmas[k]!))
+            : x0.mul(1 - sigmas[k + 1]!).add(levels[k]!.mul(sigmas[k + 1]!));
+      }
+      return { video: decode(v, vae, denormalise(z, stats)) };
+    },
+    {
+      p: params,
+      v: vaeParams,
+      stats: latentStats(vae),
+      x: latentNoise(job.seed, 'start', [1, ...shape]),
+      levels: Array.from({ length: steps }, (_, k) => latentNoise(job.seed, `level ${k + 1}`, [1, ...shape])),
+      text: noise(job.prompt, [1, config.text_len, config.text_dim]),
+      negative: noise(job.negative, [1, config.text_len, config.text_dim]),
+      tokens: job.pictures.length
+        ? host(
+            Float32Array.from(
+              job.pictures.flatMap((p) => [...noise(nameOf(p), [tokensOf(config), config.clip_dim]).data]),
+            ),
+            [1, job.pictures.length * tokensOf(config), config.clip_dim],
+          )
+        : undefined,
+      picture: job.pictures.length ? withZeros(job.pictures, job.frames) : undefined,
+      mask: givenMask(job.pictures.length, f, h * w, [1, 4, f, h, w]),
+      tables: ditTables(config, [tokenGrid(config, shape)]),
+      times: Array.from({ length: steps }, (_, k) => timeEmbedding([1000 * sigmas[k]!], config.freq_dim)),
+    },
+  );
+  return host(
+    video!.data.map((value) => Math.min(1, Math.max(-1, value))),
+    video!.shape,
+  );
 }
 
 /** First and last frame [C,H,W] → [1,C,frames,H,W], the rest zero. */
@@ -86,30 +141,42 @@ function withZeros([first, last]: readonly HostTensor[], frames: number): HostTe
 /** As Wan has it: 1 for each frame that is given, the first four times, then four frames to a latent frame and these to channels. */
 function givenMask(given: number, f: number, plane: number, shape: number[]): HostTensor {
   const frames = Array.from({ length: 4 * f }, (_, t) => (t < 4 || (given > 1 && t === 4 * f - 1) ? 1 : 0));
-  return host(Float32Array.from({ length: 4 * f * plane }, (_, i) => {
-    const [channel, frame] = [Math.floor(i / (f * plane)), Math.floor(i / plane) % f];
-    return frames[4 * frame + channel]!;
-  }), shape);
+  return host(
+    Float32Array.from({ length: 4 * f * plane }, (_, i) => {
+      const [channel, frame] = [Math.floor(i / (f * plane)), Math.floor(i / plane) % f];
+      return frames[4 * frame + channel]!;
+    }),
+    shape,
+  );
 }
 
 /** The pixels of chunk after chunk, beside those of the whole. */
 function difference(chunks: readonly HostTensor[], whole: HostTensor): number {
   const [, c, t, h, w] = whole.shape as [number, number, number, number, number];
   let first = 0;
-  return Math.max(...chunks.map((chunk) => {
-    const count = chunk.shape[1]!;
-    const part = Float64Array.from({ length: chunk.data.length }, (_, i) => {
-      const [channel, rest] = [Math.floor(i / (count * h * w)), i % (count * h * w)];
-      return whole.data[channel * t * h * w + first * h * w + rest]!;
-    });
-    first += count;
-    assert.equal(chunk.shape, [c, count, h, w]);
-    return largest(chunk, host(part, chunk.shape));
-  }));
+  return Math.max(
+    ...chunks.map((chunk) => {
+      const count = chunk.shape[1]!;
+      const part = Float64Array.from({ length: chunk.data.length }, (_, i) => {
+        const [channel, rest] = [Math.floor(i / (count * h * w)), i % (count * h * w)];
+        return whole.data[channel * t * h * w + first * h * w + rest]!;
+      });
+      first += count;
+      assert.equal(chunk.shape, [c, count, h, w]);
+      return largest(chunk, host(part, chunk.shape));
+    }),
+  );
 }
 
 const picture = noise('picture', [3, 16, 8]);
-const job = (seed: number, pictures = [picture]): Job => ({ prompt: 'a cat', negative: 'blurred', pictures, size: { width: 8, height: 16 }, frames: 5, seed });
+const job = (seed: number, pictures = [picture]): Job => ({
+  prompt: 'a cat',
+  negative: 'blurred',
+  pictures,
+  size: { width: 8, height: 16 },
+  frames: 5,
+  seed,
+});
 const i2v = tinyDiT({ in_dim: 12, num_layers: 2 });
 
 test('image-to-video, guided: two jobs are each what is composed by hand', async () => {
@@ -118,7 +185,8 @@ test('image-to-video, guided: two jobs are each what is composed by hand', async
   const held = device.allocated;
   const clips = await made(modelOf(i2v, params), [job(1), job(2)], sampling);
   assert.is(device.allocated, held, 'every part was freed');
-  for (const [i, clip] of clips.entries()) assert.ok(difference(clip, await byHand(i2v, params, job(i + 1), sampling)) < 2e-5, `job ${i}`);
+  for (const [i, clip] of clips.entries())
+    assert.ok(difference(clip, await byHand(i2v, params, job(i + 1), sampling)) < 2e-5, `job ${i}`);
   assert.ok(largest(clips[0]![1]!, clips[1]![1]!) > 0.1, 'another seed is another clip');
 });
 
@@ -135,7 +203,10 @@ test('both texts at once where the weights outweigh them; a student noises afres
   const heavy = tinyDiT({ model_type: 't2v', in_dim: 4, num_layers: 2, ffn_dim: 4000 });
   const params = scrambledDiT(heavy);
   const text = { ...job(3), pictures: [] };
-  for (const sampling of [{ kind: 'euler', steps: 2, shift: 3, guidance: 2 }, { kind: 'renoise', steps: 3, shift: 5, guidance: 1 }] as const) {
+  for (const sampling of [
+    { kind: 'euler', steps: 2, shift: 3, guidance: 2 },
+    { kind: 'renoise', steps: 3, shift: 5, guidance: 1 },
+  ] as const) {
     const [clip] = await made(modelOf(heavy, params), [text], sampling);
     assert.ok(difference(clip!, await byHand(heavy, params, text, sampling)) < 2e-5, sampling.kind);
   }
@@ -146,14 +217,23 @@ test('block by block, with weights that come and go, it is the same clip; so it 
   const lora = scrambled(loraSpecs(ditShapes(i2v), 2));
   const sampling: Sampling = { kind: 'euler', steps: 2, shift: 3, guidance: 2 };
   const together = { ...params, ...lora };
-  const around = (all: HostParams) => Object.fromEntries(Object.entries(all).filter(([name]) => !name.startsWith('blocks.')));
+  const around = (all: HostParams) =>
+    Object.fromEntries(Object.entries(all).filter(([name]) => !name.startsWith('blocks.')));
   let held = 0;
   const streamed = (all: HostParams): Network => ({
     ...networkOf(upload(around(all))),
     blocks: {
       fetch: (i) => {
         held++;
-        return Promise.resolve(upload(Object.fromEntries(Object.entries(all).filter(([name]) => name.startsWith(`blocks.${i}.`)).map(([name, t]) => [name.slice(`blocks.${i}.`.length), t]))));
+        return Promise.resolve(
+          upload(
+            Object.fromEntries(
+              Object.entries(all)
+                .filter(([name]) => name.startsWith(`blocks.${i}.`))
+                .map(([name, t]) => [name.slice(`blocks.${i}.`.length), t]),
+            ),
+          ),
+        );
       },
       release: (weights) => {
         held--;
@@ -171,18 +251,30 @@ test('block by block, with weights that come and go, it is the same clip; so it 
   assert.ok(difference((await made(modelOf(i2v, params), [job(1)], sampling))[0]!, expected) > 0.01, 'adapters matter');
 });
 
-test('sizes: what the model takes, and a picture\'s form at the same area', () => {
+test("sizes: what the model takes, and a picture's form at the same area", () => {
   const wan = { ...i2v, patch_size: [1, 2, 2] as const };
   const eight = { ...vae, dim_mult: [1, 2, 4, 4], temperal_downsample: [false, true, true] };
   assert.equal(parseSize('832*480'), { width: 832, height: 480 });
   assert.throws(() => parseSize('480p'), /must be WIDTHxHEIGHT, as 832x480, got "480p"/);
-  assert.throws(() => checkClip(wan, eight, { width: 830, height: 480 }, 81), /830x480: width must be a multiple of 16 .* nearest is 832x480/);
-  assert.throws(() => checkClip(wan, eight, { width: 832, height: 480 }, 80), /1 more than a multiple of 4, as 77 or 81, got 80/);
+  assert.throws(
+    () => checkClip(wan, eight, { width: 830, height: 480 }, 81),
+    /830x480: width must be a multiple of 16 .* nearest is 832x480/,
+  );
+  assert.throws(
+    () => checkClip(wan, eight, { width: 832, height: 480 }, 80),
+    /1 more than a multiple of 4, as 77 or 81, got 80/,
+  );
   checkClip(wan, eight, { width: 832, height: 480 }, 81);
   assert.equal(latentShape(eight, { width: 832, height: 480 }, 81), [4, 21, 60, 104]);
   // Wan's own rule for a square and for a portrait picture, by hand: √399360 = 631.9; √(399360 · 3/2) = 773.9, √(399360 · 2/3) = 515.9.
-  assert.equal(sizeLike(wan, eight, { width: 500, height: 500 }, { width: 832, height: 480 }), { width: 624, height: 624 });
-  assert.equal(sizeLike(wan, eight, { width: 1000, height: 1500 }, { width: 832, height: 480 }), { width: 512, height: 768 });
+  assert.equal(sizeLike(wan, eight, { width: 500, height: 500 }, { width: 832, height: 480 }), {
+    width: 624,
+    height: 624,
+  });
+  assert.equal(sizeLike(wan, eight, { width: 1000, height: 1500 }, { width: 832, height: 480 }), {
+    width: 512,
+    height: 768,
+  });
 });
 
 test.after(() => device.close());

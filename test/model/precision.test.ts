@@ -20,12 +20,23 @@ const HALF_LIMIT = 2e-2;
 const SIZE = { width: 16, height: 32 };
 const none = (): void => {};
 
-test('f16 where matrix units are the adapter\'s own; never on a CPU driver, never where there is no f16', () => {
-  const gpu: Caps = { ...device.caps, tier: 'tiled', f16: true, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false } };
+test("f16 where matrix units are the adapter's own; never on a CPU driver, never where there is no f16", () => {
+  const gpu: Caps = {
+    ...device.caps,
+    tier: 'tiled',
+    f16: true,
+    matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false },
+  };
   const { matrix: _, ...plain } = gpu;
   assert.is(precisionOn(gpu), 'f16');
   assert.is(precisionOn(gpu, 'f32'), 'f32');
-  for (const caps of [plain, { ...gpu, f16: false }, { ...gpu, tier: 'scalar' as const }, { ...gpu, matrix: { ...gpu.matrix!, emulated: true } }]) assert.is(precisionOn(caps), 'f32');
+  for (const caps of [
+    plain,
+    { ...gpu, f16: false },
+    { ...gpu, tier: 'scalar' as const },
+    { ...gpu, matrix: { ...gpu.matrix!, emulated: true } },
+  ])
+    assert.is(precisionOn(caps), 'f32');
   assert.is(precisionOn(plain, 'f16'), 'f16');
   assert.throws(() => precisionOn({ ...gpu, f16: false }, 'f16'), /no f16 \(shader-f16\)/);
 });
@@ -40,39 +51,71 @@ async function inFolder(body: (folder: string) => Promise<void>): Promise<void> 
   }
 }
 
-if (device.caps.f16) test('a folder\'s latent stays within the limits of half precision, whole and block by block, and is not the same', () => inFolder(async (folder) => {
-  const checkpoint = await openCheckpoint(folder);
-  const [text, negative] = await wanModel(checkpoint).encodeText(device, ['a cat', 'a dog'], none);
-  const alone = (t: typeof text) => host(t!.data, [1, ...t!.shape]);
-  const sampled = async (operands: 'f32' | 'f16', offload: boolean): Promise<Float32Array> => {
-    const net = await wanModel(checkpoint, { offload }).loadDiT(device, none);
-    const diffusion = new Diffusion(device, checkpoint.dit.config, { operands });
-    const { latent } = await diffusion.run(net, { shape: [16, 2, 4, 2], seeds: [1], text: alone(text), negative: alone(negative) }, { ...wanSampling(checkpoint, SIZE), steps: 3 });
-    const numbers = await latent.read();
-    latent.free();
-    await diffusion.close();
-    await net.free();
-    return numbers;
-  };
-  for (const offload of [false, true]) {
-    const [want, got] = [await sampled('f32', offload), await sampled('f16', offload)];
-    const error = Math.hypot(...want.map((v, i) => v - got[i]!)) / Math.hypot(...want);
-    assert.ok(error > 1e-6 && error < HALF_LIMIT, `${error}`);
-  }
-}));
+if (device.caps.f16)
+  test("a folder's latent stays within the limits of half precision, whole and block by block, and is not the same", () =>
+    inFolder(async (folder) => {
+      const checkpoint = await openCheckpoint(folder);
+      const [text, negative] = await wanModel(checkpoint).encodeText(device, ['a cat', 'a dog'], none);
+      const alone = (t: typeof text) => host(t!.data, [1, ...t!.shape]);
+      const sampled = async (operands: 'f32' | 'f16', offload: boolean): Promise<Float32Array> => {
+        const net = await wanModel(checkpoint, { offload }).loadDiT(device, none);
+        const diffusion = new Diffusion(device, checkpoint.dit.config, { operands });
+        const { latent } = await diffusion.run(
+          net,
+          { shape: [16, 2, 4, 2], seeds: [1], text: alone(text), negative: alone(negative) },
+          { ...wanSampling(checkpoint, SIZE), steps: 3 },
+        );
+        const numbers = await latent.read();
+        latent.free();
+        await diffusion.close();
+        await net.free();
+        return numbers;
+      };
+      for (const offload of [false, true]) {
+        const [want, got] = [await sampled('f32', offload), await sampled('f16', offload)];
+        const error = Math.hypot(...want.map((v, i) => v - got[i]!)) / Math.hypot(...want);
+        assert.ok(error > 1e-6 && error < HALF_LIMIT, `${error}`);
+      }
+    }));
 
 for (const precision of PRECISIONS) {
-  if (precision === 'f32' || device.caps.f16) test(`a latent that is not finite ends ${precision} sampling in one line`, () => inFolder(async (folder) => {
-    const checkpoint = await openCheckpoint(folder);
-    const model = wanModel(checkpoint);
-    const huge = precision === 'f16' ? 1e6 : 1e38; // f16 ends at 65504, f32 at 3e38
-    const job = { prompt: 'a cat', negative: '', pictures: [], size: SIZE, frames: 5, seed: 1 };
-    const held = device.allocated;
-    const text = { ...model, encodeText: (async (...args) => (await model.encodeText(...args)).map((t) => host(t.data.map((v) => huge * v), t.shape))) satisfies typeof model.encodeText };
-    const message = await generate(device, text, [job], { sampling: { ...wanSampling(checkpoint, SIZE), steps: 1 }, precision, progress: none, sink: () => { throw new Error('nothing may be decoded'); } }).then(() => '', (e: Error) => e.message);
-    assert.match(message, precision === 'f16' ? /^\[sample\] \d+ of 256 numbers of the latent of "a cat" are not finite: .*; use --precision f32$/ : /are not finite: check the weights and LoRAs$/);
-    assert.is(device.allocated, held);
-  }));
+  if (precision === 'f32' || device.caps.f16)
+    test(`a latent that is not finite ends ${precision} sampling in one line`, () =>
+      inFolder(async (folder) => {
+        const checkpoint = await openCheckpoint(folder);
+        const model = wanModel(checkpoint);
+        const huge = precision === 'f16' ? 1e6 : 1e38; // f16 ends at 65504, f32 at 3e38
+        const job = { prompt: 'a cat', negative: '', pictures: [], size: SIZE, frames: 5, seed: 1 };
+        const held = device.allocated;
+        const text = {
+          ...model,
+          encodeText: (async (...args) =>
+            (await model.encodeText(...args)).map((t) =>
+              host(
+                t.data.map((v) => huge * v),
+                t.shape,
+              ),
+            )) satisfies typeof model.encodeText,
+        };
+        const message = await generate(device, text, [job], {
+          sampling: { ...wanSampling(checkpoint, SIZE), steps: 1 },
+          precision,
+          progress: none,
+          sink: () => {
+            throw new Error('nothing may be decoded');
+          },
+        }).then(
+          () => '',
+          (e: Error) => e.message,
+        );
+        assert.match(
+          message,
+          precision === 'f16'
+            ? /^\[sample\] \d+ of 256 numbers of the latent of "a cat" are not finite: .*; use --precision f32$/
+            : /are not finite: check the weights and LoRAs$/,
+        );
+        assert.is(device.allocated, held);
+      }));
 }
 
 test.after(() => device.close());

@@ -12,11 +12,16 @@ import { saveTensors } from '../../model/files/safetensors.ts';
 
 const test = suite('safetensors');
 let folder = '';
-test.before(async () => { folder = await mkdtemp(join(tmpdir(), 'safetensors-')); });
+test.before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'safetensors-'));
+});
 test.after(() => rm(folder, { recursive: true }));
 
 const rejects = async (work: Promise<unknown>, pattern: RegExp): Promise<void> => {
-  const error = await work.then(() => undefined, (e: Error) => e);
+  const error = await work.then(
+    () => undefined,
+    (e: Error) => e,
+  );
   assert.ok(error, `expected an error like ${pattern}`);
   assert.match(error!.message, pattern);
 };
@@ -30,20 +35,30 @@ async function all(path: string): Promise<Record<string, HostTensor>> {
 }
 
 /** A file from its header's text and its data. */
-async function craft(name: string, header: string, data: number, length = BigInt(Buffer.byteLength(header))): Promise<string> {
+async function craft(
+  name: string,
+  header: string,
+  data: number,
+  length = BigInt(Buffer.byteLength(header)),
+): Promise<string> {
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(length);
   const path = join(folder, name);
   await writeFile(path, Buffer.concat([size, Buffer.from(header), Buffer.alloc(data)]));
   return path;
 }
-const entry = (shape: string, from: number, to: number, dtype = 'F32'): string => `{"dtype":"${dtype}","shape":${shape},"data_offsets":[${from},${to}]}`;
+const entry = (shape: string, from: number, to: number, dtype = 'F32'): string =>
+  `{"dtype":"${dtype}","shape":${shape},"data_offsets":[${from},${to}]}`;
 
 test('tensors and metadata come back as they were', async () => {
   const path = join(folder, 'round.safetensors');
   const given = {
-    'blocks.0.w': host([1.5, -2.25, 3e-40, 1e30, 0, -0], [2, 3]), scalar: host([7], []), empty: host([], [0, 3]),
-    ids: host(Int32Array.of(-1, 2 ** 31 - 1), [2]), key: host(Uint32Array.of(4294967295), [1]), 'ключ "q"': host([1], [1]),
+    'blocks.0.w': host([1.5, -2.25, 3e-40, 1e30, 0, -0], [2, 3]),
+    scalar: host([7], []),
+    empty: host([], [0, 3]),
+    ids: host(Int32Array.of(-1, 2 ** 31 - 1), [2]),
+    key: host(Uint32Array.of(4294967295), [1]),
+    'ключ "q"': host([1], [1]),
   };
   await saveTensors(path, given, { metadata: { note: 'ünïcode' } });
   assert.equal(await all(path), given);
@@ -62,7 +77,9 @@ test('f16 and bf16 files hold rounded values', async () => {
 });
 
 test('eight-bit floats are read', async () => {
-  const bits = Buffer.from([0x00, 0x01, 0x38, 0x3c, 0xb8, 0x7e, 0x7f, 0x08, 0x00, 0x01, 0x3c, 0x3e, 0xbc, 0x7b, 0x7c, 0x04]);
+  const bits = Buffer.from([
+    0x00, 0x01, 0x38, 0x3c, 0xb8, 0x7e, 0x7f, 0x08, 0x00, 0x01, 0x3c, 0x3e, 0xbc, 0x7b, 0x7c, 0x04,
+  ]);
   const header = `{"a":${entry('[8]', 0, 8, 'F8_E4M3')},"b":${entry('[8]', 8, 16, 'F8_E5M2')}}`;
   const path = await craft('f8.safetensors', header, 0);
   await writeFile(path, Buffer.concat([await readFile(path), bits]));
@@ -127,16 +144,32 @@ test('loadParams lists every difference at once', async () => {
   const path = join(folder, 'p.safetensors');
   await saveTensors(path, { a: host([1, 2], [2]), b: host([1], [1]), c: host([1, 2], [2]) });
   assert.equal(Object.keys(await loadParams(path, { a: [2], b: [1], c: [2] })), ['a', 'b', 'c']);
-  await rejects(loadParams(path, { a: [1, 2], c: [2], d: [3] }), /1 missing: d \[3\]\n.*1 unexpected: b \[1\]\n.*1 of wrong shape: a \[2\], expected \[1,2\]/);
+  await rejects(
+    loadParams(path, { a: [1, 2], c: [2], d: [3] }),
+    /1 missing: d \[3\]\n.*1 unexpected: b \[1\]\n.*1 of wrong shape: a \[2\], expected \[1,2\]/,
+  );
 });
 
 test('shards are read through their index, and must agree with it', async () => {
   await saveTensors(join(folder, 's1.safetensors'), { a: host([1], [1]) });
   await saveTensors(join(folder, 's2.safetensors'), { b: host([2], [1]), c: host([3], [1]) });
   const index = join(folder, 'model.safetensors.index.json');
-  await writeFile(index, JSON.stringify({ weight_map: { a: 's1.safetensors', b: 's2.safetensors', c: 's2.safetensors' } }));
-  assert.equal(Object.entries(await all(index)).map(([n, t]) => [n, t.data[0]]), [['a', 1], ['b', 2], ['c', 3]]);
-  await writeFile(index, JSON.stringify({ weight_map: { a: 's1.safetensors', b: 's2.safetensors', d: 's1.safetensors' } }));
+  await writeFile(
+    index,
+    JSON.stringify({ weight_map: { a: 's1.safetensors', b: 's2.safetensors', c: 's2.safetensors' } }),
+  );
+  assert.equal(
+    Object.entries(await all(index)).map(([n, t]) => [n, t.data[0]]),
+    [
+      ['a', 1],
+      ['b', 2],
+      ['c', 3],
+    ],
+  );
+  await writeFile(
+    index,
+    JSON.stringify({ weight_map: { a: 's1.safetensors', b: 's2.safetensors', d: 's1.safetensors' } }),
+  );
   await rejects(openWeights(index), /1 tensors the index does not know: c in s2\.safetensors\n.*1 missing: d in s1/);
   await writeFile(index, JSON.stringify({ weight_map: { a: '../s1.safetensors' } }));
   await rejects(openWeights(index), /name of a file beside the index/);
@@ -146,10 +179,19 @@ test('a failed write leaves the old file and nothing else', async () => {
   const path = join(folder, 'old.safetensors');
   await saveTensors(path, { x: host([1], [1]) });
   const before = await readFile(path);
-  const poisoned = { shape: [1], dtype: 'f32', get data(): Float32Array { throw new Error('no data'); } } as HostTensor;
+  const poisoned = {
+    shape: [1],
+    dtype: 'f32',
+    get data(): Float32Array {
+      throw new Error('no data');
+    },
+  } as HostTensor;
   await rejects(saveTensors(path, { x: poisoned }), /no data/);
   assert.equal(await readFile(path), before);
-  assert.equal((await readdir(folder)).filter((n) => n.endsWith('.part')), []);
+  assert.equal(
+    (await readdir(folder)).filter((n) => n.endsWith('.part')),
+    [],
+  );
 });
 
 test.run();

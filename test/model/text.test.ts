@@ -7,7 +7,10 @@ import { embedCaptions, embeddingTable, tokenize, VOCABULARY } from '../../model
 import { oracle } from '../golden/executor.ts';
 
 test('captions become ids; the empty caption has none', () => {
-  assert.equal(tokenize('a 3 moving up-left').map((id) => VOCABULARY[id]), ['a', '3', 'moving', 'up-left']);
+  assert.equal(
+    tokenize('a 3 moving up-left').map((id) => VOCABULARY[id]),
+    ['a', '3', 'moving', 'up-left'],
+  );
   assert.equal(tokenize('  '), []);
 });
 
@@ -30,7 +33,10 @@ test('embeddings are unit normals, frozen, zero past the caption', () => {
 
 test('image tokens are 8 px patches, row by row', async () => {
   const [b, c, h, w] = [2, 3, 16, 24] as const;
-  const frame = host(Float32Array.from({ length: b * c * h * w }, (_, i) => i), [b, c, h, w]);
+  const frame = host(
+    Float32Array.from({ length: b * c * h * w }, (_, i) => i),
+    [b, c, h, w],
+  );
   const { y } = await oracle.run(({ x }) => ({ y: imageTokens(x) }), { x: frame });
   assert.equal(y!.shape, [2, 6, 192]);
   const at = (n: number, channel: number, row: number, column: number) => ((n * c + channel) * h + row) * w + column;

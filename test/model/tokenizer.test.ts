@@ -9,7 +9,8 @@ import { tinyTokenizer } from './tiny.ts';
 
 const json = tinyTokenizer();
 const tokenizer = new Tokenizer(json);
-const pieces = (prompt: string, maxLength?: number) => tokenizer.encode(prompt, maxLength).map((id) => json.model.vocab[id]![0]);
+const pieces = (prompt: string, maxLength?: number) =>
+  tokenizer.encode(prompt, maxLength).map((id) => json.model.vocab[id]![0]);
 
 test('a prompt becomes the likeliest pieces and the closing token', () => {
   assert.equal(pieces('Two cats'), ['▁Two', '▁cat', 's', '</s>']);
@@ -36,7 +37,11 @@ test('prompts are cleaned as Wan does it', () => {
 
 test('files: a folder or the file itself; what is missing or broken is named', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'vpae-tokenizer-'));
-  const message = (path: string) => loadTokenizer(path).then(() => 'it was read', (e: Error) => e.message);
+  const message = (path: string) =>
+    loadTokenizer(path).then(
+      () => 'it was read',
+      (e: Error) => e.message,
+    );
   try {
     assert.match(await message(folder), /^\[tokenizer\] .*tokenizer\.json: there is no such file; download/);
     const file = join(folder, 'tokenizer.json');
@@ -46,7 +51,8 @@ test('files: a folder or the file itself; what is missing or broken is named', a
     assert.match(await message(file), /tokenizer\.json: .*JSON/);
     await writeFile(file, JSON.stringify(json));
     await writeFile(join(folder, 'tokenizer_config.json'), '{"eos_token": "</s>"}');
-    for (const path of [folder, file]) assert.equal((await loadTokenizer(path)).encode('Two cats'), tokenizer.encode('Two cats'));
+    for (const path of [folder, file])
+      assert.equal((await loadTokenizer(path)).encode('Two cats'), tokenizer.encode('Two cats'));
   } finally {
     await rm(folder, { recursive: true });
   }

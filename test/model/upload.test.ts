@@ -15,7 +15,9 @@ import { pth } from './pthfile.ts';
 const test = suite('upload');
 const device = await open();
 let folder = '';
-test.before(async () => { folder = await mkdtemp(join(tmpdir(), 'upload-')); });
+test.before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'upload-'));
+});
 test.after(() => rm(folder, { recursive: true }));
 
 const wave = (n: number): Float32Array => Float32Array.from({ length: n }, (_, i) => Math.sin(i) * 2 ** (i % 20));
@@ -24,15 +26,25 @@ const bits = (x: Float32Array | Uint16Array): number[] => [...new Uint8Array(x.b
 test('matrices take the type that is asked for, small weights keep theirs', async () => {
   const [x, odd] = [wave(35), wave(5)];
   const path = join(folder, 'a.pth');
-  await writeFile(path, pth({
-    'a.weight': { dtype: 'F32', shape: [5, 7], storage: x }, 'b.weight': { dtype: 'BF16', shape: [7, 5], storage: toBF16(x), strides: [1, 7] },
-    'a.bias': { dtype: 'F16', shape: [5], storage: toF16(odd) }, count: { dtype: 'I64', shape: [], storage: BigInt64Array.of(1n) },
-  }));
+  await writeFile(
+    path,
+    pth({
+      'a.weight': { dtype: 'F32', shape: [5, 7], storage: x },
+      'b.weight': { dtype: 'BF16', shape: [7, 5], storage: toBF16(x), strides: [1, 7] },
+      'a.bias': { dtype: 'F16', shape: [5], storage: toF16(odd) },
+      count: { dtype: 'I64', shape: [], storage: BigInt64Array.of(1n) },
+    }),
+  );
   const weights = await openWeights(path);
   const before = device.allocated;
-  for (const [dtype, encode] of [['f32', (v: Float32Array) => v], ['f16', toF16], ['bf16', toBF16]] as const) {
+  for (const [dtype, encode] of [
+    ['f32', (v: Float32Array) => v],
+    ['f16', toF16],
+    ['bf16', toBF16],
+  ] as const) {
     const up = await uploadWeights(device, weights, { dtype, names: ['a.weight', 'b.weight', 'a.bias'] });
-    const a = encode(x), b = encode(fromBF16(toBF16(x)).map((_, i, all) => all[7 * (i % 5) + Math.floor(i / 5)]!));
+    const a = encode(x),
+      b = encode(fromBF16(toBF16(x)).map((_, i, all) => all[7 * (i % 5) + Math.floor(i / 5)]!));
     assert.equal([...new Uint8Array(await up['a.weight']!.bits())].slice(0, a.byteLength), bits(a), dtype);
     assert.equal([...new Uint8Array(await up['b.weight']!.bits())].slice(0, b.byteLength), bits(b), dtype);
     assert.is(up['a.bias']!.dtype, 'f16');
@@ -40,11 +52,19 @@ test('matrices take the type that is asked for, small weights keep theirs', asyn
     for (const t of Object.values(up)) t.free();
   }
   const stored = await uploadWeights(device, weights);
-  assert.equal(Object.values(stored).map((t) => t.dtype), ['f32', 'bf16', 'f16', 'i32']);
+  assert.equal(
+    Object.values(stored).map((t) => t.dtype),
+    ['f32', 'bf16', 'f16', 'i32'],
+  );
   for (const t of Object.values(stored)) t.free();
-  const stopped = (reason: string) => () => { throw new Error(reason); };
+  const stopped = (reason: string) => () => {
+    throw new Error(reason);
+  };
   for (const options of [{ names: ['a.bias', 'c'] }, { onProgress: stopped('no tensor "c"') }]) {
-    const error = await uploadWeights(device, weights, options).then(() => undefined, (e: Error) => e);
+    const error = await uploadWeights(device, weights, options).then(
+      () => undefined,
+      (e: Error) => e,
+    );
     assert.match(error!.message, /no tensor "c"/);
   }
   assert.is(device.allocated, before);
@@ -54,14 +74,20 @@ test('matrices take the type that is asked for, small weights keep theirs', asyn
 test('192 MiB pass through the memory that is stated', async () => {
   const path = join(folder, 'large.safetensors');
   const part = wave(2 ** 20);
-  const tensor = (parts: number): Output => ({ dtype: 'F32', shape: [parts * 256, 4096], values: () => Array.from({ length: parts }, () => part) });
+  const tensor = (parts: number): Output => ({
+    dtype: 'F32',
+    shape: [parts * 256, 4096],
+    values: () => Array.from({ length: parts }, () => part),
+  });
   await writeTensors(path, { 'a.weight': tensor(32), 'b.weight': tensor(16) }); // one tensor alone is more than may be held
   const weights = await openWeights(path);
   const start = { rss: process.memoryUsage.rss(), allocated: device.allocated };
   let over = 0;
-  const up = await uploadWeights(device, weights, { onProgress: () => {
-    over = Math.max(over, process.memoryUsage.rss() - start.rss - (device.allocated - start.allocated)); // a software device's memory is the host's
-  } });
+  const up = await uploadWeights(device, weights, {
+    onProgress: () => {
+      over = Math.max(over, process.memoryUsage.rss() - start.rss - (device.allocated - start.allocated)); // a software device's memory is the host's
+    },
+  });
   assert.ok(over < UPLOAD_HOST_BYTES + 2 ** 24, `${(over / 2 ** 20).toFixed()} MiB`);
   assert.equal((await up['b.weight']!.read()).subarray(-part.length), part);
   for (const t of Object.values(up)) t.free();

@@ -10,16 +10,30 @@ import { Cache } from '../../model/wan/vaelayers.ts';
 import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled } from './tiny.ts';
 
-const config = vaeConfig({ dim: 4, z_dim: 3, dim_mult: [1, 2, 2], num_res_blocks: 1, temperal_downsample: [true, true], channels: 1, latent_mean: [1, 2, 3], latent_std: [1, 2, 4] });
+const config = vaeConfig({
+  dim: 4,
+  z_dim: 3,
+  dim_mult: [1, 2, 2],
+  num_res_blocks: 1,
+  temperal_downsample: [true, true],
+  channels: 1,
+  latent_mean: [1, 2, 3],
+  latent_std: [1, 2, 4],
+});
 const params = scrambled(vaeSpecs(config), 0.15);
 
-const encoded = async (video: HostTensor): Promise<HostTensor> => (await oracle.run(({ p, x }) => ({ mean: encode(p, config, x).mean }), { p: params, x: video }))['mean']!;
-const decoded = async (z: HostTensor): Promise<HostTensor> => (await oracle.run(({ p, x }) => ({ y: decode(p, config, x) }), { p: params, x: z }))['y']!;
+const encoded = async (video: HostTensor): Promise<HostTensor> =>
+  (await oracle.run(({ p, x }) => ({ mean: encode(p, config, x).mean }), { p: params, x: video }))['mean']!;
+const decoded = async (z: HostTensor): Promise<HostTensor> =>
+  (await oracle.run(({ p, x }) => ({ y: decode(p, config, x) }), { p: params, x: z }))['y']!;
 
 /** `count` frames of [1,C,T,H,W], the first ones unless told. */
 function frames(x: HostTensor, count: number, first = 0): HostTensor {
   const [, c, t, h, w] = x.shape as [number, number, number, number, number];
-  const data = Float64Array.from({ length: c * count * h * w }, (_, i) => x.data[(Math.floor(i / (count * h * w)) * t + first) * h * w + (i % (count * h * w))]!);
+  const data = Float64Array.from(
+    { length: c * count * h * w },
+    (_, i) => x.data[(Math.floor(i / (count * h * w)) * t + first) * h * w + (i % (count * h * w))]!,
+  );
   return host(data, [1, c, count, h, w]);
 }
 
@@ -33,15 +47,22 @@ test('a prefix of the video has a prefix of the latent, down to one image', asyn
 });
 
 /** Runs `chunks` of frames (or latent frames) of x one after another, each with the cache of the one before. */
-async function inChunks(x: HostTensor, chunks: readonly number[], run: (p: Params, x: Tensor, cache: Cache) => Tensor): Promise<HostTensor[]> {
+async function inChunks(
+  x: HostTensor,
+  chunks: readonly number[],
+  run: (p: Params, x: Tensor, cache: Cache) => Tensor,
+): Promise<HostTensor[]> {
   const parts: HostTensor[] = [];
   let before: Record<string, HostTensor> | undefined;
   let at = 0;
   for (const count of chunks) {
-    const out = await oracle.run(({ p, chunk, past }) => {
-      const cache = new Cache(past);
-      return { y: run(p, chunk, cache), ...cache.after };
-    }, { p: params, chunk: frames(x, count, at), past: before });
+    const out = await oracle.run(
+      ({ p, chunk, past }) => {
+        const cache = new Cache(past);
+        return { y: run(p, chunk, cache), ...cache.after };
+      },
+      { p: params, chunk: frames(x, count, at), past: before },
+    );
     const { y, ...after } = out;
     parts.push(y!);
     before = after;
@@ -52,7 +73,11 @@ async function inChunks(x: HostTensor, chunks: readonly number[], run: (p: Param
 
 test('a clip in chunks is the whole clip', async () => {
   const latent = await encoded(video);
-  for (const chunks of [[1, 4, 4], [1, 8], [5, 4]]) {
+  for (const chunks of [
+    [1, 4, 4],
+    [1, 8],
+    [5, 4],
+  ]) {
     let at = 0;
     for (const part of await inChunks(video, chunks, (p, x, cache) => encode(p, config, x, { cache }).mean)) {
       assert.ok(largest(part, frames(latent, part.shape[2]!, at)) < 1e-12, `encode ${chunks.join()}`);
@@ -62,7 +87,11 @@ test('a clip in chunks is the whole clip', async () => {
   }
   const z = noise('z', [1, 3, 3, 2, 2]);
   const whole = await decoded(z);
-  for (const chunks of [[1, 1, 1], [1, 2], [2, 1]]) {
+  for (const chunks of [
+    [1, 1, 1],
+    [1, 2],
+    [2, 1],
+  ]) {
     let at = 0;
     for (const part of await inChunks(z, chunks, (p, x, cache) => decode(p, config, x, { cache }))) {
       assert.ok(largest(part, frames(whole, part.shape[2]!, at)) < 1e-12, `decode ${chunks.join()}`);
@@ -86,15 +115,18 @@ test('a prefix of the latent has a prefix of the video: 1, then 4 frames each', 
 });
 
 test('normalising goes there and back by the channel statistics', async () => {
-  const { n, back } = await oracle.run(({ x, stats }) => {
-    const n: Tensor = normalise(x, stats);
-    return { n, back: denormalise(n, stats) };
-  }, { x: host([3, 6, 11], [1, 3, 1, 1, 1]), stats: latentStats(config) });
+  const { n, back } = await oracle.run(
+    ({ x, stats }) => {
+      const n: Tensor = normalise(x, stats);
+      return { n, back: denormalise(n, stats) };
+    },
+    { x: host([3, 6, 11], [1, 3, 1, 1, 1]), stats: latentStats(config) },
+  );
   assert.equal([...n!.data], [2, 2, 2]);
   assert.equal([...back!.data], [3, 6, 11]);
 });
 
-test('first values: gains one, attention the identity, the rest within PyTorch\'s bounds', () => {
+test("first values: gains one, attention the identity, the rest within PyTorch's bounds", () => {
   const first = initVAE(config, 5);
   assert.ok(first['encoder.downsamples.0.residual.0.gamma']!.data.every((x) => x === 1));
   assert.ok(first['decoder.middle.1.proj.weight']!.data.every((x) => x === 0));
@@ -104,7 +136,14 @@ test('first values: gains one, attention the identity, the rest within PyTorch\'
 });
 
 test('videos that do not fit are refused', async () => {
-  const attempt = (shape: number[]) => { try { void oracle.run(({ p, x }) => ({ m: encode(p, config, x).mean }), { p: params, x: noise('v', shape) }); } catch (e) { return (e as Error).message; } return ''; };
+  const attempt = (shape: number[]) => {
+    try {
+      void oracle.run(({ p, x }) => ({ m: encode(p, config, x).mean }), { p: params, x: noise('v', shape) });
+    } catch (e) {
+      return (e as Error).message;
+    }
+    return '';
+  };
   assert.match(attempt([1, 3, 1, 8, 8]), /has 3 channels, expected 1/);
   assert.match(attempt([1, 1, 1, 6, 8]), /multiples of 4, got \[1,1,1,6,8\]/);
 });

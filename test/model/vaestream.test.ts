@@ -10,10 +10,21 @@ import { blend, cut, layTiles } from '../../model/wan/tiles.ts';
 import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled } from './tiny.ts';
 
-const config = vaeConfig({ dim: 4, z_dim: 3, dim_mult: [1, 2, 2], num_res_blocks: 1, temperal_downsample: [true, true], channels: 1, latent_mean: [1, 2, 3], latent_std: [1, 2, 4] });
+const config = vaeConfig({
+  dim: 4,
+  z_dim: 3,
+  dim_mult: [1, 2, 2],
+  num_res_blocks: 1,
+  temperal_downsample: [true, true],
+  channels: 1,
+  latent_mean: [1, 2, 3],
+  latent_std: [1, 2, 4],
+});
 const params = scrambled(vaeSpecs(config), 0.15);
 const device = await open();
-const weights = Object.fromEntries(Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]));
+const weights = Object.fromEntries(
+  Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]),
+);
 const vae = new StreamingVAE(device, config, weights);
 const z = noise('z', [3, 3, 4, 6]);
 
@@ -22,19 +33,32 @@ function joined(parts: readonly HostTensor[]): HostTensor {
   const [c, , h, w] = parts[0]!.shape as [number, number, number, number];
   const frames = parts.reduce((sum, p) => sum + p.shape[1]!, 0);
   const out: number[] = [];
-  for (let i = 0; i < c; i++) for (const p of parts) out.push(...p.data.subarray(i * p.shape[1]! * h * w, (i + 1) * p.shape[1]! * h * w));
+  for (let i = 0; i < c; i++)
+    for (const p of parts) out.push(...p.data.subarray(i * p.shape[1]! * h * w, (i + 1) * p.shape[1]! * h * w));
   return host(out, [c, frames, h, w]);
 }
 
 async function decoded(tile?: number): Promise<HostTensor> {
   const parts: HostTensor[] = [];
   for await (const part of vae.decode(z, { tile })) parts.push(part);
-  assert.equal(parts.map((p) => p.shape[1]), [1, 4, 4]);
+  assert.equal(
+    parts.map((p) => p.shape[1]),
+    [1, 4, 4],
+  );
   return joined(parts);
 }
 
-const reference = (await oracle.run(({ p, x, stats }) => ({ y: decode(p, config, denormalise(x, stats)) }), { p: params, x: { ...z, shape: [1, ...z.shape] }, stats: latentStats(config) }))['y']!;
-const clamped = host(reference.data.map((v) => Math.min(1, Math.max(-1, v))), reference.shape);
+const reference = (
+  await oracle.run(({ p, x, stats }) => ({ y: decode(p, config, denormalise(x, stats)) }), {
+    p: params,
+    x: { ...z, shape: [1, ...z.shape] },
+    stats: latentStats(config),
+  })
+)['y']!;
+const clamped = host(
+  reference.data.map((v) => Math.min(1, Math.max(-1, v))),
+  reference.shape,
+);
 
 test('decoding in chunks gives the whole clip, from two programs whatever its length', async () => {
   const held = device.allocated;
@@ -49,15 +73,25 @@ test('decoding in chunks gives the whole clip, from two programs whatever its le
 
 test('encoding in chunks gives the whole clip', async () => {
   const video = noise('video', [1, 9, 16, 24]);
-  const part = (first: number, count: number) => host(video.data.slice(first * 384, (first + count) * 384), [1, count, 16, 24]);
+  const part = (first: number, count: number) =>
+    host(video.data.slice(first * 384, (first + count) * 384), [1, count, 16, 24]);
   const latent = await vae.encode([9, 16, 24], part);
-  const whole = await oracle.run(({ p, x, stats }) => ({ y: normalise(encode(p, config, x).mean, stats) }), { p: params, x: { ...video, shape: [1, ...video.shape] }, stats: latentStats(config) });
+  const whole = await oracle.run(({ p, x, stats }) => ({ y: normalise(encode(p, config, x).mean, stats) }), {
+    p: params,
+    x: { ...video, shape: [1, ...video.shape] },
+    stats: latentStats(config),
+  });
   assert.equal(latent.shape, [3, 3, 4, 6]);
   assert.ok(largest(latent, whole['y']!) < 1e-5);
 });
 
 test('tiles are blended by shares that add up to one, and cut out what they were blended from', () => {
-  for (const [h, w, edge] of [[7, 33, 8], [60, 104, 32], [9, 8, 8], [50, 50, 16]] as const) {
+  for (const [h, w, edge] of [
+    [7, 33, 8],
+    [60, 104, 32],
+    [9, 8, 8],
+    [50, 50, 16],
+  ] as const) {
     const x = noise('x', [2, 1, h * 2, w * 2]);
     const back = host(new Float32Array(x.data.length), x.shape);
     for (const tile of layTiles(h, w, edge, 2)) blend(back, cut(x, tile), tile);
@@ -71,11 +105,23 @@ test('each tile is the clip of its own piece of the latent', async () => {
   const pixels = layTiles(4, 6, 4, 4);
   for (const [i, tile] of layTiles(4, 6, 4).entries()) {
     const piece = cut(z, tile);
-    const { y } = await oracle.run(({ p, x, stats }) => ({ y: decode(p, config, denormalise(x, stats)) }), { p: params, x: { ...piece, shape: [1, ...piece.shape] }, stats: latentStats(config) });
+    const { y } = await oracle.run(({ p, x, stats }) => ({ y: decode(p, config, denormalise(x, stats)) }), {
+      p: params,
+      x: { ...piece, shape: [1, ...piece.shape] },
+      stats: latentStats(config),
+    });
     blend(composed, { ...y!, shape: y!.shape.slice(1) }, pixels[i]!);
   }
   const tiled = await decoded(16);
-  assert.ok(largest(tiled, host(composed.data.map((v) => Math.min(1, Math.max(-1, v))), composed.shape)) < 1e-5);
+  assert.ok(
+    largest(
+      tiled,
+      host(
+        composed.data.map((v) => Math.min(1, Math.max(-1, v))),
+        composed.shape,
+      ),
+    ) < 1e-5,
+  );
   assert.ok(largest(tiled, clamped) > 1e-3, 'tiles do not see across their edges');
 });
 
@@ -84,7 +130,12 @@ test('where whole frames are over the binding limit, the largest tiles that are 
   try {
     Object.assign(device.caps, { maxBindingBytes: 4 * 8 * 4 * 144 * 144 }); // four frames of eight channels, between 128 and 160 pixels
     let steps = 0;
-    for await (const _ of vae.decode(noise('big', [3, 2, 40, 40]), { onProgress: (_done, total) => { steps = total; } })) void _;
+    for await (const _ of vae.decode(noise('big', [3, 2, 40, 40]), {
+      onProgress: (_done, total) => {
+        steps = total;
+      },
+    }))
+      void _;
     assert.is(steps, 2 * 4, '2 x 2 tiles of 128 pixels, two chunks each');
   } finally {
     Object.assign(device.caps, { maxBindingBytes: limit });

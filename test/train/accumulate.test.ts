@@ -15,15 +15,37 @@ import { compileStep } from '../../train/loop/step.ts';
 
 const adam: AdamConfig = { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, clip: 0.5 };
 const device = await open();
-const weights = Object.fromEntries([['a.weight', [8, 16]], ['b.weight', [16, 8]], ['b.bias', [64]], ['c', [3]]].map(([name, shape], k) => {
-  const size = (shape as number[]).reduce((x, y) => x * y);
-  return [name, host(Float32Array.from({ length: size }, (_, i) => Math.sin(i + 10 * k)), shape as number[])];
-})) as Record<string, HostTensor>;
+const weights = Object.fromEntries(
+  [
+    ['a.weight', [8, 16]],
+    ['b.weight', [16, 8]],
+    ['b.bias', [64]],
+    ['c', [3]],
+  ].map(([name, shape], k) => {
+    const size = (shape as number[]).reduce((x, y) => x * y);
+    return [
+      name,
+      host(
+        Float32Array.from({ length: size }, (_, i) => Math.sin(i + 10 * k)),
+        shape as number[],
+      ),
+    ];
+  }),
+) as Record<string, HostTensor>;
 
-interface Inputs<X = Tensor> { slope: X; count: X; micro?: Micro<X> }
+interface Inputs<X = Tensor> {
+  slope: X;
+  count: X;
+  micro?: Micro<X>;
+}
 const step = (s: Trained, { slope, count, micro }: Inputs) => {
   const grads = Object.fromEntries(Object.entries(s.params).map(([name, w]) => [name, w.mul(slope).add(0.3)]));
-  const { state, norm, skipped } = update(s, grads, adam, { lr: constant(0.1), count, decay: constant(0.5), ...(micro && { micro }) });
+  const { state, norm, skipped } = update(s, grads, adam, {
+    lr: constant(0.1),
+    count,
+    decay: constant(0.5),
+    ...(micro && { micro }),
+  });
   return { ...state, metrics: { slope, norm, skipped } };
 };
 
@@ -35,13 +57,14 @@ async function run(updates: readonly number[][]) {
   const all: Record<string, number>[] = [];
   for (const [n, slopes] of updates.entries()) {
     const done = await accumulated<Trained<NDArray>, { slope: number; rates: { micro?: Micro<number> } }>(
-      net, turns({ batch: 4, accumulate }, n).map(({ rates }, i) => ({ slope: slopes[i]!, rates })),
+      net,
+      turns({ batch: 4, accumulate }, n).map(({ rates }, i) => ({ slope: slopes[i]!, rates })),
       (s, { slope, rates }) => compiled(s, { slope, count: n + 1, ...rates }),
     );
     net = done.state;
     all.push(await done.metrics);
   }
-  const after = await toHost(net) as Trained<HostTensor>;
+  const after = (await toHost(net)) as Trained<HostTensor>;
   freeTree(net);
   await compiled.free();
   return { after, all };
@@ -49,20 +72,43 @@ async function run(updates: readonly number[][]) {
 
 test('the mean of the gradients, updated with once', async () => {
   const before = device.allocated;
-  const [whole, parts] = [await run([[0.5], [-0.25]]), await run([[0, 0.25, 0.75, 1], [-1, 1, -1, 0]])];
+  const [whole, parts] = [
+    await run([[0.5], [-0.25]]),
+    await run([
+      [0, 0.25, 0.75, 1],
+      [-1, 1, -1, 0],
+    ]),
+  ];
   assert.is(device.allocated, before);
   for (const [role, tensors] of Object.entries(whole.after) as ['v', Record<string, HostTensor>][]) {
     for (const [name, { data }] of Object.entries(tensors)) {
       const other = parts.after[role][name]!.data;
-      assert.ok(data.every((x, i) => Math.abs(x - other[i]!) <= 1e-6 + 1e-5 * Math.abs(x)), `${role} ${name}`);
+      assert.ok(
+        data.every((x, i) => Math.abs(x - other[i]!) <= 1e-6 + 1e-5 * Math.abs(x)),
+        `${role} ${name}`,
+      );
     }
   }
-  for (const [n, metrics] of whole.all.entries()) for (const [name, x] of Object.entries(metrics)) assert.ok(Math.abs(x - parts.all[n]![name]!) <= 1e-5 * Math.abs(x), name);
+  for (const [n, metrics] of whole.all.entries())
+    for (const [name, x] of Object.entries(metrics))
+      assert.ok(Math.abs(x - parts.all[n]![name]!) <= 1e-5 * Math.abs(x), name);
 });
 
 test('one micro-batch that is not finite spoils its update and no other', async () => {
-  const [spoiled, never] = [await run([[0.5, NaN], [0.5, 0.25]]), await run([[NaN, 0.5], [0.5, 0.25]])];
-  assert.equal(spoiled.all.map((m) => m['skipped']), [1, 0]);
+  const [spoiled, never] = [
+    await run([
+      [0.5, NaN],
+      [0.5, 0.25],
+    ]),
+    await run([
+      [NaN, 0.5],
+      [0.5, 0.25],
+    ]),
+  ];
+  assert.equal(
+    spoiled.all.map((m) => m['skipped']),
+    [1, 0],
+  );
   for (const [name, { data }] of Object.entries(spoiled.after.params)) {
     assert.equal(data, never.after.params[name]!.data);
     assert.ok(data.every(Number.isFinite) && data.some((x, i) => x !== weights[name]!.data[i]), name);
@@ -70,7 +116,10 @@ test('one micro-batch that is not finite spoils its update and no other', async 
 });
 
 test('a batch that does not divide is refused', () => {
-  assert.throws(() => loadPreset('digits', ['phase1.accumulate=3']), /^\[preset\] phase1\.?: accumulate 3 does not divide batch 16$/);
+  assert.throws(
+    () => loadPreset('digits', ['phase1.accumulate=3']),
+    /^\[preset\] phase1\.?: accumulate 3 does not divide batch 16$/,
+  );
   assert.is(loadPreset('digits', ['phase2.batch=8', 'phase2.accumulate=8']).phase2.accumulate, 8);
 });
 

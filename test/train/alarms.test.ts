@@ -8,15 +8,25 @@ import { Stream } from '../../train/loop/rng.ts';
 const random = new Stream(1, 0, 'alarms');
 /** As the steps of both phases log them in a run that goes well. */
 const healthy = (): Metrics => ({
-  fakeLoss: 0.35 + 0.03 * random.normal(), lag: 0.4, floor: 0.02, active: 0.7, deviation: 1.05 + 0.02 * random.normal(), motion: 0.95 + 0.05 * random.normal(),
-  first: 0.016 + 0.002 * random.normal(), skipped: 0, headSkipped: 0, fakeSkipped: 0,
+  fakeLoss: 0.35 + 0.03 * random.normal(),
+  lag: 0.4,
+  floor: 0.02,
+  active: 0.7,
+  deviation: 1.05 + 0.02 * random.normal(),
+  motion: 0.95 + 0.05 * random.normal(),
+  first: 0.016 + 0.002 * random.normal(),
+  skipped: 0,
+  headSkipped: 0,
+  fakeSkipped: 0,
 });
 const STEPS = 80;
 
 /** `STEPS` healthy steps, as many sick ones, and both again: the kinds of the alarms, and at which steps. */
 function episode(sick: (i: number) => Metrics): { kinds: string[]; steps: number[] } {
   const watch = new Watch();
-  const told = Array.from({ length: 4 * STEPS }, (_, n) => watch.observe(n, { ...healthy(), ...(Math.floor(n / STEPS) % 2 ? sick(n % STEPS) : {}) })).flat();
+  const told = Array.from({ length: 4 * STEPS }, (_, n) =>
+    watch.observe(n, { ...healthy(), ...(Math.floor(n / STEPS) % 2 ? sick(n % STEPS) : {}) }),
+  ).flat();
   for (const alarm of told) assert.match(tell(alarm), /^alarm at step \d+: .+ \(.+\): .+\n {2}remedy: .+$/);
   return { kinds: [...new Set(told.map((a) => a.kind))], steps: told.map((a) => a.step) };
 }
@@ -37,7 +47,10 @@ for (const [kind, sick] of INDUCED) {
     const { kinds, steps } = episode(sick);
     assert.equal(kinds, [kind]);
     assert.is(steps.length, 2);
-    assert.equal(steps.map((s) => Math.floor(s / STEPS)), [1, 3]);
+    assert.equal(
+      steps.map((s) => Math.floor(s / STEPS)),
+      [1, 3],
+    );
   });
 }
 
@@ -52,8 +65,20 @@ test('a healthy run is quiet, and a metric that wavers at its limit tells once',
 
 test('judged clips tell at once', () => {
   const watch = new Watch();
-  const told = [[1, 29], [0.9, 29.5], [0.6, 27]].flatMap(([motionRatio, firstFramePsnr], n) => watch.observe(n, { motionRatio: motionRatio!, firstFramePsnr: firstFramePsnr!, score: 1 }));
-  assert.equal(told.map((a) => [a.kind, a.step]), [['static video', 2], ['condition collapse', 2]]);
+  const told = [
+    [1, 29],
+    [0.9, 29.5],
+    [0.6, 27],
+  ].flatMap(([motionRatio, firstFramePsnr], n) =>
+    watch.observe(n, { motionRatio: motionRatio!, firstFramePsnr: firstFramePsnr!, score: 1 }),
+  );
+  assert.equal(
+    told.map((a) => [a.kind, a.step]),
+    [
+      ['static video', 2],
+      ['condition collapse', 2],
+    ],
+  );
 });
 
 test.run();

@@ -22,17 +22,20 @@ const time = (a: number, b: number) => timeAt(dit, host([a, b], [2]));
 test('consistency: a step of the unguided teacher to σ = 0 is its own x0, so that the teacher has no loss there; guidance is what is left', () => {
   const at = { ...rates, key: key(1, 0, 'consistency'), t: time(0.6, 1), next: time(0, 0) };
   const p = (guidance: number): ConsistencyConfig => ({ dit, student: preset.student, guidance });
-  const of = (config: ConsistencyConfig) => onHost([weights(1), weights(2), batch(), at], (net, average, b, a) => {
-    const loss = consistencyLoss(config, net, net, average, b, a);
-    return { loss, grads: vjp(loss, constant(1), net) };
-  });
+  const of = (config: ConsistencyConfig) =>
+    onHost([weights(1), weights(2), batch(), at], (net, average, b, a) => {
+      const loss = consistencyLoss(config, net, net, average, b, a);
+      return { loss, grads: vjp(loss, constant(1), net) };
+    });
   assert.ok(of(p(1)).loss.data[0]! < 1e-24);
   assert.ok(Object.values(of(p(1)).grads).every((g) => g.data.every((x) => Math.abs(x) < 1e-12)));
   // At σ = 1 x_t is the noise itself, whatever the latent: what guidance adds is σ (g - 1)(c - u).
   const end = { ...at, t: time(1, 1) };
   const guided = onHost([weights(1), batch(), end], (net, b, a) => {
     const eps = normal(a.key, b.x0.shape);
-    const push = velocity(net, dit, eps, a.t, b.c).sub(velocity(net, dit, eps, a.t, { ...b.c, text: b.c.text.mul(0) })).mul(2);
+    const push = velocity(net, dit, eps, a.t, b.c)
+      .sub(velocity(net, dit, eps, a.t, { ...b.c, text: b.c.text.mul(0) }))
+      .mul(2);
     return push.square().mean();
   });
   const loss = onHost([weights(1), batch(), end], (net, b, a) => consistencyLoss(p(3), net, net, net, b, a));
@@ -54,19 +57,24 @@ test('DMD2 without its GAN is phase I, bit by bit; with it, generator, fake mode
   const phase = primingConfigOf(preset);
   const p = (generator: number, fake: number) => ({ ...dmd2ConfigOf(preset), weights: { generator, fake } });
   const at = { ...rates, key: key(1, 0, 'dmd2'), t: time(0.95, 1), score: time(0.4, 0.7) };
-  const state = (params: HostParams) => ({ params, v: mapTree((t: HostTensor) => host(new Float32Array(t.data.length), t.shape), params) });
+  const state = (params: HostParams) => ({
+    params,
+    v: mapTree((t: HostTensor) => host(new Float32Array(t.data.length), t.shape), params),
+  });
   const adam = preset.phase1.fake.adam;
   const fake = initFake(p(0, 0), weights(3), 1);
   const lora = Object.fromEntries(Object.entries(fake).filter(([name]) => !name.startsWith('classifier.')));
 
   const expected = onHost([state(weights(1)), weights(3), lora, batch(), at], primingStep(phase, adam)).params;
-  const moved = (weight: number) => onHost([state(weights(1)), weights(3), fake, batch(), at], dmd2GeneratorStep(p(weight, 0), adam)).params;
+  const moved = (weight: number) =>
+    onHost([state(weights(1)), weights(3), fake, batch(), at], dmd2GeneratorStep(p(weight, 0), adam)).params;
   const name = 'blocks.0.ffn.0.weight';
   assert.is(close(moved(0)[name]!, expected[name]!), 0);
   assert.ok(close(moved(10)[name]!, expected[name]!) > 0);
 
   const followed = onHost([state(lora), weights(3), weights(1), batch(), at], fakeStep(phase, adam)).params;
-  const joint = (weight: number) => onHost([state(fake), weights(3), weights(1), batch(), at], dmd2FakeStep(p(0, weight), adam)).params;
+  const joint = (weight: number) =>
+    onHost([state(fake), weights(3), weights(1), batch(), at], dmd2FakeStep(p(0, weight), adam)).params;
   const up = 'blocks.0.ffn.0.lora_B.weight';
   assert.is(close(joint(0)[up]!, followed[up]!), 0);
   assert.is(close(joint(0)['classifier.taps.0.proj.weight']!, fake['classifier.taps.0.proj.weight']!), 0);
@@ -76,7 +84,10 @@ test('DMD2 without its GAN is phase I, bit by bit; with it, generator, fake mode
 test('APT is a preset, and leaves phase I alone', () => {
   const p = checkPreset(apt(preset));
   assert.equal(p.phase1, preset.phase1);
-  assert.equal([p.phase2.backbone, p.phase2.sees, p.phase2.loss, p.phase2.lambda, p.phase2.str1.on], ['full', 'clean', 'logistic', 0, 'real']);
+  assert.equal(
+    [p.phase2.backbone, p.phase2.sees, p.phase2.loss, p.phase2.lambda, p.phase2.str1.on],
+    ['full', 'clean', 'logistic', 0, 'real'],
+  );
 });
 
 test.run();

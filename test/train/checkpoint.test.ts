@@ -15,7 +15,9 @@ import { RunFolder } from '../../train/loop/run.ts';
 
 const fresh = (): string => mkdtempSync(join(tmpdir(), 'vpae-'));
 const meta = (step: number) => ({ job: 'test', step, config: 'abc' });
-const stateOf = (x: number) => ({ net: { params: { 'a.weight': host([x, 1.5], [2]) }, v: { 'a.weight': host([0, 1], [2]) } } });
+const stateOf = (x: number) => ({
+  net: { params: { 'a.weight': host([x, 1.5], [2]) }, v: { 'a.weight': host([0, 1], [2]) } },
+});
 
 async function message(work: () => Promise<unknown>): Promise<string> {
   try {
@@ -45,8 +47,15 @@ test('a write that fails half-way says why and leaves the checkpoint before it',
     const big = { data: new Float32Array(100000), shape: [100000], dtype: 'f32' };
     await saveCheckpoint(${JSON.stringify(dir)}, { net: { params: { big }, v: {} } }, ${JSON.stringify(meta(2))}).catch((e) => console.log(e.message));`;
   // A limit on the size of files stands in for a full disk: the write ends in the middle.
-  const said = execFileSync('bash', ['-c', `ulimit -f 100; exec "$0" --import tsx --input-type=module -e "$1"`, process.execPath, script], { encoding: 'utf8', cwd: new URL('../..', import.meta.url) });
-  assert.match(said, /^\[checkpoint\] could not write .*checkpoint-00000002\.safetensors: .*; checkpoint-00000001\.safetensors is intact, the run resumes from it\n$/);
+  const said = execFileSync(
+    'bash',
+    ['-c', `ulimit -f 100; exec "$0" --import tsx --input-type=module -e "$1"`, process.execPath, script],
+    { encoding: 'utf8', cwd: new URL('../..', import.meta.url) },
+  );
+  assert.match(
+    said,
+    /^\[checkpoint\] could not write .*checkpoint-00000002\.safetensors: .*; checkpoint-00000001\.safetensors is intact, the run resumes from it\n$/,
+  );
   assert.equal(readdirSync(dir), ['checkpoint-00000001.safetensors']);
   await (await openSaved((await latestCheckpoint(dir))!)).close();
 });
@@ -55,7 +64,10 @@ test('a damaged checkpoint is one clear line', async () => {
   const dir = fresh();
   const path = await saveCheckpoint(dir, stateOf(1), meta(1));
   truncateSync(path, 100);
-  assert.match(await message(() => openSaved(path)), /^\[checkpoint\] checkpoint-00000001\.safetensors is damaged .* remove it/);
+  assert.match(
+    await message(() => openSaved(path)),
+    /^\[checkpoint\] checkpoint-00000001\.safetensors is damaged .* remove it/,
+  );
 });
 
 test('a folder is refused to a second run, to other settings and where nothing can be written', async () => {
@@ -63,18 +75,35 @@ test('a folder is refused to a second run, to other settings and where nothing c
   const first = await RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {});
   assert.match(await message(() => RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {})), 'in use');
   await first.close();
-  assert.match(await message(() => RunFolder.open(dir, { lr: 1, net: { dim: 16 } }, {})), /^\[resume\] .* net\.dim was 8, now 16/);
+  assert.match(
+    await message(() => RunFolder.open(dir, { lr: 1, net: { dim: 16 } }, {})),
+    /^\[resume\] .* net\.dim was 8, now 16/,
+  );
   writeFileSync(join(dir, 'run.lock'), JSON.stringify({ pid: process.ppid, host: hostname() }));
-  assert.match(await message(() => RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {})), `in use by process ${process.ppid}`);
+  assert.match(
+    await message(() => RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {})),
+    `in use by process ${process.ppid}`,
+  );
   writeFileSync(join(dir, 'run.lock'), JSON.stringify({ pid: 2 ** 22 + 1, host: hostname() })); // past the largest pid: nobody
   await (await RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {})).close();
   writeFileSync(join(dir, 'file'), '');
-  assert.match(await message(() => RunFolder.open(join(dir, 'file', 'below'), {}, {})), /^\[run\] could not write .*: a part of the path is a file$/);
+  assert.match(
+    await message(() => RunFolder.open(join(dir, 'file', 'below'), {}, {})),
+    /^\[run\] could not write .*: a part of the path is a file$/,
+  );
 });
 
 /** Keeps tensors in host memory. */
 const memory = {
-  tensor: (data: Float32Array, shape: readonly number[]) => ({ data, shape, dtype: 'f32', buffer: data, offset: 0, read: async () => data, free() {} }),
+  tensor: (data: Float32Array, shape: readonly number[]) => ({
+    data,
+    shape,
+    dtype: 'f32',
+    buffer: data,
+    offset: 0,
+    read: async () => data,
+    free() {},
+  }),
   empty: (shape: readonly number[]) => memory.tensor(new Float32Array(numel(shape)), shape),
   write: (buffer: unknown, offset: number, data: Float32Array) => (buffer as Float32Array).set(data, offset / 4),
   idle: async () => {},
@@ -84,19 +113,34 @@ const one = () => memory.tensor(Float32Array.of(1), []);
 /** A state of one number, doubled and moved by the step: every step shows in the result. */
 function counter(steps: number, bad: (step: number) => boolean = () => false): Job {
   return {
-    name: 'counter', steps,
+    name: 'counter',
+    steps,
     initial: async () => ({ net: { params: { x: one() }, v: {}, ema: { x: one() } } }),
     async advance(state, step) {
       const x = Math.fround((await state['net']!.params['x']!.read())[0]! * 0.9 + step);
       const made = memory.tensor(Float32Array.of(x), []);
-      return { state: { net: { params: { x: made }, v: {}, ema: { x: made } } }, metrics: Promise.resolve({ x, skipped: bad(step) ? 1 : 0 }) };
+      return {
+        state: { net: { params: { x: made }, v: {}, ema: { x: made } } },
+        metrics: Promise.resolve({ x, skipped: bad(step) ? 1 : 0 }),
+      };
     },
   };
 }
-const options = (folder: string, more: Partial<LoopOptions> = {}): LoopOptions =>
-  ({ device: memory, folder, config: { seed: 1 }, environment: {}, saveEvery: 3, maxSkipped: 3, ...more });
+const options = (folder: string, more: Partial<LoopOptions> = {}): LoopOptions => ({
+  device: memory,
+  folder,
+  config: { seed: 1 },
+  environment: {},
+  saveEvery: 3,
+  maxSkipped: 3,
+  ...more,
+});
 const lines = (folder: string): { step: number; x: number }[] =>
-  readFileSync(join(folder, 'metrics.jsonl'), 'utf8').trim().split('\n').map((l) => JSON.parse(l) as { step: number; x: number }).map(({ step, x }) => ({ step, x }));
+  readFileSync(join(folder, 'metrics.jsonl'), 'utf8')
+    .trim()
+    .split('\n')
+    .map((l) => JSON.parse(l) as { step: number; x: number })
+    .map(({ step, x }) => ({ step, x }));
 
 test('stopped at any step and resumed, a run logs and ends as an uninterrupted one', async () => {
   const whole = join(fresh(), 'run');
@@ -104,8 +148,20 @@ test('stopped at any step and resumed, a run logs and ends as an uninterrupted o
   for (const at of [1, 4, 6]) {
     const folder = join(fresh(), 'run');
     const stop = new AbortController();
-    const stopped = await drive(counter(8), options(folder, { signal: stop.signal, onProgress: ({ step }) => { if (step === at) stop.abort(); } }));
-    assert.equal([stopped.step, stopped.done], [at % 3 ? at + 1 : at, false], 'a step that is under way is finished; none is where a checkpoint is due');
+    const stopped = await drive(
+      counter(8),
+      options(folder, {
+        signal: stop.signal,
+        onProgress: ({ step }) => {
+          if (step === at) stop.abort();
+        },
+      }),
+    );
+    assert.equal(
+      [stopped.step, stopped.done],
+      [at % 3 ? at + 1 : at, false],
+      'a step that is under way is finished; none is where a checkpoint is due',
+    );
     assert.is((await drive(counter(8), options(folder))).done, true);
     assert.equal(lines(folder), lines(whole));
   }
@@ -117,23 +173,48 @@ test('lines of steps that a kill lost are written once', async () => {
   mkdirSync(folder, { recursive: true });
   await drive(counter(4), options(folder, { config: { steps: 8 } }));
   const before = lines(folder);
-  writeFileSync(join(folder, 'metrics.jsonl'), `${before.map((l) => JSON.stringify(l)).join('\n')}\n{"step":4,"x":1}\n{"step":5,"x`);
+  writeFileSync(
+    join(folder, 'metrics.jsonl'),
+    `${before.map((l) => JSON.stringify(l)).join('\n')}\n{"step":4,"x":1}\n{"step":5,"x`,
+  );
   await drive(counter(8), options(folder, { config: { steps: 8 } }));
-  assert.equal(lines(folder).map((l) => l.step), [0, 1, 2, 3, 4, 5, 6, 7]);
+  assert.equal(
+    lines(folder).map((l) => l.step),
+    [0, 1, 2, 3, 4, 5, 6, 7],
+  );
 });
 
 test('updates that are turned away stop the run only when they follow each other', async () => {
-  await drive(counter(12, (step) => step % 3 !== 0), options(join(fresh(), 'run')));
-  const said = await message(() => drive(counter(12, (step) => step > 4), options(join(fresh(), 'run'))));
+  await drive(
+    counter(12, (step) => step % 3 !== 0),
+    options(join(fresh(), 'run')),
+  );
+  const said = await message(() =>
+    drive(
+      counter(12, (step) => step > 4),
+      options(join(fresh(), 'run')),
+    ),
+  );
   assert.match(said, /^\[counter\] 3 steps in a row had a gradient that is not finite, up to step 8/);
 });
 
 test('the best average is kept with its score, and a resumed run does not lose it', async () => {
   const folder = join(fresh(), 'run');
   const scores = [5, 1, 9, 2];
-  const judged = (): Job => ({ ...counter(4), best: { every: 1, from: 0, net: 'net', score: async () => ({ score: scores.shift()! }) } });
+  const judged = (): Job => ({
+    ...counter(4),
+    best: { every: 1, from: 0, net: 'net', score: async () => ({ score: scores.shift()! }) },
+  });
   const stop = new AbortController();
-  await drive(judged(), options(folder, { signal: stop.signal, onProgress: ({ step }) => { if (step === 3) stop.abort(); } }));
+  await drive(
+    judged(),
+    options(folder, {
+      signal: stop.signal,
+      onProgress: ({ step }) => {
+        if (step === 3) stop.abort();
+      },
+    }),
+  );
   await drive(judged(), options(folder));
   const best = await readBest(folder);
   assert.equal([best.step, best.score], [3, 9]);

@@ -11,13 +11,33 @@ import { loadPreset } from '../../train/presets/index.ts';
 import { Stream } from '../../train/loop/rng.ts';
 
 const out = process.argv[2]!;
-const preset = loadPreset('digits-test', ['teacher.steps=9', 'data.trainClips=8', 'data.shardClips=8', 'dit.num_layers=1', 'phase2.taps=[0]']);
+const preset = loadPreset('digits-test', [
+  'teacher.steps=9',
+  'data.trainClips=8',
+  'data.shardClips=8',
+  'dit.num_layers=1',
+  'phase2.taps=[0]',
+]);
 const latent = latentShape(preset);
 const random = new Stream(1, 0, 'latents');
 const shards = await precompute({
-  dir: join(out, 'data'), count: 8, shardSize: 8, batchSize: 8, clip: digits('train', 1, digitsOf(preset)).clip, video: videoShape(preset), latent,
-  settings: { test: true }, encode: async () => Float32Array.from({ length: 8 * latent.reduce((a, b) => a * b, 1) }, () => random.normal()),
+  dir: join(out, 'data'),
+  count: 8,
+  shardSize: 8,
+  batchSize: 8,
+  clip: digits('train', 1, digitsOf(preset)).clip,
+  video: videoShape(preset),
+  latent,
+  settings: { test: true },
+  encode: async () => Float32Array.from({ length: 8 * latent.reduce((a, b) => a * b, 1) }, () => random.normal()),
 });
 const device = await open();
-await drive(teacherJob(device, preset, shards), { device, folder: join(out, 'teacher'), config: { preset } as never, environment: {}, saveEvery: 2, maxSkipped: 3 });
+await drive(teacherJob(device, preset, shards), {
+  device,
+  folder: join(out, 'teacher'),
+  config: { preset } as never,
+  environment: {},
+  saveEvery: 2,
+  maxSkipped: 3,
+});
 process.exit(0);

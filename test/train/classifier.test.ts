@@ -21,7 +21,13 @@ const videos = clips.map((c) => c.video);
 const real = featuresOf(videos, SHAPE, weights);
 
 test('the bundled classifier reads at least 95 % of real held-out clips', () => {
-  const { digitAccuracy, directionAccuracy, frechet, firstFramePsnr, contrast } = evaluateClips(videos, clips, SHAPE, weights, real);
+  const { digitAccuracy, directionAccuracy, frechet, firstFramePsnr, contrast } = evaluateClips(
+    videos,
+    clips,
+    SHAPE,
+    weights,
+    real,
+  );
   assert.ok(digitAccuracy >= 0.95, String(digitAccuracy));
   assert.ok(directionAccuracy >= 0.99 && frechet < 1e-6 && firstFramePsnr === 100 && Math.abs(contrast - 1) < 0.05);
 });
@@ -30,8 +36,14 @@ test('its plain forward is the net that was trained', () => {
   const { video } = clips[0]!;
   const names = Object.keys(CLASSIFIER_SHAPES).sort(); // as the tree is flattened
   const params = names.map((n) => host(weights[n]!, CLASSIFIER_SHAPES[n]!));
-  const frames = host(video.subarray(0, 2 * 1024).map((v) => (v + 1) / 2), [2, 1, 32, 32]);
-  const { graph, outputs } = trace((f: Tensor, p: Record<string, Tensor>) => classifierLogits(p, f), [frames, Object.fromEntries(names.map((n, i) => [n, params[i]!]))]);
+  const frames = host(
+    video.subarray(0, 2 * 1024).map((v) => (v + 1) / 2),
+    [2, 1, 32, 32],
+  );
+  const { graph, outputs } = trace(
+    (f: Tensor, p: Record<string, Tensor>) => classifierLogits(p, f),
+    [frames, Object.fromEntries(names.map((n, i) => [n, params[i]!]))],
+  );
   const [logits] = evaluate(graph, outputs, [frames, ...params]);
   const { features, digit } = classify(weights, video.subarray(0, 2 * 1024), [1, 2, 32, 32]);
   const total = new Float64Array(10);
@@ -47,7 +59,8 @@ test('its plain forward is the net that was trained', () => {
 });
 
 test('what is wrong with clips shows in the measures', () => {
-  const judge = (change: (video: Float32Array, i: number) => Float32Array) => evaluateClips(videos.map(change), clips, SHAPE, weights, real);
+  const judge = (change: (video: Float32Array, i: number) => Float32Array) =>
+    evaluateClips(videos.map(change), clips, SHAPE, weights, real);
   const wrongDigit = judge((_, i) => videos[(i + 1) % videos.length]!);
   assert.ok(wrongDigit.digitAccuracy < 0.1 && wrongDigit.firstFramePsnr < 20 && wrongDigit.frechet < 1e-6);
   const held = judge((video) => video.map((_, k) => video[k % 1024]!));
@@ -56,9 +69,15 @@ test('what is wrong with clips shows in the measures', () => {
   assert.ok(same.diversity === 0 && same.frechet > 100);
   const faded = judge((video) => video.map((v, k) => (k < 1024 ? v : (v + 1) * 0.5 - 1)));
   assert.ok(Math.abs(faded.contrast - 0.5) < 0.05 && faded.brightnessDrift > 0.01);
-  assert.throws(() => judge((video, i) => (i === 2 ? video.map(() => NaN) : video)), /clip 2 holds values that are not finite/);
+  assert.throws(
+    () => judge((video, i) => (i === 2 ? video.map(() => NaN) : video)),
+    /clip 2 holds values that are not finite/,
+  );
   assert.throws(() => evaluateClips(videos.slice(1), clips, SHAPE, weights, real), /79 clips for 80 conditions/);
-  assert.throws(() => classify(weights, new Float32Array(64 * 64), [1, 1, 64, 64]), /expected frames of 32x32 px, got 64x64/);
+  assert.throws(
+    () => classify(weights, new Float32Array(64 * 64), [1, 1, 64, 64]),
+    /expected frames of 32x32 px, got 64x64/,
+  );
 });
 
 test('training learns and writes weights that load', async () => {
@@ -66,7 +85,12 @@ test('training learns and writes weights that load', async () => {
   const losses: number[] = [];
   try {
     const device = await open();
-    await trainClassifier(device, join(folder, 'c.safetensors'), { ...CLASSIFIER_TRAINING, steps: 100, batch: 16, warmup: 5 }, (_, loss) => losses.push(loss));
+    await trainClassifier(
+      device,
+      join(folder, 'c.safetensors'),
+      { ...CLASSIFIER_TRAINING, steps: 100, batch: 16, warmup: 5 },
+      (_, loss) => losses.push(loss),
+    );
     await loadClassifier(join(folder, 'c.safetensors'));
   } finally {
     rmSync(folder, { recursive: true });

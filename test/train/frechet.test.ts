@@ -10,8 +10,14 @@ function samples(role: string, n: number, mean: number[], deviation: number[], a
   const out = new Float32Array(n * dim);
   for (let r = 0; r < n; r++) {
     const x = deviation.map((d) => d * random.normal());
-    [x[0], x[1]] = [Math.cos(angle) * x[0]! - Math.sin(angle) * x[1]!, Math.sin(angle) * x[0]! + Math.cos(angle) * x[1]!];
-    out.set(x.map((v, i) => v + mean[i]!), r * dim);
+    [x[0], x[1]] = [
+      Math.cos(angle) * x[0]! - Math.sin(angle) * x[1]!,
+      Math.sin(angle) * x[0]! + Math.cos(angle) * x[1]!,
+    ];
+    out.set(
+      x.map((v, i) => v + mean[i]!),
+      r * dim,
+    );
   }
   return out;
 }
@@ -24,10 +30,27 @@ test('a set is at distance 0 from itself, also where features are dead', () => {
 });
 
 test('known Gaussians', () => {
-  const near = (value: number, expected: number, tolerance: number) => assert.ok(Math.abs(value - expected) < tolerance, `${value}, expected ${expected}`);
+  const near = (value: number, expected: number, tolerance: number) =>
+    assert.ok(Math.abs(value - expected) < tolerance, `${value}, expected ${expected}`);
   const a = samples('a', 40000, [0, 0, 0], [1, 2, 0.5]);
-  near(frechet(a, a.map((v, i) => (i % 3 === 1 ? v + 3 : v)), 3), 9, 1e-3); // a shift alone
-  near(frechet(a, a.map((v) => 2 * v), 3), 1 + 4 + 0.25, 0.1); // Σ (2σ - σ)²
+  near(
+    frechet(
+      a,
+      a.map((v, i) => (i % 3 === 1 ? v + 3 : v)),
+      3,
+    ),
+    9,
+    1e-3,
+  ); // a shift alone
+  near(
+    frechet(
+      a,
+      a.map((v) => 2 * v),
+      3,
+    ),
+    1 + 4 + 0.25,
+    0.1,
+  ); // Σ (2σ - σ)²
   near(frechet(a, samples('b', 40000, [1, 0, 0], [1, 2, 0.5]), 3), 1, 0.06);
   // diag(1, 4) against itself turned by 45°: tr = 2·5 - 2 tr √(C1^½ C2 C1^½), whose trace is √(tr M + 2 √det M), tr M = 2.5·5, det M = 16
   near(frechet(a, samples('c', 40000, [0, 0, 0], [1, 2, 0.5], Math.PI / 4), 3), 10 - 2 * Math.sqrt(12.5 + 8), 0.06);
@@ -35,7 +58,15 @@ test('known Gaussians', () => {
 
 test('eigenvectors and roots of a symmetric matrix', () => {
   const dim = 64;
-  const { cov } = gaussian(samples('matrix', 200, Array.from({ length: dim }, () => 0), Array.from({ length: dim }, (_, i) => i / 10)), dim);
+  const { cov } = gaussian(
+    samples(
+      'matrix',
+      200,
+      Array.from({ length: dim }, () => 0),
+      Array.from({ length: dim }, (_, i) => i / 10),
+    ),
+    dim,
+  );
   const { values, vectors } = eigenSymmetric(cov, dim);
   const root = sqrtSymmetric(cov, dim);
   let worst = 0;

@@ -35,7 +35,10 @@ const parts = function* (n: number): Generator<Uint16Array> {
   for (let at = 0; at < n; at += values.length) yield values.subarray(0, Math.min(values.length, n - at));
 };
 const output = (shape: readonly number[]): Output => ({ dtype: 'BF16', shape, values: () => parts(numel(shape)) });
-await writeTensors(join(folder, 'dit.safetensors'), Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, output(shape)])));
+await writeTensors(
+  join(folder, 'dit.safetensors'),
+  Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, output(shape)])),
+);
 
 /** Bytes of the host's arrays at most while `work` sends them to the device. */
 async function peak<T>(work: () => Promise<T>): Promise<{ result: T; bytes: number }> {

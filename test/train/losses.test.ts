@@ -9,7 +9,12 @@ import { key } from '../../train/loop/rng.ts';
 import { draw, onHost } from './onhost.ts';
 
 /** STR1 of the linear D(x) = w · x, as `samples` perturbations measure it, over its w. */
-function str1OfLinear(spatial: number, temporal: number, drawn: Str1['drawn'], samples = 6000): { measured: number; w: Float32Array } {
+function str1OfLinear(
+  spatial: number,
+  temporal: number,
+  drawn: Str1['drawn'],
+  samples = 6000,
+): { measured: number; w: Float32Array } {
   const shape = [samples, 2, 2, 2, 3];
   const w = draw([1, ...shape.slice(1)], 'linear');
   const p: Str1 = { weight: 1, spatial, temporal, on: 'both', drawn };
@@ -37,27 +42,44 @@ test('drawn for each frame, it is the sum over frames of (Σ w)²: whole-frame s
 });
 
 test('hinge: zero past the margins, linear inside; the generator climbs D', () => {
-  const of = (real: number[], fake: number[]) => onHost([host(real, [real.length]), host(fake, [fake.length])], ADVERSARIAL.hinge.discriminator).data[0];
+  const of = (real: number[], fake: number[]) =>
+    onHost([host(real, [real.length]), host(fake, [fake.length])], ADVERSARIAL.hinge.discriminator).data[0];
   assert.is(of([1, 2], [-1, -3]), 0);
   assert.is(of([0, 3], [0, -2]), 1);
   assert.is(onHost([host([1, 3], [2])], (fake) => ADVERSARIAL.hinge.generator(fake, () => fake)).data[0], -2);
 });
 
-test('logistic: the gradients are those of a classifier; the generator\'s does not vanish where D is sure', () => {
+test("logistic: the gradients are those of a classifier; the generator's does not vanish where D is sure", () => {
   const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
-  const [real, fake] = [[0.3, -2], [-30, 1.5]];
+  const [real, fake] = [
+    [0.3, -2],
+    [-30, 1.5],
+  ];
   const grads = onHost([host(real, [2]), host(fake, [2])], (r, f) => ({
-    D: vjp(ADVERSARIAL.logistic.discriminator(r, f), constant(1), [r, f]), G: vjp(ADVERSARIAL.logistic.generator(f, () => r), constant(1), f),
+    D: vjp(ADVERSARIAL.logistic.discriminator(r, f), constant(1), [r, f]),
+    G: vjp(
+      ADVERSARIAL.logistic.generator(f, () => r),
+      constant(1),
+      f,
+    ),
   }));
-  const near = (got: ArrayLike<number>, expected: number[]) => expected.forEach((x, i) => assert.ok(Math.abs(got[i]! - Math.fround(x) / 2) < 1e-7, `${got[i]} ${x / 2}`));
-  near(grads.D[0]!.data, real.map((x) => -sigmoid(-x)));
+  const near = (got: ArrayLike<number>, expected: number[]) =>
+    expected.forEach((x, i) => assert.ok(Math.abs(got[i]! - Math.fround(x) / 2) < 1e-7, `${got[i]} ${x / 2}`));
+  near(
+    grads.D[0]!.data,
+    real.map((x) => -sigmoid(-x)),
+  );
   near(grads.D[1]!.data, fake.map(sigmoid));
-  near(grads.G.data, fake.map((x) => -sigmoid(-x)));
+  near(
+    grads.G.data,
+    fake.map((x) => -sigmoid(-x)),
+  );
 });
 
 test('relativistic: only differences within a pair count, and the two losses mirror each other', () => {
   const { D, shifted, G } = onHost([host([0.5, 2], [2]), host([-1, 3], [2])], (real, fake) => ({
-    D: ADVERSARIAL.relativistic.discriminator(real, fake), shifted: ADVERSARIAL.relativistic.discriminator(real.add(7), fake.add(7)),
+    D: ADVERSARIAL.relativistic.discriminator(real, fake),
+    shifted: ADVERSARIAL.relativistic.discriminator(real.add(7), fake.add(7)),
     G: ADVERSARIAL.relativistic.generator(real, () => fake),
   }));
   const exact = (Math.log1p(Math.exp(-1.5)) + Math.log1p(Math.exp(1))) / 2;

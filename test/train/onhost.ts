@@ -21,14 +21,20 @@ export function onHost<A extends readonly unknown[], R>(args: [...A], fn: (...ar
 
 export const draw = (shape: readonly number[], role: string, std = 1): HostTensor => {
   const random = new Stream(7, 0, role);
-  return host(Float32Array.from({ length: numel(shape) }, () => std * random.normal()), shape);
+  return host(
+    Float32Array.from({ length: numel(shape) }, () => std * random.normal()),
+    shape,
+  );
 };
 
 /** Relative distance in the L2 norm. */
 export const close = (a: HostTensor, b: HostTensor): number => {
   let difference = 0;
   let size = 0;
-  a.data.forEach((x, i) => { difference += (x - b.data[i]!) ** 2; size += b.data[i]! ** 2; });
+  a.data.forEach((x, i) => {
+    difference += (x - b.data[i]!) ** 2;
+    size += b.data[i]! ** 2;
+  });
   return Math.sqrt(difference / Math.max(size, 1e-300));
 };
 
@@ -37,28 +43,56 @@ export const dit = ditConfigOf(preset);
 export const latent = [2, ...latentShape(preset)];
 
 /** Weights in which no layer is zero, so that every path carries a gradient. */
-export const weights = (seed: number, config = dit) => mapTree((t: HostTensor) => {
-  const random = new Stream(seed, t.data.length, 'weights');
-  return host(Float32Array.from(t.data, (x) => x + 0.05 * random.normal()), t.shape);
-}, initDiT(config, seed));
+export const weights = (seed: number, config = dit) =>
+  mapTree(
+    (t: HostTensor) => {
+      const random = new Stream(seed, t.data.length, 'weights');
+      return host(
+        Float32Array.from(t.data, (x) => x + 0.05 * random.normal()),
+        t.shape,
+      );
+    },
+    initDiT(config, seed),
+  );
 
 /**
  * The derivative of f at `params` along a random direction, by central differences and by the gradient.
  * @param f a function of weights in float64
  */
-export function directional(params: HostParams, grads: Record<string, HostTensor>, f: (moved: HostParams) => number): { slope: number; along: number } {
+export function directional(
+  params: HostParams,
+  grads: Record<string, HostTensor>,
+  f: (moved: HostParams) => number,
+): { slope: number; along: number } {
   const h = 1e-5;
   const directions = mapTree((t: HostTensor) => draw(t.shape, `direction ${t.data.length}`), params);
   const moved = (by: number): HostParams =>
-    mapTree((t: HostTensor, d: HostTensor) => host(Float64Array.from(t.data, (x, i) => x + by * d.data[i]!), t.shape), params, directions);
+    mapTree(
+      (t: HostTensor, d: HostTensor) =>
+        host(
+          Float64Array.from(t.data, (x, i) => x + by * d.data[i]!),
+          t.shape,
+        ),
+      params,
+      directions,
+    );
   let along = 0;
-  for (const [name, d] of Object.entries(directions)) d.data.forEach((x, i) => { along += x * grads[name]!.data[i]!; });
+  for (const [name, d] of Object.entries(directions))
+    d.data.forEach((x, i) => {
+      along += x * grads[name]!.data[i]!;
+    });
   return { slope: (f(moved(h)) - f(moved(-h))) / (2 * h), along };
 }
 
 /** Two samples of a preset. */
 export const batch = (p = preset) => {
   const { size } = p.data;
-  const frame = stackRows([draw([size * size], 'frame 0').data as Float32Array, draw([size * size], 'frame 1').data as Float32Array], [1, size, size]);
-  return { x0: draw(latent, 'x0'), c: conditioner(p).condition(['a 3 moving up', 'a 7 moving down-left'], frame, draw(latent, 'image')) };
+  const frame = stackRows(
+    [draw([size * size], 'frame 0').data as Float32Array, draw([size * size], 'frame 1').data as Float32Array],
+    [1, size, size],
+  );
+  return {
+    x0: draw(latent, 'x0'),
+    c: conditioner(p).condition(['a 3 moving up', 'a 7 moving down-left'], frame, draw(latent, 'image')),
+  };
 };

@@ -17,13 +17,21 @@ import { compileStep, stepOf } from '../../train/loop/step.ts';
 import { close, draw, onHost } from './onhost.ts';
 
 /** 100 tensors: matrices and vectors, long, short, and of lengths that do not fill a binding. */
-const SHAPES = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [
-  [`blocks.${i}.weight`, i % 7 === 3 ? [5, 7] : [64, 1 + (i % 5)]], [`blocks.${i}.bias`, i % 10 === 1 ? [3] : [64 * (1 + (i % 3))]],
-]).flat() as [string, number[]][]);
-const types = Object.fromEntries(Object.entries(SHAPES).map(([name, shape]): [string, TensorType] => [name, { shape, dtype: 'f32' }]));
+const SHAPES = Object.fromEntries(
+  Array.from({ length: 50 }, (_, i) => [
+    [`blocks.${i}.weight`, i % 7 === 3 ? [5, 7] : [64, 1 + (i % 5)]],
+    [`blocks.${i}.bias`, i % 10 === 1 ? [3] : [64 * (1 + (i % 3))]],
+  ]).flat() as [string, number[]][],
+);
+const types = Object.fromEntries(
+  Object.entries(SHAPES).map(([name, shape]): [string, TensorType] => [name, { shape, dtype: 'f32' }]),
+);
 const adam: AdamConfig = { lr: 0, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, clip: 1 };
 
-interface Inputs<X = Tensor> { slope: X; count: X }
+interface Inputs<X = Tensor> {
+  slope: X;
+  count: X;
+}
 /** Gradients that are made from the weights: slope · w + 0.01. */
 const step = (s: Trained, { slope, count }: Inputs) => {
   const grads = Object.fromEntries(Object.entries(s.params).map(([name, w]) => [name, w.mul(slope).add(0.01)]));
@@ -32,7 +40,12 @@ const step = (s: Trained, { slope, count }: Inputs) => {
 };
 const weights = Object.fromEntries(Object.entries(SHAPES).map(([name, shape]) => [name, draw(shape, name)]));
 const zeros = mapTree((t: HostTensor) => host(new Float32Array(numel(t.shape)), t.shape), weights);
-const initial = (): Required<Omit<Trained<HostTensor>, 'grads'>> => ({ params: weights, m: zeros, v: zeros, ema: weights });
+const initial = (): Required<Omit<Trained<HostTensor>, 'grads'>> => ({
+  params: weights,
+  m: zeros,
+  v: zeros,
+  ema: weights,
+});
 
 const device = await open();
 
@@ -44,7 +57,7 @@ async function run(slopes: readonly number[]) {
   const after = await toHost(net);
   freeTree(net);
   await compiled.free();
-  return { after: after as Trained<HostTensor>, metrics: await metrics as { norm: number; skipped: number } };
+  return { after: after as Trained<HostTensor>, metrics: (await metrics) as { norm: number; skipped: number } };
 }
 
 test('packs hold tensors of one kind and whole bindings, whatever the order of the names', () => {
@@ -54,20 +67,41 @@ test('packs hold tensors of one kind and whole bindings, whatever the order of t
   assert.ok(sizes.every((n) => n % 64 === 0));
   assert.is(sizes.length, Object.values(SHAPES).filter((shape) => numel(shape) % 64 === 0).length);
   assert.equal(packsOf(Object.fromEntries(Object.entries(types).reverse())), packs);
-  const large = Object.fromEntries(Array.from({ length: 6 }, (_, i) => [`${i}.weight`, { shape: [1024, i === 5 ? 1088 : 384], dtype: 'f32' as const }]));
-  assert.equal(packsOf(large).map(({ members }) => members.map(({ name }) => name[0]).join('')), ['01', '23'], 'no pack grows over its bound, none has one member');
+  const large = Object.fromEntries(
+    Array.from({ length: 6 }, (_, i) => [
+      `${i}.weight`,
+      { shape: [1024, i === 5 ? 1088 : 384], dtype: 'f32' as const },
+    ]),
+  );
+  assert.equal(
+    packsOf(large).map(({ members }) => members.map(({ name }) => name[0]).join('')),
+    ['01', '23'],
+    'no pack grows over its bound, none has one member',
+  );
 });
 
 test('the optimiser takes few dispatches', () => {
   const packs = packsOf(types);
   const alone = Object.keys(packTypes(types, packs)).length - packs.length;
   const room = { maxBufferBytes: device.maxBufferBytes, caps: { ...device.caps, maxStorageBuffers: 16 } };
-  const { kernels } = planFunction(stepOf(step, packs) as never, [
-    eachRole(mapTree(({ shape }: HostTensor): TensorType => ({ shape, dtype: 'f32' }), initial()) as never, (t: Record<string, TensorType>) => packTypes(t, packs)),
-    { slope: { shape: [], dtype: 'f32' }, count: { shape: [], dtype: 'f32' } },
-  ], new Set([0]), room, { donate: [0] });
+  const { kernels } = planFunction(
+    stepOf(step, packs) as never,
+    [
+      eachRole(
+        mapTree(({ shape }: HostTensor): TensorType => ({ shape, dtype: 'f32' }), initial()) as never,
+        (t: Record<string, TensorType>) => packTypes(t, packs),
+      ),
+      { slope: { shape: [], dtype: 'f32' }, count: { shape: [], dtype: 'f32' } },
+    ],
+    new Set([0]),
+    room,
+    { donate: [0] },
+  );
   const gradients = Object.keys(SHAPES).length - alone; // those of lone tensors are made where they are used
-  assert.ok(kernels - gradients <= 3 * alone + 4 * packs.length + 4, `${kernels} kernels, ${gradients} of them gradients, ${alone} tensors alone`);
+  assert.ok(
+    kernels - gradients <= 3 * alone + 4 * packs.length + 4,
+    `${kernels} kernels, ${gradients} of them gradients, ${alone} tensors alone`,
+  );
 });
 
 test('the same numbers as in float64, twice the same bits; matrices decay', async () => {
@@ -76,7 +110,9 @@ test('the same numbers as in float64, twice the same bits; matrices decay', asyn
   const again = await run(slopes);
   let expected = initial();
   for (const [i, slope] of slopes.entries()) {
-    const { params, m, v, ema } = onHost([expected, { slope: host([slope], []), count: host([i + 1], []) }], (s, at) => step(s as Trained, at));
+    const { params, m, v, ema } = onHost([expected, { slope: host([slope], []), count: host([i + 1], []) }], (s, at) =>
+      step(s as Trained, at),
+    );
     expected = { params, m: m!, v, ema: ema! };
   }
   for (const role of ['params', 'm', 'v', 'ema'] as const) {
@@ -88,7 +124,8 @@ test('the same numbers as in float64, twice the same bits; matrices decay', asyn
   }
   assert.is(metrics.norm, again.metrics.norm);
   const still = await run([0]); // the gradient is 0.01 everywhere: without decay every weight moves by the same
-  const moved = (name: string): number[] => Array.from(still.after.params[name]!.data, (x, i) => (initial().params[name]!.data[i]! - x) / 0.01);
+  const moved = (name: string): number[] =>
+    Array.from(still.after.params[name]!.data, (x, i) => (initial().params[name]!.data[i]! - x) / 0.01);
   assert.ok(moved('blocks.0.bias').every((x) => Math.abs(x - 1) < 1e-3));
   assert.ok(moved('blocks.0.weight').some((x) => Math.abs(x - 1) > 0.01));
 });
@@ -98,7 +135,9 @@ test('a gradient that is not finite leaves every tensor as it was', async () => 
   for (const bad of [NaN, Infinity]) {
     const { after, metrics } = await run([bad]);
     assert.is(metrics.skipped, 1);
-    for (const [role, tensors] of Object.entries(before)) for (const [name, t] of Object.entries(tensors as Record<string, HostTensor>)) assert.equal(after[role as 'v']![name]!.data, t.data, `${role} ${name}`);
+    for (const [role, tensors] of Object.entries(before))
+      for (const [name, t] of Object.entries(tensors as Record<string, HostTensor>))
+        assert.equal(after[role as 'v']![name]!.data, t.data, `${role} ${name}`);
   }
 });
 
@@ -108,7 +147,10 @@ test('a state that lies in buffers of its own is refused in one line', async () 
     await compileStep(device, 'packs', step)(loose, { slope: 1, count: 1 });
     assert.unreachable();
   } catch (error) {
-    assert.match((error as Error).message, /^\[step\] blocks\.0\.bias lies in a buffer of its own: begin the state with start\(\) or placeState\(\)$/);
+    assert.match(
+      (error as Error).message,
+      /^\[step\] blocks\.0\.bias lies in a buffer of its own: begin the state with start\(\) or placeState\(\)$/,
+    );
   }
   freeTree(loose);
 });

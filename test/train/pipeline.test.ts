@@ -26,9 +26,21 @@ const preset = loadPreset('digits-test');
 const out = mkdtempSync(join(tmpdir(), 'vpae-'));
 const work: Work = { device, preset, out };
 const classifier = join(out, 'classifier.safetensors');
-await saveTensors(classifier, materialise(Object.fromEntries(Object.entries(CLASSIFIER_SHAPES).map(([name, shape]) => [name, { shape, init: { law: 'normal', value: 0.1 } }])), 1));
+await saveTensors(
+  classifier,
+  materialise(
+    Object.fromEntries(
+      Object.entries(CLASSIFIER_SHAPES).map(([name, shape]) => [name, { shape, init: { law: 'normal', value: 0.1 } }]),
+    ),
+    1,
+  ),
+);
 
-const log = (folder: string) => readFileSync(join(folder, 'metrics.jsonl'), 'utf8').trim().split('\n').map((line) => ({ ...JSON.parse(line) as object, seconds: 0 }));
+const log = (folder: string) =>
+  readFileSync(join(folder, 'metrics.jsonl'), 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => ({ ...(JSON.parse(line) as object), seconds: 0 }));
 
 test('VAE, latents and teacher; a finished part is not run again', async () => {
   assert.ok((await trainVae(work)).done);
@@ -46,7 +58,10 @@ test('a teacher goes on from a trained one, on draws that one has not seen', asy
   const more = mkdtempSync(join(tmpdir(), 'vpae-'));
   for (const part of ['vae.safetensors', 'data']) cpSync(join(out, part), join(more, part), { recursive: true });
   assert.ok((await trainTeacher({ ...work, out: more, from: join(out, 'teacher.safetensors') })).done);
-  const [first, second] = [await loadDiT(join(out, 'teacher.safetensors')), await loadDiT(join(more, 'teacher.safetensors'))];
+  const [first, second] = [
+    await loadDiT(join(out, 'teacher.safetensors')),
+    await loadDiT(join(more, 'teacher.safetensors')),
+  ];
   assert.is(second.about.steps, 2 * first.about.steps);
   assert.is(second.about['from'], first.hash);
   const shards = openShards(join(out, 'data'));
@@ -63,10 +78,13 @@ test('a teacher goes on from a trained one, on draws that one has not seen', asy
 
 test('a NaN in the data leaves every tensor as it was', async () => {
   const shards = openShards(join(out, 'data'));
-  const broken = { ...shards, batch: (...args: Parameters<typeof shards.batch>) => {
-    const b = shards.batch(...args);
-    return { ...b, latent: host(Float32Array.from(b.latent.data).fill(NaN, 0, 1), b.latent.shape) };
-  } };
+  const broken = {
+    ...shards,
+    batch: (...args: Parameters<typeof shards.batch>) => {
+      const b = shards.batch(...args);
+      return { ...b, latent: host(Float32Array.from(b.latent.data).fill(NaN, 0, 1), b.latent.shape) };
+    },
+  };
   const job = teacherJob(device, preset, broken);
   const first = await job.initial();
   const initial = await toHost(first);
@@ -74,7 +92,8 @@ test('a NaN in the data leaves every tensor as it was', async () => {
   assert.is((await metrics)['skipped'], 1);
   const after = await toHost(state);
   for (const part of ['params', 'm', 'v', 'ema'] as const) {
-    for (const [name, t] of Object.entries(after['teacher']![part]!)) assert.equal(t.data, initial['teacher']![part]![name]!.data, name);
+    for (const [name, t] of Object.entries(after['teacher']![part]!))
+      assert.equal(t.data, initial['teacher']![part]![name]!.data, name);
   }
   freeTree(state);
   await job.close();
@@ -83,24 +102,39 @@ test('a NaN in the data leaves every tensor as it was', async () => {
 
 test('both phases; stopped in each and resumed, the losses are the same', async () => {
   const other = mkdtempSync(join(tmpdir(), 'vpae-'));
-  for (const part of ['vae.safetensors', 'teacher.safetensors', 'data']) cpSync(join(out, part), join(other, part), { recursive: true });
+  for (const part of ['vae.safetensors', 'teacher.safetensors', 'data'])
+    cpSync(join(out, part), join(other, part), { recursive: true });
   const whole = await distill({ ...work, classifier, draw: async (rows) => Uint8Array.of(rows.length) });
   assert.ok(whole.done && whole.phases.length === 2 && existsSync(whole.path));
 
   let stop = new AbortController();
   const stops = new Set(['phase1 1', 'phase1 4', 'phase2 3']);
-  const again = () => distill({ ...work, out: other, classifier, signal: stop.signal, onProgress: ({ job, step }) => { if (stops.delete(`${job} ${step}`)) stop.abort(); } });
+  const again = () =>
+    distill({
+      ...work,
+      out: other,
+      classifier,
+      signal: stop.signal,
+      onProgress: ({ job, step }) => {
+        if (stops.delete(`${job} ${step}`)) stop.abort();
+      },
+    });
   for (let left = stops.size; left > 0; left--) {
     assert.is((await again()).done, false);
     stop = new AbortController();
   }
   assert.equal((await again()).phases, whole.phases);
   for (const phase of ['phase1', 'phase2']) assert.equal(log(join(other, phase)), log(join(out, phase)));
-  const told = (phase: string, names: string[]) => assert.ok(log(join(out, phase)).some((line) => names.every((n) => n in line)), `what the alarms of ${phase} watch`);
+  const told = (phase: string, names: string[]) =>
+    assert.ok(
+      log(join(out, phase)).some((line) => names.every((n) => n in line)),
+      `what the alarms of ${phase} watch`,
+    );
   told('phase1', ['floor', 'fakeLoss', 'deviation', 'motion', 'first', 'skipped', 'fakeSkipped']);
   told('phase2', ['active', 'deviation', 'motion', 'first', 'skipped', 'headSkipped']);
   told('phase2', ['score', 'motionRatio', 'firstFramePsnr']);
-  for (const phase of ['phase1', 'phase2']) assert.ok(readdirSync(join(out, phase, 'samples')).includes('00000000.webp'), 'a picture of the start');
+  for (const phase of ['phase1', 'phase2'])
+    assert.ok(readdirSync(join(out, phase, 'samples')).includes('00000000.webp'), 'a picture of the start');
 });
 
 test('the student makes a clip in one evaluation, the same whatever stands beside it; the teacher takes two a step', async () => {
@@ -111,15 +145,37 @@ test('the student makes a clip in one evaluation, the same whatever stands besid
   const single = await sampleClips({ ...paths, model: join(out, 'student.safetensors'), requests: [ask(2)] });
   assert.is(pair.evaluations, 1);
   assert.ok(pair.videos[1]!.every((x, i) => Math.abs(x - single.videos[0]![i]!) < 1e-4));
-  assert.ok(pair.videos[0]!.some((x, i) => Math.abs(x - pair.videos[1]![i]!) > 1e-3), 'another seed is another clip');
+  assert.ok(
+    pair.videos[0]!.some((x, i) => Math.abs(x - pair.videos[1]![i]!) > 1e-3),
+    'another seed is another clip',
+  );
   const { model, sampling } = await openTrained(paths.vae, join(out, 'student.safetensors'));
   const chunks: HostTensor[] = [];
   const size = { width: preset.data.size, height: preset.data.size };
-  const job = { prompt: 'a 3 moving up', negative: '', pictures: [host(frame, [1, size.height, size.width])], size, frames: preset.data.frames, seed: 2 };
-  await generate(device, model, [job], { sampling, progress: () => {}, sink: () => Promise.resolve({ add: (c) => Promise.resolve(void chunks.push(c)), end: () => Promise.resolve(), abort: () => Promise.resolve() }) });
+  const job = {
+    prompt: 'a 3 moving up',
+    negative: '',
+    pictures: [host(frame, [1, size.height, size.width])],
+    size,
+    frames: preset.data.frames,
+    seed: 2,
+  };
+  await generate(device, model, [job], {
+    sampling,
+    progress: () => {},
+    sink: () =>
+      Promise.resolve({
+        add: (c) => Promise.resolve(void chunks.push(c)),
+        end: () => Promise.resolve(),
+        abort: () => Promise.resolve(),
+      }),
+  });
   const pixels = chunks.flatMap((c) => Array.from(c.data));
   assert.is(pixels.length, single.videos[0]!.length);
-  assert.ok(pixels.every((x, i) => Math.abs(x - single.videos[0]![i]!) < 1e-3), 'one seed is one clip, in sample as in eval');
+  assert.ok(
+    pixels.every((x, i) => Math.abs(x - single.videos[0]![i]!) < 1e-3),
+    'one seed is one clip, in sample as in eval',
+  );
   const report = await evaluate({ ...paths, model: join(out, 'teacher.safetensors') });
   assert.is(report.samples.evaluations, 2 * preset.teacher.sampler.steps);
   assert.is(report.evaluation.clips, preset.data.heldOutClips);
@@ -128,7 +184,14 @@ test('the student makes a clip in one evaluation, the same whatever stands besid
 });
 
 test('models that do not fit are refused in one line', async () => {
-  const refused = async (work_: Promise<unknown>) => assert.match(await work_.then(() => 'accepted', (e: Error) => e.message), /^\[model\] [^\n]*$/);
+  const refused = async (work_: Promise<unknown>) =>
+    assert.match(
+      await work_.then(
+        () => 'accepted',
+        (e: Error) => e.message,
+      ),
+      /^\[model\] [^\n]*$/,
+    );
   await refused(distill({ ...work, classifier, preset: loadPreset('digits-test', ['dit.ffn_dim=32']) }));
   await refused(precompute({ ...work, preset: loadPreset('digits-test', ['vae.dim=8']) }));
   await refused(distill({ ...work, classifier, teacher: join(out, 'vae.safetensors') }));

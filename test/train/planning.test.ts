@@ -17,16 +17,37 @@ import { subjectOf } from '../../train/planning/subject.ts';
 import { loadPreset, type Preset } from '../../train/presets/index.ts';
 
 const device = await open();
-const GPU: Target = { caps: { tier: 'tiled', f16: true, subgroup: 32, maxInvocations: 256, maxWorkgroupBytes: 32768, maxStorageBuffers: 10, maxBindingBytes: 2 ** 32 - 4 }, maxBufferBytes: 2 ** 32 - 4 };
+const GPU: Target = {
+  caps: {
+    tier: 'tiled',
+    f16: true,
+    subgroup: 32,
+    maxInvocations: 256,
+    maxWorkgroupBytes: 32768,
+    maxStorageBuffers: 10,
+    maxBindingBytes: 2 ** 32 - 4,
+  },
+  maxBufferBytes: 2 ** 32 - 4,
+};
 const SAMPLER = { steps: 50, guided: true, offload: false };
 
 function blank(p: Preset): Shards {
-  const fill = (shape: readonly number[], n: number) => host(new Float32Array(n * shape.reduce((a, b) => a * b, 1)).fill(0.1), [n, ...shape]);
+  const fill = (shape: readonly number[], n: number) =>
+    host(new Float32Array(n * shape.reduce((a, b) => a * b, 1)).fill(0.1), [n, ...shape]);
   const frame = [p.vae.channels, p.data.size, p.data.size];
   const records = (of: ArrayLike<number>) => ({
-    latent: fill(latentShape(p), of.length), imageLatent: fill(latentShape(p), of.length), firstFrame: fill(frame, of.length), captions: Array.from(of, () => 'a 7 moving left'), meta: [],
+    latent: fill(latentShape(p), of.length),
+    imageLatent: fill(latentShape(p), of.length),
+    firstFrame: fill(frame, of.length),
+    captions: Array.from(of, () => 'a 7 moving left'),
+    meta: [],
   });
-  return { count: p.data.trainClips, made: 'nothing', records, batch: (_seed, _step, n) => records(Array.from({ length: n }, () => 0)) };
+  return {
+    count: p.data.trainClips,
+    made: 'nothing',
+    records,
+    batch: (_seed, _step, n) => records(Array.from({ length: n }, () => 0)),
+  };
 }
 
 /** Bytes that one step of a job holds at most. */
@@ -44,26 +65,44 @@ async function allocated(p: Preset, make: (shards: Shards) => Promise<StudentJob
 
 for (const [job, ...sets] of [
   ['prime', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'dit.ffn_parts=2'],
-  ['prime', 'phase1.accumulate=2'], ['prime', 'run.precision=f16', 'stored=bf16'],
-  ['equilibrium'], ['equilibrium', 'run.precision=f16'], ['equilibrium', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=nested', 'phase2.apart=true', 'phase2.accumulate=2'],
+  ['prime', 'phase1.accumulate=2'],
+  ['prime', 'run.precision=f16', 'stored=bf16'],
+  ['equilibrium'],
+  ['equilibrium', 'run.precision=f16'],
+  [
+    'equilibrium',
+    'student.mode=lora',
+    'stored=bf16',
+    'dit.checkpoint=nested',
+    'phase2.apart=true',
+    'phase2.accumulate=2',
+  ],
 ] as [JobName, ...string[]][]) {
-  if (device.caps.f16 || !sets.includes('run.precision=f16')) test(`digits-test, ${[job, ...sets].join(', ')}: the planned peak is the allocated one`, async () => {
-    const p = loadPreset('digits-test', sets);
-    const cost = costOf(job, subjectOf('digits-test', sets), SAMPLER, device);
-    const teacher = initDiT(ditConfigOf(p), 1);
-    const peak = await allocated(p, (shards) => (job === 'prime' ? primingJob(device, p, shards, teacher) : equilibriumJob(device, p, shards, teacher, ownFrom(p.student, ditConfigOf(p), teacher, 1))));
-    assert.is(peak, peakOf(cost));
-  });
+  if (device.caps.f16 || !sets.includes('run.precision=f16'))
+    test(`digits-test, ${[job, ...sets].join(', ')}: the planned peak is the allocated one`, async () => {
+      const p = loadPreset('digits-test', sets);
+      const cost = costOf(job, subjectOf('digits-test', sets), SAMPLER, device);
+      const teacher = initDiT(ditConfigOf(p), 1);
+      const peak = await allocated(p, (shards) =>
+        job === 'prime'
+          ? primingJob(device, p, shards, teacher)
+          : equilibriumJob(device, p, shards, teacher, ownFrom(p.student, ditConfigOf(p), teacher, 1)),
+      );
+      assert.is(peak, peakOf(cost));
+    });
 }
 
-test('Wan2.1 1.3B samples in 12 GB, and its arithmetic is METHOD\'s', () => {
+test("Wan2.1 1.3B samples in 12 GB, and its arithmetic is METHOD's", () => {
   const s = subjectOf('wan2.1-t2v-1.3b', []);
   const cost = costOf('sample', s, { steps: 1, guided: false, offload: false }, GPU);
   assert.ok(peakOf(cost) < 12e9);
   const flops = cost.stages.find((stage) => stage.name === 'diffusion')!.runs[0]!.plan.flops;
   assert.ok(Math.abs(flops / 283e12 - 1) < 0.01, `${flops}`); // ENGINE §2.1: 283 TFLOP a forward at 32 760 tokens
   assert.ok(flopsOf(cost) > flops && hostPeakOf(cost) > 3e8);
-  assert.is(totalOf(deviceBytes(cost.stages[1]!).filter((h) => h.cause === 'weights')), 2 * 1_418_996_800 + 2 * vectors(s));
+  assert.is(
+    totalOf(deviceBytes(cost.stages[1]!).filter((h) => h.cause === 'weights')),
+    2 * 1_418_996_800 + 2 * vectors(s),
+  );
 });
 
 /** Numbers that stay in f32. */
@@ -79,12 +118,20 @@ test('the cheapest changes are found, a guess is near the plan, and what cannot 
   assert.equal(findFit('prime', make, SAMPLER, GPU, whole)!.changes, []);
   const less = findFit('prime', make, SAMPLER, GPU, 0.8 * whole)!;
   assert.ok(less.changes.length > 0 && peakOf(less.cost) <= 0.8 * whole);
-  assert.not.ok(less.changes.some((c) => c.sets[0]!.startsWith('student')), 'training itself is changed last');
+  assert.not.ok(
+    less.changes.some((c) => c.sets[0]!.startsWith('student')),
+    'training itself is changed last',
+  );
   assert.is(findFit('prime', make, SAMPLER, GPU, 1000), undefined);
   const tight = findFit('teacher', make, SAMPLER, GPU, 1.535e6);
-  assert.ok(tight?.changes.some((c) => c.sets[0] === 'dit.checkpoint=true'), 'recomputing in groups holds more in a small network');
+  assert.ok(
+    tight?.changes.some((c) => c.sets[0] === 'dit.checkpoint=true'),
+    'recomputing in groups holds more in a small network',
+  );
   const deep = subjectOf('wan2.1-t2v-1.3b', ['teacher.batch=1'], { width: 208, height: 112 });
-  assert.ok(Math.abs(guessPeak('teacher', deep, SAMPLER, GPU) / peakOf(costOf('teacher', deep, SAMPLER, GPU)) - 1) < 0.03);
+  assert.ok(
+    Math.abs(guessPeak('teacher', deep, SAMPLER, GPU) / peakOf(costOf('teacher', deep, SAMPLER, GPU)) - 1) < 0.03,
+  );
 });
 
 test.run();

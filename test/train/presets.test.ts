@@ -19,8 +19,21 @@ test('every preset is complete, and the models take its numbers', () => {
 });
 
 test('overrides change the copy, not the preset', () => {
-  const p = loadPreset('digits', ['phase1.steps=200', 'teacher.times.shift=3', 'phase2.head.kind=cross', 'phase2.taps=[1,5]']);
-  assert.equal([p.phase1.steps, p.teacher.times.law === 'logit-normal' && p.teacher.times.shift, p.phase2.head.kind, p.phase2.taps], [200, 3, 'cross', [1, 5]]);
+  const p = loadPreset('digits', [
+    'phase1.steps=200',
+    'teacher.times.shift=3',
+    'phase2.head.kind=cross',
+    'phase2.taps=[1,5]',
+  ]);
+  assert.equal(
+    [
+      p.phase1.steps,
+      p.teacher.times.law === 'logit-normal' && p.teacher.times.shift,
+      p.phase2.head.kind,
+      p.phase2.taps,
+    ],
+    [200, 3, 'cross', [1, 5]],
+  );
   assert.is.not(loadPreset('digits').phase1.steps, 200);
 });
 
@@ -56,9 +69,19 @@ test('what is wrong is one line that names it', () => {
     [['phase2.taps=[6]'], /^\[preset\] phase2\.taps names block 6 /],
     [['data.frames=10'], /^\[preset\] data\.frames must be 1 \+ a multiple of 4, got 10$/],
   ];
-  for (const [sets, expected] of cases) assert.match(said(() => loadPreset('digits', sets)), expected);
-  assert.match(said(() => loadPreset('digit')), /^\[preset\] there is no preset "digit"; there are: digits, digits-test, emoji, emoji-t2v$/);
-  assert.match(said(() => checkPreset({ name: 'x' })), /^\[preset\] /);
+  for (const [sets, expected] of cases)
+    assert.match(
+      said(() => loadPreset('digits', sets)),
+      expected,
+    );
+  assert.match(
+    said(() => loadPreset('digit')),
+    /^\[preset\] there is no preset "digit"; there are: digits, digits-test, emoji, emoji-t2v$/,
+  );
+  assert.match(
+    said(() => checkPreset({ name: 'x' })),
+    /^\[preset\] /,
+  );
 });
 
 test('a released model is trained at the rates of its size and mode, unless others are set', () => {

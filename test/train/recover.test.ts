@@ -16,21 +16,47 @@ import { recovering } from '../../train/loop/recover.ts';
 import { Stream } from '../../train/loop/rng.ts';
 import { parseLines } from '../../train/loop/run.ts';
 
-const preset = loadPreset('digits-test', ['teacher.steps=8', 'data.trainClips=8', 'data.shardClips=8', 'dit.num_layers=1', 'phase2.taps=[0]']);
+const preset = loadPreset('digits-test', [
+  'teacher.steps=8',
+  'data.trainClips=8',
+  'data.shardClips=8',
+  'dit.num_layers=1',
+  'phase2.taps=[0]',
+]);
 const latent = latentShape(preset);
 const random = new Stream(1, 0, 'latents');
 const folder = () => mkdtempSync(join(tmpdir(), 'vpae-'));
 const shards = await precompute({
-  dir: folder(), count: 8, shardSize: 8, batchSize: 8, clip: clipsOf(preset, 'train'), video: videoShape(preset), latent,
-  settings: { test: true }, encode: async () => Float32Array.from({ length: 8 * latent.reduce((a, b) => a * b, 1) }, () => random.normal()),
+  dir: folder(),
+  count: 8,
+  shardSize: 8,
+  batchSize: 8,
+  clip: clipsOf(preset, 'train'),
+  video: videoShape(preset),
+  latent,
+  settings: { test: true },
+  encode: async () => Float32Array.from({ length: 8 * latent.reduce((a, b) => a * b, 1) }, () => random.normal()),
 });
 const log = (dir: string) => parseLines(readFileSync(join(dir, 'metrics.jsonl'), 'utf8'));
 const losses = (dir: string) => log(dir).map(({ step, loss }) => ({ step, loss }));
 
-async function train(device: Device, dir: string, change: (job: Job) => Job = (job) => job, onProgress?: (step: number) => void): Promise<void> {
+async function train(
+  device: Device,
+  dir: string,
+  change: (job: Job) => Job = (job) => job,
+  onProgress?: (step: number) => void,
+): Promise<void> {
   const job = teacherJob(device, preset, shards);
   try {
-    const { state } = await drive(change(job), { device, folder: dir, config: {}, environment: {}, saveEvery: 2, maxSkipped: 2, onProgress: ({ step }) => onProgress?.(step) });
+    const { state } = await drive(change(job), {
+      device,
+      folder: dir,
+      config: {},
+      environment: {},
+      saveEvery: 2,
+      maxSkipped: 2,
+      onProgress: ({ step }) => onProgress?.(step),
+    });
     freeTree(state);
   } finally {
     await job.close();
@@ -40,9 +66,20 @@ async function train(device: Device, dir: string, change: (job: Job) => Job = (j
 test('a device lost in the middle of a run: another is opened, and the losses are those of an untouched run', async () => {
   const [whole, broken] = [folder(), folder()];
   const told: string[] = [];
-  await recovering(() => open(), (device) => train(device, whole), (r) => told.push(r));
+  await recovering(
+    () => open(),
+    (device) => train(device, whole),
+    (r) => told.push(r),
+  );
   assert.equal(told, []);
-  await recovering(() => open(), (device) => train(device, broken, undefined, (step) => { if (step === 5 && !told.length) device.gpu.destroy(); }), (r) => told.push(r));
+  await recovering(
+    () => open(),
+    (device) =>
+      train(device, broken, undefined, (step) => {
+        if (step === 5 && !told.length) device.gpu.destroy();
+      }),
+    (r) => told.push(r),
+  );
   assert.is(told.length, 1);
   assert.match(told[0]!, /lost/);
   assert.equal(losses(broken), losses(whole));
@@ -50,11 +87,21 @@ test('a device lost in the middle of a run: another is opened, and the losses ar
 
 test('a device that is lost again and again ends the run', async () => {
   let opened = 0;
-  const always = recovering(() => (opened++, open()), async (device) => {
-    device.gpu.destroy();
-    await device.tensor(Float32Array.of(1), [1]).read();
-  }, () => {});
-  assert.match(await always.then(() => 'done', (e: Error) => e.message), /^\[device\] lost: .* 3\. time in a row/);
+  const always = recovering(
+    () => (opened++, open()),
+    async (device) => {
+      device.gpu.destroy();
+      await device.tensor(Float32Array.of(1), [1]).read();
+    },
+    () => {},
+  );
+  assert.match(
+    await always.then(
+      () => 'done',
+      (e: Error) => e.message,
+    ),
+    /^\[device\] lost: .* 3\. time in a row/,
+  );
   assert.is(opened, 3);
 });
 
@@ -77,13 +124,27 @@ test('gradients of NaN: skipped, then rolled back to half the learning rate, tol
   });
   const alarms: string[] = [];
   const job = teacherJob(device, preset, shards);
-  const { state, done } = await drive(poisoned(job), { device, folder: dir, config: {}, environment: {}, saveEvery: 2, maxSkipped: 2, onAlarm: (a) => alarms.push(`${a.kind} ${a.step}`) });
+  const { state, done } = await drive(poisoned(job), {
+    device,
+    folder: dir,
+    config: {},
+    environment: {},
+    saveEvery: 2,
+    maxSkipped: 2,
+    onAlarm: (a) => alarms.push(`${a.kind} ${a.step}`),
+  });
   const params = await Promise.all(Object.values(state['teacher']!.params).map((t) => t.read()));
   assert.ok(done && params.every((p) => p.every(Number.isFinite)), 'the weights are finite at the end');
   assert.equal(alarms, ['steps not finite 5', 'rolled back 3']);
   const lines = log(dir);
-  assert.equal(lines.filter((l) => !('alarm' in l)).map((l) => [l.step, l['skipped']]), [0, 1, 2, 3, 4, 5, 6, 7].map((s) => [s, 0]));
-  assert.equal(lines.filter((l) => 'alarm' in l).map((l) => [l.step, l['alarm'], l['value']]), [[3, 'rolled back', 0.5]]);
+  assert.equal(
+    lines.filter((l) => !('alarm' in l)).map((l) => [l.step, l['skipped']]),
+    [0, 1, 2, 3, 4, 5, 6, 7].map((s) => [s, 0]),
+  );
+  assert.equal(
+    lines.filter((l) => 'alarm' in l).map((l) => [l.step, l['alarm'], l['value']]),
+    [[3, 'rolled back', 0.5]],
+  );
   freeTree(state);
   await job.close();
   device.close();

@@ -10,9 +10,14 @@ import * as assert from 'uvu/assert';
 const child = fileURLToPath(new URL('child.ts', import.meta.url));
 
 function start(out: string): { process: ChildProcess; ended: Promise<{ code: number | null; text: string }> } {
-  const process_ = spawn(process.execPath, ['--import', 'tsx', child, out], { cwd: new URL('../..', import.meta.url), stdio: ['ignore', 'pipe', 'pipe'] });
+  const process_ = spawn(process.execPath, ['--import', 'tsx', child, out], {
+    cwd: new URL('../..', import.meta.url),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let text = '';
-  process_.stderr.on('data', (d: Buffer) => { text += d.toString(); });
+  process_.stderr.on('data', (d: Buffer) => {
+    text += d.toString();
+  });
   return { process: process_, ended: new Promise((done) => process_.on('close', (code) => done({ code, text }))) };
 }
 
@@ -20,10 +25,11 @@ const log = (out: string): string[] => {
   const path = join(out, 'teacher', 'metrics.jsonl');
   return existsSync(path) ? readFileSync(path, 'utf8').trim().split('\n').filter(Boolean) : [];
 };
-const losses = (out: string) => log(out).map((line) => {
-  const { step, loss, norm } = JSON.parse(line) as { step: number; loss: number; norm: number };
-  return { step, loss, norm };
-});
+const losses = (out: string) =>
+  log(out).map((line) => {
+    const { step, loss, norm } = JSON.parse(line) as { step: number; loss: number; norm: number };
+    return { step, loss, norm };
+  });
 
 test('killed and started again, a run logs the losses of an uninterrupted one', async () => {
   const [whole, broken] = [1, 2].map(() => mkdtempSync(join(tmpdir(), 'vpae-'))) as [string, string];

@@ -31,9 +31,23 @@ const device = await open();
 const test = suite('sampling, planned and allocated');
 
 /** Bytes at most of each stage that loads weights: first frame, diffusion, decoding. */
-async function allocated(model: VideoModel, { video }: Subject, sampling: Sampling, precision: Precision = 'f32'): Promise<Record<string, number>> {
+async function allocated(
+  model: VideoModel,
+  { video }: Subject,
+  sampling: Sampling,
+  precision: Precision = 'f32',
+): Promise<Record<string, number>> {
   const [channels, frames, height, width] = video as [number, number, number, number];
-  const job: Job = { prompt: 'one', negative: 'another one', size: { width, height }, frames, seed: 1, pictures: Array.from({ length: givenFrames(model.dit) }, (_, i) => noise(`picture ${i}`, [channels, height, width])) };
+  const job: Job = {
+    prompt: 'one',
+    negative: 'another one',
+    size: { width, height },
+    frames,
+    seed: 1,
+    pictures: Array.from({ length: givenFrames(model.dit) }, (_, i) =>
+      noise(`picture ${i}`, [channels, height, width]),
+    ),
+  };
   const before = device.allocated;
   const peaks: Record<string, number> = {};
   let stage = '';
@@ -43,13 +57,26 @@ async function allocated(model: VideoModel, { video }: Subject, sampling: Sampli
   };
   const watched: VideoModel = {
     ...model,
-    loadVAE(d, half, progress) { enter(half === 'encoder' ? 'first frame' : 'decoding'); return model.loadVAE(d, half, progress); },
-    loadDiT(d, progress) { enter('diffusion'); return model.loadDiT(d, progress); },
+    loadVAE(d, half, progress) {
+      enter(half === 'encoder' ? 'first frame' : 'decoding');
+      return model.loadVAE(d, half, progress);
+    },
+    loadDiT(d, progress) {
+      enter('diffusion');
+      return model.loadDiT(d, progress);
+    },
   };
   let cells = 0;
   await generate(device, watched, [job], {
-    sampling, precision, progress: () => {},
-    sink: () => Promise.resolve({ add: (chunk) => Promise.resolve(void (cells += chunk.data.length)), end: () => Promise.resolve(), abort: () => Promise.resolve() }),
+    sampling,
+    precision,
+    progress: () => {},
+    sink: () =>
+      Promise.resolve({
+        add: (chunk) => Promise.resolve(void (cells += chunk.data.length)),
+        end: () => Promise.resolve(),
+        abort: () => Promise.resolve(),
+      }),
   });
   enter('');
   assert.is(cells, channels * frames * height * width);
@@ -58,7 +85,8 @@ async function allocated(model: VideoModel, { video }: Subject, sampling: Sampli
 }
 
 const stages = (s: Subject, sampler: Sampler): Stage[] => costOf('sample', s, sampler, device).stages;
-const planned = (s: Subject, sampler: Sampler): Record<string, number> => Object.fromEntries(stages(s, sampler).map((stage) => [stage.name, totalOf(deviceBytes(stage))]));
+const planned = (s: Subject, sampler: Sampler): Record<string, number> =>
+  Object.fromEntries(stages(s, sampler).map((stage) => [stage.name, totalOf(deviceBytes(stage))]));
 
 for (const guided of [true, false]) {
   test(`digits-test, ${guided ? 'guided' : 'one evaluation'}`, async () => {
@@ -67,39 +95,68 @@ for (const guided of [true, false]) {
     const { text_len: length, text_dim: dim, clip_dim: wide } = s.config;
     const patches = (s.preset!.data.size / IMAGE_PATCH) ** 2;
     const model: VideoModel = {
-      dit: s.config, vae: s.vae,
+      dit: s.config,
+      vae: s.vae,
       encodeText: (_, texts) => Promise.resolve(texts.map((t) => noise(t, [length, dim]))),
       encodeImages: (_, images) => Promise.resolve(images.map(() => noise('tokens', [patches, wide]))),
-      loadDiT: (d) => Promise.resolve(networkOf(toDevice(d, net))), loadVAE: (d, half) => Promise.resolve(toDevice(d, halfOf(vae, half))),
+      loadDiT: (d) => Promise.resolve(networkOf(toDevice(d, net))),
+      loadVAE: (d, half) => Promise.resolve(toDevice(d, halfOf(vae, half))),
     };
-    const sampling: Sampling = guided ? { kind: 'euler', steps: 2, shift: 5, guidance: 3 } : { kind: 'renoise', steps: 1, shift: 1, guidance: 1 };
+    const sampling: Sampling = guided
+      ? { kind: 'euler', steps: 2, shift: 5, guidance: 3 }
+      : { kind: 'renoise', steps: 1, shift: 1, guidance: 1 };
     assert.equal(await allocated(model, s, sampling), planned(s, { steps: sampling.steps, guided, offload: false }));
   });
 }
 
 const PRESETS = { t2v: 'wan2.1-t2v-1.3b', i2v: 'wan2.1-i2v-14b', flf2v: 'wan2.1-flf2v-14b-720p' };
-for (const [kind, offload, precision] of [['t2v', false, 'f32'], ['t2v', false, 'f16'], ['i2v', true, 'f32'], ['i2v', true, 'f16'], ['flf2v', false, 'f32']] as const) {
-  if (precision === 'f32' || device.caps.f16) test(`a folder of ${kind}, ${offload ? 'block by block' : 'whole'}, operands in ${precision}`, async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'sampled-'));
-    try {
-      await writeFolder(folder, 'original', kind);
-      const checkpoint = await openCheckpoint(folder);
-      const { dit: { config }, vae: { config: vae } } = checkpoint;
-      const s: Subject = { ...subjectOf(PRESETS[kind], []), config, vae, latent: [vae.z_dim, 2, 4, 2], video: [3, 5, 32, 16], encoders: false };
-      const sampler = { steps: 2, guided: true, offload, precision };
-      const got = await allocated(wanModel(checkpoint, { offload }), s, { ...wanSampling(checkpoint, { width: 16, height: 32 }), steps: 2 }, precision);
-      const want = planned(s, sampler);
-      if (offload) { // of the block that is being read, what has come before the last one is freed is a matter of time
-        const blocks = stages(s, sampler).find((stage) => stage.name === 'diffusion')!.held.find(({ what }) => what.includes('two blocks'))!.bytes;
-        const missing = want['diffusion']! - got['diffusion']!;
-        assert.ok(missing >= 0 && missing <= blocks / 2, `${missing} of ${blocks}`);
-        got['diffusion'] = want['diffusion']!;
+for (const [kind, offload, precision] of [
+  ['t2v', false, 'f32'],
+  ['t2v', false, 'f16'],
+  ['i2v', true, 'f32'],
+  ['i2v', true, 'f16'],
+  ['flf2v', false, 'f32'],
+] as const) {
+  if (precision === 'f32' || device.caps.f16)
+    test(`a folder of ${kind}, ${offload ? 'block by block' : 'whole'}, operands in ${precision}`, async () => {
+      const folder = await mkdtemp(join(tmpdir(), 'sampled-'));
+      try {
+        await writeFolder(folder, 'original', kind);
+        const checkpoint = await openCheckpoint(folder);
+        const {
+          dit: { config },
+          vae: { config: vae },
+        } = checkpoint;
+        const s: Subject = {
+          ...subjectOf(PRESETS[kind], []),
+          config,
+          vae,
+          latent: [vae.z_dim, 2, 4, 2],
+          video: [3, 5, 32, 16],
+          encoders: false,
+        };
+        const sampler = { steps: 2, guided: true, offload, precision };
+        const got = await allocated(
+          wanModel(checkpoint, { offload }),
+          s,
+          { ...wanSampling(checkpoint, { width: 16, height: 32 }), steps: 2 },
+          precision,
+        );
+        const want = planned(s, sampler);
+        if (offload) {
+          // of the block that is being read, what has come before the last one is freed is a matter of time
+          const blocks = stages(s, sampler)
+            .find((stage) => stage.name === 'diffusion')!
+            .held.find(({ what }) => what.includes('two blocks'))!.bytes;
+          const missing = want['diffusion']! - got['diffusion']!;
+          assert.ok(missing >= 0 && missing <= blocks / 2, `${missing} of ${blocks}`);
+          got['diffusion'] = want['diffusion']!;
+        }
+        assert.equal(got, want);
+      } finally {
+        await rm(folder, { recursive: true });
       }
-      assert.equal(got, want);
-    } finally {
-      await rm(folder, { recursive: true });
-    }
-  });
+    });
 }
 
 test('distilling records, judged and shown', async () => {
@@ -107,24 +164,73 @@ test('distilling records, judged and shown', async () => {
   try {
     await writeFolder(folder, 'original', 't2v');
     const checkpoint = await openCheckpoint(folder);
-    const { dit: { config }, vae: { config: vae } } = checkpoint;
+    const {
+      dit: { config },
+      vae: { config: vae },
+    } = checkpoint;
     const latent = [vae.z_dim, 2, 4, 4];
     const course = courseOf(checkpoint, latent, [
-      'student.mode=lora', 'student.rank=2', 'phase1.fake.rank=2', 'phase1.steps=1', 'phase1.fake.warmup=1', 'phase1.fake.updates=1',
-      'phase2.steps=1', 'phase2.head.warmup=1', 'phase2.head.head_dim=24', 'phase2.taps=[0,1]', 'best.every=1', 'run.sampleEvery=1',
-      'phase1.batch=2', 'phase1.accumulate=2', 'phase2.batch=2', 'phase2.accumulate=2',
+      'student.mode=lora',
+      'student.rank=2',
+      'phase1.fake.rank=2',
+      'phase1.steps=1',
+      'phase1.fake.warmup=1',
+      'phase1.fake.updates=1',
+      'phase2.steps=1',
+      'phase2.head.warmup=1',
+      'phase2.head.head_dim=24',
+      'phase2.taps=[0,1]',
+      'best.every=1',
+      'run.sampleEvery=1',
+      'phase1.batch=2',
+      'phase1.accumulate=2',
+      'phase2.batch=2',
+      'phase2.accumulate=2',
     ]);
     const records = (numbers: ArrayLike<number>): Batch => ({
-      latent: host(noise('latent', [numbers.length, ...latent]).data as Float32Array, [numbers.length, ...latent]), captions: Array.from(numbers, () => 'a cat'), meta: [],
-      embedded: { text: noise('text', [numbers.length, config.text_len, config.text_dim]), lengths: Array.from(numbers, () => 3) },
+      latent: host(noise('latent', [numbers.length, ...latent]).data as Float32Array, [numbers.length, ...latent]),
+      captions: Array.from(numbers, () => 'a cat'),
+      meta: [],
+      embedded: {
+        text: noise('text', [numbers.length, config.text_len, config.text_dim]),
+        lengths: Array.from(numbers, () => 3),
+      },
     });
-    const shards: VideoShards = { count: 2, made: 'here', latent, others: 0, refused: [], records, batch: (_seed, _step, size) => records(Array.from({ length: size }, () => 0)) };
+    const shards: VideoShards = {
+      count: 2,
+      made: 'here',
+      latent,
+      others: 0,
+      refused: [],
+      records,
+      batch: (_seed, _step, size) => records(Array.from({ length: size }, () => 0)),
+    };
     const before = device.allocated;
     device.peak = before;
-    const { done } = await distillVideos({ device, out: join(folder, 'run'), checkpoint, shards, course, draw: () => Promise.resolve(new Uint8Array(1)) });
+    const { done } = await distillVideos({
+      device,
+      out: join(folder, 'run'),
+      checkpoint,
+      shards,
+      course,
+      draw: () => Promise.resolve(new Uint8Array(1)),
+    });
     const got = device.peak - before;
-    const s: Subject = { ...course, name: 'tiny', config: ditConfigOf(course), vae, head: headConfigOf(course), latent, video: [...videoShape(course)], encoders: true };
-    const want = Math.max(...(['prime', 'equilibrium'] as const).map((job) => peakOf(costOf(job, s, { steps: 1, guided: true, offload: false }, device))));
+    const s: Subject = {
+      ...course,
+      name: 'tiny',
+      config: ditConfigOf(course),
+      vae,
+      head: headConfigOf(course),
+      latent,
+      video: [...videoShape(course)],
+      encoders: true,
+    };
+    const want = Math.max(
+      ...(['prime', 'equilibrium'] as const).map((job) =>
+        peakOf(costOf(job, s, { steps: 1, guided: true, offload: false }, device)),
+      ),
+    );
     assert.ok(done && device.allocated === before);
     assert.ok(got <= want && got > 0.99 * want, `${got} of ${want}`);
   } finally {

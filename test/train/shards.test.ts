@@ -16,7 +16,15 @@ test.after(() => rmSync(root, { recursive: true }));
 /** Stands in for the VAE: every 24th pixel, so a latent tells its clip; counts its calls, and can be made to die. */
 function recipe(dir: string, changes: Partial<Recipe> = {}, dieAfter = Infinity): Recipe & { calls: number } {
   const made = {
-    dir: join(root, dir), count: 10, shardSize: 4, batchSize: 3, clip: clips.clip, video: VIDEO, latent: LATENT, settings: { vae: 'abc', seed: 0 }, calls: 0,
+    dir: join(root, dir),
+    count: 10,
+    shardSize: 4,
+    batchSize: 3,
+    clip: clips.clip,
+    video: VIDEO,
+    latent: LATENT,
+    settings: { vae: 'abc', seed: 0 },
+    calls: 0,
     async encode(videos: Float32Array) {
       if (made.calls++ >= dieAfter) throw new Error('killed');
       assert.is(videos.length, 3 * 9216);
@@ -32,12 +40,25 @@ test('records come back as they were made, with the image condition of Wan', asy
   const shards = await precompute(recipe('whole'));
   assert.is(shards.count, 10);
   const { latent, imageLatent, firstFrame, captions, meta } = shards.records([9, 0, 5]);
-  assert.equal([latent.shape, imageLatent!.shape, firstFrame!.shape], [[3, ...LATENT], [3, ...LATENT], [3, 1, 32, 32]]);
+  assert.equal(
+    [latent.shape, imageLatent!.shape, firstFrame!.shape],
+    [
+      [3, ...LATENT],
+      [3, ...LATENT],
+      [3, 1, 32, 32],
+    ],
+  );
   [9, 0, 5].forEach((i, b) => {
     const clip = clips.clip(i);
-    assert.equal(Array.from(latent.data.slice(b * 384, (b + 1) * 384)), half(clip.video.filter((_, k) => k % 24 === 0)));
+    assert.equal(
+      Array.from(latent.data.slice(b * 384, (b + 1) * 384)),
+      half(clip.video.filter((_, k) => k % 24 === 0)),
+    );
     const still = clip.video.map((v, k) => (k < 1024 ? v : 0)); // the first frame, then zero pixels
-    assert.equal(Array.from(imageLatent!.data.slice(b * 384, (b + 1) * 384)), half(still.filter((_, k) => k % 24 === 0)));
+    assert.equal(
+      Array.from(imageLatent!.data.slice(b * 384, (b + 1) * 384)),
+      half(still.filter((_, k) => k % 24 === 0)),
+    );
     assert.equal(Array.from(firstFrame!.data.slice(b * 1024, (b + 1) * 1024)), half(clip.video.subarray(0, 1024)));
     assert.is(captions[b], clip.caption);
     assert.equal(meta[b], { digit: clip.digit, direction: clip.direction, velocity: clip.velocity });
@@ -46,7 +67,10 @@ test('records come back as they were made, with the image condition of Wan', asy
 
 test('a killed run goes on where it stopped, and ends with the same bytes', async () => {
   const killed = recipe('killed', {}, 6); // shard 0 takes four calls, so it dies inside shard 1
-  await precompute(killed).then(() => assert.unreachable(), (e: Error) => assert.is(e.message, 'killed'));
+  await precompute(killed).then(
+    () => assert.unreachable(),
+    (e: Error) => assert.is(e.message, 'killed'),
+  );
   assert.ok(existsSync(join(killed.dir, 'shard-00000.msgpack')));
   assert.not.ok(existsSync(join(killed.dir, 'shard-00001.msgpack')));
   const resumed = recipe('killed');
@@ -79,18 +103,28 @@ test('what is cut short, changed, missing or foreign is refused by name with the
   const refused = async (pattern: RegExp) => {
     assert.throws(() => openShards(dir).records([0, 4]), pattern);
     openShards(dir).records([0, 9]); // the others still serve
-    await remade().then(() => assert.unreachable(), (e: Error) => assert.match(e.message, pattern));
+    await remade().then(
+      () => assert.unreachable(),
+      (e: Error) => assert.match(e.message, pattern),
+    );
   };
   truncateSync(file, statSync(file).size - 100);
   await refused(/shard-00001\.msgpack is cut short \(\d+ of \d+ bytes\): remove this file/);
-  writeFileSync(file, good.map((b, i) => (i === 500 ? b ^ 1 : b)));
+  writeFileSync(
+    file,
+    good.map((b, i) => (i === 500 ? b ^ 1 : b)),
+  );
   await refused(/shard-00001\.msgpack is not the file that the index describes/);
   rmSync(file);
   assert.throws(() => openShards(dir).records([4]), /shard-00001\.msgpack is missing/);
   await remade(); // makes just the missing one
   assert.equal(readFileSync(file), good);
 
-  await precompute(recipe('bad', { settings: { vae: 'other', seed: 0 } })).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /made by another VAE or other data settings .* choose another folder or remove/));
+  await precompute(recipe('bad', { settings: { vae: 'other', seed: 0 } })).then(
+    () => assert.unreachable(),
+    (e: Error) =>
+      assert.match(e.message, /made by another VAE or other data settings .* choose another folder or remove/),
+  );
   assert.throws(() => openShards(dir, 'feedfeedfeedfeed'), /made by another VAE/);
   assert.throws(() => openShards(join(root, 'nowhere')), /index\.json is missing: make the data first/);
   writeFileSync(join(dir, 'index.json'), '{"made":');
@@ -99,9 +133,15 @@ test('what is cut short, changed, missing or foreign is refused by name with the
 
 test('an encoder that gives nonsense is stopped', async () => {
   const nan = recipe('nan', { encode: async (v) => new Float32Array(v.length / 24).fill(NaN, 400, 401) });
-  await precompute(nan).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /gave NaN for clip 1:/));
+  await precompute(nan).then(
+    () => assert.unreachable(),
+    (e: Error) => assert.match(e.message, /gave NaN for clip 1:/),
+  );
   const short = recipe('short', { encode: async () => new Float32Array(5) });
-  await precompute(short).then(() => assert.unreachable(), (e: Error) => assert.match(e.message, /gave 5 numbers for 3 clips, expected 1152/));
+  await precompute(short).then(
+    () => assert.unreachable(),
+    (e: Error) => assert.match(e.message, /gave 5 numbers for 3 clips, expected 1152/),
+  );
 });
 
 test.run();

@@ -12,7 +12,10 @@ test('real held-out clips: at least 99 % right directions, speeds within a tenth
   const right = tracks.filter((t, i) => t.direction === clips[i]!.direction).length;
   assert.ok(right >= 0.99 * clips.length, `${right} of ${clips.length}`);
   tracks.forEach((t, i) => {
-    assert.ok(Math.hypot(t.velocity[0] - clips[i]!.velocity[0], t.velocity[1] - clips[i]!.velocity[1]) < 0.1, clips[i]!.caption);
+    assert.ok(
+      Math.hypot(t.velocity[0] - clips[i]!.velocity[0], t.velocity[1] - clips[i]!.velocity[1]) < 0.1,
+      clips[i]!.caption,
+    );
     assert.ok(t.jitter < 0.2);
   });
 });
@@ -29,7 +32,13 @@ test('a held frame is still, an empty clip is still and finite', () => {
 
 test('haze does not pull the centroid, and colour is averaged', () => {
   const { video, direction } = clips[5]!;
-  assert.is(track(video.map((v) => Math.max(v, -0.75)), SHAPE).direction, direction);
+  assert.is(
+    track(
+      video.map((v) => Math.max(v, -0.75)),
+      SHAPE,
+    ).direction,
+    direction,
+  );
   const colour = new Float32Array(3 * video.length);
   for (let c = 0; c < 3; c++) colour.set(video, c * video.length);
   assert.equal(track(colour, [3, 9, 32, 32]).velocity, track(video, SHAPE).velocity);
@@ -37,7 +46,14 @@ test('haze does not pull the centroid, and colour is averaged', () => {
 
 test('PSNR has a data range of 2 and a ceiling', () => {
   const a = new Float32Array(100);
-  assert.ok(Math.abs(psnr(a, a.map(() => 0.2)) - 20) < 1e-4); // 10 log10(4 / 0.04)
+  assert.ok(
+    Math.abs(
+      psnr(
+        a,
+        a.map(() => 0.2),
+      ) - 20,
+    ) < 1e-4,
+  ); // 10 log10(4 / 0.04)
   assert.is(psnr(a, a), 100);
   assert.throws(() => psnr(a, new Float32Array(3)), /sizes differ/);
   const { video } = clips[1]!;

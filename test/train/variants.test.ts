@@ -18,8 +18,15 @@ import { close, draw, onHost, weights } from './onhost.ts';
 
 const device = await open();
 const preset = loadPreset('digits-test', [
-  'dit.model_type=t2v', 'dit.num_layers=1', 'phase2.taps=[0]', 'student.mode=lora', 'student.steps=2', 'phase1.fake.ida=0.5',
-  'phase1.fake.warmup=1', 'phase1.fake.updates=1', 'phase2.head.warmup=0',
+  'dit.model_type=t2v',
+  'dit.num_layers=1',
+  'phase2.taps=[0]',
+  'student.mode=lora',
+  'student.steps=2',
+  'phase1.fake.ida=0.5',
+  'phase1.fake.warmup=1',
+  'phase1.fake.updates=1',
+  'phase2.head.warmup=0',
 ]);
 const dit = ditConfigOf(preset);
 const teacher = weights(3, dit);
@@ -27,19 +34,28 @@ const teacher = weights(3, dit);
 const records: Shards['records'] = (numbers) => {
   const made = (role: string, shape: readonly number[]) => draw([numbers.length, ...shape], role);
   return {
-    latent: made('latent', latentShape(preset)), imageLatent: made('image', latentShape(preset)), firstFrame: made('frame', [1, preset.data.size, preset.data.size]),
-    captions: Array.from(numbers, (i) => `a ${i % 10} moving up`), meta: [],
+    latent: made('latent', latentShape(preset)),
+    imageLatent: made('image', latentShape(preset)),
+    firstFrame: made('frame', [1, preset.data.size, preset.data.size]),
+    captions: Array.from(numbers, (i) => `a ${i % 10} moving up`),
+    meta: [],
   };
 };
-const shards: Shards = { count: 8, made: 'noise', records, batch: (_seed, step, size) => records(Array.from({ length: size }, (_, i) => step + i)) };
+const shards: Shards = {
+  count: 8,
+  made: 'noise',
+  records,
+  batch: (_seed, step, size) => records(Array.from({ length: size }, (_, i) => step + i)),
+};
 
 async function steps(job: StudentJob, count: number): Promise<State> {
   let state = await job.initial();
   for (let n = 0; n < count; n++) {
     const { state: next, metrics } = await job.advance(state, n);
     state = next;
-    for (const [name, x] of Object.entries(await metrics)) assert.ok(Number.isFinite(x) && !(name.endsWith('kipped') && x), `${name} ${x}`);
-    assert.not.ok('first' in await metrics, 'text alone gives no first frame');
+    for (const [name, x] of Object.entries(await metrics))
+      assert.ok(Number.isFinite(x) && !(name.endsWith('kipped') && x), `${name} ${x}`);
+    assert.not.ok('first' in (await metrics), 'text alone gives no first frame');
   }
   return state;
 }
@@ -49,12 +65,17 @@ test('both phases train adapters alone, and IDA draws the fake model towards the
   const state = await steps(job, 2);
   const { generator, fake } = await toHost(state);
   const names = Object.keys(generator!.params);
-  for (const net of [generator!.params, generator!.ema!, generator!.v, fake!.params]) assert.equal(Object.keys(net), names);
+  for (const net of [generator!.params, generator!.ema!, generator!.v, fake!.params])
+    assert.equal(Object.keys(net), names);
   assert.ok(names.every((name) => /\.lora_[AB]\.weight$/.test(name)));
   const B = 'blocks.0.ffn.2.lora_B.weight';
   assert.ok([generator!, fake!].every((net) => net.params[B]!.data.some((x) => x !== 0)));
   const net = job.student(state);
-  assert.equal(Object.keys(net).sort(), [...Object.keys(teacher), ...names].sort(), 'adapters beside what they are added to');
+  assert.equal(
+    Object.keys(net).sort(),
+    [...Object.keys(teacher), ...names].sort(),
+    'adapters beside what they are added to',
+  );
   freeTree(state);
   await job.close();
 
@@ -65,7 +86,7 @@ test('both phases train adapters alone, and IDA draws the fake model towards the
   await second.close();
 });
 
-test('f16 operands in the forward passes: both phases\' numbers are near those of f32, and so is the update', async () => {
+test("f16 operands in the forward passes: both phases' numbers are near those of f32, and so is the update", async () => {
   if (!device.caps.f16) return;
   for (const make of [primingJob, (...[d, p, s, t]: Parameters<typeof primingJob>) => equilibriumJob(d, p, s, t, t)]) {
     const runs = [];
@@ -78,9 +99,17 @@ test('f16 operands in the forward passes: both phases\' numbers are near those o
       await job.close();
     }
     const [full, half] = runs as [(typeof runs)[0], (typeof runs)[0]];
-    assert.ok(Object.keys(full.metrics).some((name) => half.metrics[name] !== full.metrics[name]), 'it is rounded');
-    for (const [name, x] of Object.entries(full.metrics)) assert.ok(Math.abs(half.metrics[name]! - x) <= 0.02 * Math.abs(x) + 2e-3, `${name} ${half.metrics[name]} instead of ${x}`);
-    for (const [name, t] of Object.entries(full.moved)) assert.ok(close(half.moved[name] as HostTensor, t as HostTensor) < 2e-3, name);
+    assert.ok(
+      Object.keys(full.metrics).some((name) => half.metrics[name] !== full.metrics[name]),
+      'it is rounded',
+    );
+    for (const [name, x] of Object.entries(full.metrics))
+      assert.ok(
+        Math.abs(half.metrics[name]! - x) <= 0.02 * Math.abs(x) + 2e-3,
+        `${name} ${half.metrics[name]} instead of ${x}`,
+      );
+    for (const [name, t] of Object.entries(full.moved))
+      assert.ok(close(half.moved[name] as HostTensor, t as HostTensor) < 2e-3, name);
   }
 });
 
@@ -99,7 +128,12 @@ test('a rollout is what the student samples down to the level: pure noise, or x0
     const [start, again] = [key(full.seed, step, 'test.start'), key(full.seed, step, 'test.level 1')];
     const pure = onHost([start], (k) => normal(k, shape));
     const one = timeAt(dit, host([1, 1], [2]));
-    const expected = level === 1 ? pure : onHost([teacher, pure, one, c, t.sigma, again], (w, x, end, condition, next, k) => noise(predictX0(w, dit, x, end, condition), normal(k, shape), next));
+    const expected =
+      level === 1
+        ? pure
+        : onHost([teacher, pure, one, c, t.sigma, again], (w, x, end, condition, next, k) =>
+            noise(predictX0(w, dit, x, end, condition), normal(k, shape), next),
+          );
     const got = host(await input.read(), shape);
     assert.ok(close(got, expected) < 1e-4, `${close(got, expected)} at ${level}`);
   }

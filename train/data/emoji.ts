@@ -36,24 +36,37 @@ export interface EmojiEntry {
 
 /** One package's folder: `frames.bin`, and `index.json`, which is written last. */
 export const emojiFolder = (pack: number): string => cacheDir('emoji', `anim-${pack}`);
-export const emojiFiles = (pack: number) => ({ frames: join(emojiFolder(pack), 'frames.bin'), index: join(emojiFolder(pack), 'index.json') });
+export const emojiFiles = (pack: number) => ({
+  frames: join(emojiFolder(pack), 'frames.bin'),
+  index: join(emojiFolder(pack), 'index.json'),
+});
 
 /** Whether an emoji is held out, by its first code point alone. */
-export const isHeldOut = (hex: string): boolean => new Stream(0, Number.parseInt(hex.split('-')[0]!, 16), 'emoji.split').int(HELD_OUT) === 0;
+export const isHeldOut = (hex: string): boolean =>
+  new Stream(0, Number.parseInt(hex.split('-')[0]!, 16), 'emoji.split').int(HELD_OUT) === 0;
 
-interface Listed extends EmojiEntry { file: string }
+interface Listed extends EmojiEntry {
+  file: string;
+}
 
 /** @throws one line when a package was not fetched */
 function listed(packs: number): Listed[] {
   return Array.from({ length: packs }, (_, k) => k + 1).flatMap((pack) => {
     const { frames, index } = emojiFiles(pack);
-    if (!existsSync(index)) throw new Error(`[emoji] package ${pack} of the animations is not here (${index}): run vpae data fetch emoji --packs ${packs}`);
+    if (!existsSync(index))
+      throw new Error(
+        `[emoji] package ${pack} of the animations is not here (${index}): run vpae data fetch emoji --packs ${packs}`,
+      );
     return (JSON.parse(readFileSync(index, 'utf8')) as EmojiEntry[]).map((entry) => ({ ...entry, file: frames }));
   });
 }
 
 /** Clips of a split: `clip(i)` is defined for every i ≥ 0. Every emoji comes once, in a shuffled order, before one repeats; each time another stretch of its animation. */
-export function emoji(split: Split, seed: number, { size, frames, packs }: EmojiSettings): { clip: (i: number) => Clip; count: number } {
+export function emoji(
+  split: Split,
+  seed: number,
+  { size, frames, packs }: EmojiSettings,
+): { clip: (i: number) => Clip; count: number } {
   if (STORED.size % size !== 0) throw new Error(`[emoji] data.size must divide ${STORED.size}, got ${size}`);
   const all = listed(packs).filter((e) => isHeldOut(e.hex) === (split === 'heldout') && e.frames >= frames);
   if (!all.length) throw new Error(`[emoji] no animation is ${frames} frames long: ask for fewer`);
@@ -75,7 +88,8 @@ function readFrames({ file, offset }: Listed, start: number, count: number): Uin
   const fd = openSync(file, 'r');
   try {
     const got = readSync(fd, bytes, 0, bytes.length, offset + start * FRAME_BYTES);
-    if (got < bytes.length) throw new Error(`[emoji] ${file} is cut short: remove its folder and run vpae data fetch emoji`);
+    if (got < bytes.length)
+      throw new Error(`[emoji] ${file} is cut short: remove its folder and run vpae data fetch emoji`);
   } finally {
     closeSync(fd);
   }
@@ -88,8 +102,13 @@ function shrink(bytes: Uint8Array, frames: number, size: number): Float32Array {
   const out = new Float32Array(3 * frames * size * size).fill(-1);
   for (let i = 0; i < bytes.length; i++) {
     const pixel = Math.floor(i / 3);
-    const [x, y, t] = [pixel % STORED.size, Math.floor(pixel / STORED.size) % STORED.size, Math.floor(pixel / STORED.size ** 2)];
-    out[(((i % 3) * frames + t) * size + Math.floor(y / part)) * size + Math.floor(x / part)]! += bytes[i]! / (127.5 * part * part);
+    const [x, y, t] = [
+      pixel % STORED.size,
+      Math.floor(pixel / STORED.size) % STORED.size,
+      Math.floor(pixel / STORED.size ** 2),
+    ];
+    out[(((i % 3) * frames + t) * size + Math.floor(y / part)) * size + Math.floor(x / part)]! +=
+      bytes[i]! / (127.5 * part * part);
   }
   return out;
 }

@@ -7,7 +7,8 @@ export type ClipShape = readonly [number, number, number, number];
 export function frameOf(video: Float32Array, [channels, frames, height, width]: ClipShape, t: number): Float32Array {
   const plane = height * width;
   const out = new Float32Array(channels * plane);
-  for (let c = 0; c < channels; c++) out.set(video.subarray((c * frames + t) * plane, (c * frames + t + 1) * plane), c * plane);
+  for (let c = 0; c < channels; c++)
+    out.set(video.subarray((c * frames + t) * plane, (c * frames + t + 1) * plane), c * plane);
   return out;
 }
 
@@ -22,14 +23,16 @@ export function psnr(a: Float32Array, b: Float32Array): number {
 }
 
 /** PSNR of the generated frame 0 to the frame it was conditioned on, dB. */
-export const firstFramePsnr = (video: Float32Array, shape: ClipShape, condition: Float32Array): number => psnr(frameOf(video, shape, 0), condition);
+export const firstFramePsnr = (video: Float32Array, shape: ClipShape, condition: Float32Array): number =>
+  psnr(frameOf(video, shape, 0), condition);
 
 /** Mean absolute difference of consecutive frames, in units of the [-1, 1] range: what moves or flickers, and how strongly. */
 export function motionEnergy(video: Float32Array, [channels, frames, height, width]: ClipShape): number {
   const plane = height * width;
   let sum = 0;
   for (let c = 0; c < channels; c++) {
-    for (let i = c * frames * plane; i < ((c + 1) * frames - 1) * plane; i++) sum += Math.abs(video[i + plane]! - video[i]!);
+    for (let i = c * frames * plane; i < ((c + 1) * frames - 1) * plane; i++)
+      sum += Math.abs(video[i + plane]! - video[i]!);
   }
   return sum / (channels * (frames - 1) * plane);
 }
@@ -41,7 +44,10 @@ export const flicker = (video: Float32Array, shape: ClipShape): number => 1 - mo
  * How far colour and brightness wander from frame 0. `mean`: mean over channels and later frames of |channel mean - that of frame 0|,
  * in units of the [-1, 1] range. `contrast`: mean ratio of a later frame's standard deviation to frame 0's.
  */
-export function drift(video: Float32Array, [channels, frames, height, width]: ClipShape): { mean: number; contrast: number } {
+export function drift(
+  video: Float32Array,
+  [channels, frames, height, width]: ClipShape,
+): { mean: number; contrast: number } {
   const plane = height * width;
   const moments = (c: number, t: number): [number, number] => {
     let sum = 0;

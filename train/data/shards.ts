@@ -20,8 +20,18 @@ const VERSION = 1; // of the layout on disk; a part of the hash
 export type Meta = Partial<Pick<DigitClip, 'digit' | 'direction' | 'velocity'>>;
 
 /** One clip as stored: f16 bit patterns. */
-interface Packed { latent: Uint16Array; imageLatent: Uint16Array; firstFrame: Uint16Array; caption: string; meta: Meta }
-interface Shard { made: string; first: number; records: Packed[] }
+interface Packed {
+  latent: Uint16Array;
+  imageLatent: Uint16Array;
+  firstFrame: Uint16Array;
+  caption: string;
+  meta: Meta;
+}
+interface Shard {
+  made: string;
+  first: number;
+  records: Packed[];
+}
 
 interface Index {
   /** Hash of everything that decides the records. */
@@ -89,7 +99,10 @@ const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b
 /** JSON with sorted keys, so that equal settings give equal hashes. */
 const canonical = (value: unknown): string =>
   JSON.stringify(value, (_, v: unknown) =>
-    v && typeof v === 'object' && !Array.isArray(v) ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1))) : v);
+    v && typeof v === 'object' && !Array.isArray(v)
+      ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : v,
+  );
 
 /** Makes the shards of a recipe, or those that are still missing, and opens them. */
 export async function precompute(recipe: Recipe): Promise<Shards> {
@@ -98,7 +111,9 @@ export async function precompute(recipe: Recipe): Promise<Shards> {
   const made = sha256(canonical({ version: VERSION, ...settings })).slice(0, 16);
   const old = existsSync(join(dir, 'index.json')) ? readIndex(dir) : undefined;
   if (old && old.made !== made) {
-    throw new Error(`[shards] ${join(dir, 'index.json')} was made by another VAE or other data settings (it says ${old.made}, this run makes ${made}): choose another folder or remove ${dir}`);
+    throw new Error(
+      `[shards] ${join(dir, 'index.json')} was made by another VAE or other data settings (it says ${old.made}, this run makes ${made}): choose another folder or remove ${dir}`,
+    );
   }
   const index: Index = { made, settings, latent, frame: [video[0], video[2], video[3]], shards: old?.shards ?? [] };
   recipe.onProgress?.(Math.min(count, index.shards.length * shardSize), count);
@@ -109,10 +124,19 @@ export async function precompute(recipe: Recipe): Promise<Shards> {
       continue;
     }
     const first = s * shardSize;
-    const bytes = packr.pack({ made, first, records: await makeRecords(recipe, first, Math.min(count, first + shardSize)) } satisfies Shard);
+    const bytes = packr.pack({
+      made,
+      first,
+      records: await makeRecords(recipe, first, Math.min(count, first + shardSize)),
+    } satisfies Shard);
     const file = `shard-${String(s).padStart(5, '0')}.msgpack`;
     writeWhole(join(dir, file), bytes);
-    index.shards[s] = { file, records: Math.min(count, first + shardSize) - first, bytes: bytes.length, sha256: sha256(bytes) };
+    index.shards[s] = {
+      file,
+      records: Math.min(count, first + shardSize) - first,
+      bytes: bytes.length,
+      sha256: sha256(bytes),
+    };
     writeWhole(join(dir, 'index.json'), `${JSON.stringify(index, null, 2)}\n`);
   }
   return openShards(dir, made);
@@ -130,18 +154,31 @@ async function makeRecords(recipe: Recipe, from: number, to: number): Promise<Pa
     clips.forEach((clip, b) => {
       videos.set(clip.video, b * clipSize);
       const frame = frameOf(clip.video, video, 0);
-      for (let c = 0; c < channels; c++) stills.set(frame.subarray(c * plane, (c + 1) * plane), b * clipSize + c * frames * plane);
+      for (let c = 0; c < channels; c++)
+        stills.set(frame.subarray(c * plane, (c + 1) * plane), b * clipSize + c * frames * plane);
     });
     const [latents, imageLatents] = [await recipe.encode(videos), await recipe.encode(stills)];
     for (const out of [latents, imageLatents]) {
-      if (out.length !== batchSize * latentSize) throw new Error(`[shards] the encoder gave ${out.length} numbers for ${batchSize} clips, expected ${batchSize * latentSize}`);
+      if (out.length !== batchSize * latentSize)
+        throw new Error(
+          `[shards] the encoder gave ${out.length} numbers for ${batchSize} clips, expected ${batchSize * latentSize}`,
+        );
       const bad = out.findIndex((v) => !(Math.abs(v) <= 65504)); // the largest f16
-      if (bad >= 0) throw new Error(`[shards] the encoder gave ${out[bad]} for clip ${start + Math.floor(bad / latentSize)}: its weights are broken or not normalised`);
+      if (bad >= 0)
+        throw new Error(
+          `[shards] the encoder gave ${out[bad]} for clip ${start + Math.floor(bad / latentSize)}: its weights are broken or not normalised`,
+        );
     }
     for (let b = 0; b < Math.min(batchSize, to - start); b++) {
       const { caption, video: pixels, ...meta } = clips[b]!;
       const part = (all: Float32Array): Uint16Array => toF16(all.subarray(b * latentSize, (b + 1) * latentSize));
-      records.push({ latent: part(latents), imageLatent: part(imageLatents), firstFrame: toF16(frameOf(pixels, video, 0)), caption, meta });
+      records.push({
+        latent: part(latents),
+        imageLatent: part(imageLatents),
+        firstFrame: toF16(frameOf(pixels, video, 0)),
+        caption,
+        meta,
+      });
     }
     recipe.onProgress?.(Math.min(to, start + batchSize), recipe.count);
   }
@@ -159,7 +196,9 @@ function readIndex(dir: string): Index {
   try {
     const index = JSON.parse(text) as Index;
     if (typeof index.made === 'string' && Array.isArray(index.shards)) return index;
-  } catch { /* said below */ }
+  } catch {
+    /* said below */
+  }
   throw new Error(`[shards] ${path} is not an index of shards: remove ${dir} and make the data again`);
 }
 
@@ -184,7 +223,9 @@ function readShard(dir: string, made: string, entry: Index['shards'][number]): S
 export function openShards(dir: string, made?: string): Shards {
   const index = readIndex(dir);
   if (made !== undefined && index.made !== made) {
-    throw new Error(`[shards] ${dir} was made by another VAE or other data settings (it says ${index.made}, expected ${made}): make the data again in another folder`);
+    throw new Error(
+      `[shards] ${dir} was made by another VAE or other data settings (it says ${index.made}, expected ${made}): make the data again in another folder`,
+    );
   }
   const starts = index.shards.reduce((at, s) => [...at, at.at(-1)! + s.records], [0]);
   const count = starts.pop()!;
@@ -202,13 +243,21 @@ export function openShards(dir: string, made?: string): Shards {
       return { shape: [found.length, ...shape], dtype: 'f32', data };
     };
     return {
-      latent: stack('latent', index.latent), imageLatent: stack('imageLatent', index.latent), firstFrame: stack('firstFrame', index.frame),
-      captions: found.map((r) => r.caption), meta: found.map((r) => r.meta),
+      latent: stack('latent', index.latent),
+      imageLatent: stack('imageLatent', index.latent),
+      firstFrame: stack('firstFrame', index.frame),
+      captions: found.map((r) => r.caption),
+      meta: found.map((r) => r.meta),
     };
   };
 
   const choose = inEpochs(count);
-  return { count, made: index.made, records, batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)) };
+  return {
+    count,
+    made: index.made,
+    records,
+    batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)),
+  };
 }
 
 /** Numbers below `count` for each step: shuffled anew every epoch of a (seed, role), in which every number comes once. */
@@ -221,8 +270,9 @@ export function inEpochs(count: number): (seed: number, step: number, size: numb
     orders.set(name, known);
     return known;
   };
-  return (seed, step, size, role) => Array.from({ length: size }, (_, j) => {
-    const place = step * size + j;
-    return order(seed, Math.floor(place / count), role)[place % count]!;
-  });
+  return (seed, step, size, role) =>
+    Array.from({ length: size }, (_, j) => {
+      const place = step * size + j;
+      return order(seed, Math.floor(place / count), role)[place % count]!;
+    });
 }

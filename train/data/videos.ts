@@ -37,7 +37,10 @@ const LARGEST_F16 = 65504;
 const VERSION = 1; // of the layout on disk
 
 /** Shapes are without a batch axis; numbers are bits of f16. */
-interface Packed { data: Uint16Array; shape: number[] }
+interface Packed {
+  data: Uint16Array;
+  shape: number[];
+}
 
 /** One clip as stored. */
 interface Packing {
@@ -48,14 +51,22 @@ interface Packing {
   imageLatent?: Packed;
   imageTokens?: Packed;
 }
-export interface Refused { file: string; why: string }
+export interface Refused {
+  file: string;
+  why: string;
+}
 /** What stands beside a shard's records, which lie one after the other in the file of the same name. */
 interface Shard {
   made: string;
   records: { file: string; caption: string; latent: readonly number[]; bytes: number }[];
   refused: Refused[];
 }
-interface Index { made: string; settings: unknown; shards: number; textLen: number }
+interface Index {
+  made: string;
+  settings: unknown;
+  shards: number;
+  textLen: number;
+}
 
 export interface VideoRecipe {
   device: Device;
@@ -95,17 +106,33 @@ export function bucketOf({ model: { dit, vae }, size }: Pick<VideoRecipe, 'model
 export async function makeVideoShards(recipe: VideoRecipe): Promise<{ others: number }> {
   const { dir, sources, shardClips, size, frames, settings, model } = recipe;
   if (!sources.length) throw new Error('[videos] there is no video with a caption');
-  const deciding = { version: VERSION, settings, size, frames, shardClips, videos: hashOf(sources.map((s) => [s.file, s.caption])) };
-  const index: Index = { made: hashOf(deciding), settings: deciding, shards: Math.ceil(sources.length / shardClips), textLen: model.dit.text_len };
+  const deciding = {
+    version: VERSION,
+    settings,
+    size,
+    frames,
+    shardClips,
+    videos: hashOf(sources.map((s) => [s.file, s.caption])),
+  };
+  const index: Index = {
+    made: hashOf(deciding),
+    settings: deciding,
+    shards: Math.ceil(sources.length / shardClips),
+    textLen: model.dit.text_len,
+  };
   mkdirSync(join(dir, 'claims'), { recursive: true });
   const path = join(dir, 'index.json');
   if (!existsSync(path)) writeWhole(path, `${JSON.stringify(index, null, 2)}\n`);
   const { made } = readIndex(dir);
-  if (made !== index.made) throw new Error(`[videos] ${path} was made of other videos, captions or settings (it says ${made}, these make ${index.made}): choose another folder or remove ${dir}`);
+  if (made !== index.made)
+    throw new Error(
+      `[videos] ${path} was made of other videos, captions or settings (it says ${made}, these make ${index.made}): choose another folder or remove ${dir}`,
+    );
 
   const claimOf = (s: number): string => join(dir, 'claims', `${s}.lock`);
   const isDone = (s: number): boolean => existsSync(shardIndex(dir, s));
-  const tell = () => recipe.onShard(Array.from({ length: index.shards }, (_, s) => s).filter(isDone).length, index.shards);
+  const tell = () =>
+    recipe.onShard(Array.from({ length: index.shards }, (_, s) => s).filter(isDone).length, index.shards);
   tell();
   for (let s = 0; s < index.shards; s++) {
     if (isDone(s) || takeLock(claimOf(s))) continue;
@@ -120,19 +147,48 @@ export async function makeVideoShards(recipe: VideoRecipe): Promise<{ others: nu
     tell();
   }
   const others = Array.from({ length: index.shards }, (_, s) => s).filter((s) => !isDone(s));
-  return { others: others.filter((s) => { const owner = ownerOf(claimOf(s)); return owner && isThere(owner); }).length };
+  return {
+    others: others.filter((s) => {
+      const owner = ownerOf(claimOf(s));
+      return owner && isThere(owner);
+    }).length,
+  };
 }
 
-interface Seen { source: VideoSource; /** Frames that the network is told. */ given: HostTensor[]; latent: HostTensor; imageLatent: HostTensor | undefined }
+interface Seen {
+  source: VideoSource;
+  /** Frames that the network is told. */ given: HostTensor[];
+  latent: HostTensor;
+  imageLatent: HostTensor | undefined;
+}
 
-async function makeShard(recipe: VideoRecipe, made: string, sources: readonly VideoSource[]): Promise<{ shard: Shard; data: Uint8Array }> {
+async function makeShard(
+  recipe: VideoRecipe,
+  made: string,
+  sources: readonly VideoSource[],
+): Promise<{ shard: Shard; data: Uint8Array }> {
   const { device, model, progress } = recipe;
   const { seen, refused } = await encodeVideos(recipe, sources);
-  const texts = seen.length ? await model.encodeText(device, seen.map((c) => c.source.caption), progress) : [];
-  const tokens = seen.length && model.encodeImages ? await encodePictures(device, model, seen.map((c) => c.given), progress) : undefined;
+  const texts = seen.length
+    ? await model.encodeText(
+        device,
+        seen.map((c) => c.source.caption),
+        progress,
+      )
+    : [];
+  const tokens =
+    seen.length && model.encodeImages
+      ? await encodePictures(
+          device,
+          model,
+          seen.map((c) => c.given),
+          progress,
+        )
+      : undefined;
   const records = seen.map(({ source: { file, caption }, latent, imageLatent }, i) => {
     const packing: Packing = {
-      latent: packed(file, latent), text: packed(file, trimmed(texts[i]!)),
+      latent: packed(file, latent),
+      text: packed(file, trimmed(texts[i]!)),
       ...(imageLatent && tokens && { imageLatent: packed(file, imageLatent), imageTokens: packed(file, tokens[i]!) }),
     };
     return { file, caption, latent: latent.shape, data: new Uint8Array(packr.pack(packing)) };
@@ -144,7 +200,10 @@ async function makeShard(recipe: VideoRecipe, made: string, sources: readonly Vi
 }
 
 /** One video at a time is in memory. */
-async function encodeVideos(recipe: VideoRecipe, sources: readonly VideoSource[]): Promise<{ seen: Seen[]; refused: Refused[] }> {
+async function encodeVideos(
+  recipe: VideoRecipe,
+  sources: readonly VideoSource[],
+): Promise<{ seen: Seen[]; refused: Refused[] }> {
   const { device, model, progress, frames } = recipe;
   const weights = await model.loadVAE(device, 'encoder', progress);
   const vae = new StreamingVAE(device, model.vae, weights);
@@ -160,7 +219,12 @@ async function encodeVideos(recipe: VideoRecipe, sources: readonly VideoSource[]
         const shape = [frames, size.height, size.width] as const;
         const latent = await vae.encode(shape, (first, count) => part(video, first, count));
         const given = [0, frames - 1].slice(0, givenFrames(model.dit)).map((t) => frameAt(video, t));
-        seen.push({ source, given, latent, imageLatent: given.length ? await vae.encode(shape, withZeros(given, frames)) : undefined });
+        seen.push({
+          source,
+          given,
+          latent,
+          imageLatent: given.length ? await vae.encode(shape, withZeros(given, frames)) : undefined,
+        });
       }
       progress('latents', 'videos', i + 1, sources.length);
     }
@@ -180,7 +244,11 @@ async function read(recipe: VideoRecipe, source: VideoSource): Promise<{ size: S
 function part(video: HostTensor, first: number, count: number): HostTensor {
   const [c, t, h, w] = video.shape as [number, number, number, number];
   const data = new Float32Array(c * count * h * w);
-  for (let i = 0; i < c; i++) data.set((video.data as Float32Array).subarray((i * t + first) * h * w, (i * t + first + count) * h * w), i * count * h * w);
+  for (let i = 0; i < c; i++)
+    data.set(
+      (video.data as Float32Array).subarray((i * t + first) * h * w, (i * t + first + count) * h * w),
+      i * count * h * w,
+    );
   return host(data, [c, count, h, w]);
 }
 
@@ -198,7 +266,8 @@ function trimmed(text: HostTensor): HostTensor {
 
 function packed(file: string, t: HostTensor): Packed {
   const bad = t.data.findIndex((x) => !(Math.abs(x) <= LARGEST_F16));
-  if (bad >= 0) throw new Error(`[videos] the encoders gave ${t.data[bad]} for ${file}: the checkpoint's weights are broken`);
+  if (bad >= 0)
+    throw new Error(`[videos] the encoders gave ${t.data[bad]} for ${file}: the checkpoint's weights are broken`);
   return { data: toF16(t.data as Float32Array), shape: [...t.shape] };
 }
 
@@ -207,8 +276,12 @@ function readIndex(dir: string): Index {
   try {
     const index = JSON.parse(readFileSync(path, 'utf8')) as Index;
     if (typeof index.made === 'string' && Number.isInteger(index.shards)) return index;
-  } catch { /* said below */ }
-  throw new Error(`[videos] ${path} is missing or no index of video shards: make the data first, or name the folder that holds it`);
+  } catch {
+    /* said below */
+  }
+  throw new Error(
+    `[videos] ${path} is missing or no index of video shards: make the data first, or name the folder that holds it`,
+  );
 }
 
 /** The records of one form, as training takes them. */
@@ -233,10 +306,16 @@ export function openVideoShards(dir: string, latent?: readonly number[]): VideoS
   const { made, shards, textLen } = readIndex(dir);
   const all = Array.from({ length: shards }, (_, s) => s);
   const missing = all.filter((s) => !existsSync(shardIndex(dir, s)));
-  if (missing.length) throw new Error(`[videos] ${dir} lacks ${missing.length} of ${shards} shards: the command that makes them goes on where it stopped`);
+  if (missing.length)
+    throw new Error(
+      `[videos] ${dir} lacks ${missing.length} of ${shards} shards: the command that makes them goes on where it stopped`,
+    );
   const opened = all.map((s) => JSON.parse(readFileSync(shardIndex(dir, s), 'utf8')) as Shard);
   const places = opened.flatMap((shard, s): Place[] => {
-    if (shard.made !== made) throw new Error(`[videos] ${shardIndex(dir, s)} was made of other videos or settings (${shard.made} instead of ${made}): remove this file and make the data again`);
+    if (shard.made !== made)
+      throw new Error(
+        `[videos] ${shardIndex(dir, s)} was made of other videos or settings (${shard.made} instead of ${made}): remove this file and make the data again`,
+      );
     let from = 0;
     return shard.records.map((r) => ({ ...r, path: shardData(dir, s), from: (from += r.bytes) - r.bytes }));
   });
@@ -244,12 +323,24 @@ export function openVideoShards(dir: string, latent?: readonly number[]): VideoS
   for (const p of places) forms.set(canonical(p.latent), [...(forms.get(canonical(p.latent)) ?? []), p]);
   const commonest = [...forms.values()].sort((a, b) => b.length - a.length)[0];
   const own = latent ? forms.get(canonical(latent)) : commonest;
-  if (!own) throw new Error(`[videos] ${dir} holds no record${latent ? ` of latents ${latent.join('x')}` : ': all its videos were left out'}`);
-  const records = (numbers: ArrayLike<number>): Batch => stackRecords(Array.from(numbers, (n) => own[n]!), textLen);
+  if (!own)
+    throw new Error(
+      `[videos] ${dir} holds no record${latent ? ` of latents ${latent.join('x')}` : ': all its videos were left out'}`,
+    );
+  const records = (numbers: ArrayLike<number>): Batch =>
+    stackRecords(
+      Array.from(numbers, (n) => own[n]!),
+      textLen,
+    );
   const choose = inEpochs(own.length);
   return {
-    count: own.length, made, latent: own[0]!.latent, others: places.length - own.length, refused: opened.flatMap((s) => s.refused),
-    records, batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)),
+    count: own.length,
+    made,
+    latent: own[0]!.latent,
+    others: places.length - own.length,
+    refused: opened.flatMap((s) => s.refused),
+    records,
+    batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)),
   };
 }
 
@@ -264,16 +355,32 @@ export function setAside(all: VideoShards, most: number): { shards: Shards; held
   const kept = order.slice(held).sort((a, b) => a - b);
   const choose = inEpochs(kept.length);
   const records = (numbers: ArrayLike<number>): Batch => all.records(Array.from(numbers, (n) => kept[n]!));
-  return { heldOut: order.slice(0, held), shards: { count: kept.length, made: all.made, records, batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)) } };
+  return {
+    heldOut: order.slice(0, held),
+    shards: {
+      count: kept.length,
+      made: all.made,
+      records,
+      batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)),
+    },
+  };
 }
 
 function stackRecords(places: readonly Place[], textLen: number): Batch {
   const found = places.map(readRecord);
-  const stack = (each: (r: Packing) => Packed | undefined): HostTensor | undefined => (each(found[0]!) ? stackPacked(found.map((r) => each(r)!)) : undefined);
+  const stack = (each: (r: Packing) => Packed | undefined): HostTensor | undefined =>
+    each(found[0]!) ? stackPacked(found.map((r) => each(r)!)) : undefined;
   const [imageLatent, imageTokens] = [stack((r) => r.imageLatent), stack((r) => r.imageTokens)];
   return {
-    latent: stack((r) => r.latent)!, ...(imageLatent && { imageLatent }), captions: places.map((p) => p.caption), meta: [],
-    embedded: { text: stackPacked(found.map(({ text }) => padded(text, textLen))), lengths: found.map(({ text }) => text.shape[0]!), ...(imageTokens && { imageTokens }) },
+    latent: stack((r) => r.latent)!,
+    ...(imageLatent && { imageLatent }),
+    captions: places.map((p) => p.caption),
+    meta: [],
+    embedded: {
+      text: stackPacked(found.map(({ text }) => padded(text, textLen))),
+      lengths: found.map(({ text }) => text.shape[0]!),
+      ...(imageTokens && { imageTokens }),
+    },
   };
 }
 
@@ -281,7 +388,8 @@ function readRecord({ path, from, bytes, file }: Place): Packing {
   const data = new Uint8Array(bytes);
   const handle = openSync(path, 'r');
   try {
-    if (readSync(handle, data, 0, bytes, from) !== bytes) throw new Error(`[videos] ${path} is cut short at ${file}: remove it with its .json and make the data again`);
+    if (readSync(handle, data, 0, bytes, from) !== bytes)
+      throw new Error(`[videos] ${path} is cut short at ${file}: remove it with its .json and make the data again`);
   } finally {
     closeSync(handle);
   }

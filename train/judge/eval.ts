@@ -14,7 +14,9 @@ import type { Request, SampleOptions, Sampler, Samples, Weights } from '../metho
 export type Score = { score: number } & Metrics;
 
 /** What chooses among the averages of a phase: it samples its conditions. */
-export interface Chooser<R extends { seed: number } = Request> { choose(sampler: Sampler<R>, net: Weights, settings: Sampling): Promise<Score> }
+export interface Chooser<R extends { seed: number } = Request> {
+  choose(sampler: Sampler<R>, net: Weights, settings: Sampling): Promise<Score>;
+}
 
 /** A fixed set of conditions of `digits` with the real clips' features. */
 export class Judge implements Chooser {
@@ -27,7 +29,11 @@ export class Judge implements Chooser {
     this.preset = preset;
     this.classifier = classifier;
     this.clips = clips;
-    this.real = featuresOf(clips.map((c) => c.video), videoShape(preset), classifier);
+    this.real = featuresOf(
+      clips.map((c) => c.video),
+      videoShape(preset),
+      classifier,
+    );
   }
 
   /** The held-out conditions that reports are made on. */
@@ -38,11 +44,19 @@ export class Judge implements Chooser {
   /** Training-split clips past those in the shards: to choose a checkpoint without looking at the held-out split. */
   static validation(p: Preset, classifier: ClassifierWeights): Judge {
     const { clip } = digits('train', p.seed, digitsOf(p));
-    return new Judge(p, classifier, Array.from({ length: p.best.clips }, (_, i) => clip(p.data.trainClips + i)));
+    return new Judge(
+      p,
+      classifier,
+      Array.from({ length: p.best.clips }, (_, i) => clip(p.data.trainClips + i)),
+    );
   }
 
   requests(): Request[] {
-    return this.clips.map((clip, seed) => ({ caption: clip.caption, frame: frameOf(clip.video, videoShape(this.preset), 0), seed }));
+    return this.clips.map((clip, seed) => ({
+      caption: clip.caption,
+      frame: frameOf(clip.video, videoShape(this.preset), 0),
+      seed,
+    }));
   }
 
   /** Any videos made from the conditions, in order. */
@@ -51,7 +65,12 @@ export class Judge implements Chooser {
   }
 
   /** Samples every condition and judges the clips. */
-  async judge(sampler: Sampler, net: Weights, settings: Sampling, options?: SampleOptions): Promise<{ evaluation: Evaluation; samples: Samples }> {
+  async judge(
+    sampler: Sampler,
+    net: Weights,
+    settings: Sampling,
+    options?: SampleOptions,
+  ): Promise<{ evaluation: Evaluation; samples: Samples }> {
     const samples = await sampler.sample(net, this.requests(), settings, options);
     return { evaluation: this.evaluate(samples.videos), samples };
   }

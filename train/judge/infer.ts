@@ -21,7 +21,13 @@ export interface Infer {
   onProgress?: ((done: number, count: number) => void) | undefined;
 }
 
-interface Ready { preset: Preset; kind: Kind; settings: Sampling; sampler: Sampler; net: Record<string, NDArray> }
+interface Ready {
+  preset: Preset;
+  kind: Kind;
+  settings: Sampling;
+  sampler: Sampler;
+  net: Record<string, NDArray>;
+}
 
 /** Opens the models, runs `body`, and gives their memory back. */
 async function withModel<R>(w: Infer, body: (ready: Ready) => Promise<R>): Promise<R> {

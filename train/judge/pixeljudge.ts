@@ -12,7 +12,12 @@ import type { Course, Preset } from '../presets/index.ts';
 import { batchOf, type Request, type Sampler, type Weights } from '../methods/sample.ts';
 
 /** What is remembered of a clip. */
-interface Look { /** Every frame as 8x8 px in 0…1, rows of 192. */ thumbnails: readonly number[]; motion: number; flicker: number; /** Of text alone there is none. */ first?: Float32Array }
+interface Look {
+  /** Every frame as 8x8 px in 0…1, rows of 192. */ thumbnails: readonly number[];
+  motion: number;
+  flicker: number;
+  /** Of text alone there is none. */ first?: Float32Array;
+}
 
 /** One clip at a time is in memory where they are sampled so. */
 export class PixelJudge<R extends { seed: number }> implements Chooser<R> {
@@ -30,15 +35,24 @@ export class PixelJudge<R extends { seed: number }> implements Chooser<R> {
   static validation(p: Preset): PixelJudge<Request> {
     const clip = clipsOf(p, 'train');
     const clips = Array.from({ length: p.best.clips }, (_, i) => clip(p.data.trainClips + i));
-    return new PixelJudge(p, clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, videoShape(p), 0), seed })), (i) => Promise.resolve(clips[i]!.video));
+    return new PixelJudge(
+      p,
+      clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, videoShape(p), 0), seed })),
+      (i) => Promise.resolve(clips[i]!.video),
+    );
   }
 
   private async look(video: Float32Array): Promise<Look> {
     const shape = videoShape(this.course);
     const footage = footageOf(video, shape, CLIP_FPS);
-    const rows = await thumbnails.see(footage.frames.map((_, t) => frameAt(footage, t)), 'video');
+    const rows = await thumbnails.see(
+      footage.frames.map((_, t) => frameAt(footage, t)),
+      'video',
+    );
     return {
-      thumbnails: rows.flatMap((row) => Array.from(row, (x) => x / 255)), motion: motionEnergy(video, shape), flicker: flicker(video, shape),
+      thumbnails: rows.flatMap((row) => Array.from(row, (x) => x / 255)),
+      motion: motionEnergy(video, shape),
+      flicker: flicker(video, shape),
       ...(this.course.dit.model_type !== 't2v' && { first: frameOf(video, shape, 0) }),
     };
   }
@@ -62,7 +76,8 @@ export class PixelJudge<R extends { seed: number }> implements Chooser<R> {
       const { videos } = await sampler.sample(net, this.requests.slice(i, i + size), settings);
       for (const video of videos) made.push(await this.look(video));
     }
-    const mean = (of: (look: Look, i: number) => number, all = made) => all.reduce((s, look, i) => s + of(look, i), 0) / all.length;
+    const mean = (of: (look: Look, i: number) => number, all = made) =>
+      all.reduce((s, look, i) => s + of(look, i), 0) / all.length;
     const rows = (all: readonly Look[]) => Float32Array.from(all.flatMap((l) => l.thumbnails));
     const frames = videoShape(this.course)[1] * real.length;
     const numbers = {
@@ -71,6 +86,12 @@ export class PixelJudge<R extends { seed: number }> implements Chooser<R> {
       flicker: mean((l) => l.flicker),
       frechet: frechet(rows(made), rows(real), rows(real).length / frames),
     };
-    return { ...numbers, score: (numbers.firstFramePsnr ?? 0) / 100 - frechetWeight * numbers.frechet - (numbers.motionRatio < minMotion ? 1 : 0) };
+    return {
+      ...numbers,
+      score:
+        (numbers.firstFramePsnr ?? 0) / 100 -
+        frechetWeight * numbers.frechet -
+        (numbers.motionRatio < minMotion ? 1 : 0),
+    };
   }
 }

@@ -39,15 +39,23 @@ export interface Previews<R extends { seed: number }> {
 /** A preset's own clips. */
 export function presetPreviews(p: Preset, draw: Draw, sampler: Sampler): Previews<Request> {
   const clips = shown(p);
-  const requests = clips.map(({ caption, video }, seed) => ({ caption, frame: frameOf(video, videoShape(p), 0), seed }));
+  const requests = clips.map(({ caption, video }, seed) => ({
+    caption,
+    frame: frameOf(video, videoShape(p), 0),
+    seed,
+  }));
   return { course: p, draw, sampler, requests, above: () => Promise.resolve([clips.map((c) => c.video)]) };
 }
 
 /** One row a sampling, under those that stay. @param net what of the state samples */
-export const samplePreviews = <R extends { seed: number }>({ course: p, draw, sampler, requests, above }: Previews<R>, net: (state: State) => Weights, samplings: readonly Sampling[]): Job['samples'] => ({
+export const samplePreviews = <R extends { seed: number }>(
+  { course: p, draw, sampler, requests, above }: Previews<R>,
+  net: (state: State) => Weights,
+  samplings: readonly Sampling[],
+): Job['samples'] => ({
   every: p.run.sampleEvery,
   async draw(state: State) {
-    const rows = [...await above()];
+    const rows = [...(await above())];
     for (const s of samplings) rows.push((await sampler.sample(net(state), requests, s)).videos);
     return draw(rows, videoShape(p));
   },
@@ -58,14 +66,18 @@ export function reconstructions(device: Device, p: Preset, draw: Draw): Job['sam
   const shape = videoShape(p);
   const clips = shown(p).map((c) => c.video);
   const config = vaeConfigOf(p);
-  const program = compile(device, (net: Params, video: Tensor) => decode(net, config, encode(net, config, video).mean), { name: 'reconstruct' });
+  const program = compile(
+    device,
+    (net: Params, video: Tensor) => decode(net, config, encode(net, config, video).mean),
+    { name: 'reconstruct' },
+  );
   return {
     every: p.run.sampleEvery,
     async draw(state: State) {
       const rows: Float32Array[] = [];
       for (const clip of clips) {
         const made = await program(state['vae']!.params as Record<string, NDArray>, stackRows([clip], shape));
-        rows.push(await made.read() as Float32Array);
+        rows.push((await made.read()) as Float32Array);
         made.free();
       }
       return draw([clips, rows], shape);

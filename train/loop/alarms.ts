@@ -16,7 +16,16 @@ export interface Alarm {
   remedy: string;
 }
 
-export type Kind = 'normaliser at its floor' | 'discriminator wins' | 'saturation' | 'static video' | 'condition collapse' | 'fake model lags' | 'steps not finite' | 'rolled back' | 'device lost';
+export type Kind =
+  | 'normaliser at its floor'
+  | 'discriminator wins'
+  | 'saturation'
+  | 'static video'
+  | 'condition collapse'
+  | 'fake model lags'
+  | 'steps not finite'
+  | 'rolled back'
+  | 'device lost';
 
 interface Rule {
   kind: Kind;
@@ -37,58 +46,122 @@ const decibels = (db: number): number => 10 ** (db / 10);
 const collapse = {
   kind: 'condition collapse',
   cause: 'the first frame is kept 2 dB worse than it was',
-  remedy: 'raise phase2.lambda (C-SDS ties the frames to the given one), or lower the generator\'s learning rate',
+  remedy: "raise phase2.lambda (C-SDS ties the frames to the given one), or lower the generator's learning rate",
 } as const;
 
 const still = {
-  kind: 'static video', bad: (x: number) => x < 0.7, good: (x: number) => x > 0.8,
+  kind: 'static video',
+  bad: (x: number) => x < 0.7,
+  good: (x: number) => x > 0.8,
   cause: 'the samples move less than 0.7 times as much as the data',
-  remedy: 'keep an earlier average, lower phase2.lambda or the generator\'s learning rate, or raise guidance in phase I',
+  remedy: "keep an earlier average, lower phase2.lambda or the generator's learning rate, or raise guidance in phase I",
 } as const;
 
-const lags = { kind: 'fake model lags', remedy: 'raise phase1.fake.updates or its learning rate, or lower the generator\'s' } as const;
+const lags = {
+  kind: 'fake model lags',
+  remedy: "raise phase1.fake.updates or its learning rate, or lower the generator's",
+} as const;
 
 export const RULES: readonly Rule[] = [
   {
-    kind: 'normaliser at its floor', of: 'floor', over: 20, patience: 10, bad: (x) => x > 0.5, good: (x) => x < 0.25,
+    kind: 'normaliser at its floor',
+    of: 'floor',
+    over: 20,
+    patience: 10,
+    bad: (x) => x > 0.5,
+    good: (x) => x < 0.25,
     cause: 'for most samples mean|x̂0 - real| is below phase1.wmin, so their gradient is no longer normalised',
     remedy: 'priming has little left to teach: stop it here, or lower phase1.wmin',
   },
   {
-    kind: 'discriminator wins', of: 'active', over: 1, patience: 50, bad: (x) => x < 0.05, good: (x) => x > 0.1,
+    kind: 'discriminator wins',
+    of: 'active',
+    over: 1,
+    patience: 50,
+    bad: (x) => x < 0.05,
+    good: (x) => x > 0.1,
     cause: 'under 5 % of its hinge terms are active: it tells real from fake without effort and teaches nothing',
     remedy: 'lower phase2.head.adam.lr or raise phase2.str1.weight; if the samples are poor, prime longer',
   },
   {
-    kind: 'saturation', of: 'deviation', over: 20, patience: 10, bad: (x) => x > 1.15, good: (x) => x < 1.1,
-    cause: 'the samples\' latents spread over 1.15 times as wide as the data\'s: too much contrast and colour',
-    remedy: 'lower phase1.guidance or the generator\'s learning rate',
+    kind: 'saturation',
+    of: 'deviation',
+    over: 20,
+    patience: 10,
+    bad: (x) => x > 1.15,
+    good: (x) => x < 1.1,
+    cause: "the samples' latents spread over 1.15 times as wide as the data's: too much contrast and colour",
+    remedy: "lower phase1.guidance or the generator's learning rate",
   },
   { ...still, of: 'motion', over: 20, patience: 10 },
   { ...still, of: 'motionRatio', over: 1, patience: 1 },
   // `first` is a square error, `firstFramePsnr` its level in dB.
-  { ...collapse, of: 'first', over: 20, patience: 10, best: Math.min, bad: (x, best) => x > decibels(2) * best, good: (x, best) => x < decibels(1) * best },
-  { ...collapse, of: 'firstFramePsnr', over: 1, patience: 1, best: Math.max, bad: (x, best) => x < best - 2, good: (x, best) => x > best - 1 },
   {
-    ...lags, of: 'lag', over: 20, patience: 10, bad: (x) => x > 1, good: (x) => x < 0.9,
-    cause: 'it denoises the generator\'s samples no better than the teacher, which never saw them: the score difference is no guide',
+    ...collapse,
+    of: 'first',
+    over: 20,
+    patience: 10,
+    best: Math.min,
+    bad: (x, best) => x > decibels(2) * best,
+    good: (x, best) => x < decibels(1) * best,
   },
   {
-    ...lags, of: 'fakeLoss', over: 30, patience: 10, best: Math.min, bad: (x, best) => x > 1.3 * best, good: (x, best) => x < 1.15 * best,
-    cause: 'its loss on the generator\'s samples rises: it no longer follows them, so the score difference points astray',
+    ...collapse,
+    of: 'firstFramePsnr',
+    over: 1,
+    patience: 1,
+    best: Math.max,
+    bad: (x, best) => x < best - 2,
+    good: (x, best) => x > best - 1,
   },
   {
-    kind: 'steps not finite', of: 'skipped', over: 20, patience: 1, bad: (x) => x > 0, good: (x) => x === 0,
+    ...lags,
+    of: 'lag',
+    over: 20,
+    patience: 10,
+    bad: (x) => x > 1,
+    good: (x) => x < 0.9,
+    cause:
+      "it denoises the generator's samples no better than the teacher, which never saw them: the score difference is no guide",
+  },
+  {
+    ...lags,
+    of: 'fakeLoss',
+    over: 30,
+    patience: 10,
+    best: Math.min,
+    bad: (x, best) => x > 1.3 * best,
+    good: (x, best) => x < 1.15 * best,
+    cause:
+      "its loss on the generator's samples rises: it no longer follows them, so the score difference points astray",
+  },
+  {
+    kind: 'steps not finite',
+    of: 'skipped',
+    over: 20,
+    patience: 1,
+    bad: (x) => x > 0,
+    good: (x) => x === 0,
     cause: 'a gradient was infinite or not a number; that update was skipped',
     remedy: 'a single one is harmless; if they repeat, the run rolls back by itself with a smaller learning rate',
   },
 ];
 
-interface Episode { recent: number[]; best: number | undefined; bad: number; raised: boolean }
+interface Episode {
+  recent: number[];
+  best: number | undefined;
+  bad: number;
+  raised: boolean;
+}
 
 /** Follows one run. What it knows comes from the metrics alone, so a resumed run replays them and raises nothing twice. */
 export class Watch {
-  private readonly episodes: readonly Episode[] = RULES.map(() => ({ recent: [], best: undefined, bad: 0, raised: false }));
+  private readonly episodes: readonly Episode[] = RULES.map(() => ({
+    recent: [],
+    best: undefined,
+    bad: 0,
+    raised: false,
+  }));
 
   /** Takes the metrics of a step and returns the alarms they raise. */
   observe(step: number, metrics: Metrics): Alarm[] {
@@ -119,7 +192,14 @@ function advance(rule: Rule, e: Episode, value: number): boolean {
   return true;
 }
 
-const alarmOf = ({ kind, of, cause, remedy }: Rule, step: number, value: number): Alarm => ({ kind, step, value, of, cause, remedy });
+const alarmOf = ({ kind, of, cause, remedy }: Rule, step: number, value: number): Alarm => ({
+  kind,
+  step,
+  value,
+  of,
+  cause,
+  remedy,
+});
 
 /** An alarm in two lines. */
 export const tell = ({ kind, step, of, value, cause, remedy }: Alarm): string =>

@@ -43,7 +43,11 @@ export async function latestCheckpoint(folder: string): Promise<string | undefin
 }
 
 /** Writes a checkpoint, tensor by tensor, and removes all but the last two. @throws one line; the checkpoints before it are untouched. */
-export async function saveCheckpoint(folder: string, state: State<HostTensor | NDArray>, meta: CheckpointMeta): Promise<string> {
+export async function saveCheckpoint(
+  folder: string,
+  state: State<HostTensor | NDArray>,
+  meta: CheckpointMeta,
+): Promise<string> {
   const path = join(folder, fileName(meta.step));
   const flat: Record<string, HostTensor | NDArray> = {};
   for (const [net, trained] of Object.entries(state)) {
@@ -62,7 +66,8 @@ export async function saveCheckpoint(folder: string, state: State<HostTensor | N
 }
 
 /** Removes a checkpoint that leads nowhere, so that the one before it is the newest. */
-export const dropCheckpoint = (folder: string, step: number): Promise<void> => rm(join(folder, fileName(step)), { force: true });
+export const dropCheckpoint = (folder: string, step: number): Promise<void> =>
+  rm(join(folder, fileName(step)), { force: true });
 
 /** Removes every checkpoint of a run that is over. */
 export async function dropCheckpoints(folder: string): Promise<void> {
@@ -70,12 +75,19 @@ export async function dropCheckpoints(folder: string): Promise<void> {
 }
 
 /** A checkpoint open for reading; for the caller to close. */
-export interface Saved { meta: CheckpointMeta; state: State<FileTensor>; close: () => Promise<void> }
+export interface Saved {
+  meta: CheckpointMeta;
+  state: State<FileTensor>;
+  close: () => Promise<void>;
+}
 
 /** @throws one line when the file is damaged or no checkpoint of ours. */
 export async function openSaved(path: string): Promise<Saved> {
   const weights = await openWeights(path).catch((error: Error) => {
-    throw new Error(`[checkpoint] ${basename(path)} is damaged (${error.message}); remove it to resume from the one before it`, { cause: error });
+    throw new Error(
+      `[checkpoint] ${basename(path)} is damaged (${error.message}); remove it to resume from the one before it`,
+      { cause: error },
+    );
   });
   const text = weights.metadata['checkpoint'];
   if (text === undefined) {

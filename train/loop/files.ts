@@ -18,8 +18,14 @@ export function writeWhole(path: string, content: Uint8Array | string): void {
 }
 
 const REASONS: Record<string, string> = {
-  ENOSPC: 'the disk is full', EDQUOT: 'the disk quota is used up', EACCES: 'no permission to write there', EPERM: 'no permission to write there',
-  EROFS: 'the file system is read-only', ENOENT: 'the folder does not exist', ENOTDIR: 'a part of the path is a file', EEXIST: 'a file of that name is in the way',
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'the disk quota is used up',
+  EACCES: 'no permission to write there',
+  EPERM: 'no permission to write there',
+  EROFS: 'the file system is read-only',
+  ENOENT: 'the folder does not exist',
+  ENOTDIR: 'a part of the path is a file',
+  EEXIST: 'a file of that name is in the way',
 };
 
 function reasonOf(error: unknown): string {

@@ -2,7 +2,10 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 
-export interface Owner { pid: number; host: string }
+export interface Owner {
+  pid: number;
+  host: string;
+}
 
 const same = (a: Owner, b: Owner): boolean => a.pid === b.pid && a.host === b.host;
 const me = (): Owner => ({ pid: process.pid, host: hostname() });

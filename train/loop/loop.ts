@@ -7,7 +7,15 @@ import type { HostParams } from '../../model/params.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { turnedAway, Watch, type Alarm } from './alarms.ts';
-import { dropCheckpoint, freeTree, latestCheckpoint, openSaved, placeState, saveCheckpoint, type State } from './checkpoint.ts';
+import {
+  dropCheckpoint,
+  freeTree,
+  latestCheckpoint,
+  openSaved,
+  placeState,
+  saveCheckpoint,
+  type State,
+} from './checkpoint.ts';
 import { writeError, writeWhole } from './files.ts';
 import type { Metrics, Pending } from './pending.ts';
 import { numbersOf, RunFolder, type Json } from './run.ts';
@@ -62,7 +70,11 @@ export class Diverged extends Error {}
 
 const ROLL_BACKS = 3; // each halves the learning rates
 
-export interface LoopResult { state: State; step: number; done: boolean }
+export interface LoopResult {
+  state: State;
+  step: number;
+  done: boolean;
+}
 
 /** Runs a job to its end or to the signal, from the folder's last checkpoint if there is one. The caller frees the state. */
 export async function drive(job: Job, o: LoopOptions): Promise<LoopResult> {
@@ -116,9 +128,9 @@ class Loop {
       this.state = state;
       this.step++;
       // The device is at this step now: time for the numbers of the one before. Only where something is done with the state are its own waited for.
-      if (!await this.look()) continue;
+      if (!(await this.look())) continue;
       this.unread = { step: this.step - 1, metrics };
-      if ((this.isDue() || o.signal?.aborted) && await this.look()) await this.keep();
+      if ((this.isDue() || o.signal?.aborted) && (await this.look())) await this.keep();
     }
     const done = this.step >= job.steps;
     if (done || this.skipped === 0) await this.save();
@@ -128,7 +140,11 @@ class Loop {
   /** Looks at the numbers of the step that is unread. @returns whether the run goes on from the state it has: else it was rolled back */
   private async look(): Promise<boolean> {
     if (!this.unread) return true;
-    const { job, o, unread: { step, metrics: pending } } = this;
+    const {
+      job,
+      o,
+      unread: { step, metrics: pending },
+    } = this;
     const metrics = await pending;
     this.unread = undefined;
     const took = (performance.now() - this.looked) / 1000;
@@ -139,7 +155,14 @@ class Loop {
     const good = this.skipped < o.maxSkipped;
     if (!good) await this.rollBack(step + 1);
     const done = good ? step + 1 : this.step;
-    o.onProgress?.({ job: job.name, step: done, steps: job.steps, speed: 1 / this.seconds, eta: (job.steps - done) * this.seconds, metrics });
+    o.onProgress?.({
+      job: job.name,
+      step: done,
+      steps: job.steps,
+      speed: 1 / this.seconds,
+      eta: (job.steps - done) * this.seconds,
+      metrics,
+    });
     return good;
   }
 
@@ -187,7 +210,12 @@ class Loop {
 
   private async save(): Promise<void> {
     if (this.onDisk === this.step) return;
-    await saveCheckpoint(this.o.folder, this.state, { job: this.job.name, step: this.step, config: this.folder.hash, rate: this.rate });
+    await saveCheckpoint(this.o.folder, this.state, {
+      job: this.job.name,
+      step: this.step,
+      config: this.folder.hash,
+      rate: this.rate,
+    });
     this.onDisk = this.step;
   }
 
@@ -198,7 +226,9 @@ class Loop {
     const saved = last ? await openSaved(last) : undefined;
     try {
       if (saved && (saved.meta.config !== folder.hash || saved.meta.job !== job.name)) {
-        throw new Error(`[resume] ${last} belongs to another run (${saved.meta.job}, configuration ${saved.meta.config}, expected ${job.name}, ${folder.hash})`);
+        throw new Error(
+          `[resume] ${last} belongs to another run (${saved.meta.job}, configuration ${saved.meta.config}, expected ${job.name}, ${folder.hash})`,
+        );
       }
       this.state = await (saved ? placeState(o.device, saved.state) : job.initial());
     } finally {
@@ -215,7 +245,9 @@ class Loop {
   private async rollBack(failed: number): Promise<void> {
     const { job, o, rate } = this;
     if (rate <= 0.5 ** ROLL_BACKS) {
-      throw new Diverged(`[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`);
+      throw new Diverged(
+        `[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`,
+      );
     }
     freeTree(this.state);
     if (this.rolledTo === this.onDisk) await dropCheckpoint(o.folder, this.onDisk);
@@ -225,7 +257,10 @@ class Loop {
     this.onDisk = -1;
     await this.save(); // with the new rate
     this.alarm({
-      kind: 'rolled back', step: this.step - 1, value: this.rate, of: 'rate',
+      kind: 'rolled back',
+      step: this.step - 1,
+      value: this.rate,
+      of: 'rate',
       cause: `${o.maxSkipped} steps in a row up to step ${failed} had a gradient that is not finite`,
       remedy: `the run goes on from step ${this.step} at ${this.rate} of the learning rate, ${ROLL_BACKS} times at most; lower it in the preset`,
     });
@@ -233,7 +268,8 @@ class Loop {
 }
 
 /** Where the picture of a run after so many steps lies. */
-const samplesFile = (folder: string, step: number): string => join(folder, 'samples', `${String(step).padStart(8, '0')}.webp`);
+const samplesFile = (folder: string, step: number): string =>
+  join(folder, 'samples', `${String(step).padStart(8, '0')}.webp`);
 
 /** The average with the best score, of a job with a judge. */
 export const bestFile = (folder: string): string => join(folder, 'best.safetensors');
@@ -260,9 +296,15 @@ async function bestScore(folder: string): Promise<number> {
 }
 
 /** Averaged weights on a device as a file, with what `readAverage` tells of them. @throws one line */
-export async function saveAverage(path: string, weights: Record<string, NDArray>, about: { step: number; score?: number }): Promise<void> {
+export async function saveAverage(
+  path: string,
+  weights: Record<string, NDArray>,
+  about: { step: number; score?: number },
+): Promise<void> {
   try {
-    await saveTensors(path, weights, { metadata: Object.fromEntries(Object.entries(about).map(([name, x]) => [name, String(x)])) });
+    await saveTensors(path, weights, {
+      metadata: Object.fromEntries(Object.entries(about).map(([name, x]) => [name, String(x)])),
+    });
   } catch (error) {
     throw writeError('checkpoint', path, error, '; what was there is intact');
   }

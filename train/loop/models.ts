@@ -38,39 +38,67 @@ export interface Model<C> {
 }
 
 /** Writes a model whole or not at all. @throws one line */
-export async function saveModel(path: string, kind: Kind, config: DiTConfig | VAEConfig, params: HostParams, about: About, dtype: 'F32' | 'F16' = 'F32'): Promise<void> {
+export async function saveModel(
+  path: string,
+  kind: Kind,
+  config: DiTConfig | VAEConfig,
+  params: HostParams,
+  about: About,
+  dtype: 'F32' | 'F16' = 'F32',
+): Promise<void> {
   try {
     await mkdir(dirname(path), { recursive: true });
-    await saveTensors(path, params, { dtype, metadata: { kind, config: JSON.stringify(config), about: JSON.stringify(about) } });
+    await saveTensors(path, params, {
+      dtype,
+      metadata: { kind, config: JSON.stringify(config), about: JSON.stringify(about) },
+    });
   } catch (error) {
     throw writeError('model', path, error);
   }
 }
 
-async function load<C>(path: string, kinds: readonly Kind[], parse: (json: unknown) => C, shapes: (config: C) => Shapes, namings: (config: C) => readonly Naming[]): Promise<Model<C>> {
+async function load<C>(
+  path: string,
+  kinds: readonly Kind[],
+  parse: (json: unknown) => C,
+  shapes: (config: C) => Shapes,
+  namings: (config: C) => readonly Naming[],
+): Promise<Model<C>> {
   if (!existsSync(path)) throw new Error(`[model] there is no file ${path}: train it, or name another`);
   const weights = await openWeights(path);
   const { kind, config: text, about } = weights.metadata;
   await weights.close();
-  if (!kind || !text || !about) throw new Error(`[model] ${path} has no config in its metadata: it was not written by this program`);
-  if (!kinds.includes(kind as Kind)) throw new Error(`[model] ${path} is a ${kind}, expected a ${kinds.join(' or a ')}`);
+  if (!kind || !text || !about)
+    throw new Error(`[model] ${path} has no config in its metadata: it was not written by this program`);
+  if (!kinds.includes(kind as Kind))
+    throw new Error(`[model] ${path} is a ${kind}, expected a ${kinds.join(' or a ')}`);
   const config = parse(JSON.parse(text));
   const made = JSON.parse(about) as About;
   return {
-    kind: kind as Kind, path, config,
+    kind: kind as Kind,
+    path,
+    config,
     params: await loadParams(path, shapes(config), namings(config)),
     about: { ...made, preset: checkPreset(made.preset) },
-    hash: createHash('sha256').update(await readFile(path)).digest('hex').slice(0, 16),
+    hash: createHash('sha256')
+      .update(await readFile(path))
+      .digest('hex')
+      .slice(0, 16),
   };
 }
 
-export const loadVAE = (path: string): Promise<Model<VAEConfig>> => load(path, ['vae'], vaeConfig, vaeShapes, (config) => [OWN, diffusersVAE(config)]);
-export const loadDiT = (path: string): Promise<Model<DiTConfig>> => load(path, ['teacher', 'student'], ditConfig, ditShapes, () => DIT_NAMES);
+export const loadVAE = (path: string): Promise<Model<VAEConfig>> =>
+  load(path, ['vae'], vaeConfig, vaeShapes, (config) => [OWN, diffusersVAE(config)]);
+export const loadDiT = (path: string): Promise<Model<DiTConfig>> =>
+  load(path, ['teacher', 'student'], ditConfig, ditShapes, () => DIT_NAMES);
 
 /** A network must have been trained on the latents of the VAE that decodes them. */
 export function checkPair(vae: Model<VAEConfig>, net: Model<DiTConfig>): void {
   const made = net.about['vae'];
-  if (made !== vae.hash) throw new Error(`[model] ${net.path} was trained with another VAE than ${vae.path} (it names ${String(made)}, this one is ${vae.hash})`);
+  if (made !== vae.hash)
+    throw new Error(
+      `[model] ${net.path} was trained with another VAE than ${vae.path} (it names ${String(made)}, this one is ${vae.hash})`,
+    );
 }
 
 /** A model must have the numbers that the preset says; how blocks are computed does not matter to its weights. */
@@ -78,6 +106,8 @@ export function checkFit(model: Model<DiTConfig> | Model<VAEConfig>, preset: Par
   const has = model.config as unknown as Record<string, unknown>;
   for (const [name, expected] of Object.entries(preset)) {
     if (name === 'checkpoint' || name === 'ffn_parts' || canonical(has[name]) === canonical(expected)) continue;
-    throw new Error(`[model] ${model.path} has ${name} ${canonical(has[name])}, the preset says ${canonical(expected)}; train one for this preset, or take the one it was made for`);
+    throw new Error(
+      `[model] ${model.path} has ${name} ${canonical(has[name])}, the preset says ${canonical(expected)}; train one for this preset, or take the one it was made for`,
+    );
   }
 }

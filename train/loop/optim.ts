@@ -7,7 +7,14 @@ import { eachRole, pack, packsOf, unpack } from './packs.ts';
 type Tensors = Record<string, Tensor>;
 
 /** Numbers of AdamW from a preset. beta1 = 0 keeps no first moment. */
-export interface AdamConfig { lr: number; beta1: number; beta2: number; eps: number; weightDecay: number; clip: number }
+export interface AdamConfig {
+  lr: number;
+  beta1: number;
+  beta2: number;
+  eps: number;
+  weightDecay: number;
+  clip: number;
+}
 
 /** What an optimiser owns of one network: weights, moments (m unless beta1 is 0) and, if kept, the moving average. */
 export interface Trained<X = Tensor> {
@@ -20,21 +27,39 @@ export interface Trained<X = Tensor> {
 }
 
 /** A micro-batch's share of its batch, and 1 for the last one, which updates, else 0. */
-export interface Micro<X = Tensor> { share: X; last: X }
+export interface Micro<X = Tensor> {
+  share: X;
+  last: X;
+}
 
 /** Scalars of one step: learning rate, 1-based update count, EMA decay. */
-export interface Rates<X = Tensor> { lr: X; count: X; decay?: X; micro?: Micro<X> }
+export interface Rates<X = Tensor> {
+  lr: X;
+  count: X;
+  decay?: X;
+  micro?: Micro<X>;
+}
 
 /**
  * AdamW on gradients clipped to a global norm, pack by pack. When any gradient is not finite, every tensor stays as it was. Of a
  * batch in micro-batches (`rates.micro`, `s.grads`) all but the last only add their share to the gradients.
  * @returns the new tensors under the names of `s`, the norm before clipping, and `skipped` (0 or 1); of micro-batches their mean is the batch's
  */
-export function update<S extends Trained>(s: S, grads: Tensors, config: AdamConfig, rates: Rates): { state: S; norm: Tensor; skipped: Tensor } {
+export function update<S extends Trained>(
+  s: S,
+  grads: Tensors,
+  config: AdamConfig,
+  rates: Rates,
+): { state: S; norm: Tensor; skipped: Tensor } {
   const packs = packsOf(s.params);
   const old = eachRole(s, (tensors) => pack(tensors, packs));
   const { micro } = rates;
-  const sums = Object.fromEntries(Object.entries(pack(grads, packs)).map(([name, g]) => [name, micro ? old.grads![name]!.add(g.mul(micro.share)) : g]));
+  const sums = Object.fromEntries(
+    Object.entries(pack(grads, packs)).map(([name, g]) => [
+      name,
+      micro ? old.grads![name]!.add(g.mul(micro.share)) : g,
+    ]),
+  );
   const clipped = clipByGlobalNorm(sums, config.clip);
   const due = micro ? clipped.finite.mul(micro.last) : clipped.finite;
   const keep = (fresh: Tensor, old: Tensor) => where(due, fresh, old);
@@ -42,18 +67,38 @@ export function update<S extends Trained>(s: S, grads: Tensors, config: AdamConf
   for (const [name, p] of Object.entries(old.params)) {
     const g = clipped.grads[name]!;
     const decays = isMatrix(name, s.params[name]!.shape); // biases, gains, modulations and other vectors do not
-    const step = adamW(p, g, { m: old.m?.[name], v: old.v[name]! }, {
-      lr: rates.lr, step: rates.count, beta1: config.beta1, beta2: config.beta2, eps: config.eps, weightDecay: decays ? config.weightDecay : 0,
-    });
+    const step = adamW(
+      p,
+      g,
+      { m: old.m?.[name], v: old.v[name]! },
+      {
+        lr: rates.lr,
+        step: rates.count,
+        beta1: config.beta1,
+        beta2: config.beta2,
+        eps: config.eps,
+        weightDecay: decays ? config.weightDecay : 0,
+      },
+    );
     next.params[name] = keep(step.p, p);
     next.v[name] = keep(step.v, old.v[name]!);
     if (s.m) next.m[name] = keep(step.m!, old.m![name]!);
     if (s.ema) next.ema[name] = keep(ema(old.ema![name]!, step.p, rates.decay!), old.ema![name]!);
     if (micro) next.grads[name] = where(micro.last, zeros(p.shape), sums[name]!);
   }
-  const fresh = { params: next.params, v: next.v, ...(s.m && { m: next.m }), ...(s.ema && { ema: next.ema }), ...(micro && { grads: next.grads }) };
+  const fresh = {
+    params: next.params,
+    v: next.v,
+    ...(s.m && { m: next.m }),
+    ...(s.ema && { ema: next.ema }),
+    ...(micro && { grads: next.grads }),
+  };
   const once = (metric: Tensor): Tensor => (micro ? metric.mul(micro.last).div(micro.share) : metric);
-  return { state: { ...s, ...eachRole(fresh, (tensors) => unpack(tensors, packs)) }, norm: once(clipped.norm), skipped: once(clipped.finite.neg().add(1)) };
+  return {
+    state: { ...s, ...eachRole(fresh, (tensors) => unpack(tensors, packs)) },
+    norm: once(clipped.norm),
+    skipped: once(clipped.finite.neg().add(1)),
+  };
 }
 
 /** Linear warm-up to lr, then a cosine down to 0 at `steps`; step counts from 0. */
@@ -63,7 +108,8 @@ export function cosine(lr: number, step: number, warmup: number, steps: number):
 }
 
 /** Linear warm-up to lr, then constant. */
-export const warm = (lr: number, step: number, warmup: number): number => lr * Math.min(1, (step + 1) / Math.max(warmup, 1));
+export const warm = (lr: number, step: number, warmup: number): number =>
+  lr * Math.min(1, (step + 1) / Math.max(warmup, 1));
 
 /** EMA decay that forgets the initial weights: min(decay, (1 + n) / (10 + n)) after n updates, as TensorFlow's ExponentialMovingAverage. */
 export const emaDecay = (decay: number, n: number): number => Math.min(decay, (1 + n) / (10 + n));

@@ -32,7 +32,7 @@ export function packsOf(types: Named<TensorType>): Pack[] {
     const size = numel(shape);
     if (dtype !== 'f32' || size === 0 || size % JOINED || size > LARGEST) continue;
     const kind = String(isMatrix(name, shape));
-    if (!open[kind] || open[kind].size + size > LARGEST) packs.push(open[kind] = { name, size: 0, members: [] });
+    if (!open[kind] || open[kind].size + size > LARGEST) packs.push((open[kind] = { name, size: 0, members: [] }));
     open[kind].members.push({ name, shape, at: open[kind].size });
     open[kind].size += size;
   }
@@ -53,10 +53,16 @@ export const pack = (tensors: Named<Tensor>, packs: readonly Pack[]): Record<str
   packed(tensors, packs, ({ members }) => join(members.map(({ name }) => tensors[name]!.reshape([-1]))));
 
 /** A pack as a type, with those of its members. */
-export interface PackType extends TensorType { readonly members: readonly { type: TensorType; at: number }[] }
+export interface PackType extends TensorType {
+  readonly members: readonly { type: TensorType; at: number }[];
+}
 
 export const packTypes = (types: Named<TensorType>, packs: readonly Pack[]): Record<string, TensorType | PackType> =>
-  packed<TensorType>(types, packs, ({ size, members }): PackType => ({ shape: [size], dtype: 'f32', members: members.map(({ name, at }) => ({ type: types[name]!, at })) }));
+  packed<TensorType>(types, packs, ({ size, members }): PackType => ({
+    shape: [size],
+    dtype: 'f32',
+    members: members.map(({ name, at }) => ({ type: types[name]!, at })),
+  }));
 
 /** What named tensors on a device lie in. @throws one line when a tensor lies alone that should not */
 export const buffersOf = (tensors: Named<NDArray>, packs: readonly Pack[]): Record<string, NDArray> =>
@@ -67,9 +73,14 @@ function fail(name: string): never {
 }
 
 /** Each pack's members under their names in place of it; the others stay. */
-function unpacked<X>(tensors: Named<X>, packs: readonly Pack[], member: (whole: X, at: number, shape: readonly number[]) => X): Record<string, X> {
+function unpacked<X>(
+  tensors: Named<X>,
+  packs: readonly Pack[],
+  member: (whole: X, at: number, shape: readonly number[]) => X,
+): Record<string, X> {
   const out = { ...tensors };
-  for (const { name: first, members } of packs) for (const { name, shape, at } of members) out[name] = member(tensors[first]!, at, shape);
+  for (const { name: first, members } of packs)
+    for (const { name, shape, at } of members) out[name] = member(tensors[first]!, at, shape);
   return out;
 }
 
@@ -80,16 +91,19 @@ export const views = (tensors: Named<NDArray>, packs: readonly Pack[]): Record<s
   unpacked(tensors, packs, (whole, at, shape) => whole.view(at, shape));
 
 /** Tensors that each have a buffer of their own, moved into packs. */
-export const moved = (device: Device, tensors: Named<NDArray>, packs: readonly Pack[]): Record<string, NDArray> => packed(tensors, packs, ({ size, members }) => {
-  const whole = device.empty([size]);
-  for (const { name, at } of members) {
-    const { buffer, offset, bytes } = tensors[name]!;
-    device.copy(buffer, offset, whole.buffer, at * BYTES.f32, bytes);
-    tensors[name]!.free();
-  }
-  return whole;
-});
+export const moved = (device: Device, tensors: Named<NDArray>, packs: readonly Pack[]): Record<string, NDArray> =>
+  packed(tensors, packs, ({ size, members }) => {
+    const whole = device.empty([size]);
+    for (const { name, at } of members) {
+      const { buffer, offset, bytes } = tensors[name]!;
+      device.copy(buffer, offset, whole.buffer, at * BYTES.f32, bytes);
+      tensors[name]!.free();
+    }
+    return whole;
+  });
 
 /** One function over weights, moments and average. */
 export const eachRole = <X, Y>(s: Trained<X>, f: (tensors: Record<string, X>) => Record<string, Y>): Trained<Y> =>
-  Object.fromEntries(Object.entries(s as unknown as Record<string, Record<string, X>>).map(([role, tensors]) => [role, f(tensors)])) as unknown as Trained<Y>;
+  Object.fromEntries(
+    Object.entries(s as unknown as Record<string, Record<string, X>>).map(([role, tensors]) => [role, f(tensors)]),
+  ) as unknown as Trained<Y>;

@@ -10,8 +10,15 @@ export function unwatched<T>(promise: Promise<T>): Promise<T> {
 }
 
 /** All of them, by name. */
-export const joined = (...parts: readonly Pending[]): Pending => unwatched(Promise.all(parts).then((all) => Object.assign({}, ...all) as Metrics));
+export const joined = (...parts: readonly Pending[]): Pending =>
+  unwatched(Promise.all(parts).then((all) => Object.assign({}, ...all) as Metrics));
 
 /** Each one's mean over steps that have the same. */
-export const meanOf = (parts: readonly Pending[]): Pending => unwatched(Promise.all(parts).then((all) =>
-  Object.fromEntries(Object.keys(all[0]!).map((name) => [name, all.reduce((sum, m) => sum + m[name]! / all.length, 0)]))));
+export const meanOf = (parts: readonly Pending[]): Pending =>
+  unwatched(
+    Promise.all(parts).then((all) =>
+      Object.fromEntries(
+        Object.keys(all[0]!).map((name) => [name, all.reduce((sum, m) => sum + m[name]! / all.length, 0)]),
+      ),
+    ),
+  );

@@ -11,7 +11,11 @@ const SETTLE_MS = 100; // a failed wait may be told before the loss that made it
  * @param onLoss told before each new device
  * @throws any other error, and the third loss in quick succession
  */
-export async function recovering<R>(open: () => Promise<Device>, body: (device: Device) => Promise<R>, onLoss: (reason: string) => void): Promise<R> {
+export async function recovering<R>(
+  open: () => Promise<Device>,
+  body: (device: Device) => Promise<R>,
+  onLoss: (reason: string) => void,
+): Promise<R> {
   for (let losses = 1; ; losses++) {
     const start = performance.now();
     const device = await open();
@@ -21,7 +25,11 @@ export async function recovering<R>(open: () => Promise<Device>, body: (device: 
       await new Promise((done) => setTimeout(done, SETTLE_MS));
       if (performance.now() - start > 1000 * QUIET) losses = 1;
       if (!device.lost) throw error;
-      if (losses >= LOSSES) throw new Error(`[device] ${device.lost}; that was the ${losses}. time in a row: look at the driver and at other programs on this device`, { cause: error });
+      if (losses >= LOSSES)
+        throw new Error(
+          `[device] ${device.lost}; that was the ${losses}. time in a row: look at the driver and at other programs on this device`,
+          { cause: error },
+        );
       onLoss(device.lost);
     } finally {
       device.close();

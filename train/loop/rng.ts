@@ -28,8 +28,12 @@ export function threefry([k0, k1]: Pair, [c0, c1]: Pair): Pair {
 }
 
 function derive(seed: number, step: number, role: string): Pair {
-  for (const [name, v] of [['seed', seed], ['step', step]] as const) {
-    if (!Number.isSafeInteger(v) || v < 0) throw new Error(`[rng] ${name} must be a whole number of 0 or more, got ${v}`);
+  for (const [name, v] of [
+    ['seed', seed],
+    ['step', step],
+  ] as const) {
+    if (!Number.isSafeInteger(v) || v < 0)
+      throw new Error(`[rng] ${name} must be a whole number of 0 or more, got ${v}`);
   }
   let hash = 0x811c9dc5; // FNV-1a
   for (let i = 0; i < role.length; i++) hash = Math.imul(hash ^ role.charCodeAt(i), 0x01000193);

@@ -18,12 +18,18 @@ const held = new Set<string>();
 export function canonical(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonical).join()}]`;
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);
-  return `{${Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, v]) => `${JSON.stringify(k)}:${canonical(v)}`).join()}}`;
+  return `{${Object.entries(value)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([k, v]) => `${JSON.stringify(k)}:${canonical(v)}`)
+    .join()}}`;
 }
 
 /** 16 hex digits that name a configuration or the bytes of a file. */
 export const hashOf = (value: unknown): string =>
-  createHash('sha256').update(value instanceof Uint8Array ? value : canonical(value)).digest('hex').slice(0, 16);
+  createHash('sha256')
+    .update(value instanceof Uint8Array ? value : canonical(value))
+    .digest('hex')
+    .slice(0, 16);
 
 export class RunFolder {
   readonly path: string;
@@ -101,14 +107,19 @@ export function parseLines(text: string): LogRecord[] {
 
 /** The steps' numbers among records; one that is not finite is written as null and left out. */
 export const numbersOf = (records: readonly LogRecord[]): ({ step: number } & Record<string, number>)[] =>
-  records.filter((r) => !('alarm' in r)).map((r) => Object.fromEntries(Object.entries(r).filter(([, x]) => typeof x === 'number')) as { step: number });
+  records
+    .filter((r) => !('alarm' in r))
+    .map((r) => Object.fromEntries(Object.entries(r).filter(([, x]) => typeof x === 'number')) as { step: number });
 
 /** Takes the lock of a folder; one left by a process that is gone is taken over. */
 function lock(folder: string): void {
   const path = join(folder, LOCK);
   if (held.has(resolve(folder))) throw new Error(`[run] ${folder} is in use by another run of this process`);
   const owner = takeLock(path);
-  if (owner) throw new Error(`[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`);
+  if (owner)
+    throw new Error(
+      `[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`,
+    );
   held.add(resolve(folder));
 }
 
@@ -121,14 +132,18 @@ export function isInUse(folder: string): boolean {
 /** Throws with the first settings in which two configurations differ. */
 function refuseOther(path: string, was: unknown, now: unknown): void {
   const differences: string[] = [];
-  const isBranch = (x: unknown): x is Record<string, unknown> => typeof x === 'object' && x !== null && !Array.isArray(x);
+  const isBranch = (x: unknown): x is Record<string, unknown> =>
+    typeof x === 'object' && x !== null && !Array.isArray(x);
   const walk = (a: unknown, b: unknown, at: string): void => {
     if (isBranch(a) && isBranch(b)) {
       for (const k of new Set([...Object.keys(a), ...Object.keys(b)])) walk(a[k], b[k], at ? `${at}.${k}` : k);
-    } else if (canonical(a ?? null) !== canonical(b ?? null)) differences.push(`${at} was ${JSON.stringify(a)}, now ${JSON.stringify(b)}`);
+    } else if (canonical(a ?? null) !== canonical(b ?? null))
+      differences.push(`${at} was ${JSON.stringify(a)}, now ${JSON.stringify(b)}`);
   };
   walk(was, now, '');
   if (!differences.length) return;
   const more = differences.length > 3 ? ` and ${differences.length - 3} more` : '';
-  throw new Error(`[resume] ${path} holds a run with other settings: ${differences.slice(0, 3).join('; ')}${more}. Use those, or another folder`);
+  throw new Error(
+    `[resume] ${path} holds a run with other settings: ${differences.slice(0, 3).join('; ')}${more}. Use those, or another folder`,
+  );
 }

@@ -26,15 +26,24 @@ export interface Step<A extends readonly unknown[]> {
  * What is compiled of a step: its state comes and goes in packs, its metrics are one tensor; `named` is told their names.
  * @param packs of the state
  */
-export const stepOf = <A extends readonly unknown[]>(fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }, packs: readonly Pack[], named: (names: string[]) => void = () => {}) =>
+export const stepOf =
+  <A extends readonly unknown[]>(
+    fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> },
+    packs: readonly Pack[],
+    named: (names: string[]) => void = () => {},
+  ) =>
   (state: Trained, ...args: A) => {
-    const { metrics, ...next } = fn(eachRole(state, (tensors) => unpack(tensors, packs)), ...args);
+    const { metrics, ...next } = fn(
+      eachRole(state, (tensors) => unpack(tensors, packs)),
+      ...args,
+    );
     named(Object.keys(metrics));
     return { ...eachRole(next, (tensors) => pack(tensors, packs)), metrics: stack(Object.values(metrics), 0) };
   };
 
 /** Operands of a step's products: gradients keep f32, in f16 many would vanish. */
-export const operandsOf = (precision: Precision | undefined): NonNullable<CompileOptions['operands']> => (precision === 'f16' ? 'f16 forward' : 'f32');
+export const operandsOf = (precision: Precision | undefined): NonNullable<CompileOptions['operands']> =>
+  precision === 'f16' ? 'f16 forward' : 'f32';
 
 export interface StepOptions {
   /** Micro-batches of an update, 1 unless given: with more the step holds their gradients between its calls. */
@@ -43,21 +52,36 @@ export interface StepOptions {
   precision?: Precision | undefined;
 }
 
-type Program<A extends readonly unknown[]> = ((...args: Args<A>) => Promise<Trained<NDArray> & { metrics: NDArray }>) & Pick<Step<A>, 'plan' | 'free'>;
+type Program<A extends readonly unknown[]> = ((...args: Args<A>) => Promise<Trained<NDArray> & { metrics: NDArray }>) &
+  Pick<Step<A>, 'plan' | 'free'>;
 
 /**
  * @param fn (state, …) → the state's new tensors under the same names, and `metrics`, scalars by name
  * @returns a step for states of one network, which lie on the device as `start` and `placeState` put them
  * @throws where f16 is asked for and the adapter lacks it
  */
-export function compileStep<A extends readonly unknown[]>(device: Device, name: string, fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> }, { accumulate = 1, precision }: StepOptions = {}): Step<A> {
+export function compileStep<A extends readonly unknown[]>(
+  device: Device,
+  name: string,
+  fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> },
+  { accumulate = 1, precision }: StepOptions = {},
+): Step<A> {
   precisionOn(device.caps, precision);
   let names: string[] = [];
   let made: { packs: Pack[]; program: Program<A> } | undefined;
   let grads: Trained<NDArray>['grads'];
   const of = (state: Trained<NDArray>) => {
     const packs = made?.packs ?? packsOf(state.params);
-    made ??= { packs, program: compile(device, stepOf(fn, packs, (found) => { names = found; }), { donate: [0], name, operands: operandsOf(precision) }) as unknown as Program<A> };
+    made ??= {
+      packs,
+      program: compile(
+        device,
+        stepOf(fn, packs, (found) => {
+          names = found;
+        }),
+        { donate: [0], name, operands: operandsOf(precision) },
+      ) as unknown as Program<A>,
+    };
     const buffers = eachRole(state, (tensors) => buffersOf(tensors, packs));
     if (accumulate > 1) grads ??= mapTree(({ shape }: NDArray) => device.zeros(shape), buffers.params);
     return { ...made, buffers: { ...buffers, ...(grads && { grads }) } };

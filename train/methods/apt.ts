@@ -12,11 +12,18 @@ export const apt = (p: Preset): Preset => ({
   ...p,
   phase2: {
     ...p.phase2,
-    backbone: 'full', sees: 'clean', loss: 'logistic', lambda: 0,
+    backbone: 'full',
+    sees: 'clean',
+    loss: 'logistic',
+    lambda: 0,
     // λ 100 at σ 0.1 is weight 1: STR1 divides by σ².
     str1: { weight: 1, spatial: 0.1, temporal: 0, on: 'real', drawn: 'element' },
     generator: { ...p.phase2.generator, adam: { ...p.phase2.generator.adam, ...rmsProp } },
     // The discriminator is a whole network: APT trains it at the generator's rate.
-    head: { ...p.phase2.head, kind: 'cross', adam: { ...p.phase2.head.adam, ...rmsProp, lr: p.phase2.generator.adam.lr } },
+    head: {
+      ...p.phase2.head,
+      kind: 'cross',
+      adam: { ...p.phase2.head.adam, ...rmsProp, lr: p.phase2.generator.adam.lr },
+    },
   },
 });

@@ -15,29 +15,60 @@ import type { Course } from '../presets/index.ts';
 import type { PrimingConfig } from './priming.ts';
 
 /** The numbers of a preset as the models' configs. */
-export const vaeConfigOf = (p: Course): VAEConfig =>
-  ({ ...p.vae, latent_mean: Array<number>(p.vae.z_dim).fill(0), latent_std: Array<number>(p.vae.z_dim).fill(1) });
+export const vaeConfigOf = (p: Course): VAEConfig => ({
+  ...p.vae,
+  latent_mean: Array<number>(p.vae.z_dim).fill(0),
+  latent_std: Array<number>(p.vae.z_dim).fill(1),
+});
 
 export const ditConfigOf = (p: Course): DiTConfig => ({
-  ...p.dit, ...p.text, eps: 1e-6,
-  in_dim: p.dit.model_type === 't2v' ? p.vae.z_dim : 2 * p.vae.z_dim + MASK_CHANNELS, out_dim: p.vae.z_dim, clip_dim: p.dit.clip_dim ?? p.vae.channels * IMAGE_PATCH ** 2,
+  ...p.dit,
+  ...p.text,
+  eps: 1e-6,
+  in_dim: p.dit.model_type === 't2v' ? p.vae.z_dim : 2 * p.vae.z_dim + MASK_CHANNELS,
+  out_dim: p.vae.z_dim,
+  clip_dim: p.dit.clip_dim ?? p.vae.channels * IMAGE_PATCH ** 2,
 });
 
 export const headConfigOf = (p: Course): HeadConfig => {
   const { kind, dim, head_dim } = p.phase2.head;
   const dit = ditConfigOf(p);
   return {
-    kind, dim, head_dim, taps: p.phase2.taps.length, input_dim: dit.dim, clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim, text_dim: dit.text_dim,
-    grid: tokenGrid(dit, latentShape(p)), checkpoint: dit.checkpoint !== false,
+    kind,
+    dim,
+    head_dim,
+    taps: p.phase2.taps.length,
+    input_dim: dit.dim,
+    clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim,
+    text_dim: dit.text_dim,
+    grid: tokenGrid(dit, latentShape(p)),
+    checkpoint: dit.checkpoint !== false,
   };
 };
 
-export const primingConfigOf = (p: Course): PrimingConfig =>
-  ({ dit: ditConfigOf(p), student: p.student, fake: p.phase1.fake, guidance: p.phase1.guidance, wmin: p.phase1.wmin });
+export const primingConfigOf = (p: Course): PrimingConfig => ({
+  dit: ditConfigOf(p),
+  student: p.student,
+  fake: p.phase1.fake,
+  guidance: p.phase1.guidance,
+  wmin: p.phase1.wmin,
+});
 
 export const equilibriumConfigOf = (p: Course): EquilibriumConfig => {
   const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = p.phase2;
-  return { dit: ditConfigOf(p), student: p.student, head: headConfigOf(p), taps, backbone, loss, sees, lambda, guidance, str1, apart };
+  return {
+    dit: ditConfigOf(p),
+    student: p.student,
+    head: headConfigOf(p),
+    taps,
+    backbone,
+    loss,
+    sees,
+    lambda,
+    guidance,
+    str1,
+    apart,
+  };
 };
 
 /** [channels, frames, height, width]. */
@@ -74,14 +105,24 @@ export function conditioner(p: Course): Conditioner {
   const imageTokens = image ? (height / IMAGE_PATCH) * (width / IMAGE_PATCH) : 0;
   const condition: Conditioner['condition'] = (captions, frame, latent) => {
     const { context, lengths } = embed(captions);
-    return { text: context, lengths: semanticLengths(headConfigOf(p), imageTokens, lengths), ...(image && { frame, latent }), tables };
+    return {
+      text: context,
+      lengths: semanticLengths(headConfigOf(p), imageTokens, lengths),
+      ...(image && { frame, latent }),
+      tables,
+    };
   };
   const told: Conditioner['told'] = ({ latent, imageLatent, firstFrame, captions, embedded }) => {
     if (!embedded) return { x0: latent, c: condition(captions, firstFrame, imageLatent) };
     const { text, lengths, imageTokens: tokens } = embedded;
     return {
       x0: latent,
-      c: { text, lengths: semanticLengths(headConfigOf(p), tokens?.shape[1] ?? 0, lengths), ...(tokens && imageLatent && { pictures: tokens, latent: imageLatent }), tables },
+      c: {
+        text,
+        lengths: semanticLengths(headConfigOf(p), tokens?.shape[1] ?? 0, lengths),
+        ...(tokens && imageLatent && { pictures: tokens, latent: imageLatent }),
+        tables,
+      },
     };
   };
   return { condition, told, batch: (shards, ...which) => told(shards.batch(...which)) };

@@ -25,7 +25,11 @@ import type { Preset } from '../presets/index.ts';
 import { Stream } from '../loop/rng.ts';
 import { compileStep } from '../loop/step.ts';
 
-export interface ConsistencyConfig { dit: DiTConfig; student: Form; guidance: number }
+export interface ConsistencyConfig {
+  dit: DiTConfig;
+  student: Form;
+  guidance: number;
+}
 
 export interface ConsistencyInputs<X = Tensor> extends Rates<X> {
   /** u32[2] */
@@ -36,7 +40,14 @@ export interface ConsistencyInputs<X = Tensor> extends Rates<X> {
 }
 
 /** mean (f_θ(x_t) - sg f_θ⁻(x_t + (σ' - σ) v_real))²; at σ' = 0 the target is the point itself. */
-export function consistencyLoss(p: ConsistencyConfig, real: Params, own: Params, average: Params, { x0: x, c }: Batch, at: ConsistencyInputs): Tensor {
+export function consistencyLoss(
+  p: ConsistencyConfig,
+  real: Params,
+  own: Params,
+  average: Params,
+  { x0: x, c }: Batch,
+  at: ConsistencyInputs,
+): Tensor {
   const xt = noise(x, normal(at.key, x.shape), at.t.sigma);
   const v = guidedVelocity(real, p.dit, xt, at.t, c, p.guidance);
   const below = xt.add(v.mul(perSample(at.next.sigma.sub(at.t.sigma))));
@@ -55,24 +66,49 @@ export function consistencyStep(p: ConsistencyConfig, adam: AdamConfig) {
 
 /** For as many updates as phase I has. */
 export async function consistencyJob(device: Device, p: Preset, shards: Shards, teacher: Origin): Promise<StudentJob> {
-  const { baselines: { consistency: o }, seed, student } = p;
+  const {
+    baselines: { consistency: o },
+    seed,
+    student,
+  } = p;
   const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
   const { sigmas } = schedule('euler', o.grid, p.teacher.sampler.shift);
   const real = await place(device, teacher);
-  const step = compileStep(device, 'consistency', consistencyStep({ dit, student, guidance: o.guidance }, o.adam), { precision: p.run.precision });
+  const step = compileStep(device, 'consistency', consistencyStep({ dit, student, guidance: o.guidance }, o.adam), {
+    precision: p.run.precision,
+  });
   return {
     name: 'consistency',
     steps: p.phase1.steps,
     alone: 0,
-    initial: async () => ({ generator: await start(device, ownFrom(student, dit, teacher, seed), { m: o.adam.beta1 > 0, ema: true }) }),
+    initial: async () => ({
+      generator: await start(device, ownFrom(student, dit, teacher, seed), { m: o.adam.beta1 > 0, ema: true }),
+    }),
     async advance(state, n, rate = 1) {
       const random = new Stream(seed, n, 'consistency.level');
       const levels = Array.from({ length: o.batch }, () => random.int(o.grid));
-      const at = (below: number) => timeAt(dit, host(levels.map((i) => sigmas[i + below]!), [o.batch]));
-      const { state: generator, metrics } = await step(state['generator']!, real, batch(shards, seed, n, o.batch, 'consistency'), {
-        key: draws(p).key(n, 'consistency'), t: at(0), next: at(1), lr: rate * warm(o.adam.lr, n, o.warmup), count: n + 1, decay: o.ema,
-      });
+      const at = (below: number) =>
+        timeAt(
+          dit,
+          host(
+            levels.map((i) => sigmas[i + below]!),
+            [o.batch],
+          ),
+        );
+      const { state: generator, metrics } = await step(
+        state['generator']!,
+        real,
+        batch(shards, seed, n, o.batch, 'consistency'),
+        {
+          key: draws(p).key(n, 'consistency'),
+          t: at(0),
+          next: at(1),
+          lr: rate * warm(o.adam.lr, n, o.warmup),
+          count: n + 1,
+          decay: o.ema,
+        },
+      );
       return { state: { generator }, metrics };
     },
     teacher: real,

@@ -14,7 +14,12 @@ export function deviation(x: Tensor): Tensor {
 }
 
 /** Mean absolute difference of consecutive frames of x [B,C,F,H,W]. */
-const motion = (x: Tensor): Tensor => x.slice(2, 1).sub(x.slice(2, 0, -1)).abs().mean();
+const motion = (x: Tensor): Tensor =>
+  x
+    .slice(2, 1)
+    .sub(x.slice(2, 0, -1))
+    .abs()
+    .mean();
 
 /**
  * Generated latents beside the real ones of the same conditions, both [B,C,F,H,W], and the first frame's, if it is given:

@@ -20,7 +20,16 @@ import type { Shards } from '../data/shards.ts';
 import { noise } from './flow.ts';
 import type { StudentJob } from './jobs.ts';
 import { ADVERSARIAL } from './losses.ts';
-import { assemble, features, ownFrom, semantics, stackConditions, stackTimes, type Condition, type Time } from './networks.ts';
+import {
+  assemble,
+  features,
+  ownFrom,
+  semantics,
+  stackConditions,
+  stackTimes,
+  type Condition,
+  type Time,
+} from './networks.ts';
 import { update, type AdamConfig } from '../loop/optim.ts';
 import { pairJob } from './phases.ts';
 import type { Preset } from '../presets/index.ts';
@@ -37,14 +46,22 @@ export interface Dmd2Config extends PrimingConfig {
 const CLASSIFIER = 'classifier.';
 
 /** First weights of the fake model with its classifier. */
-export const initFake = <T>(p: Dmd2Config, teacher: Readonly<Record<string, T>>, seed: number): Record<string, T | HostTensor> => ({
+export const initFake = <T>(
+  p: Dmd2Config,
+  teacher: Readonly<Record<string, T>>,
+  seed: number,
+): Record<string, T | HostTensor> => ({
   ...ownFrom(p.fake, p.dit, teacher, seed),
   ...Object.fromEntries(Object.entries(initHead(p.head, seed)).map(([name, t]) => [CLASSIFIER + name, t])),
 });
 
 /** The classifier's logits [B] on the fake model's features. */
 function logits(p: Dmd2Config, real: Params, fake: Params, z: Tensor, t: Time, c: Condition): Tensor {
-  const classifier = Object.fromEntries(Object.entries(fake).filter(([name]) => name.startsWith(CLASSIFIER)).map(([name, x]) => [name.slice(CLASSIFIER.length), x]));
+  const classifier = Object.fromEntries(
+    Object.entries(fake)
+      .filter(([name]) => name.startsWith(CLASSIFIER))
+      .map(([name, x]) => [name.slice(CLASSIFIER.length), x]),
+  );
   return head(classifier, p.head, features(assemble(p.fake, real, fake), p.dit, z, t, c, p.taps), semantics(c));
 }
 
@@ -57,8 +74,13 @@ export function dmd2FakeStep(p: Dmd2Config, adam: AdamConfig): ReturnType<typeof
     const loss = fakeLoss(p, real, s.params, x0, eps, c, at.score);
     const both = concat([noise(x, eps, at.score.sigma), noise(x0, eps, at.score.sigma)], 0);
     const D = logits(p, real, s.params, both, stackTimes([at.score, at.score]), stackConditions([c, c]));
-    const adversarial = ADVERSARIAL.logistic.discriminator(...D.split(0, 2) as [Tensor, Tensor]);
-    const { state, norm, skipped } = update(s, vjp(loss.add(adversarial.mul(p.weights.fake)), constant(1), s.params), adam, at);
+    const adversarial = ADVERSARIAL.logistic.discriminator(...(D.split(0, 2) as [Tensor, Tensor]));
+    const { state, norm, skipped } = update(
+      s,
+      vjp(loss.add(adversarial.mul(p.weights.fake)), constant(1), s.params),
+      adam,
+      at,
+    );
     return { ...state, metrics: { fakeLoss: loss, D: adversarial, fakeNorm: norm, fakeSkipped: skipped } };
   };
 }
@@ -78,11 +100,18 @@ export function dmd2GeneratorStep(p: Dmd2Config, adam: AdamConfig): ReturnType<t
   };
 }
 
-export const dmd2ConfigOf = (p: Preset): Dmd2Config =>
-  ({ ...primingConfigOf(p), head: { ...headConfigOf(p), kind: 'conv' }, taps: p.phase2.taps, weights: p.baselines.dmd2 });
+export const dmd2ConfigOf = (p: Preset): Dmd2Config => ({
+  ...primingConfigOf(p),
+  head: { ...headConfigOf(p), kind: 'conv' },
+  taps: p.phase2.taps,
+  weights: p.baselines.dmd2,
+});
 
 /** For as many updates as phase I has. */
-export const dmd2Job = (device: Device, p: Preset, shards: Shards, teacher: Origin): Promise<StudentJob> => pairJob(device, p, shards, teacher, {
-  name: 'dmd2', fake: () => initFake(dmd2ConfigOf(p), teacher, p.seed),
-  fakeStep: dmd2FakeStep(dmd2ConfigOf(p), p.phase1.fake.adam), generatorStep: dmd2GeneratorStep(dmd2ConfigOf(p), p.phase1.generator.adam),
-});
+export const dmd2Job = (device: Device, p: Preset, shards: Shards, teacher: Origin): Promise<StudentJob> =>
+  pairJob(device, p, shards, teacher, {
+    name: 'dmd2',
+    fake: () => initFake(dmd2ConfigOf(p), teacher, p.seed),
+    fakeStep: dmd2FakeStep(dmd2ConfigOf(p), p.phase1.fake.adam),
+    generatorStep: dmd2GeneratorStep(dmd2ConfigOf(p), p.phase1.generator.adam),
+  });

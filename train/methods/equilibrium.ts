@@ -10,7 +10,22 @@ import type { Params } from '../../model/params.ts';
 import { cosine, health } from './diagnostics.ts';
 import { noise } from './flow.ts';
 import { ADVERSARIAL, perturbation, str1Loss, type Str1 } from './losses.ts';
-import { assemble, features, guidedX0, ownFrom, ownShapes, predictX0, semantics, stackConditions, stackTimes, type Batch, type Condition, type Form, type Net, type Time } from './networks.ts';
+import {
+  assemble,
+  features,
+  guidedX0,
+  ownFrom,
+  ownShapes,
+  predictX0,
+  semantics,
+  stackConditions,
+  stackTimes,
+  type Batch,
+  type Condition,
+  type Form,
+  type Net,
+  type Time,
+} from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
 
 export interface EquilibriumConfig {
@@ -57,21 +72,33 @@ const BACKBONE = 'backbone.';
 /** Name → shape of what the discriminator trains. */
 export const discriminatorShapes = (p: EquilibriumConfig): Record<string, readonly number[]> => ({
   ...headShapes(p.head),
-  ...(p.backbone === 'full' && Object.fromEntries(Object.entries(ownShapes(p.student, p.dit)).map(([name, shape]) => [BACKBONE + name, shape]))),
+  ...(p.backbone === 'full' &&
+    Object.fromEntries(Object.entries(ownShapes(p.student, p.dit)).map(([name, shape]) => [BACKBONE + name, shape]))),
 });
 
 /** First weights of the discriminator: the head's, and those of a backbone of its own, which starts as the teacher (APT). */
-export function initDiscriminator<T>(p: EquilibriumConfig, teacher: Readonly<Record<string, T>>, seed: number): Record<string, T | HostTensor> {
+export function initDiscriminator<T>(
+  p: EquilibriumConfig,
+  teacher: Readonly<Record<string, T>>,
+  seed: number,
+): Record<string, T | HostTensor> {
   if (p.backbone !== 'full') return initHead(p.head, seed);
-  const own = Object.entries(ownFrom(p.student, p.dit, teacher, seed)).map(([name, t]) => [BACKBONE + name, t] as const);
+  const own = Object.entries(ownFrom(p.student, p.dit, teacher, seed)).map(
+    ([name, t]) => [BACKBONE + name, t] as const,
+  );
   return { ...initHead(p.head, seed), ...Object.fromEntries(own) };
 }
 
 /** The network whose features the discriminator reads. */
-function backboneOf(p: EquilibriumConfig, { generator, ema, psi, teacher }: Record<'generator' | 'ema' | 'psi' | 'teacher', Params>): Net {
+function backboneOf(
+  p: EquilibriumConfig,
+  { generator, ema, psi, teacher }: Record<'generator' | 'ema' | 'psi' | 'teacher', Params>,
+): Net {
   if (p.backbone === 'frozen') return teacher;
   if (p.backbone !== 'full') return assemble(p.student, teacher, p.backbone === 'ema' ? ema : generator);
-  const own = Object.entries(psi).filter(([name]) => name.startsWith(BACKBONE)).map(([name, t]) => [name.slice(BACKBONE.length), t]);
+  const own = Object.entries(psi)
+    .filter(([name]) => name.startsWith(BACKBONE))
+    .map(([name, t]) => [name.slice(BACKBONE.length), t]);
   return assemble(p.student, teacher, Object.fromEntries(own) as Params);
 }
 
@@ -80,15 +107,24 @@ const logits = (p: EquilibriumConfig, backbone: Net, psi: Params, z: Tensor, t: 
   head(psi, p.head, features(backbone, p.dit, z, t, c, p.taps), semantics(c));
 
 /** What of a sample the discriminator sees. */
-const seenAt = (p: EquilibriumConfig, x0: Tensor, eps: Tensor, t: Time): Tensor => (p.sees === 'noised' ? noise(x0, eps, t.sigma) : x0);
+const seenAt = (p: EquilibriumConfig, x0: Tensor, eps: Tensor, t: Time): Tensor =>
+  p.sees === 'noised' ? noise(x0, eps, t.sigma) : x0;
 
 /** ε' and what the generator is given. In every step they are drawn first and in this order: one key and one place make one number. */
-const drawn = ({ x0: x }: Batch, at: EquilibriumInputs): { eps: Tensor; input: Tensor } =>
-  ({ eps: normal(at.noiseKey, x.shape), input: at.input ?? normal(at.key, x.shape) });
+const drawn = ({ x0: x }: Batch, at: EquilibriumInputs): { eps: Tensor; input: Tensor } => ({
+  eps: normal(at.noiseKey, x.shape),
+  input: at.input ?? normal(at.key, x.shape),
+});
 
 /** x̂0. */
-const generated = (p: EquilibriumConfig, generator: Params, teacher: Params, input: Tensor, { c }: Batch, at: EquilibriumInputs): Tensor =>
-  predictX0(assemble(p.student, teacher, generator), p.dit, input, at.end, c);
+const generated = (
+  p: EquilibriumConfig,
+  generator: Params,
+  teacher: Params,
+  input: Tensor,
+  { c }: Batch,
+  at: EquilibriumInputs,
+): Tensor => predictX0(assemble(p.student, teacher, generator), p.dit, input, at.end, c);
 
 /**
  * One update of the discriminator `s`. The features come from forwards without gradient unless the backbone is its own; real, fake and
@@ -106,25 +142,57 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
     const inputs = [xt, xh, ...regularised.map((z) => z.add(perturbation(at.key, x.shape, p.str1)))];
     const backbone = backboneOf(p, { generator, ema, psi: s.params, teacher });
     const D = (z: readonly Tensor[]): Tensor[] =>
-      logits(p, backbone, s.params, concat(z, 0), stackTimes(z.map(() => at.t)), stackConditions(z.map(() => c))).split(0, z.length);
-    const [real, fake, ...moved] = (p.apart ? inputs.flatMap((z) => D([z])) : D(inputs)) as [Tensor, Tensor, ...Tensor[]];
+      logits(p, backbone, s.params, concat(z, 0), stackTimes(z.map(() => at.t)), stackConditions(z.map(() => c))).split(
+        0,
+        z.length,
+      );
+    const [real, fake, ...moved] = (p.apart ? inputs.flatMap((z) => D([z])) : D(inputs)) as [
+      Tensor,
+      Tensor,
+      ...Tensor[],
+    ];
 
     const adversarial = ADVERSARIAL[p.loss].discriminator(real, fake);
-    const str1 = moved.map((m, i) => str1Loss(m, regularised[i] === xt ? real : fake, p.str1)).reduce((a, b) => a.add(b), constant(0));
+    const str1 = moved
+      .map((m, i) => str1Loss(m, regularised[i] === xt ? real : fake, p.str1))
+      .reduce((a, b) => a.add(b), constant(0));
     const loss = adversarial.add(str1.mul(p.str1.weight));
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     const active = real.lt(1).mean().add(constant(-1).lt(fake).mean()).mul(0.5);
-    return { ...state, metrics: { D: adversarial, real: real.mean(), fake: fake.mean(), active, str1, headNorm: norm, headSkipped: skipped } };
+    return {
+      ...state,
+      metrics: {
+        D: adversarial,
+        real: real.mean(),
+        fake: fake.mean(),
+        active,
+        str1,
+        headNorm: norm,
+        headSkipped: skipped,
+      },
+    };
   };
 }
 
-interface Networks { generator: Params; ema: Params; psi: Params; teacher: Params }
+interface Networks {
+  generator: Params;
+  ema: Params;
+  psi: Params;
+  teacher: Params;
+}
 
 /**
  * Gradient of the adversarial loss + λ C-SDS at x̂0, where the two branches meet: they run one after the other with disjoint activations.
  * The backbone is a constant: the generator can't make its own features look real.
  */
-function judge(p: EquilibriumConfig, { generator, ema, psi, teacher }: Networks, seen: Tensor, eps: Tensor, batch: Batch, at: EquilibriumInputs) {
+function judge(
+  p: EquilibriumConfig,
+  { generator, ema, psi, teacher }: Networks,
+  seen: Tensor,
+  eps: Tensor,
+  batch: Batch,
+  at: EquilibriumInputs,
+) {
   const { x0: x, c } = batch;
   const backbone = backboneOf(p, { generator, ema, psi, teacher });
   const D = (sample: Tensor) => logits(p, backbone, psi, seenAt(p, sample, eps, at.t), at.t, c);
@@ -138,14 +206,28 @@ function judge(p: EquilibriumConfig, { generator, ema, psi, teacher }: Networks,
   const csds = seen.sub(xr).square();
   return {
     cotangent: gD.add(gS),
-    metrics: { ...metrics, gS: length(gS), cos: cosine(gD, gS), csds: csds.mean(), csdsFirst: csds.slice(2, 0, 1).mean() },
+    metrics: {
+      ...metrics,
+      gS: length(gS),
+      cos: cosine(gD, gS),
+      csds: csds.mean(),
+      csdsFirst: csds.slice(2, 0, 1).mean(),
+    },
   };
 }
 
 const length = (g: Tensor): Tensor => g.square().sum().sqrt();
 
 /** Gradients for the generator, whose forward is run once. */
-export function generatorGradients(p: EquilibriumConfig, generator: Params, ema: Params, psi: Params, teacher: Params, batch: Batch, at: EquilibriumInputs) {
+export function generatorGradients(
+  p: EquilibriumConfig,
+  generator: Params,
+  ema: Params,
+  psi: Params,
+  teacher: Params,
+  batch: Batch,
+  at: EquilibriumInputs,
+) {
   const { eps, input } = drawn(batch, at);
   const x0 = generated(p, generator, teacher, input, batch, at);
   const { cotangent, metrics } = judge(p, { generator, ema, psi, teacher }, stopGradient(x0), eps, batch, at);
@@ -154,9 +236,24 @@ export function generatorGradients(p: EquilibriumConfig, generator: Params, ema:
 
 /** The first half of a generator step in two programs: a step without a state of its own, which makes the gradient at x̂0. */
 export function judgeStep(p: EquilibriumConfig) {
-  return (_: Trained, generator: Params, ema: Params, psi: Params, teacher: Params, batch: Batch, at: EquilibriumInputs) => {
+  return (
+    _: Trained,
+    generator: Params,
+    ema: Params,
+    psi: Params,
+    teacher: Params,
+    batch: Batch,
+    at: EquilibriumInputs,
+  ) => {
     const { eps, input } = drawn(batch, at);
-    const { cotangent, metrics } = judge(p, { generator, ema, psi, teacher }, generated(p, generator, teacher, input, batch, at), eps, batch, at);
+    const { cotangent, metrics } = judge(
+      p,
+      { generator, ema, psi, teacher },
+      generated(p, generator, teacher, input, batch, at),
+      eps,
+      batch,
+      at,
+    );
     return { params: { cotangent }, v: {}, metrics };
   };
 }

@@ -35,13 +35,22 @@ export type StudentJob = OpenJob & {
 };
 
 /** Weights with zeroed moments, in packs; `ema` begins at them. */
-export async function start(device: Device, first: Origin, keep: { m?: boolean; ema?: boolean }): Promise<Trained<NDArray>> {
+export async function start(
+  device: Device,
+  first: Origin,
+  keep: { m?: boolean; ema?: boolean },
+): Promise<Trained<NDArray>> {
   const alone = await place(device, first);
   const packs = packsOf(alone);
   const weights = moved(device, alone, packs);
   const like = (make: (t: NDArray) => NDArray) => views(mapTree(make, weights), packs);
   const zeros = (t: NDArray) => device.zeros(t.shape);
-  return { params: like((t) => t), v: like(zeros), ...(keep.m && { m: like(zeros) }), ...(keep.ema && { ema: like((t) => t.keep()) }) };
+  return {
+    params: like((t) => t),
+    v: like(zeros),
+    ...(keep.m && { m: like(zeros) }),
+    ...(keep.ema && { ema: like((t) => t.keep()) }),
+  };
 }
 
 /** Reconstruction of the training clips. */
@@ -54,8 +63,15 @@ export function vaeJob(device: Device, p: Preset): OpenJob {
     steps: o.steps,
     initial: async () => ({ vae: await start(device, initVAE(vaeConfigOf(p), seed), { m: o.adam.beta1 > 0 }) }),
     async advance(state, n, rate = 1) {
-      const video = stackRows(Array.from({ length: o.batch }, (_, i) => clip((n * o.batch + i) % p.data.trainClips).video), videoShape(p));
-      const { state: vae, metrics } = await step(state['vae']!, video, { key: key(seed, n, 'vae'), lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1 });
+      const video = stackRows(
+        Array.from({ length: o.batch }, (_, i) => clip((n * o.batch + i) % p.data.trainClips).video),
+        videoShape(p),
+      );
+      const { state: vae, metrics } = await step(state['vae']!, video, {
+        key: key(seed, n, 'vae'),
+        lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps),
+        count: n + 1,
+      });
       return { state: { vae }, metrics };
     },
     close: () => step.free(),
@@ -66,7 +82,8 @@ export function vaeJob(device: Device, p: Preset): OpenJob {
 export function draws(p: Course) {
   const dit = ditConfigOf(p);
   return {
-    times: (law: TimeLaw, n: number, step: number, role: string): Time<HostTensor> => timeAt(dit, drawTimes(law, n, p.seed, step, role)),
+    times: (law: TimeLaw, n: number, step: number, role: string): Time<HostTensor> =>
+      timeAt(dit, drawTimes(law, n, p.seed, step, role)),
     at: (sigma: number, n: number): Time<HostTensor> => timeAt(dit, host(new Float32Array(n).fill(sigma), [n])),
     key: (step: number, role: string) => key(p.seed, step, role),
   };
@@ -76,26 +93,47 @@ export function draws(p: Course) {
  * Flow matching, from scratch or from a model.
  * @param from weights to begin at, and the steps that made them: draws go on behind those, so that nothing is seen twice
  */
-export function teacherJob(device: Device, p: Preset, shards: Shards, from?: { params: HostParams; steps: number }): OpenJob {
+export function teacherJob(
+  device: Device,
+  p: Preset,
+  shards: Shards,
+  from?: { params: HostParams; steps: number },
+): OpenJob {
   const { teacher: o, seed } = p;
   const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const step = compileStep(device, 'teacher', teacherStep(dit, o.adam), { accumulate: o.accumulate, precision: p.run.precision });
+  const step = compileStep(device, 'teacher', teacherStep(dit, o.adam), {
+    accumulate: o.accumulate,
+    precision: p.run.precision,
+  });
   const size = microBatch(o);
   return {
     name: 'teacher',
     steps: o.steps,
-    initial: async () => ({ teacher: await start(device, from?.params ?? initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }) }),
+    initial: async () => ({
+      teacher: await start(device, from?.params ?? initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }),
+    }),
     async advance(state, n, rate = 1) {
-      const { state: teacher, metrics } = await accumulated(state['teacher']!, turns(o, n + (from?.steps ?? 0)), (s, { at, rates }) => {
-        const coin = new Stream(seed, at, 'teacher.drop');
-        return step(s, batch(shards, seed, at, size, 'teacher'), {
-          key: draw.key(at, 'teacher'), t: draw.times(o.times, size, at, 'teacher.time'),
-          keep: host(Float32Array.from({ length: size }, () => (coin.uniform() < o.textDrop ? 0 : 1)), [size]),
-          lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps), count: n + 1, decay: emaDecay(o.ema, n), ...rates,
-        });
-      });
+      const { state: teacher, metrics } = await accumulated(
+        state['teacher']!,
+        turns(o, n + (from?.steps ?? 0)),
+        (s, { at, rates }) => {
+          const coin = new Stream(seed, at, 'teacher.drop');
+          return step(s, batch(shards, seed, at, size, 'teacher'), {
+            key: draw.key(at, 'teacher'),
+            t: draw.times(o.times, size, at, 'teacher.time'),
+            keep: host(
+              Float32Array.from({ length: size }, () => (coin.uniform() < o.textDrop ? 0 : 1)),
+              [size],
+            ),
+            lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps),
+            count: n + 1,
+            decay: emaDecay(o.ema, n),
+            ...rates,
+          });
+        },
+      );
       return { state: { teacher }, metrics };
     },
     close: () => step.free(),

@@ -11,7 +11,10 @@ export interface Adversarial {
 export const ADVERSARIAL: Record<'hinge' | 'logistic' | 'relativistic', Adversarial> = {
   /** mean relu(1 - D(real)) + mean relu(1 + D(fake)); -mean D(fake). */
   hinge: {
-    discriminator: (real, fake) => relu(real.neg().add(1)).mean().add(relu(fake.add(1)).mean()),
+    discriminator: (real, fake) =>
+      relu(real.neg().add(1))
+        .mean()
+        .add(relu(fake.add(1)).mean()),
     generator: (fake) => fake.mean().neg(),
   },
   /** mean log(1 + e^-D(real)) + mean log(1 + e^D(fake)); mean log(1 + e^-D(fake)), which does not saturate (APT). */
@@ -41,10 +44,16 @@ export interface Str1 {
 /** σ_s e_s + σ_t e_t: with e_t constant over a frame D learns to ignore whole-frame shifts. */
 export function perturbation(key: Tensor, shape: readonly number[], p: Str1): Tensor {
   const [b, c, f] = shape as [number, number, number];
-  return normal(key, shape).mul(p.spatial).add(normal(key, p.drawn === 'frame' ? [b, c, f, 1, 1] : shape).mul(p.temporal));
+  return normal(key, shape)
+    .mul(p.spatial)
+    .add(normal(key, p.drawn === 'frame' ? [b, c, f, 1, 1] : shape).mul(p.temporal));
 }
 
 /** mean (D(x̃) - D(x))² / (σ_s² + σ_t²): for small steps |∇D|² along the perturbation; the denominator is the mean square, not the sum. */
 export function str1Loss(moved: Tensor, still: Tensor, p: Str1): Tensor {
-  return moved.sub(still).square().mean().div(p.spatial ** 2 + p.temporal ** 2);
+  return moved
+    .sub(still)
+    .square()
+    .mean()
+    .div(p.spatial ** 2 + p.temporal ** 2);
 }

@@ -18,22 +18,31 @@ export const MASK_CHANNELS = 4;
 export type Net = Params | Scope;
 
 /** How a trained network is held: with all its own weights, or as low-rank adapters of the frozen teacher. */
-export interface Form { mode: 'full' | 'lora'; rank: number; alpha: number }
+export interface Form {
+  mode: 'full' | 'lora';
+  rank: number;
+  alpha: number;
+}
 
 /** The network whose trained part is `own`. */
-export const assemble = (form: Form, teacher: Params, own: Params): Net => (form.mode === 'lora' ? withLora(teacher, own, form.alpha / form.rank) : own);
+export const assemble = (form: Form, teacher: Params, own: Params): Net =>
+  form.mode === 'lora' ? withLora(teacher, own, form.alpha / form.rank) : own;
 
 /** Name → shape of the trained part. */
 export const ownShapes = (form: Form, config: DiTConfig): Record<string, readonly number[]> =>
-  (form.mode === 'lora' ? loraShapes(ditShapes(config), form.rank) : ditShapes(config));
+  form.mode === 'lora' ? loraShapes(ditShapes(config), form.rank) : ditShapes(config);
 
 /** First values of the trained part: the network is the teacher. */
-export const ownFrom = <T>(form: Form, config: DiTConfig, teacher: Readonly<Record<string, T>>, seed: number): Record<string, T | HostTensor> =>
-  (form.mode === 'lora' ? initLora(ditShapes(config), form.rank, seed) : teacher);
+export const ownFrom = <T>(
+  form: Form,
+  config: DiTConfig,
+  teacher: Readonly<Record<string, T>>,
+  seed: number,
+): Record<string, T | HostTensor> => (form.mode === 'lora' ? initLora(ditShapes(config), form.rank, seed) : teacher);
 
 /** A trained part as weights under the network's own names. */
 export const wholeOf = (form: Form, teacher: HostParams, own: HostParams): HostParams =>
-  (form.mode === 'lora' ? mergeLora(teacher, own, form.alpha / form.rank) : own);
+  form.mode === 'lora' ? mergeLora(teacher, own, form.alpha / form.rank) : own;
 
 /** Flow times of a batch. */
 export interface Time<X = Tensor> {
@@ -60,11 +69,19 @@ export interface Condition<X = Tensor> {
 }
 
 /** One training batch: clean latents [B,C,F,H,W] of unit variance and their conditions. */
-export interface Batch<X = Tensor> { x0: X; c: Condition<X> }
+export interface Batch<X = Tensor> {
+  x0: X;
+  c: Condition<X>;
+}
 
 /** Times for the device; the angles need doubles and are made here. */
-export const timeAt = (config: DiTConfig, sigma: HostTensor): Time<HostTensor> =>
-  ({ sigma, emb: timeEmbedding(Array.from(sigma.data, (s) => T * s), config.freq_dim) });
+export const timeAt = (config: DiTConfig, sigma: HostTensor): Time<HostTensor> => ({
+  sigma,
+  emb: timeEmbedding(
+    Array.from(sigma.data, (s) => T * s),
+    config.freq_dim,
+  ),
+});
 
 /** Mask channels, 1 where a frame is given, then the image latent: what stands beside x. Wan folds the mask of a latent frame's four pixel frames into four channels. */
 function beside(latent: Tensor, given: number): Tensor {
@@ -79,34 +96,55 @@ function beside(latent: Tensor, given: number): Tensor {
 export function pictures(frame: Tensor): Tensor {
   const tokens = imageTokens(frame);
   const [, n, d] = tokens.shape as [number, number, number];
-  const angle = iota([n, d / 2], 0).mul(iota([n, d / 2], 1).mul(-Math.log(10000) / (d / 2)).exp());
+  const angle = iota([n, d / 2], 0).mul(
+    iota([n, d / 2], 1)
+      .mul(-Math.log(10000) / (d / 2))
+      .exp(),
+  );
   return tokens.add(concat([angle.cos(), angle.sin()], 1));
 }
 
 const seen = ({ pictures: tokens, frame }: Condition): { imageTokens?: Tensor } =>
-  (tokens ? { imageTokens: tokens } : frame ? { imageTokens: pictures(frame) } : {});
+  tokens ? { imageTokens: tokens } : frame ? { imageTokens: pictures(frame) } : {};
 
 const conditionInput = (config: DiTConfig, x: Tensor, t: Time, c: Condition): DiTInput => ({
-  x, tEmb: t.emb, context: c.text, ...seen(c), ...(c.latent && { y: beside(c.latent, givenFrames(config)) }), tables: c.tables,
+  x,
+  tEmb: t.emb,
+  context: c.text,
+  ...seen(c),
+  ...(c.latent && { y: beside(c.latent, givenFrames(config)) }),
+  tables: c.tables,
 });
 
 /** What a discriminator's head sees of a condition. */
 export const semantics = (c: Condition): Semantics => ({ ...seen(c), context: c.text, lengths: c.lengths });
 
 /** μ(x, t, c) → v [B,C,F,H,W]. */
-export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => dit(net, config, conditionInput(config, x, t, c)).v as Tensor;
+export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor =>
+  dit(net, config, conditionInput(config, x, t, c)).v as Tensor;
 
 /** f(x, t, c) = x - σ μ(x, t, c). */
-export const predictX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor => toX0(x, velocity(net, config, x, t, c), t.sigma);
+export const predictX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor =>
+  toX0(x, velocity(net, config, x, t, c), t.sigma);
 
 /** h_l(x, t, c): tokens after the tapped blocks, [B,N,D] each. */
-export const features = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, taps: readonly number[]): Tensor[] =>
-  dit(net, config, conditionInput(config, x, t, c), { taps }).taps;
+export const features = (
+  net: Net,
+  config: DiTConfig,
+  x: Tensor,
+  t: Time,
+  c: Condition,
+  taps: readonly number[],
+): Tensor[] => dit(net, config, conditionInput(config, x, t, c), { taps }).taps;
 
 const stackBatches = (parts: readonly Tensor[]): Tensor => concat(parts, 0);
-export const stackTimes = (times: readonly Time[]): Time => ({ sigma: stackBatches(times.map((t) => t.sigma)), emb: stackBatches(times.map((t) => t.emb)) });
+export const stackTimes = (times: readonly Time[]): Time => ({
+  sigma: stackBatches(times.map((t) => t.sigma)),
+  emb: stackBatches(times.map((t) => t.emb)),
+});
 export const stackConditions = (cs: readonly Condition[]): Condition => ({
-  text: stackBatches(cs.map((c) => c.text)), lengths: stackBatches(cs.map((c) => c.lengths)),
+  text: stackBatches(cs.map((c) => c.text)),
+  lengths: stackBatches(cs.map((c) => c.lengths)),
   ...(cs[0]!.frame && { frame: stackBatches(cs.map((c) => c.frame!)) }),
   ...(cs[0]!.pictures && { pictures: stackBatches(cs.map((c) => c.pictures!)) }),
   ...(cs[0]!.latent && { latent: stackBatches(cs.map((c) => c.latent!)) }),
@@ -117,7 +155,10 @@ export const stackConditions = (cs: readonly Condition[]): Condition => ({
 export function guidedVelocity(net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, g: number): Tensor {
   if (g === 1) return velocity(net, config, x, t, c);
   const unguided = { ...c, text: c.text.mul(0) };
-  const [vc, vu] = velocity(net, config, concat([x, x], 0), stackTimes([t, t]), stackConditions([c, unguided])).split(0, 2) as [Tensor, Tensor];
+  const [vc, vu] = velocity(net, config, concat([x, x], 0), stackTimes([t, t]), stackConditions([c, unguided])).split(
+    0,
+    2,
+  ) as [Tensor, Tensor];
   return vu.add(vc.sub(vu).mul(g));
 }
 

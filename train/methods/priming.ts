@@ -7,7 +7,16 @@ import type { DiTConfig } from '../../model/config.ts';
 import type { Params } from '../../model/params.ts';
 import { cosine, health } from './diagnostics.ts';
 import { noise, velocityOf } from './flow.ts';
-import { assemble, guidedX0, predictX0, velocity, type Batch, type Condition, type Form, type Time } from './networks.ts';
+import {
+  assemble,
+  guidedX0,
+  predictX0,
+  velocity,
+  type Batch,
+  type Condition,
+  type Form,
+  type Time,
+} from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
 
 export interface PrimingInputs<X = Tensor> extends Rates<X> {
@@ -33,11 +42,29 @@ export function vsdGradient(x0: Tensor, real: Tensor, fake: Tensor, wmin: number
   return where(g.isFinite(), g, zeros(g.shape));
 }
 
-export interface PrimingConfig { dit: DiTConfig; student: Form; fake: Form; guidance: number; wmin: number }
+export interface PrimingConfig {
+  dit: DiTConfig;
+  student: Form;
+  fake: Form;
+  guidance: number;
+  wmin: number;
+}
 
 /** What the generator makes of the step's input: x̂0 = f_θ(x_t, t, c). */
-export function generate(p: PrimingConfig, real: Params, generator: Params, { x0: x, c }: Batch, at: PrimingInputs): Tensor {
-  return predictX0(assemble(p.student, real, generator), p.dit, at.input ?? noise(x, normal(at.key, x.shape), at.t.sigma), at.t, c);
+export function generate(
+  p: PrimingConfig,
+  real: Params,
+  generator: Params,
+  { x0: x, c }: Batch,
+  at: PrimingInputs,
+): Tensor {
+  return predictX0(
+    assemble(p.student, real, generator),
+    p.dit,
+    at.input ?? noise(x, normal(at.key, x.shape), at.t.sigma),
+    at.t,
+    c,
+  );
 }
 
 /**
@@ -45,7 +72,14 @@ export function generate(p: PrimingConfig, real: Params, generator: Params, { x0
  * @returns G, and metrics of which `floor` is the share of samples whose normaliser is at its floor, and `lag` the fake model's squared
  * error on the sample beside the teacher's: a fake model that keeps up has less, 1 is one that learned nothing of the samples
  */
-export function distil(p: PrimingConfig, real: Params, fake: Params, seen: Tensor, { x0: x, c }: Batch, at: PrimingInputs): { G: Tensor; metrics: Record<string, Tensor> } {
+export function distil(
+  p: PrimingConfig,
+  real: Params,
+  fake: Params,
+  seen: Tensor,
+  { x0: x, c }: Batch,
+  at: PrimingInputs,
+): { G: Tensor; metrics: Record<string, Tensor> } {
   const xt = noise(seen, normal(at.key, x.shape), at.score.sigma);
   const xr = guidedX0(real, p.dit, xt, at.score, c, p.guidance);
   const xf = predictX0(assemble(p.fake, real, fake), p.dit, xt, at.score, c);
@@ -54,8 +88,12 @@ export function distil(p: PrimingConfig, real: Params, fake: Params, seen: Tenso
   return {
     G,
     metrics: {
-      G: G.square().mean().sqrt(), gap: gap.abs().mean(), cos: cosine(gap, G), floor: overSample(gap.abs()).lt(p.wmin).mean(),
-      lag: mse(seen, xf).div(mse(seen, xr)), ...health(seen, x, c.latent),
+      G: G.square().mean().sqrt(),
+      gap: gap.abs().mean(),
+      cos: cosine(gap, G),
+      floor: overSample(gap.abs()).lt(p.wmin).mean(),
+      lag: mse(seen, xf).div(mse(seen, xr)),
+      ...health(seen, x, c.latent),
     },
   };
 }
@@ -71,13 +109,27 @@ export function primingStep(p: PrimingConfig, adam: AdamConfig) {
 }
 
 /** Flow matching of the fake model on what the generator makes: mean (v_φ(x_t'') - (ε'' - sg(x̂0)))². */
-export function fakeLoss(p: PrimingConfig, real: Params, fake: Params, x0: Tensor, eps: Tensor, c: Condition, t: Time): Tensor {
+export function fakeLoss(
+  p: PrimingConfig,
+  real: Params,
+  fake: Params,
+  x0: Tensor,
+  eps: Tensor,
+  c: Condition,
+  t: Time,
+): Tensor {
   return mse(velocity(assemble(p.fake, real, fake), p.dit, noise(x0, eps, t.sigma), t, c), velocityOf(x0, eps));
 }
 
 /** One update of the fake model `s`. */
 export function fakeStep(p: PrimingConfig, adam: AdamConfig) {
-  return (s: Trained, real: Params, generator: Params, batch: Batch, at: PrimingInputs): Trained & { metrics: Record<string, Tensor> } => {
+  return (
+    s: Trained,
+    real: Params,
+    generator: Params,
+    batch: Batch,
+    at: PrimingInputs,
+  ): Trained & { metrics: Record<string, Tensor> } => {
     const x0 = stopGradient(generate(p, real, generator, batch, at));
     const loss = fakeLoss(p, real, s.params, x0, normal(at.key, x0.shape), batch.c, at.score);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);

@@ -14,7 +14,9 @@ import type { Course } from '../presets/index.ts';
 import { key, Stream } from '../loop/rng.ts';
 import { studentSampler } from './sample.ts';
 
-interface State { x: Tensor }
+interface State {
+  x: Tensor;
+}
 
 export class Rollout {
   private readonly preset: Course;
@@ -31,23 +33,51 @@ export class Rollout {
     this.preset = p;
     this.levels = schedule('euler', steps, shift).sigmas.slice(0, steps);
     this.x = device.zeros([batch, ...latentShape(p)]);
-    this.start = compile(device, ({ x }: State, k: Tensor): State => ({ x: normal(k, x.shape) }), { donate: [0], name: 'rollout start' });
-    this.move = compile(device, ({ x }: State, generator: Params, teacher: Params, t: Time, c: Condition, at: { next: Tensor; key: Tensor }): State =>
-      ({ x: noise(predictX0(assemble(p.student, teacher, generator), dit, x, t, c), normal(at.key, x.shape), at.next) }), { donate: [0], name: 'rollout' });
+    this.start = compile(device, ({ x }: State, k: Tensor): State => ({ x: normal(k, x.shape) }), {
+      donate: [0],
+      name: 'rollout start',
+    });
+    this.move = compile(
+      device,
+      (
+        { x }: State,
+        generator: Params,
+        teacher: Params,
+        t: Time,
+        c: Condition,
+        at: { next: Tensor; key: Tensor },
+      ): State => ({
+        x: noise(predictX0(assemble(p.student, teacher, generator), dit, x, t, c), normal(at.key, x.shape), at.next),
+      }),
+      { donate: [0], name: 'rollout' },
+    );
   }
 
   /**
    * Samples from pure noise down to a level of the student, one for the batch.
    * @returns the state [B,C,F,H,W], good until the next call, and the level
    */
-  async to(generator: Record<string, NDArray>, teacher: Record<string, NDArray>, c: Condition<HostTensor>, step: number, role: string): Promise<{ input: NDArray; t: Time<HostTensor> }> {
+  async to(
+    generator: Record<string, NDArray>,
+    teacher: Record<string, NDArray>,
+    c: Condition<HostTensor>,
+    step: number,
+    role: string,
+  ): Promise<{ input: NDArray; t: Time<HostTensor> }> {
     const { seed } = this.preset;
     const level = new Stream(seed, step, `${role}.level`).int(this.levels.length);
-    const at = (i: number) => timeAt(ditConfigOf(this.preset), host(new Float32Array(this.x.shape[0]!).fill(this.levels[i]!), [this.x.shape[0]!]));
+    const at = (i: number) =>
+      timeAt(
+        ditConfigOf(this.preset),
+        host(new Float32Array(this.x.shape[0]!).fill(this.levels[i]!), [this.x.shape[0]!]),
+      );
     const { x } = this;
     await this.start({ x }, key(seed, step, `${role}.start`));
     for (let i = 0; i < level; i++) {
-      await this.move({ x }, generator, teacher, at(i), c, { next: at(i + 1).sigma, key: key(seed, step, `${role}.level ${i + 1}`) });
+      await this.move({ x }, generator, teacher, at(i), c, {
+        next: at(i + 1).sigma,
+        key: key(seed, step, `${role}.level ${i + 1}`),
+      });
     }
     return { input: x, t: at(level) };
   }

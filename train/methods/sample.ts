@@ -31,8 +31,16 @@ export class Codec {
   constructor(device: Device, config: VAEConfig, params: HostParams) {
     this.params = toDevice(device, params) as Record<string, NDArray>;
     this.stats = toDevice(device, latentStats(config));
-    this.encoder = compile(device, (p: Params, s: LatentStats<Tensor>, video: Tensor) => normalise(encode(p, config, video).mean, s), { name: 'encode' });
-    this.decoder = compile(device, (p: Params, s: LatentStats<Tensor>, z: Tensor) => decode(p, config, denormalise(z, s)), { name: 'decode' });
+    this.encoder = compile(
+      device,
+      (p: Params, s: LatentStats<Tensor>, video: Tensor) => normalise(encode(p, config, video).mean, s),
+      { name: 'encode' },
+    );
+    this.decoder = compile(
+      device,
+      (p: Params, s: LatentStats<Tensor>, z: Tensor) => decode(p, config, denormalise(z, s)),
+      { name: 'decode' },
+    );
   }
 
   /** [B,channels,T,H,W] → [B,C,F,h,w]. */
@@ -56,7 +64,11 @@ export class Codec {
 }
 
 /** One clip to make. `seed` decides its noise, whatever stands beside it in the batch. */
-export interface Request { caption: string; /** [channels,height,width] in [-1,1] */ frame: Float32Array; seed: number }
+export interface Request {
+  caption: string;
+  /** [channels,height,width] in [-1,1] */ frame: Float32Array;
+  seed: number;
+}
 
 /** How a sampler's requests become conditions, and its latents clips. */
 export interface Ends<R> {
@@ -79,7 +91,14 @@ export const endsOf = (p: Preset, codec: Codec): Ends<Request> => ({
       return video;
     });
     const latent = await codec.encode(stackRows(stills, videoShape(p)));
-    return conditioner(p).condition(captions, stackRows(group.map((r) => r.frame), [channels, height, width]), latent);
+    return conditioner(p).condition(
+      captions,
+      stackRows(
+        group.map((r) => r.frame),
+        [channels, height, width],
+      ),
+      latent,
+    );
   },
 });
 
@@ -98,12 +117,16 @@ export const studentSampler = (steps = 1): Sampling => ({ kind: 'renoise', steps
 
 /** As a model is meant to be sampled: a teacher by its preset, a student in the steps it was trained for. */
 export const samplerOf = ({ kind, about: { preset } }: Pick<Model<DiTConfig>, 'kind' | 'about'>): Sampling =>
-  (kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps));
+  kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps);
 
 /** Clips that are sampled together: real videos are large, and go as they are trained on. */
 export const batchOf = ({ data, phase1 }: Course): number => (data.set === 'videos' ? microBatch(phase1) : 32);
 
-export interface SampleOptions { batch?: number | undefined; onProgress?: ((done: number, count: number) => void) | undefined; signal?: AbortSignal | undefined }
+export interface SampleOptions {
+  batch?: number | undefined;
+  onProgress?: ((done: number, count: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
 
 /** Samples with any weights of a course's network. `R` is what one clip is asked for by; its seed decides its noise, whatever stands beside it. */
 export class Sampler<R extends { seed: number } = Request> {
@@ -118,12 +141,19 @@ export class Sampler<R extends { seed: number } = Request> {
     this.device = device;
     this.course = course;
     this.ends = ends;
-    this.diffusion = new Diffusion(device, ditConfigOf(course), { adapterScale: course.student.alpha / course.student.rank });
+    this.diffusion = new Diffusion(device, ditConfigOf(course), {
+      adapterScale: course.student.alpha / course.student.rank,
+    });
     this.tokens = compile(device, pictures, { name: 'picture tokens' });
   }
 
   /** Clips for requests, in their order, `batch` at a time. */
-  async sample(net: Weights, requests: readonly R[], sampling: Sampling, { batch = batchOf(this.course), onProgress, signal }: SampleOptions = {}): Promise<Samples> {
+  async sample(
+    net: Weights,
+    requests: readonly R[],
+    sampling: Sampling,
+    { batch = batchOf(this.course), onProgress, signal }: SampleOptions = {},
+  ): Promise<Samples> {
     const { kind, steps, guidance } = sampling;
     const size = Math.min(batch, requests.length);
     const network = networkOf(net);
@@ -134,7 +164,8 @@ export class Sampler<R extends { seed: number } = Request> {
       const input = await this.inputFor(group);
       const run = (how: Sampling, onStep?: (done: number) => void) => this.diffusion.run(network, input, how, onStep);
       const signature = `${kind} ${guidance} ${size}`;
-      if (!this.warm.has(signature)) { // the first run compiles: off the clock
+      if (!this.warm.has(signature)) {
+        // the first run compiles: off the clock
         (await run({ ...sampling, steps: 1 })).latent.free();
         this.warm.add(signature);
       }
@@ -154,10 +185,14 @@ export class Sampler<R extends { seed: number } = Request> {
   /** What the network is told of a group; the unguided branch loses the text only, as in training. */
   private async inputFor(group: readonly R[]): Promise<DiffusionInput> {
     const { text, frame, latent, pictures: given } = await this.ends.condition(group);
-    const imageTokens = given ?? (frame && await this.patches(frame));
+    const imageTokens = given ?? (frame && (await this.patches(frame)));
     return {
-      shape: latentShape(this.course), seeds: group.map((r) => r.seed), text, negative: host(new Float32Array(numel(text.shape)), text.shape),
-      imageTokens, beside: latent && withMask(latent, vaeStride(vaeConfigOf(this.course))[0], givenFrames(this.course.dit)),
+      shape: latentShape(this.course),
+      seeds: group.map((r) => r.seed),
+      text,
+      negative: host(new Float32Array(numel(text.shape)), text.shape),
+      imageTokens,
+      beside: latent && withMask(latent, vaeStride(vaeConfigOf(this.course))[0], givenFrames(this.course.dit)),
     };
   }
 

@@ -7,7 +7,11 @@ import { decode, encode } from '../../model/wan/vae.ts';
 import type { Params } from '../../model/params.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
 
-export interface VaeWeights { l1: number; mse: number; kl: number }
+export interface VaeWeights {
+  l1: number;
+  mse: number;
+  kl: number;
+}
 
 /**
  * L = l1 mean|x̂ - x| + mse mean(x̂ - x)² + kl mean ½(μ² + σ² - 1 - log σ²), with z = μ + σ ε.
@@ -24,7 +28,9 @@ export function vaeLoss(net: Params, config: VAEConfig, weights: VaeWeights, vid
 }
 
 /** `key` is u32[2]. */
-export interface VaeInputs<X = Tensor> extends Rates<X> { key: X }
+export interface VaeInputs<X = Tensor> extends Rates<X> {
+  key: X;
+}
 
 /** One update of the VAE. */
 export function vaeStep(config: VAEConfig, weights: VaeWeights, adam: AdamConfig) {

@@ -15,7 +15,12 @@ export const CLASSES = 10;
 const LAST = SIZE / 8;
 
 export const CLASSIFIER_SHAPES: Readonly<Record<string, readonly number[]>> = {
-  ...Object.fromEntries([1, 2, 3].flatMap((l) => [[`conv${l}.weight`, [CHANNELS[l]!, CHANNELS[l - 1]!, 3, 3]], [`conv${l}.bias`, [CHANNELS[l]!]]])),
+  ...Object.fromEntries(
+    [1, 2, 3].flatMap((l) => [
+      [`conv${l}.weight`, [CHANNELS[l]!, CHANNELS[l - 1]!, 3, 3]],
+      [`conv${l}.bias`, [CHANNELS[l]!]],
+    ]),
+  ),
   'hidden.weight': [FEATURES, CHANNELS[3] * LAST * LAST],
   'hidden.bias': [FEATURES],
   'logits.weight': [CLASSES, FEATURES],
@@ -42,7 +47,14 @@ export interface Reading {
 }
 
 /** 3x3 convolution of stride 2 and zero padding 1, then ReLU, on every frame of [channels, frames, side, side]. */
-function convolve(x: Float32Array, channels: number, frames: number, side: number, weight: Float32Array, bias: Float32Array): Float32Array {
+function convolve(
+  x: Float32Array,
+  channels: number,
+  frames: number,
+  side: number,
+  weight: Float32Array,
+  bias: Float32Array,
+): Float32Array {
   const half = side / 2;
   const places = frames * half * half;
   const taps = channels * 9;
@@ -81,12 +93,26 @@ const linear = (x: Float32Array, weight: Float32Array, bias: Float32Array): Floa
   });
 
 /** Reads a clip [1, frames, 32, 32] in [-1, 1]. Colour clips are averaged over channels first. */
-export function classify(weights: ClassifierWeights, video: Float32Array, [channels, frames, height, width]: ClipShape): Reading {
-  if (height !== SIZE || width !== SIZE) throw new Error(`[classifier] expected frames of ${SIZE}x${SIZE} px, got ${height}x${width}`);
+export function classify(
+  weights: ClassifierWeights,
+  video: Float32Array,
+  [channels, frames, height, width]: ClipShape,
+): Reading {
+  if (height !== SIZE || width !== SIZE)
+    throw new Error(`[classifier] expected frames of ${SIZE}x${SIZE} px, got ${height}x${width}`);
   const plane = frames * SIZE * SIZE;
   let x = new Float32Array(plane); // brightness, 0…1, so that zero padding is background
-  for (let c = 0; c < channels; c++) for (let i = 0; i < plane; i++) x[i]! += (video[c * plane + i]! + 1) / (2 * channels);
-  for (let l = 1; l <= 3; l++) x = convolve(x, CHANNELS[l - 1]!, frames, SIZE >> (l - 1), weights[`conv${l}.weight`]!, weights[`conv${l}.bias`]!) as Float32Array<ArrayBuffer>;
+  for (let c = 0; c < channels; c++)
+    for (let i = 0; i < plane; i++) x[i]! += (video[c * plane + i]! + 1) / (2 * channels);
+  for (let l = 1; l <= 3; l++)
+    x = convolve(
+      x,
+      CHANNELS[l - 1]!,
+      frames,
+      SIZE >> (l - 1),
+      weights[`conv${l}.weight`]!,
+      weights[`conv${l}.bias`]!,
+    ) as Float32Array<ArrayBuffer>;
 
   const features = new Float32Array(frames * FEATURES);
   const total = new Float64Array(CLASSES);
@@ -95,7 +121,8 @@ export function classify(weights: ClassifierWeights, video: Float32Array, [chann
   const area = LAST * LAST;
   for (let f = 0; f < frames; f++) {
     const flat = new Float32Array(CHANNELS[3] * area);
-    for (let c = 0; c < CHANNELS[3]; c++) flat.set(x.subarray((c * frames + f) * area, (c * frames + f + 1) * area), c * area);
+    for (let c = 0; c < CHANNELS[3]; c++)
+      flat.set(x.subarray((c * frames + f) * area, (c * frames + f + 1) * area), c * area);
     const hidden = linear(flat, weights['hidden.weight']!, weights['hidden.bias']!).map((v) => Math.max(0, v));
     features.set(hidden, f * FEATURES);
     const logits = linear(hidden, weights['logits.weight']!, weights['logits.bias']!);

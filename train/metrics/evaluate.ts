@@ -42,10 +42,19 @@ export interface Evaluation {
 }
 
 /** Features of every frame [clips · frames, 64], of every clip [clips, 64] (mean over frames), and the digit read from each clip and each frame. */
-export interface FeatureSet { frames: Float32Array; clips: Float32Array; digits: number[]; frameDigits: (readonly number[])[] }
+export interface FeatureSet {
+  frames: Float32Array;
+  clips: Float32Array;
+  digits: number[];
+  frameDigits: (readonly number[])[];
+}
 
 /** Runs the classifier over clips. Keep the real clips' result: it serves every comparison. */
-export function featuresOf(videos: readonly Float32Array[], shape: ClipShape, classifier: ClassifierWeights): FeatureSet {
+export function featuresOf(
+  videos: readonly Float32Array[],
+  shape: ClipShape,
+  classifier: ClassifierWeights,
+): FeatureSet {
   const frames = new Float32Array(videos.length * shape[1] * FEATURES);
   const clips = new Float32Array(videos.length * FEATURES);
   const frameDigits: (readonly number[])[] = [];
@@ -65,15 +74,24 @@ export function featuresOf(videos: readonly Float32Array[], shape: ClipShape, cl
  * @param conditions the held-out clips whose caption and first frame they were made from
  * @param real `featuresOf` the conditions' own videos
  */
-export function evaluateClips(generated: readonly Float32Array[], conditions: readonly DigitClip[], shape: ClipShape, classifier: ClassifierWeights, real: FeatureSet): Evaluation {
-  if (generated.length !== conditions.length) throw new Error(`[evaluate] ${generated.length} clips for ${conditions.length} conditions`);
+export function evaluateClips(
+  generated: readonly Float32Array[],
+  conditions: readonly DigitClip[],
+  shape: ClipShape,
+  classifier: ClassifierWeights,
+  real: FeatureSet,
+): Evaluation {
+  if (generated.length !== conditions.length)
+    throw new Error(`[evaluate] ${generated.length} clips for ${conditions.length} conditions`);
   const broken = generated.findIndex((video) => video.some((v) => !Number.isFinite(v)));
   if (broken >= 0) throw new Error(`[evaluate] clip ${broken} holds values that are not finite`);
   const found = featuresOf(generated, shape, classifier);
   const tracks = generated.map((video) => track(video, shape));
   const drifts = generated.map((video) => drift(video, shape));
-  const mean = (value: (i: number) => number): number => generated.reduce((s, _, i) => s + value(i), 0) / generated.length;
-  const byFrame = (value: (i: number, t: number) => number): number[] => Array.from({ length: shape[1] }, (_, t) => mean((i) => value(i, t)));
+  const mean = (value: (i: number) => number): number =>
+    generated.reduce((s, _, i) => s + value(i), 0) / generated.length;
+  const byFrame = (value: (i: number, t: number) => number): number[] =>
+    Array.from({ length: shape[1] }, (_, t) => mean((i) => value(i, t)));
   const moved = mean((i) => motionEnergy(generated[i]!, shape));
   const digit = byFrame((i, t) => Number(found.frameDigits[i]![t] === conditions[i]!.digit));
   return {

@@ -3,19 +3,24 @@
  * behind FID, here with features of our own classifier, so the numbers stand only beside each other), and the spread within one set.
  */
 
-interface Gaussian { mean: Float64Array; cov: Float64Array }
+interface Gaussian {
+  mean: Float64Array;
+  cov: Float64Array;
+}
 
 /** Mean and covariance (denominator n - 1) of rows [n, dim]. */
 export function gaussian(features: Float32Array, dim: number): Gaussian {
   const n = features.length / dim;
-  if (!Number.isInteger(n) || n < 2) throw new Error(`[frechet] expected at least 2 rows of ${dim} features, got ${features.length} numbers`);
+  if (!Number.isInteger(n) || n < 2)
+    throw new Error(`[frechet] expected at least 2 rows of ${dim} features, got ${features.length} numbers`);
   const mean = new Float64Array(dim);
   for (let i = 0; i < features.length; i++) mean[i % dim]! += features[i]! / n;
   const cov = new Float64Array(dim * dim);
   const centred = new Float64Array(dim);
   for (let r = 0; r < n; r++) {
     for (let i = 0; i < dim; i++) centred[i] = features[r * dim + i]! - mean[i]!;
-    for (let i = 0; i < dim; i++) for (let j = 0; j <= i; j++) cov[i * dim + j]! += (centred[i]! * centred[j]!) / (n - 1);
+    for (let i = 0; i < dim; i++)
+      for (let j = 0; j <= i; j++) cov[i * dim + j]! += (centred[i]! * centred[j]!) / (n - 1);
   }
   for (let i = 0; i < dim; i++) for (let j = 0; j < i; j++) cov[j * dim + i] = cov[i * dim + j]!;
   return { mean, cov };
@@ -32,7 +37,10 @@ export function eigenSymmetric(matrix: Float64Array, dim: number): { values: Flo
 }
 
 /** A = Q T Qᵀ. @returns T's diagonal, what stands beside it (entry i between i and i + 1), and Qᵀ */
-function tridiagonal(a: Float64Array, dim: number): { diagonal: Float64Array; beside: Float64Array; rows: Float64Array } {
+function tridiagonal(
+  a: Float64Array,
+  dim: number,
+): { diagonal: Float64Array; beside: Float64Array; rows: Float64Array } {
   const rows = new Float64Array(dim * dim);
   for (let i = 0; i < dim; i++) rows[i * dim + i] = 1;
   const beside = new Float64Array(dim);
@@ -40,7 +48,7 @@ function tridiagonal(a: Float64Array, dim: number): { diagonal: Float64Array; be
   const w = new Float64Array(dim);
   for (let k = 0; k + 1 < dim; k++) {
     let length = 0;
-    for (let i = k + 1; i < dim; i++) length = Math.hypot(length, v[i] = a[i * dim + k]!);
+    for (let i = k + 1; i < dim; i++) length = Math.hypot(length, (v[i] = a[i * dim + k]!));
     const alpha = v[k + 1]! > 0 ? -length : length;
     beside[k] = alpha;
     v[k + 1]! -= alpha;
@@ -55,7 +63,8 @@ function tridiagonal(a: Float64Array, dim: number): { diagonal: Float64Array; be
       along += sum * v[i]!;
     }
     for (let i = k + 1; i < dim; i++) w[i]! -= along * v[i]!;
-    for (let i = k + 1; i < dim; i++) for (let j = k + 1; j < dim; j++) a[i * dim + j]! -= 2 * (v[i]! * w[j]! + w[i]! * v[j]!);
+    for (let i = k + 1; i < dim; i++)
+      for (let j = k + 1; j < dim; j++) a[i * dim + j]! -= 2 * (v[i]! * w[j]! + w[i]! * v[j]!);
     w.fill(0);
     for (let i = k + 1; i < dim; i++) for (let j = 0; j < dim; j++) w[j]! += v[i]! * rows[i * dim + j]!;
     for (let i = k + 1; i < dim; i++) for (let j = 0; j < dim; j++) rows[i * dim + j]! -= 2 * v[i]! * w[j]!;
@@ -105,7 +114,8 @@ function diagonalise(d: Float64Array, e: Float64Array, rows: Float64Array, dim: 
 
 const multiply = (a: Float64Array, b: Float64Array, dim: number): Float64Array => {
   const out = new Float64Array(dim * dim);
-  for (let i = 0; i < dim; i++) for (let k = 0; k < dim; k++) for (let j = 0; j < dim; j++) out[i * dim + j]! += a[i * dim + k]! * b[k * dim + j]!;
+  for (let i = 0; i < dim; i++)
+    for (let k = 0; k < dim; k++) for (let j = 0; j < dim; j++) out[i * dim + j]! += a[i * dim + k]! * b[k * dim + j]!;
   return out;
 };
 
@@ -124,7 +134,11 @@ export function frechet(a: Float32Array, b: Float32Array, dim: number): number {
   const { values } = eigenSymmetric(multiply(multiply(root, gb.cov, dim), root, dim), dim);
   let distance = 0;
   for (let i = 0; i < dim; i++) {
-    distance += (ga.mean[i]! - gb.mean[i]!) ** 2 + ga.cov[i * dim + i]! + gb.cov[i * dim + i]! - 2 * Math.sqrt(Math.max(0, values[i]!));
+    distance +=
+      (ga.mean[i]! - gb.mean[i]!) ** 2 +
+      ga.cov[i * dim + i]! +
+      gb.cov[i * dim + i]! -
+      2 * Math.sqrt(Math.max(0, values[i]!));
   }
   return Math.max(0, distance);
 }

@@ -15,7 +15,9 @@ const squared = (a: Float32Array, b: Float32Array, i: number, j: number, dim: nu
 function radii(rows: Float32Array, dim: number): number[] {
   const n = rows.length / dim;
   return Array.from({ length: n }, (_, i) => {
-    const distances = Array.from({ length: n }, (__, j) => (j === i ? Infinity : squared(rows, rows, i, j, dim))).sort((a, b) => a - b);
+    const distances = Array.from({ length: n }, (__, j) => (j === i ? Infinity : squared(rows, rows, i, j, dim))).sort(
+      (a, b) => a - b,
+    );
     return distances[Math.min(NEIGHBOURS, n - 1) - 1] ?? 0;
   });
 }
@@ -30,5 +32,8 @@ function covered(points: Float32Array, set: Float32Array, dim: number): number {
 }
 
 /** Of features [n, dim] and [m, dim]. */
-export const precisionRecall = (made: Float32Array, real: Float32Array, dim: number): { precision: number; recall: number } =>
-  ({ precision: covered(made, real, dim), recall: covered(real, made, dim) });
+export const precisionRecall = (
+  made: Float32Array,
+  real: Float32Array,
+  dim: number,
+): { precision: number; recall: number } => ({ precision: covered(made, real, dim), recall: covered(real, made, dim) });

@@ -40,7 +40,8 @@ export function track(video: Float32Array, [channels, frames, height, width]: Cl
   const mean = (k: 0 | 1 | 2): number => seen.reduce((s, p) => s + p[k], 0) / Math.max(1, seen.length);
   const [t0, x0, y0] = [mean(0), mean(1), mean(2)];
   const spread = seen.reduce((s, p) => s + (p[0] - t0) ** 2, 0);
-  const slope = (k: 1 | 2, centre: number): number => (spread > 0 ? seen.reduce((s, p) => s + (p[0] - t0) * (p[k] - centre), 0) / spread : 0);
+  const slope = (k: 1 | 2, centre: number): number =>
+    spread > 0 ? seen.reduce((s, p) => s + (p[0] - t0) * (p[k] - centre), 0) / spread : 0;
   const [vx, vy] = [slope(1, x0), slope(2, y0)];
   const residual = seen.reduce((s, [t, x, y]) => s + (x - x0 - vx * (t - t0)) ** 2 + (y - y0 - vy * (t - t0)) ** 2, 0);
 

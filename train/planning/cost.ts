@@ -11,7 +11,11 @@ export type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
 export type Cause = 'weights' | 'optimizer' | 'average' | 'gradients' | 'activations' | 'inputs and results' | 'host';
 
 /** Bytes that stay for as long as a stage lasts. */
-export interface Held { cause: Cause; what: string; bytes: number }
+export interface Held {
+  cause: Cause;
+  what: string;
+  bytes: number;
+}
 /**
  * A function and the types it is called on: enough to plan it, and to run it on made-up numbers. One type object is one tensor, wherever
  * it stands.
@@ -25,16 +29,38 @@ export interface Call {
   operands?: CompileOptions['operands'];
 }
 /** A program, and how often it runs in a unit of the job. */
-export interface Run { name: string; calls: number; call: Call; plan: Plan }
+export interface Run {
+  name: string;
+  calls: number;
+  call: Call;
+  plan: Plan;
+}
 /** What is on the device at the same time. A job's stages follow one another. */
-export interface Stage { name: string; held: Held[]; runs: Run[]; host: Held[] }
-export interface JobCost { job: string; /** What the calls are counted in. */ unit: 'clip' | 'step'; stages: Stage[] }
+export interface Stage {
+  name: string;
+  held: Held[];
+  runs: Run[];
+  host: Held[];
+}
+export interface JobCost {
+  job: string;
+  /** What the calls are counted in. */ unit: 'clip' | 'step';
+  stages: Stage[];
+}
 
 const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
 
 /** What a call costs on a device of these capabilities. */
-export const planned = (name: string, calls: number, call: Call, target: Target): Run =>
-  ({ name, calls, call, plan: planFunction(call.fn, call.args, call.resident, target, { donate: call.donate, name, operands: call.operands ?? 'f32' }) });
+export const planned = (name: string, calls: number, call: Call, target: Target): Run => ({
+  name,
+  calls,
+  call,
+  plan: planFunction(call.fn, call.args, call.resident, target, {
+    donate: call.donate,
+    name,
+    operands: call.operands ?? 'f32',
+  }),
+});
 
 /** Weights on their way from files to the device. */
 export const READING: Held = { cause: 'host', what: 'chunks of weights being read', bytes: UPLOAD_HOST_BYTES };
@@ -47,12 +73,17 @@ export const treeBytes = (tree: unknown): number =>
 export function deviceBytes({ held, runs }: Stage): Held[] {
   const arenas = sum(largestArenas(runs.map((r) => r.plan.memory.arenas)));
   const own = sum(runs.map((r) => r.plan.bytes - sum(r.plan.memory.arenas)));
-  return [...held, { cause: 'activations', what: `arenas of ${runs.map((r) => r.name).join(', ')}`, bytes: arenas }, { cause: 'inputs and results', what: 'of every program', bytes: own }];
+  return [
+    ...held,
+    { cause: 'activations', what: `arenas of ${runs.map((r) => r.name).join(', ')}`, bytes: arenas },
+    { cause: 'inputs and results', what: 'of every program', bytes: own },
+  ];
 }
 
 export const totalOf = (held: readonly Held[]): number => sum(held.map((h) => h.bytes));
 /** The stage that needs the most device memory. */
-export const largestStage = ({ stages }: JobCost): Stage => stages.reduce((a, b) => (totalOf(deviceBytes(b)) > totalOf(deviceBytes(a)) ? b : a));
+export const largestStage = ({ stages }: JobCost): Stage =>
+  stages.reduce((a, b) => (totalOf(deviceBytes(b)) > totalOf(deviceBytes(a)) ? b : a));
 export const peakOf = (cost: JobCost): number => totalOf(deviceBytes(largestStage(cost)));
 export const hostPeakOf = ({ stages }: JobCost): number => Math.max(...stages.map((s) => totalOf(s.host)));
 
@@ -60,11 +91,13 @@ export const hostPeakOf = ({ stages }: JobCost): number => Math.max(...stages.ma
 export const unbound = (stages: readonly Stage[], target: Target): string | undefined =>
   stages.flatMap((s) => s.runs.map((r) => unbindable(r.plan, target))).find((why) => why !== undefined);
 
-const perUnit = (cost: JobCost, of: (p: Plan) => number): number => sum(cost.stages.flatMap((s) => s.runs.map((r) => r.calls * of(r.plan))));
+const perUnit = (cost: JobCost, of: (p: Plan) => number): number =>
+  sum(cost.stages.flatMap((s) => s.runs.map((r) => r.calls * of(r.plan))));
 export const flopsOf = (cost: JobCost): number => perUnit(cost, (p) => p.flops);
 export const trafficOf = (cost: JobCost): number => perUnit(cost, (p) => p.traffic);
 
 /** Milliseconds that a kernel of this work takes at the least. */
 export type Least = (work: { flops: number; traffic: number }) => number;
 /** Seconds that no kernel can beat: each dispatch by what bounds it. */
-export const secondsAt = (cost: JobCost, least: Least): number => perUnit(cost, (p) => sum(p.work.map((w) => least({ flops: w.flops, traffic: w.bytes })))) / 1000;
+export const secondsAt = (cost: JobCost, least: Least): number =>
+  perUnit(cost, (p) => sum(p.work.map((w) => least({ flops: w.flops, traffic: w.bytes })))) / 1000;

@@ -8,7 +8,13 @@ import type { Subject } from './subject.ts';
  * One change: overrides, what they mean, and what they cost in percent of a step; what changes the training itself costs far more.
  * `unsure`: in a small network it may hold more.
  */
-interface Change { sets: readonly string[]; offload?: true; what: string; cost: number; unsure?: true }
+interface Change {
+  sets: readonly string[];
+  offload?: true;
+  what: string;
+  cost: number;
+  unsure?: true;
+}
 
 const TRAINS: readonly JobName[] = ['teacher', 'prime', 'equilibrium'];
 const FROZEN: readonly JobName[] = ['prime', 'equilibrium', 'sample'];
@@ -20,34 +26,64 @@ const NARROW = 1536;
 const RECOMPUTE: readonly (Change & { keeps: DiTConfig['checkpoint'] })[] = [
   { keeps: true, sets: ['dit.checkpoint=true'], what: 'blocks recomputed, attention kept', cost: 10, unsure: true },
   { keeps: 'lean', sets: ['dit.checkpoint=lean'], what: 'blocks recomputed, nothing kept', cost: 30, unsure: true },
-  { keeps: 'nested', sets: ['dit.checkpoint=nested'], what: 'blocks recomputed in groups, nothing kept', cost: 50, unsure: true },
+  {
+    keeps: 'nested',
+    sets: ['dit.checkpoint=nested'],
+    what: 'blocks recomputed in groups, nothing kept',
+    cost: 50,
+    unsure: true,
+  },
 ];
 
 /** Of each row at most one is taken. */
 function changesFor(job: JobName, s: Subject): Change[][] {
-  const batches = { teacher: ['teacher', s.teacher], prime: ['phase1', s.phase1], equilibrium: ['phase2', s.phase2] } as const;
+  const batches = {
+    teacher: ['teacher', s.teacher],
+    prime: ['phase1', s.phase1],
+    equilibrium: ['phase2', s.phase2],
+  } as const;
   const rows: Change[][] = [];
-  if (FROZEN.includes(job) && s.stored === 'f32') rows.push([{ sets: ['stored=bf16'], what: 'frozen weights in bf16', cost: 1 }]);
-  if (job === 'sample' && s.encoders) rows.push([{ sets: [], offload: true, what: 'blocks from their files at every step', cost: 20 }]);
-  if (job !== 'sample' && s.config.ffn_parts === 1) rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2, unsure: true }]);
+  if (FROZEN.includes(job) && s.stored === 'f32')
+    rows.push([{ sets: ['stored=bf16'], what: 'frozen weights in bf16', cost: 1 }]);
+  if (job === 'sample' && s.encoders)
+    rows.push([{ sets: [], offload: true, what: 'blocks from their files at every step', cost: 20 }]);
+  if (job !== 'sample' && s.config.ffn_parts === 1)
+    rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2, unsure: true }]);
   if (TRAINS.includes(job)) {
     const recompute = RECOMPUTE.slice(1 + RECOMPUTE.findIndex((c) => c.keeps === s.config.checkpoint));
     if (recompute.length) rows.push(recompute);
     const [name, { batch, accumulate }] = batches[job as keyof typeof batches];
-    const more = Array.from({ length: Math.floor(Math.log2(batch)) }, (_, i) => 2 ** (i + 1)).filter((n) => n > accumulate && batch % n === 0);
-    if (more.length) rows.push(more.map((n) => ({ sets: [`${name}.accumulate=${n}`], what: `${n} micro-batches of ${batch / n}`, cost: 4 * n, unsure: true as const })));
+    const more = Array.from({ length: Math.floor(Math.log2(batch)) }, (_, i) => 2 ** (i + 1)).filter(
+      (n) => n > accumulate && batch % n === 0,
+    );
+    if (more.length)
+      rows.push(
+        more.map((n) => ({
+          sets: [`${name}.accumulate=${n}`],
+          what: `${n} micro-batches of ${batch / n}`,
+          cost: 4 * n,
+          unsure: true as const,
+        })),
+      );
   }
-  if (job === 'equilibrium' && !s.phase2.apart) rows.push([{ sets: ['phase2.apart=true'], what: 'samples one after the other', cost: 12 }]);
+  if (job === 'equilibrium' && !s.phase2.apart)
+    rows.push([{ sets: ['phase2.apart=true'], what: 'samples one after the other', cost: 12 }]);
   const narrow = NARROW - (NARROW % s.head.head_dim);
-  if (job === 'equilibrium' && s.head.dim > narrow) rows.push([{ sets: [`phase2.head.dim=${narrow}`], what: `a discriminator head of width ${narrow}`, cost: 5000 }]);
-  if ((job === 'prime' || job === 'equilibrium') && s.student.mode === 'full') rows.push([{ sets: ['student.mode=lora'], what: 'adapters instead of all weights', cost: 10_000 }]);
+  if (job === 'equilibrium' && s.head.dim > narrow)
+    rows.push([{ sets: [`phase2.head.dim=${narrow}`], what: `a discriminator head of width ${narrow}`, cost: 5000 }]);
+  if ((job === 'prime' || job === 'equilibrium') && s.student.mode === 'full')
+    rows.push([{ sets: ['student.mode=lora'], what: 'adapters instead of all weights', cost: 10_000 }]);
   return rows;
 }
 
 /** A guess above this share of the memory is believed. */
 const DOUBT = 1.03;
 
-export interface Fit { cost: JobCost; subject: Subject; changes: { sets: readonly string[]; offload?: true; what: string }[] }
+export interface Fit {
+  cost: JobCost;
+  subject: Subject;
+  changes: { sets: readonly string[]; offload?: true; what: string }[];
+}
 
 /** All ways to take at most one change of each row, cheapest first. */
 function combinations(rows: readonly Change[][], start: Change[] = []): Change[][] {
@@ -60,11 +96,21 @@ function combinations(rows: readonly Change[][], start: Change[] = []): Change[]
  * @param make the subject with more overrides
  * @returns undefined where nothing helps
  */
-export function findFit(job: JobName, make: (sets: readonly string[]) => Subject, sampler: Sampler, target: Target, memory: number): Fit | undefined {
+export function findFit(
+  job: JobName,
+  make: (sets: readonly string[]) => Subject,
+  sampler: Sampler,
+  target: Target,
+  memory: number,
+): Fit | undefined {
   const rows = changesFor(job, make([]));
   const sets = (changes: readonly Change[]): string[] => changes.flatMap((c) => c.sets);
-  const sampled = (changes: readonly Change[]): Sampler => ({ ...sampler, offload: sampler.offload || changes.some((c) => c.offload) });
-  const mayFit = (changes: readonly Change[]): boolean => guessPeak(job, make(sets(changes)), sampled(changes), target) <= DOUBT * memory;
+  const sampled = (changes: readonly Change[]): Sampler => ({
+    ...sampler,
+    offload: sampler.offload || changes.some((c) => c.offload),
+  });
+  const mayFit = (changes: readonly Change[]): boolean =>
+    guessPeak(job, make(sets(changes)), sampled(changes), target) <= DOUBT * memory;
   const fit = (changes: Change[]): Fit | undefined => {
     if (!mayFit(changes)) return undefined;
     const subject = make(sets(changes));
@@ -74,7 +120,10 @@ export function findFit(job: JobName, make: (sets: readonly string[]) => Subject
   const [nothing, ...others] = combinations(rows);
   const asItIs = fit(nothing!);
   const unsure = rows.filter((row) => row[0]!.unsure);
-  const frugal = combinations(unsure, rows.filter((row) => !unsure.includes(row)).map((row) => row.at(-1)!));
+  const frugal = combinations(
+    unsure,
+    rows.filter((row) => !unsure.includes(row)).map((row) => row.at(-1)!),
+  );
   if (asItIs || !rows.length || !frugal.some(mayFit)) return asItIs;
   for (const changes of others) {
     const found = fit(changes);

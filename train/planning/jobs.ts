@@ -11,13 +11,19 @@ export type { Sampler } from './sampling.ts';
 export const JOBS = ['vae', 'teacher', 'prime', 'equilibrium', 'sample'] as const;
 export type JobName = (typeof JOBS)[number];
 const COSTS: Record<JobName, (s: Subject, target: Target, sampler: Sampler) => JobCost> = {
-  vae: vaeCost, teacher: teacherCost, prime: primingCost, equilibrium: equilibriumCost, sample: (s, target, sampler) => samplingCost(s, sampler, target),
+  vae: vaeCost,
+  teacher: teacherCost,
+  prime: primingCost,
+  equilibrium: equilibriumCost,
+  sample: (s, target, sampler) => samplingCost(s, sampler, target),
 };
 
-export const costOf = (job: JobName, s: Subject, sampler: Sampler, target: Target): JobCost => COSTS[job](s, target, sampler);
+export const costOf = (job: JobName, s: Subject, sampler: Sampler, target: Target): JobCost =>
+  COSTS[job](s, target, sampler);
 
 /** Depths that a guess is made from: whole groups, where blocks are recomputed in groups. */
-const depths = ({ config }: Subject): readonly [number, number] => (config.checkpoint === 'nested' ? [GROUP, 2 * GROUP] : [3, 5]);
+const depths = ({ config }: Subject): readonly [number, number] =>
+  config.checkpoint === 'nested' ? [GROUP, 2 * GROUP] : [3, 5];
 /** Depth up to which a guess is the plan itself. */
 const EXACT = 12;
 
@@ -39,11 +45,14 @@ export function guessPeak(job: JobName, s: Subject, sampler: Sampler, target: Ta
   // Sampling is planned in a second or two, and whether both texts go at once, which hangs on the depth, bends the line.
   if (num_layers <= EXACT || job === 'sample') return withSite('', () => peakOf(costOf(job, s, sampler, target)));
   const [few, more] = depths(s);
-  const at = (layers: number): number[][] => withSite('', () => costOf(job, shallow(s, layers), sampler, target)).stages.map(parts);
+  const at = (layers: number): number[][] =>
+    withSite('', () => costOf(job, shallow(s, layers), sampler, target)).stages.map(parts);
   const [a, b] = [at(few), at(more)];
   const line = (x: number, y: number): number => x + ((y - x) * (num_layers - few)) / (more - few);
-  return Math.max(...a.map((stage, i) => {
-    const [fixed, ...arenas] = stage.map((bytes, k) => line(bytes, b[i]![k]!)) as [number, ...number[]];
-    return fixed + Math.max(...arenas);
-  }));
+  return Math.max(
+    ...a.map((stage, i) => {
+      const [fixed, ...arenas] = stage.map((bytes, k) => line(bytes, b[i]![k]!)) as [number, ...number[]];
+      return fixed + Math.max(...arenas);
+    }),
+  );
 }

@@ -27,30 +27,93 @@ import { conditionTypes, paramTypes, timeTypes, type, type Subject } from './sub
 type Types = Record<string, TensorType>;
 
 /** `offload`: the DiT's blocks come from their files at every step. `precision`: of the DiT's operands; f32 unless given. */
-export interface Sampler { steps: number; guided: boolean; offload: boolean; precision?: Precision }
+export interface Sampler {
+  steps: number;
+  guided: boolean;
+  offload: boolean;
+  precision?: Precision;
+}
 
 /** A stack of blocks that come from files one after the other: two are on the device. */
-function stacked(name: string, blocks: number, block: Types, fn: (s: Scope, x: Tensor, context: never) => Tensor, x: TensorType, context: unknown, resident: ReadonlySet<number>, target: Target, operands: Precision = 'f32'): Stage {
+function stacked(
+  name: string,
+  blocks: number,
+  block: Types,
+  fn: (s: Scope, x: Tensor, context: never) => Tensor,
+  x: TensorType,
+  context: unknown,
+  resident: ReadonlySet<number>,
+  target: Target,
+  operands: Precision = 'f32',
+): Stage {
   const step = ({ x }: { x: Tensor }, params: Params, c: never) => ({ x: fn(new Scope(params), x, c) });
-  return { name, held: [{ cause: 'weights', what: `${name}, two blocks`, bytes: 2 * treeBytes(block) }, { cause: 'inputs and results', what: 'tokens', bytes: treeBytes(x) }], host: [READING], runs: [planned(name, blocks, { fn: step, args: [{ x }, block, context], resident, donate: [0], operands }, target)] };
+  return {
+    name,
+    held: [
+      { cause: 'weights', what: `${name}, two blocks`, bytes: 2 * treeBytes(block) },
+      { cause: 'inputs and results', what: 'tokens', bytes: treeBytes(x) },
+    ],
+    host: [READING],
+    runs: [planned(name, blocks, { fn: step, args: [{ x }, block, context], resident, donate: [0], operands }, target)],
+  };
 }
 
 function encoders({ config }: Subject, target: Target): Stage[] {
   const [prompts, keys] = [2, config.text_len]; // the text and what guidance leads away from
-  const text = stacked('umT5', UMT5_XXL.num_layers, paramTypes(shapesOf(umt5BlockSpecs(UMT5_XXL)), 'bf16'), (s, x, c: UMT5Context) => umt5Block(s, UMT5_XXL, x, c),
-    type([prompts, keys, UMT5_XXL.dim]), { buckets: type([keys, keys], 'i32'), lengths: type([prompts], 'u32') }, new Set([0, 1]), target);
+  const text = stacked(
+    'umT5',
+    UMT5_XXL.num_layers,
+    paramTypes(shapesOf(umt5BlockSpecs(UMT5_XXL)), 'bf16'),
+    (s, x, c: UMT5Context) => umt5Block(s, UMT5_XXL, x, c),
+    type([prompts, keys, UMT5_XXL.dim]),
+    { buckets: type([keys, keys], 'i32'), lengths: type([prompts], 'u32') },
+    new Set([0, 1]),
+    target,
+  );
   if (config.model_type === 't2v') return [text];
-  const image = stacked('CLIP', givenFrames(config) * clipDepth(CLIP_VIT_H), paramTypes(shapesOf(clipBlockSpecs(CLIP_VIT_H)), 'f16'), (s, x) => clipBlock(s, CLIP_VIT_H, x), type([1, clipTokens(CLIP_VIT_H), CLIP_VIT_H.dim]), {}, new Set([0, 1]), target);
+  const image = stacked(
+    'CLIP',
+    givenFrames(config) * clipDepth(CLIP_VIT_H),
+    paramTypes(shapesOf(clipBlockSpecs(CLIP_VIT_H)), 'f16'),
+    (s, x) => clipBlock(s, CLIP_VIT_H, x),
+    type([1, clipTokens(CLIP_VIT_H), CLIP_VIT_H.dim]),
+    {},
+    new Set([0, 1]),
+    target,
+  );
   return [text, image];
 }
 
 /** What leads from velocities to the next latent: guidance and a solver's step, or a student's new noise. @param velocities of one text each, or of both */
 function stepping(x: TensorType, velocities: readonly TensorType[], { steps, guided }: Sampler, target: Target): Run[] {
   const scalar = type([]);
-  if (!guided) return [planned('renoise', steps, { fn: renoise, args: [{ x }, velocities[0], scalar, scalar, x], resident: new Set([0, 1]), donate: [0] }, target)];
+  if (!guided)
+    return [
+      planned(
+        'renoise',
+        steps,
+        { fn: renoise, args: [{ x }, velocities[0], scalar, scalar, x], resident: new Set([0, 1]), donate: [0] },
+        target,
+      ),
+    ];
   return [
-    planned('guidance', steps, { fn: guidance, args: [velocities, scalar], resident: new Set([0]), donate: [] }, target),
-    planned('solver step', steps, { fn: solverStep, args: [{ x, last: x, m1: x, m2: x }, x, type([STEP_WEIGHTS])], resident: new Set([0, 1]), donate: [0] }, target),
+    planned(
+      'guidance',
+      steps,
+      { fn: guidance, args: [velocities, scalar], resident: new Set([0]), donate: [] },
+      target,
+    ),
+    planned(
+      'solver step',
+      steps,
+      {
+        fn: solverStep,
+        args: [{ x, last: x, m1: x, m2: x }, x, type([STEP_WEIGHTS])],
+        resident: new Set([0, 1]),
+        donate: [0],
+      },
+      target,
+    ),
   ];
 }
 
@@ -62,16 +125,37 @@ function diffusion(s: Subject, sampler: Sampler, target: Target): Stage {
   const run = forwardFunctions(config, target.caps.maxBindingBytes);
   const { tables, pictures, frame, text } = conditionTypes(s, 1);
   const told = {
-    tables, ...(config.model_type !== 't2v' && { y: type([1, config.in_dim - latent[0]!, ...latent.slice(1)]), imageTokens: pictures ?? type([1, framePatches(frame!), config.clip_dim]) }),
+    tables,
+    ...(config.model_type !== 't2v' && {
+      y: type([1, config.in_dim - latent[0]!, ...latent.slice(1)]),
+      imageTokens: pictures ?? type([1, framePatches(frame!), config.clip_dim]),
+    }),
   };
   const [x, tEmb] = [type([1, ...latent]), timeTypes(s, 1).emb];
   const context = (texts: number): TensorType => ({ ...text, shape: [texts, ...text.shape.slice(1)] });
   const given = (texts: number) => [all, x, tEmb, context(texts), told];
   const inBlock = (name: string): boolean => name.startsWith('blocks.');
   const around = Object.fromEntries(Object.entries(all).filter(([name]) => !inBlock(name)));
-  const first = (texts: number): Run => (offload
-    ? planned('embedding', steps, { fn: run.embed, args: [around, ...given(texts).slice(1)], resident: new Set([0, 1, 3, 4]), donate: [], operands }, target)
-    : planned(texts > 1 ? 'velocity under both texts' : 'velocity', steps, { fn: run.whole, args: given(texts), resident: new Set([0, 1, 3, 4]), donate: [], operands }, target));
+  const first = (texts: number): Run =>
+    offload
+      ? planned(
+          'embedding',
+          steps,
+          {
+            fn: run.embed,
+            args: [around, ...given(texts).slice(1)],
+            resident: new Set([0, 1, 3, 4]),
+            donate: [],
+            operands,
+          },
+          target,
+        )
+      : planned(
+          texts > 1 ? 'velocity under both texts' : 'velocity',
+          steps,
+          { fn: run.whole, args: given(texts), resident: new Set([0, 1, 3, 4]), donate: [], operands },
+          target,
+        );
 
   const both = guided ? first(2) : undefined;
   const together = both !== undefined && both.plan.bytes + treeBytes(context(2)) < treeBytes(all);
@@ -79,19 +163,54 @@ function diffusion(s: Subject, sampler: Sampler, target: Target): Stage {
   const calls = guided && !together ? 2 * steps : steps;
   const velocities = [type([texts, ...latent]), ...(guided && !together ? [x] : [])];
   const held: Held[] = [
-    { cause: 'inputs and results', what: 'text, tables, solver', bytes: treeBytes([told, context(guided ? 2 : 1)]) + 4 * treeBytes(x) + treeBytes(velocities.slice(1)) },
+    {
+      cause: 'inputs and results',
+      what: 'text, tables, solver',
+      bytes: treeBytes([told, context(guided ? 2 : 1)]) + 4 * treeBytes(x) + treeBytes(velocities.slice(1)),
+    },
   ];
   const after = stepping(x, velocities, sampler, target);
   const before = { ...(together ? both : first(1)), calls };
-  if (!offload) return { name: 'diffusion', host: [READING], held: [{ cause: 'weights', what: 'DiT', bytes: treeBytes(all) }, ...held], runs: [before, ...after] };
+  if (!offload)
+    return {
+      name: 'diffusion',
+      host: [READING],
+      held: [{ cause: 'weights', what: 'DiT', bytes: treeBytes(all) }, ...held],
+      runs: [before, ...after],
+    };
 
-  const own = Object.fromEntries(Object.entries(all).filter(([name]) => name.startsWith('blocks.0.')).map(([name, t]) => [name.slice('blocks.0.'.length), t]));
+  const own = Object.fromEntries(
+    Object.entries(all)
+      .filter(([name]) => name.startsWith('blocks.0.'))
+      .map(([name, t]) => [name.slice('blocks.0.'.length), t]),
+  );
   const embedded = trace(run.embed, before.call.args);
-  const { x: tokens, e, told: toBlocks } = embedded.outTree.rebuild(embedded.outputs.map(typeOf)) as { x: TensorType; e: TensorType; told: object };
-  const block = stacked('DiT', config.num_layers * calls, own, run.block as Parameters<typeof stacked>[3], tokens, { ...toBlocks, tables }, new Set([0, 1, 2]), target, operands);
-  const head = planned('head', calls, { fn: run.head, args: [around, tokens, e, x], resident: new Set([0, 1, 2, 3]), donate: [], operands }, target);
+  const {
+    x: tokens,
+    e,
+    told: toBlocks,
+  } = embedded.outTree.rebuild(embedded.outputs.map(typeOf)) as { x: TensorType; e: TensorType; told: object };
+  const block = stacked(
+    'DiT',
+    config.num_layers * calls,
+    own,
+    run.block as Parameters<typeof stacked>[3],
+    tokens,
+    { ...toBlocks, tables },
+    new Set([0, 1, 2]),
+    target,
+    operands,
+  );
+  const head = planned(
+    'head',
+    calls,
+    { fn: run.head, args: [around, tokens, e, x], resident: new Set([0, 1, 2, 3]), donate: [], operands },
+    target,
+  );
   return {
-    name: 'diffusion', host: [READING], held: [{ cause: 'weights', what: 'DiT, around the blocks', bytes: treeBytes(around) }, ...block.held, ...held],
+    name: 'diffusion',
+    host: [READING],
+    held: [{ cause: 'weights', what: 'DiT, around the blocks', bytes: treeBytes(around) }, ...block.held, ...held],
     runs: [before, ...block.runs, head, ...after],
   };
 }
@@ -102,25 +221,54 @@ const framePatches = ({ shape }: TensorType): number => (shape[2]! / IMAGE_PATCH
  * One half of the VAE, chunk by chunk in whole frames; a device where these do not fit takes tiles of them.
  * @param edge of the tiles, in pixels, where it takes them anyway
  */
-function coding(name: string, half: 'encoder' | 'decoder', { vae, latent, video }: Subject, target: Target, edge = Infinity): Stage {
-  const [channels, , height, width] = video.map((n, axis) => (axis > 1 ? Math.min(n, edge) : n)) as [number, number, number, number];
+function coding(
+  name: string,
+  half: 'encoder' | 'decoder',
+  { vae, latent, video }: Subject,
+  target: Target,
+  edge = Infinity,
+): Stage {
+  const [channels, , height, width] = video.map((n, axis) => (axis > 1 ? Math.min(n, edge) : n)) as [
+    number,
+    number,
+    number,
+    number,
+  ];
   const [z, frames] = latent as [number, number];
   const [h, w] = [height, width].map((n) => n / vaeStride(vae)[1]) as [number, number];
   const code = coderOf(vae, half);
   const [weights, stats] = [paramTypes(halfOf(vaeShapes(vae), half)), latentStats(vae)];
-  const chunk = (length: number): TensorType => type(half === 'decoder' ? [1, z, 1, h, w] : [1, channels, length, height, width]);
-  const coded = (after: boolean) => ({ cache: before }: { cache: Record<string, Tensor> }, p: Params, st: LatentStats<Tensor>, x: Tensor) => {
-    const cache = new Cache(after ? before : undefined);
-    return { y: code(p, st, x, cache), cache: cache.after };
-  };
-  const begun = trace((p: Params, st: LatentStats<Tensor>, x: Tensor) => coded(false)({ cache: {} }, p, st, x).cache, [weights, stats, chunk(1)]);
+  const chunk = (length: number): TensorType =>
+    type(half === 'decoder' ? [1, z, 1, h, w] : [1, channels, length, height, width]);
+  const coded =
+    (after: boolean) =>
+    ({ cache: before }: { cache: Record<string, Tensor> }, p: Params, st: LatentStats<Tensor>, x: Tensor) => {
+      const cache = new Cache(after ? before : undefined);
+      return { y: code(p, st, x, cache), cache: cache.after };
+    };
+  const begun = trace(
+    (p: Params, st: LatentStats<Tensor>, x: Tensor) => coded(false)({ cache: {} }, p, st, x).cache,
+    [weights, stats, chunk(1)],
+  );
   const cache = begun.outTree.rebuild(begun.outputs.map(typeOf));
   const run = (which: string, calls: number, after: boolean, length: number): Run =>
-    planned(which, calls, { fn: coded(after), args: [{ cache }, weights, stats, chunk(length)], resident: new Set([0, 1, 2]), donate: [0] }, target);
+    planned(
+      which,
+      calls,
+      { fn: coded(after), args: [{ cache }, weights, stats, chunk(length)], resident: new Set([0, 1, 2]), donate: [0] },
+      target,
+    );
   return {
-    name, host: [{ cause: 'host', what: `clip of ${video.join('x')}`, bytes: treeBytes(type(video)) }, READING],
-    held: [{ cause: 'weights', what: `VAE ${half}`, bytes: treeBytes(weights) }, { cause: 'inputs and results', what: 'frames that causal layers look back on', bytes: treeBytes([cache, stats]) }],
-    runs: [run('first chunk', 1, false, 1), ...(frames > 1 ? [run('later chunks', frames - 1, true, vaeStride(vae)[0])] : [])],
+    name,
+    host: [{ cause: 'host', what: `clip of ${video.join('x')}`, bytes: treeBytes(type(video)) }, READING],
+    held: [
+      { cause: 'weights', what: `VAE ${half}`, bytes: treeBytes(weights) },
+      { cause: 'inputs and results', what: 'frames that causal layers look back on', bytes: treeBytes([cache, stats]) },
+    ],
+    runs: [
+      run('first chunk', 1, false, 1),
+      ...(frames > 1 ? [run('later chunks', frames - 1, true, vaeStride(vae)[0])] : []),
+    ],
   };
 }
 
@@ -128,7 +276,17 @@ function coding(name: string, half: 'encoder' | 'decoder', { vae, latent, video 
 function firstFrame(s: Subject, target: Target): Stage {
   const [channels, , height, width] = s.video as [number, number, number, number];
   const stage = coding('first frame', 'encoder', s, target);
-  const resized = planned('resize', givenFrames(s.config), { fn: resize, args: [type([channels, height, width]), resizeTables([height, width], [height, width])], resident: new Set(), donate: [] }, target);
+  const resized = planned(
+    'resize',
+    givenFrames(s.config),
+    {
+      fn: resize,
+      args: [type([channels, height, width]), resizeTables([height, width], [height, width])],
+      resident: new Set(),
+      donate: [],
+    },
+    target,
+  );
   return { ...stage, runs: [resized, ...stage.runs] };
 }
 
@@ -142,19 +300,33 @@ const SHOWN = 3 * PREVIEWED;
 export function pictures(training: Stage, s: Subject, target: Target): Stage {
   const beside = ({ held }: Stage): Held[] => held.filter(({ cause }) => cause !== 'weights'); // the network is there
   const { steps, guidance } = s.teacher.sampler;
-  const samplers: Sampler[] = [{ steps, guided: guidance !== 1, offload: false }, { steps: s.student.steps, guided: false, offload: false }];
+  const samplers: Sampler[] = [
+    { steps, guided: guidance !== 1, offload: false },
+    { steps: s.student.steps, guided: false, offload: false },
+  ];
   const sampled = samplers.map((sampler) => diffusion(s, sampler, target));
   const decoding = coding('decoding', 'decoder', s, target, TILE);
   return {
-    name: 'judging and pictures', held: [...training.held, ...beside(sampled[0]!), ...decoding.held],
-    host: [{ cause: 'host', what: `${SHOWN} clips of ${s.video.join('x')}`, bytes: SHOWN * treeBytes(type(s.video)) }, READING],
+    name: 'judging and pictures',
+    held: [...training.held, ...beside(sampled[0]!), ...decoding.held],
+    host: [
+      { cause: 'host', what: `${SHOWN} clips of ${s.video.join('x')}`, bytes: SHOWN * treeBytes(type(s.video)) },
+      READING,
+    ],
     runs: [training, ...sampled, decoding].flatMap(({ runs }) => runs.map((r) => ({ ...r, calls: 0 }))),
   };
 }
 
 /** One clip. */
 export function samplingCost(s: Subject, sampler: Sampler, target: Target): JobCost {
-  return { job: 'sample', unit: 'clip', stages: [
-    ...(s.encoders ? encoders(s, target) : []), ...(s.config.model_type === 't2v' ? [] : [firstFrame(s, target)]), diffusion(s, sampler, target), coding('decoding', 'decoder', s, target),
-  ] };
+  return {
+    job: 'sample',
+    unit: 'clip',
+    stages: [
+      ...(s.encoders ? encoders(s, target) : []),
+      ...(s.config.model_type === 't2v' ? [] : [firstFrame(s, target)]),
+      diffusion(s, sampler, target),
+      coding('decoding', 'decoder', s, target),
+    ],
+  };
 }

@@ -29,7 +29,12 @@ export interface Subject extends Settings {
 }
 
 /** Of a released model's clip in pixels; and its blocks, where a shallower network is meant. */
-export interface Size { width: number; height: number; frames: number; layers?: number }
+export interface Size {
+  width: number;
+  height: number;
+  frames: number;
+  layers?: number;
+}
 export const WAN_FRAMES = 81;
 
 export const type = (shape: readonly number[], dtype: DType = 'f32'): TensorType => ({ shape, dtype });
@@ -40,13 +45,27 @@ const tapsOf = (layers: number): number[] => [0.5, 0.75, 1].map((share) => Math.
 /** @throws one line when the name is unknown or the size is none of the network's */
 export function subjectOf(name: string, sets: readonly string[], size?: Partial<Size>): Subject {
   const released = WAN[name];
-  return released ? wanSubject(name, sets, { ...released, frames: WAN_FRAMES, ...size }) : presetSubject(name, sets, size);
+  return released
+    ? wanSubject(name, sets, { ...released, frames: WAN_FRAMES, ...size })
+    : presetSubject(name, sets, size);
 }
 
 function presetSubject(name: string, sets: readonly string[], size?: Partial<Size>): Subject {
-  if (size && Object.keys(size).length) throw new Error(`[plan] --size, --frames and --layers are for released models; "${name}" has its own: --set data.size=…, data.frames=…`);
+  if (size && Object.keys(size).length)
+    throw new Error(
+      `[plan] --size, --frames and --layers are for released models; "${name}" has its own: --set data.size=…, data.frames=…`,
+    );
   const p = loadPreset(name, sets);
-  return { ...p, config: ditConfigOf(p), vae: vaeConfigOf(p), head: headConfigOf(p), latent: latentShape(p), video: videoShape(p), encoders: false, preset: p };
+  return {
+    ...p,
+    config: ditConfigOf(p),
+    vae: vaeConfigOf(p),
+    head: headConfigOf(p),
+    latent: latentShape(p),
+    video: videoShape(p),
+    encoders: false,
+    preset: p,
+  };
 }
 
 /**
@@ -58,7 +77,10 @@ export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: rea
   const settings = (mode: Settings['student']['mode']) => {
     const { phase2, ...training } = wanTraining(mode);
     const head = { ...phase2.head, dim: dit.dim, head_dim: dit.dim % 64 ? headDim(dit) : 64 };
-    return override({ ...training, dit: { checkpoint: true, ffn_parts }, phase2: { ...phase2, taps: tapsOf(dit.num_layers), head } }, sets);
+    return override(
+      { ...training, dit: { checkpoint: true, ffn_parts }, phase2: { ...phase2, taps: tapsOf(dit.num_layers), head } },
+      sets,
+    );
   };
   return checkSettings(settings(settings('full').student.mode)); // the mode decides rates that overrides may yet change
 }
@@ -70,24 +92,50 @@ export function clipSize([, frames, tall, wide]: readonly number[]): Size {
 }
 
 /** @throws one line when the size is none of the network's */
-export function wanSubject(name: string, sets: readonly string[], { dit: released, width, height, frames, layers = released.num_layers }: Size & { dit: DiTConfig }): Subject {
+export function wanSubject(
+  name: string,
+  sets: readonly string[],
+  { dit: released, width, height, frames, layers = released.num_layers }: Size & { dit: DiTConfig },
+): Subject {
   const dit = { ...released, num_layers: layers };
   const [time, tall, wide] = vaeStride(WAN_VAE);
   const cell = tall * dit.patch_size[1];
-  if (width % cell || height % cell) throw new Error(`[plan] --size must be multiples of ${cell}, got ${width}x${height}`);
+  if (width % cell || height % cell)
+    throw new Error(`[plan] --size must be multiples of ${cell}, got ${width}x${height}`);
   if ((frames - 1) % time) throw new Error(`[plan] --frames must be 1 + a multiple of ${time}, got ${frames}`);
   const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
   const settings = wanSettings(dit, latent, sets);
   const { kind, dim, head_dim } = settings.phase2.head;
   return {
-    ...settings, name, config: { ...dit, ...settings.dit }, vae: WAN_VAE, latent, video: [WAN_VAE.channels, frames, height, width], encoders: true,
-    head: { kind, dim, head_dim, taps: settings.phase2.taps.length, input_dim: dit.dim, clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim, text_dim: dit.text_dim, grid: tokenGrid(dit, latent), checkpoint: settings.dit.checkpoint !== false },
+    ...settings,
+    name,
+    config: { ...dit, ...settings.dit },
+    vae: WAN_VAE,
+    latent,
+    video: [WAN_VAE.channels, frames, height, width],
+    encoders: true,
+    head: {
+      kind,
+      dim,
+      head_dim,
+      taps: settings.phase2.taps.length,
+      input_dim: dit.dim,
+      clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim,
+      text_dim: dit.text_dim,
+      grid: tokenGrid(dit, latent),
+      checkpoint: settings.dit.checkpoint !== false,
+    },
   };
 }
 
 /** Parameters as types: `stored` is how matrices lie; vectors and modulations are always f32. */
-export const paramTypes = (shapes: Readonly<Record<string, readonly number[]>>, stored: DType = 'f32'): Record<string, TensorType> =>
-  Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, type(shape, isMatrix(name, shape) ? stored : 'f32')]));
+export const paramTypes = (
+  shapes: Readonly<Record<string, readonly number[]>>,
+  stored: DType = 'f32',
+): Record<string, TensorType> =>
+  Object.fromEntries(
+    Object.entries(shapes).map(([name, shape]) => [name, type(shape, isMatrix(name, shape) ? stored : 'f32')]),
+  );
 
 export function conditionTypes({ config: c, latent, preset }: Subject, batch: number): Condition<TensorType> {
   const [t, h, w] = tokenGrid(c, latent);
@@ -96,10 +144,18 @@ export function conditionTypes({ config: c, latent, preset }: Subject, batch: nu
     ? { frame: type([batch, preset.vae.channels, preset.data.size, preset.data.size]) }
     : { pictures: type([batch, givenFrames(c) * clipTokens(CLIP_VIT_H), c.clip_dim]) };
   return {
-    text: type([batch, c.text_len, c.text_dim]), lengths: type([batch], 'u32'), tables: { cos: angles, sin: angles },
+    text: type([batch, c.text_len, c.text_dim]),
+    lengths: type([batch], 'u32'),
+    tables: { cos: angles, sin: angles },
     ...(c.model_type !== 't2v' && { ...image, latent: type([batch, ...latent]) }),
   };
 }
 
-export const batchTypes = (s: Subject, batch: number): Batch<TensorType> => ({ x0: type([batch, ...s.latent]), c: conditionTypes(s, batch) });
-export const timeTypes = ({ config }: Subject, batch: number): Time<TensorType> => ({ sigma: type([batch]), emb: type([batch, config.freq_dim]) });
+export const batchTypes = (s: Subject, batch: number): Batch<TensorType> => ({
+  x0: type([batch, ...s.latent]),
+  c: conditionTypes(s, batch),
+});
+export const timeTypes = ({ config }: Subject, batch: number): Time<TensorType> => ({
+  sigma: type([batch]),
+  emb: type([batch, config.freq_dim]),
+});

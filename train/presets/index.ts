@@ -68,11 +68,23 @@ function valueOf(text: string): unknown {
 
 /** What one setting demands of another. */
 function consistent(p: Preset): void {
-  const fail = (what: string): never => { throw new Error(`[preset] ${what}`); };
-  if (p.dit.dim % p.dit.num_heads !== 0) fail(`dit.dim ${p.dit.dim} is not a multiple of dit.num_heads ${p.dit.num_heads}`);
+  const fail = (what: string): never => {
+    throw new Error(`[preset] ${what}`);
+  };
+  if (p.dit.dim % p.dit.num_heads !== 0)
+    fail(`dit.dim ${p.dit.dim} is not a multiple of dit.num_heads ${p.dit.num_heads}`);
   if ((p.data.frames - 1) % 4 !== 0) fail(`data.frames must be 1 + a multiple of 4, got ${p.data.frames}`);
-  const { student, phase1: { fake } } = p;
-  if (fake.ida < 1 && (student.mode !== fake.mode || student.rank !== fake.rank)) fail(`phase1.fake.ida needs student and fake model of one form, got ${student.mode} and ${fake.mode}, ranks ${student.rank} and ${fake.rank}`);
+  const {
+    student,
+    phase1: { fake },
+  } = p;
+  if (fake.ida < 1 && (student.mode !== fake.mode || student.rank !== fake.rank))
+    fail(
+      `phase1.fake.ida needs student and fake model of one form, got ${student.mode} and ${fake.mode}, ranks ${student.rank} and ${fake.rank}`,
+    );
   const deepest = Math.max(...p.phase2.taps);
-  if (deepest >= p.dit.num_layers) fail(`phase2.taps names block ${deepest} of a network of ${p.dit.num_layers} blocks (0 to ${p.dit.num_layers - 1})`);
+  if (deepest >= p.dit.num_layers)
+    fail(
+      `phase2.taps names block ${deepest} of a network of ${p.dit.num_layers} blocks (0 to ${p.dit.num_layers - 1})`,
+    );
 }

@@ -11,7 +11,11 @@ const share = z.number().min(0).max(1);
 const triple = z.tuple([count, count, count]);
 
 const adam = z.strictObject({
-  lr: positive, beta1: share, beta2: share, eps: positive, weightDecay: z.number().nonnegative(),
+  lr: positive,
+  beta1: share,
+  beta2: share,
+  eps: positive,
+  weightDecay: z.number().nonnegative(),
   /** Global gradient norm. */
   clip: positive,
 });
@@ -27,7 +31,8 @@ const timeLaw = z.discriminatedUnion('law', [
 /** Clips of an update, and in how many micro-batches they are taken, one after the other. */
 const batching = { batch: count, accumulate: count.default(1) };
 const even = ({ batch, accumulate }: { batch: number; accumulate: number }, at: z.RefinementCtx) => {
-  if (batch % accumulate) at.addIssue({ code: 'custom', message: `accumulate ${accumulate} does not divide batch ${batch}` });
+  if (batch % accumulate)
+    at.addIssue({ code: 'custom', message: `accumulate ${accumulate} does not divide batch ${batch}` });
 };
 
 /** How a trained network is held: all its weights, or adapters of the frozen teacher. */
@@ -43,17 +48,32 @@ export const presetSchema = z.strictObject({
   name: z.string(),
   seed: whole,
   data: z.discriminatedUnion('set', [
-    z.strictObject({ set: z.literal('digits').optional(), ...clips, sprite: count, speed: z.tuple([positive, positive]) }),
+    z.strictObject({
+      set: z.literal('digits').optional(),
+      ...clips,
+      sprite: count,
+      speed: z.tuple([positive, positive]),
+    }),
     z.strictObject({ set: z.literal('emoji'), ...clips, packs: count.max(4) }),
   ]),
   vae: z.strictObject({
-    dim: count, z_dim: count, dim_mult: z.array(count).min(1), num_res_blocks: count, temperal_downsample: z.array(z.boolean()), channels: count,
+    dim: count,
+    z_dim: count,
+    dim_mult: z.array(count).min(1),
+    num_res_blocks: count,
+    temperal_downsample: z.array(z.boolean()),
+    channels: count,
   }),
   text: z.strictObject({ text_dim: count, text_len: count }),
   dit: z.strictObject({
     /** From text and first frame, or from text alone. */
     model_type: z.enum(['i2v', 't2v']).default('i2v'),
-    dim: count, num_heads: count, ffn_dim: count, num_layers: count, patch_size: triple, freq_dim: count,
+    dim: count,
+    num_heads: count,
+    ffn_dim: count,
+    num_layers: count,
+    patch_size: triple,
+    freq_dim: count,
     /** Width of the image tokens, where they come from an encoder instead of the frame's own patches. */
     clip_dim: count.optional(),
     /** Recompute blocks in the backward pass: slower, smaller. */
@@ -62,67 +82,108 @@ export const presetSchema = z.strictObject({
     ffn_parts: count.default(1),
   }),
   trainVae: z.strictObject({
-    steps: count, batch: count, warmup: whole, adam, kl: z.number().nonnegative(), l1: z.number().nonnegative(), mse: z.number().nonnegative(), statClips: count,
+    steps: count,
+    batch: count,
+    warmup: whole,
+    adam,
+    kl: z.number().nonnegative(),
+    l1: z.number().nonnegative(),
+    mse: z.number().nonnegative(),
+    statClips: count,
   }),
-  teacher: z.strictObject({
-    steps: count, ...batching, warmup: whole, adam, ema: share, times: timeLaw, textDrop: share,
-    sampler: z.strictObject({ steps: count, guidance: positive, shift: positive }),
-  }).superRefine(even),
+  teacher: z
+    .strictObject({
+      steps: count,
+      ...batching,
+      warmup: whole,
+      adam,
+      ema: share,
+      times: timeLaw,
+      textDrop: share,
+      sampler: z.strictObject({ steps: count, guidance: positive, shift: positive }),
+    })
+    .superRefine(even),
   /** How the frozen teacher's matrices lie on the device; they are computed with in f32. */
   stored: z.enum(['f32', 'bf16']).default('f32'),
   student: student.default({ mode: 'full', rank: 16, alpha: 16, steps: 1 }),
-  phase1: z.strictObject({
-    steps: count, ...batching, warmup: whole,
-    generator: z.strictObject({ adam, times: timeLaw, ema: share }),
-    fake: z.strictObject({
-      adam, ...form, mode: form.mode.default('lora'), updates: count, warmup: whole,
-      /** After each generator step, fake ← ida · fake + (1 - ida) · generator; 1 is off. */
-      ida: share.default(1),
-    }),
-    scoreTimes: timeLaw, guidance: positive,
-    /** Floor of the per-sample normaliser. */
-    wmin: positive,
-  }).superRefine(even),
-  phase2: z.strictObject({
-    steps: count, ...batching, warmup: whole,
-    generator: z.strictObject({ adam, ema: share }),
-    head: z.strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: count, head_dim: count, warmup: whole })
-      .superRefine(({ kind, dim, head_dim }, at) => {
-        if (kind !== 'conv' && dim % head_dim) at.addIssue({ code: 'custom', message: `dim ${dim} is not a multiple of head_dim ${head_dim}` });
+  phase1: z
+    .strictObject({
+      steps: count,
+      ...batching,
+      warmup: whole,
+      generator: z.strictObject({ adam, times: timeLaw, ema: share }),
+      fake: z.strictObject({
+        adam,
+        ...form,
+        mode: form.mode.default('lora'),
+        updates: count,
+        warmup: whole,
+        /** After each generator step, fake ← ida · fake + (1 - ida) · generator; 1 is off. */
+        ida: share.default(1),
       }),
-    /** Whose features the discriminator reads: the generator's average, the generator itself, the teacher, or a copy of its own that it trains. */
-    backbone: z.enum(['ema', 'live', 'frozen', 'full']).default('ema'),
-    loss: z.enum(['hinge', 'logistic', 'relativistic']).default('hinge'),
-    /** Whether it sees samples noised to its time, or clean ones. */
-    sees: z.enum(['noised', 'clean']).default('noised'),
-    /** Less memory: samples one after the other, the generator's forward twice. */
-    apart: z.boolean().default(false),
-    /** 0-based ids of the blocks whose tokens the discriminator sees. */
-    taps: z.array(whole).min(1),
-    discriminatorTimes: timeLaw, scoreTimes: timeLaw,
-    /** Weight of C-SDS, and guidance inside it. */
-    lambda: z.number().nonnegative(), guidance: positive,
-    str1: z.strictObject({
-      /** 0: not computed. */
-      weight: z.number().nonnegative(),
-      spatial: z.number().nonnegative(), temporal: z.number().nonnegative(), on: z.enum(['fake', 'real', 'both']),
-      /** What the temporal perturbation is drawn for: whole frames, or every element. */
-      drawn: z.enum(['frame', 'element']).default('frame'),
-    }),
-  }).superRefine(even),
-  baselines: z.strictObject({
-    consistency: z.strictObject({
-      batch: count, warmup: whole, adam, ema: share,
-      /** Levels of σ between which it is consistent, and guidance of the teacher's step from one to the next. */
-      grid: count, guidance: positive,
-    }),
-    /** Weights of the adversarial terms in the generator's and in the fake model's loss. */
-    dmd2: z.strictObject({ generator: z.number().nonnegative(), fake: z.number().nonnegative() }),
-  }).default(BASELINES),
+      scoreTimes: timeLaw,
+      guidance: positive,
+      /** Floor of the per-sample normaliser. */
+      wmin: positive,
+    })
+    .superRefine(even),
+  phase2: z
+    .strictObject({
+      steps: count,
+      ...batching,
+      warmup: whole,
+      generator: z.strictObject({ adam, ema: share }),
+      head: z
+        .strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: count, head_dim: count, warmup: whole })
+        .superRefine(({ kind, dim, head_dim }, at) => {
+          if (kind !== 'conv' && dim % head_dim)
+            at.addIssue({ code: 'custom', message: `dim ${dim} is not a multiple of head_dim ${head_dim}` });
+        }),
+      /** Whose features the discriminator reads: the generator's average, the generator itself, the teacher, or a copy of its own that it trains. */
+      backbone: z.enum(['ema', 'live', 'frozen', 'full']).default('ema'),
+      loss: z.enum(['hinge', 'logistic', 'relativistic']).default('hinge'),
+      /** Whether it sees samples noised to its time, or clean ones. */
+      sees: z.enum(['noised', 'clean']).default('noised'),
+      /** Less memory: samples one after the other, the generator's forward twice. */
+      apart: z.boolean().default(false),
+      /** 0-based ids of the blocks whose tokens the discriminator sees. */
+      taps: z.array(whole).min(1),
+      discriminatorTimes: timeLaw,
+      scoreTimes: timeLaw,
+      /** Weight of C-SDS, and guidance inside it. */
+      lambda: z.number().nonnegative(),
+      guidance: positive,
+      str1: z.strictObject({
+        /** 0: not computed. */
+        weight: z.number().nonnegative(),
+        spatial: z.number().nonnegative(),
+        temporal: z.number().nonnegative(),
+        on: z.enum(['fake', 'real', 'both']),
+        /** What the temporal perturbation is drawn for: whole frames, or every element. */
+        drawn: z.enum(['frame', 'element']).default('frame'),
+      }),
+    })
+    .superRefine(even),
+  baselines: z
+    .strictObject({
+      consistency: z.strictObject({
+        batch: count,
+        warmup: whole,
+        adam,
+        ema: share,
+        /** Levels of σ between which it is consistent, and guidance of the teacher's step from one to the next. */
+        grid: count,
+        guidance: positive,
+      }),
+      /** Weights of the adversarial terms in the generator's and in the fake model's loss. */
+      dmd2: z.strictObject({ generator: z.number().nonnegative(), fake: z.number().nonnegative() }),
+    })
+    .default(BASELINES),
   /** Which EMA of a phase is kept: see `score` in eval.ts. It is judged every so many steps; 0: never, and the last one is kept. */
   best: z.strictObject({ every: whole, clips: count, minMotion: share, frechetWeight: z.number().nonnegative() }),
   run: z.strictObject({
-    saveEvery: count, maxSkipped: count,
+    saveEvery: count,
+    maxSkipped: count,
     /** Steps between the pictures of a run's `samples` folder; 0: there are none. */
     sampleEvery: whole.default(50),
     /** Of the networks' matrix operands: f16 serves matrix units. Sums, gradients and the discriminator's step are f32 either way. */
@@ -139,6 +200,7 @@ export type Course = Omit<Preset, 'data' | 'dit'> & {
 };
 
 /** How a network of any size is trained. */
-export const settingsSchema = presetSchema.pick({ stored: true, student: true, teacher: true, phase1: true, phase2: true, best: true, run: true })
+export const settingsSchema = presetSchema
+  .pick({ stored: true, student: true, teacher: true, phase1: true, phase2: true, best: true, run: true })
   .extend({ dit: presetSchema.shape.dit.pick({ checkpoint: true, ffn_parts: true }) });
 export type Settings = z.infer<typeof settingsSchema>;

@@ -13,12 +13,21 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
   stored: 'bf16' as const, //               as Wan runs
   student: { mode, ...ADAPTERS, steps: 1 },
   teacher: {
-    steps: 1000, batch: 1, accumulate: 1, warmup: 100, adam: { ...adam(1e-5, 0.999, 1), beta1: 0.9 }, // trained on, that is: FastGen's rate
-    ema: 0.999, times: { law: 'logit-normal' as const, mean: 0, std: 1, shift: 5 }, textDrop: 0.1,
+    steps: 1000,
+    batch: 1,
+    accumulate: 1,
+    warmup: 100,
+    adam: { ...adam(1e-5, 0.999, 1), beta1: 0.9 }, // trained on, that is: FastGen's rate
+    ema: 0.999,
+    times: { law: 'logit-normal' as const, mean: 0, std: 1, shift: 5 },
+    textDrop: 0.1,
     sampler: { steps: 50, guidance: 5, shift: 5 }, // Wan
   },
   phase1: {
-    steps: 500, batch: 1, accumulate: 1, warmup: 20, // paper; its batch is 32, which takes few machines less than weeks
+    steps: 500,
+    batch: 1,
+    accumulate: 1,
+    warmup: 20, // paper; its batch is 32, which takes few machines less than weeks
     generator: {
       adam: adam(mode === 'lora' ? 1e-4 : 1e-6, 0.999, 1), // LightX2V for adapters; paper; β of Self-Forcing, FastVideo, rCM
       times: { law: 'endpoint' as const, from: 0.9, pure: 0.5 }, // paper's interval; METHOD §1.4: half at t = T
@@ -26,18 +35,31 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
     },
     fake: {
       adam: adam(2e-5, 0.999, 10), //        LightX2V; clip of FastGen and Self-Forcing
-      mode: 'lora' as const, ...ADAPTERS, ida: 1, updates: 5, warmup: 50, // paper: LoRA; five updates in all repositories; METHOD §1.5
+      mode: 'lora' as const,
+      ...ADAPTERS,
+      ida: 1,
+      updates: 5,
+      warmup: 50, // paper: LoRA; five updates in all repositories; METHOD §1.5
     },
-    scoreTimes: SHIFTED, guidance: 5, wmin: 1e-2, // FastGen for I2V-14B; METHOD §1.5
+    scoreTimes: SHIFTED,
+    guidance: 5,
+    wmin: 1e-2, // FastGen for I2V-14B; METHOD §1.5
   },
   phase2: {
-    steps: 1000, batch: 1, accumulate: 1, warmup: 20, // paper
+    steps: 1000,
+    batch: 1,
+    accumulate: 1,
+    warmup: 20, // paper
     generator: { adam: adam(mode === 'lora' ? 1e-4 : 2e-6, 0.99, 1), ema: 0.995 }, // as phase I; paper
     head: { adam: adam(1e-5, 0.99, 1), kind: 'semantic' as const, warmup: 50 }, // METHOD §1.6
-    backbone: 'ema' as const, loss: 'hinge' as const, sees: 'noised' as const, // paper
+    backbone: 'ema' as const,
+    loss: 'hinge' as const,
+    sees: 'noised' as const, // paper
     apart: false,
-    discriminatorTimes: SHIFTED, scoreTimes: SHIFTED,
-    lambda: 10, guidance: 1, //              paper; METHOD §1.9: unguided
+    discriminatorTimes: SHIFTED,
+    scoreTimes: SHIFTED,
+    lambda: 10,
+    guidance: 1, //              paper; METHOD §1.9: unguided
     str1: { weight: 1, spatial: 0.01, temporal: 0.1, on: 'fake' as const, drawn: 'frame' as const }, // paper; METHOD §1.7
   },
   best: { every: 50, clips: 4, minMotion: 0.8, frechetWeight: 0.01 }, // budget: a clip is dear

@@ -9,11 +9,17 @@ import type { Take } from './measure.ts';
 export const CLIP_FPS = 8;
 
 /** What clips were made from. */
-export interface Conditions { readonly preset: Preset; readonly clips: readonly Clip[] }
+export interface Conditions {
+  readonly preset: Preset;
+  readonly clips: readonly Clip[];
+}
 
 /** @param videos one a condition, in their order; of text alone there is no picture */
 export const clipTakes = ({ clips, preset }: Conditions, videos: readonly Float32Array[]): Take[] =>
   videos.map((video, i) => ({
-    name: `clip ${i}`, footage: footageOf(video, videoShape(preset), CLIP_FPS),
-    ...(preset.dit.model_type === 'i2v' && { image: frameAt(footageOf(clips[i]!.video, videoShape(preset), CLIP_FPS), 0) }),
+    name: `clip ${i}`,
+    footage: footageOf(video, videoShape(preset), CLIP_FPS),
+    ...(preset.dit.model_type === 'i2v' && {
+      image: frameAt(footageOf(clips[i]!.video, videoShape(preset), CLIP_FPS), 0),
+    }),
   }));

@@ -36,7 +36,12 @@ class Gathered {
       const { footage, image } = take;
       const shape: ClipShape = [3, footage.frames.length, footage.height, footage.width];
       const clip = clipOf(footage);
-      const rows = (await eye.see(footage.frames.map((_, t) => frameAt(footage, t)), 'video')).map((f: Feature) => Array.from(f));
+      const rows = (
+        await eye.see(
+          footage.frames.map((_, t) => frameAt(footage, t)),
+          'video',
+        )
+      ).map((f: Feature) => Array.from(f));
       this.frames.push(...rows);
       this.videos.push(rows[0]!.map((_, k) => rows.reduce((s, r) => s + r[k]!, 0) / rows.length));
       this.motion.push(motionEnergy(clip, shape));
@@ -45,7 +50,9 @@ class Gathered {
       this.contrast.push(wander.contrast);
       if (image && image.width === footage.width && image.height === footage.height) {
         const still = clipOf({ ...image, frames: [image.data], fps: 1 });
-        this.psnr.push(footage.frames.map((_, t) => (t ? psnr(frameOf(clip, shape, t), still) : firstFramePsnr(clip, shape, still))));
+        this.psnr.push(
+          footage.frames.map((_, t) => (t ? psnr(frameOf(clip, shape, t), still) : firstFramePsnr(clip, shape, still))),
+        );
       }
       yield take;
     }
@@ -56,7 +63,10 @@ class Gathered {
 function clipOf({ width, height, frames }: Footage | (Frame & { frames: Uint8Array[]; fps: number })): Float32Array {
   const plane = width * height;
   const out = new Float32Array(3 * frames.length * plane);
-  frames.forEach((data, t) => { for (let i = 0; i < 3 * plane; i++) out[((i % 3) * frames.length + t) * plane + Math.floor(i / 3)] = data[i]! / 127.5 - 1; });
+  frames.forEach((data, t) => {
+    for (let i = 0; i < 3 * plane; i++)
+      out[((i % 3) * frames.length + t) * plane + Math.floor(i / 3)] = data[i]! / 127.5 - 1;
+  });
   return out;
 }
 
@@ -78,7 +88,11 @@ function remembering(eye: Eye): Eye {
 }
 
 /** @param reference real videos to compare with; read once, after the others */
-export async function judgeFolder(takes: Takes, instruments: Instruments & { subject_consistency: Eye }, reference?: Takes): Promise<FolderReport> {
+export async function judgeFolder(
+  takes: Takes,
+  instruments: Instruments & { subject_consistency: Eye },
+  reference?: Takes,
+): Promise<FolderReport> {
   const eye = remembering(instruments.subject_consistency);
   const made = new Gathered();
   const measured = await measure(made.of(takes, eye), { ...instruments, subject_consistency: eye });
@@ -86,9 +100,15 @@ export async function judgeFolder(takes: Takes, instruments: Instruments & { sub
   const dim = made.videos[0]!.length;
   const shortest = Math.min(...made.psnr.map((p) => p.length));
   const report: FolderReport = {
-    ...measured, motionEnergy: mean(made.motion), brightnessDrift: mean(made.drift), contrast: mean(made.contrast),
-    diversity: diversity(flat(made.videos), dim), features: { of: eye.name, proxy: eye.proxy },
-    ...(made.psnr.length && { psnrByFrame: Array.from({ length: shortest }, (_, t) => mean(made.psnr.map((p) => p[t]!))) }),
+    ...measured,
+    motionEnergy: mean(made.motion),
+    brightnessDrift: mean(made.drift),
+    contrast: mean(made.contrast),
+    diversity: diversity(flat(made.videos), dim),
+    features: { of: eye.name, proxy: eye.proxy },
+    ...(made.psnr.length && {
+      psnrByFrame: Array.from({ length: shortest }, (_, t) => mean(made.psnr.map((p) => p[t]!))),
+    }),
   };
   if (!reference) return report;
   const real = new Gathered();
@@ -96,7 +116,10 @@ export async function judgeFolder(takes: Takes, instruments: Instruments & { sub
   for await (const _ of real.of(reference, eye)) videos++;
   if (videos < 2) throw new Error(`[eval] ${videos} reference videos: two or more are needed`);
   report.reference = {
-    videos, frechet: frechet(flat(made.frames), flat(real.frames), dim), ...precisionRecall(flat(made.videos), flat(real.videos), dim), motionRatio: report.motionEnergy / mean(real.motion),
+    videos,
+    frechet: frechet(flat(made.frames), flat(real.frames), dim),
+    ...precisionRecall(flat(made.videos), flat(real.videos), dim),
+    motionRatio: report.motionEnergy / mean(real.motion),
   };
   return report;
 }

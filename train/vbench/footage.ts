@@ -21,7 +21,10 @@ export function footageOf(video: Float32Array, [channels, count, height, width]:
   const frames = Array.from({ length: count }, (_, t) => {
     const data = new Uint8Array(3 * plane);
     for (let i = 0; i < plane; i++) {
-      for (let k = 0; k < 3; k++) data[3 * i + k] = Math.round(127.5 * (1 + Math.min(1, Math.max(-1, video[((channels === 3 ? k : 0) * count + t) * plane + i]!))));
+      for (let k = 0; k < 3; k++)
+        data[3 * i + k] = Math.round(
+          127.5 * (1 + Math.min(1, Math.max(-1, video[((channels === 3 ? k : 0) * count + t) * plane + i]!))),
+        );
     }
     return data;
   });
@@ -55,13 +58,20 @@ function taps(from: number, to: number, kernel: Kernel, antialias: boolean): [so
 }
 
 /** Resizes to bytes again, rounded, as torchvision does with byte tensors. */
-export function resize({ width, height, data }: Frame, toWidth: number, toHeight: number, kernel: Kernel, antialias: boolean): Frame {
+export function resize(
+  { width, height, data }: Frame,
+  toWidth: number,
+  toHeight: number,
+  kernel: Kernel,
+  antialias: boolean,
+): Frame {
   const columns = taps(width, toWidth, kernel, antialias);
   const rows = taps(height, toHeight, kernel, antialias);
   const narrow = new Float32Array(height * toWidth * 3);
   for (let y = 0; y < height; y++) {
     columns.forEach((some, x) => {
-      for (const [s, w] of some) for (let k = 0; k < 3; k++) narrow[(y * toWidth + x) * 3 + k]! += w * data[(y * width + s) * 3 + k]!;
+      for (const [s, w] of some)
+        for (let k = 0; k < 3; k++) narrow[(y * toWidth + x) * 3 + k]! += w * data[(y * width + s) * 3 + k]!;
     });
   }
   const out = new Uint8Array(toHeight * toWidth * 3);
@@ -78,13 +88,16 @@ export function resize({ width, height, data }: Frame, toWidth: number, toHeight
 export function resizeShorter(frame: Frame, size: number, kernel: Kernel, antialias: boolean): Frame {
   const { width, height } = frame;
   const longer = Math.trunc((size * Math.max(width, height)) / Math.min(width, height));
-  return width <= height ? resize(frame, size, longer, kernel, antialias) : resize(frame, longer, size, kernel, antialias);
+  return width <= height
+    ? resize(frame, size, longer, kernel, antialias)
+    : resize(frame, longer, size, kernel, antialias);
 }
 
 /** The middle of a frame. */
 export function centreCrop({ width, height, data }: Frame, size: number): Frame {
   const [left, top] = [Math.round((width - size) / 2), Math.round((height - size) / 2)];
   const out = new Uint8Array(size * size * 3);
-  for (let y = 0; y < size; y++) out.set(data.subarray(3 * ((top + y) * width + left), 3 * ((top + y) * width + left + size)), 3 * y * size);
+  for (let y = 0; y < size; y++)
+    out.set(data.subarray(3 * ((top + y) * width + left), 3 * ((top + y) * width + left + size)), 3 * y * size);
   return { width: size, height: size, data: out };
 }

@@ -8,7 +8,15 @@
 export type Feature = ArrayLike<number>;
 
 export const DIMENSIONS = [
-  'camera_motion', 'i2v_subject', 'i2v_background', 'subject_consistency', 'background_consistency', 'motion_smoothness', 'dynamic_degree', 'aesthetic_quality', 'imaging_quality',
+  'camera_motion',
+  'i2v_subject',
+  'i2v_background',
+  'subject_consistency',
+  'background_consistency',
+  'motion_smoothness',
+  'dynamic_degree',
+  'aesthetic_quality',
+  'imaging_quality',
 ] as const;
 export type DimensionName = (typeof DIMENSIONS)[number];
 
@@ -45,9 +53,13 @@ export function byteDifference(a: Uint8Array, b: Uint8Array): number {
 }
 
 /** motion_smoothness of a video: every second frame is rebuilt from its neighbours; (255 - mean difference) / 255. */
-export function motionSmoothness(frames: readonly Uint8Array[], between: (before: Uint8Array, after: Uint8Array) => Uint8Array): number {
+export function motionSmoothness(
+  frames: readonly Uint8Array[],
+  between: (before: Uint8Array, after: Uint8Array) => Uint8Array,
+): number {
   const differences: number[] = [];
-  for (let t = 1; t + 1 < frames.length; t += 2) differences.push(byteDifference(frames[t]!, between(frames[t - 1]!, frames[t + 1]!)));
+  for (let t = 1; t + 1 < frames.length; t += 2)
+    differences.push(byteDifference(frames[t]!, between(frames[t - 1]!, frames[t + 1]!)));
   return (255 - mean(differences)) / 255;
 }
 
@@ -70,7 +82,10 @@ export function isDynamic(flows: readonly Float32Array[], width: number, height:
   const needed = roundEven(4 * ((flows.length + 1) / 16));
   let moving = 0;
   for (const flow of flows) {
-    const strongest = Float32Array.from(flow).sort().reverse().slice(0, Math.trunc(0.05 * flow.length));
+    const strongest = Float32Array.from(flow)
+      .sort()
+      .reverse()
+      .slice(0, Math.trunc(0.05 * flow.length));
     if (mean([...strongest]) > threshold) moving++;
     if (moving >= needed) return true;
   }
@@ -104,9 +119,17 @@ export function groupScores(values: Partial<Record<DimensionName, number>>): Sco
   const score = (group: 'i2v' | 'quality'): number | undefined => {
     const here = DIMENSIONS.filter((d) => SCALES[d].group === group && values[d] !== undefined);
     const weights = here.reduce((sum, d) => sum + SCALES[d].weight, 0);
-    const sum = here.reduce((s, d) => s + SCALES[d].weight * ((values[d]! - SCALES[d].low) / (SCALES[d].high - SCALES[d].low)), 0);
+    const sum = here.reduce(
+      (s, d) => s + SCALES[d].weight * ((values[d]! - SCALES[d].low) / (SCALES[d].high - SCALES[d].low)),
+      0,
+    );
     return weights ? sum / weights : undefined;
   };
   const [i2v, quality] = [score('i2v'), score('quality')];
-  return { i2v, quality, total: i2v === undefined || quality === undefined ? undefined : (i2v + quality) / 2, without: DIMENSIONS.filter((d) => values[d] === undefined) };
+  return {
+    i2v,
+    quality,
+    total: i2v === undefined || quality === undefined ? undefined : (i2v + quality) / 2,
+    without: DIMENSIONS.filter((d) => values[d] === undefined),
+  };
 }

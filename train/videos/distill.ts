@@ -26,22 +26,63 @@ import type { Work } from '../work.ts';
 import { PREVIEWED, RecordEnds, type Remake } from './records.ts';
 
 /** How a checkpoint is distilled on latents of one form. @param sets overrides such as `student.mode=lora` */
-export function courseOf({ dit: { config }, vae: { config: vae }, path }: Checkpoint, latent: readonly number[], sets: readonly string[], seed?: number): Course {
-  const { model_type: type, dim, num_heads, ffn_dim, num_layers, patch_size, freq_dim, clip_dim, text_dim, text_len } = config;
+export function courseOf(
+  { dit: { config }, vae: { config: vae }, path }: Checkpoint,
+  latent: readonly number[],
+  sets: readonly string[],
+  seed?: number,
+): Course {
+  const {
+    model_type: type,
+    dim,
+    num_heads,
+    ffn_dim,
+    num_layers,
+    patch_size,
+    freq_dim,
+    clip_dim,
+    text_dim,
+    text_len,
+  } = config;
   const { dit, ...settings } = wanSettings(config, latent, sets);
   const [time, down, across] = vaeStride(vae);
   const [, frames, height, width] = latent as [number, number, number, number];
   const usual = loadPreset('digits');
   const course: Course = {
-    ...usual, ...settings, name: `wan2.1-${type}`, seed: seed ?? usual.seed,
-    dit: { model_type: type, dim, num_heads, ffn_dim, num_layers, patch_size: [...patch_size], freq_dim, clip_dim, ...dit },
+    ...usual,
+    ...settings,
+    name: `wan2.1-${type}`,
+    seed: seed ?? usual.seed,
+    dit: {
+      model_type: type,
+      dim,
+      num_heads,
+      ffn_dim,
+      num_layers,
+      patch_size: [...patch_size],
+      freq_dim,
+      clip_dim,
+      ...dit,
+    },
     text: { text_dim, text_len },
-    vae: { dim: vae.dim, z_dim: vae.z_dim, dim_mult: [...vae.dim_mult], num_res_blocks: vae.num_res_blocks, temperal_downsample: [...vae.temperal_downsample], channels: vae.channels },
+    vae: {
+      dim: vae.dim,
+      z_dim: vae.z_dim,
+      dim_mult: [...vae.dim_mult],
+      num_res_blocks: vae.num_res_blocks,
+      temperal_downsample: [...vae.temperal_downsample],
+      channels: vae.channels,
+    },
     data: { set: 'videos', width: width * across, height: height * down, frames: 1 + (frames - 1) * time },
   };
   const { checkpoint: _c, ffn_parts: _p, ...own } = ditConfigOf(course);
-  const differing = Object.entries(own).find(([name, value]) => canonical(value) !== canonical(config[name as keyof typeof config]));
-  if (differing) throw new Error(`[distill] ${path} has ${differing[0]} ${canonical(config[differing[0] as keyof typeof config])}, ${type} is trained with ${canonical(differing[1])}`);
+  const differing = Object.entries(own).find(
+    ([name, value]) => canonical(value) !== canonical(config[name as keyof typeof config]),
+  );
+  if (differing)
+    throw new Error(
+      `[distill] ${path} has ${differing[0]} ${canonical(config[differing[0] as keyof typeof config])}, ${type} is trained with ${canonical(differing[1])}`,
+    );
   return course;
 }
 
@@ -49,7 +90,10 @@ export function courseOf({ dit: { config }, vae: { config: vae }, path }: Checkp
 function checkRecords({ dit: { config }, image, path }: Checkpoint, shards: VideoShards): void {
   const tokens = shards.records([0]).embedded?.imageTokens?.shape[1] ?? 0;
   const [told, wanted] = [image ? tokens / clipTokens(image.config) : tokens, givenFrames(config)];
-  if (told !== wanted) throw new Error(`[distill] the records tell ${told} of a clip's frames, ${path} is told ${wanted}: make records with it (vpae data make FOLDER --model ${path})`);
+  if (told !== wanted)
+    throw new Error(
+      `[distill] the records tell ${told} of a clip's frames, ${path} is told ${wanted}: make records with it (vpae data make FOLDER --model ${path})`,
+    );
 }
 
 export interface VideoDistill extends Omit<Work, 'preset'> {
@@ -86,13 +130,35 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   try {
     const made = { data: shards.made, heldOut, latent: [...w.shards.latent], teacher: await fingerprint(file) };
     return await bothPhases(w, {
-      course: p, shards, teacher: inFile(file), path, made,
+      course: p,
+      shards,
+      teacher: inFile(file),
+      path,
+      made,
       choose: heldOut.length ? (net) => judge.choose(sampler, net, student) : undefined,
-      samples: draw && ((job) => samplePreviews({ course: p, draw, sampler, requests: shown, above: () => (above ??= compared(job)) }, job.student, [student])),
+      samples:
+        draw &&
+        ((job) =>
+          samplePreviews(
+            { course: p, draw, sampler, requests: shown, above: () => (above ??= compared(job)) },
+            job.student,
+            [student],
+          )),
       async save(average, steps) {
-        const metadata = { format: 'pt', kind: 'student', config: JSON.stringify(checkpoint.dit.config), about: JSON.stringify({ preset: p, steps, teacher: made.teacher, data: made.data }) };
+        const metadata = {
+          format: 'pt',
+          kind: 'student',
+          config: JSON.stringify(checkpoint.dit.config),
+          about: JSON.stringify({ preset: p, steps, teacher: made.teacher, data: made.data }),
+        };
         try {
-          if (mode === 'lora') await saveLora(path, (await readAverage(average)).params, { naming: 'comfyui', scale: alpha / rank, dtype: 'BF16', metadata });
+          if (mode === 'lora')
+            await saveLora(path, (await readAverage(average)).params, {
+              naming: 'comfyui',
+              scale: alpha / rank,
+              dtype: 'BF16',
+              metadata,
+            });
           else await exportAverage(average, path, metadata);
         } catch (error) {
           throw writeError('distill', path, error);

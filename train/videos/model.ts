@@ -28,22 +28,25 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
   const { text_dim: textDim, text_len: textLen, model_type: type } = net.config;
   const embed = embedderOf(languageOf(preset), textDim, textLen);
   const model: VideoModel = {
-    dit: net.config, vae: vae.config,
-    encodeText: (_device, texts) => Promise.resolve(texts.map((text) => host(embed([text]).context.data, [textLen, textDim]))),
+    dit: net.config,
+    vae: vae.config,
+    encodeText: (_device, texts) =>
+      Promise.resolve(texts.map((text) => host(embed([text]).context.data, [textLen, textDim]))),
     loadDiT: (device) => Promise.resolve(networkOf(toDevice(device, net.params))),
     loadVAE: (device, half) => Promise.resolve(toDevice(device, halfOf(vae.params, half))),
-    ...(type !== 't2v' && {
-      async encodeImages(device, images) {
-        const tokens = device.compile(pictures, { name: 'picture tokens' });
-        const all: HostTensor[] = [];
-        for (const image of images) {
-          const t = await tokens({ ...image, shape: [1, ...image.shape] });
-          all.push(host(await t.read(), t.shape.slice(1)));
-        }
-        await tokens.free();
-        return all;
-      },
-    } satisfies Partial<VideoModel>),
+    ...(type !== 't2v' &&
+      ({
+        async encodeImages(device, images) {
+          const tokens = device.compile(pictures, { name: 'picture tokens' });
+          const all: HostTensor[] = [];
+          for (const image of images) {
+            const t = await tokens({ ...image, shape: [1, ...image.shape] });
+            all.push(host(await t.read(), t.shape.slice(1)));
+          }
+          await tokens.free();
+          return all;
+        },
+      } satisfies Partial<VideoModel>)),
   };
   return { model, kind: net.kind, preset, sampling: samplerOf(net) };
 }

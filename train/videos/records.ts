@@ -11,7 +11,10 @@ import type { Course } from '../presets/index.ts';
 import type { Ends } from '../methods/sample.ts';
 
 /** A record by its number, to be made anew. */
-export interface Remake { record: number; seed: number }
+export interface Remake {
+  record: number;
+  seed: number;
+}
 
 /** Edge in pixels of the tiles that clips are decoded in: little memory beside what training holds. */
 export const TILE = 256;
@@ -51,7 +54,14 @@ export class RecordEnds implements Ends<Remake> {
     const size = latents.data.length / latents.shape[0]!;
     const clips: Float32Array[] = [];
     try {
-      for (let i = 0; i < latents.shape[0]!; i++) clips.push(await wholeClip(vae, host(latents.data.slice(i * size, (i + 1) * size), latentShape(course)), videoShape(course)));
+      for (let i = 0; i < latents.shape[0]!; i++)
+        clips.push(
+          await wholeClip(
+            vae,
+            host(latents.data.slice(i * size, (i + 1) * size), latentShape(course)),
+            videoShape(course),
+          ),
+        );
       return clips;
     } finally {
       vae.free();
@@ -60,7 +70,11 @@ export class RecordEnds implements Ends<Remake> {
   }
 }
 
-async function wholeClip(vae: StreamingVAE, latent: HostTensor, [channels, frames, height, width]: readonly [number, number, number, number]): Promise<Float32Array> {
+async function wholeClip(
+  vae: StreamingVAE,
+  latent: HostTensor,
+  [channels, frames, height, width]: readonly [number, number, number, number],
+): Promise<Float32Array> {
   const plane = height * width;
   const clip = new Float32Array(channels * frames * plane);
   let at = 0;

@@ -14,14 +14,25 @@ import { peer as tfjs } from './tfjs.ts';
 import { peer as torch } from './torch.ts';
 
 const ENGINES: Record<EngineName, () => Promise<Peer>> = {
-  ours, 'gpu.js': gpujs, tfjs, 'jax-js': jax, 'onnxruntime-web': web(false), 'onnxruntime-web, fused': web(true), 'onnxruntime-node': cpu, torch,
+  ours,
+  'gpu.js': gpujs,
+  tfjs,
+  'jax-js': jax,
+  'onnxruntime-web': web(false),
+  'onnxruntime-web, fused': web(true),
+  'onnxruntime-node': cpu,
+  torch,
 };
 
-export type Question =
-  | { open: { engine: EngineName; work: WorkName; numbers: Float32Array[] } }
-  | { calls: number };
+export type Question = { open: { engine: EngineName; work: WorkName; numbers: Float32Array[] } } | { calls: number };
 /** null: the peer has no such operation. */
-export type Opened = { version: string; on: string; first: Sample; answer: ArrayLike<number>[]; peakBytes: number } | null;
+export type Opened = {
+  version: string;
+  on: string;
+  first: Sample;
+  answer: ArrayLike<number>[];
+  peakBytes: number;
+} | null;
 
 /** Dawn spins while it waits, which takes a core from a software adapter: every engine waits as ours does. */
 const patient = ({ call, settle }: Timed): Timed => ({ call: () => waiting(call()), settle: () => waiting(settle()) });
@@ -40,13 +51,17 @@ async function take(run: PeerRun | DistantRun, calls = 1): Promise<Sample> {
   return took;
 }
 
-async function open({ engine: which, work: name, numbers }: Extract<Question, { open: unknown }>['open']): Promise<Opened> {
+async function open({
+  engine: which,
+  work: name,
+  numbers,
+}: Extract<Question, { open: unknown }>['open']): Promise<Opened> {
   const work = workOf(name);
   const engine = await waiting(ENGINES[which]());
   run = await waiting(engine.open(work, numbers));
   if (!run) return null;
   const first = await take(run);
-  const answer = [...await waiting(run.answer())];
+  const answer = [...(await waiting(run.answer()))];
   if (name === 'training step') {
     const losses = [answer[0]![0]!];
     while (losses.length < TRAIN_STEPS) {
@@ -59,4 +74,6 @@ async function open({ engine: which, work: name, numbers }: Extract<Question, { 
   return { version, on, first, answer, peakBytes };
 }
 
-serve(async (question: Question): Promise<Opened | Sample> => ('open' in question ? open(question.open) : take(run!, question.calls)));
+serve(async (question: Question): Promise<Opened | Sample> =>
+  'open' in question ? open(question.open) : take(run!, question.calls),
+);

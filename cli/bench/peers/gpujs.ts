@@ -11,7 +11,10 @@ interface GpuJs {
   input(data: Float32Array, size: readonly number[]): unknown;
 }
 /** What gpu.js makes of a kernel's `this` and its arguments. */
-interface Thread { thread: { x: number; y: number; z: number }; constants: Record<string, number> }
+interface Thread {
+  thread: { x: number; y: number; z: number };
+  constants: Record<string, number>;
+}
 type Rows = number[][];
 type Planes = number[][][];
 
@@ -40,13 +43,17 @@ function deviationOf(this: Thread, x: Rows, mean: number[]): number {
   return Math.sqrt(sum / this.constants.size! + 1e-5);
 }
 function normalise(this: Thread, x: Rows, mean: number[], deviation: number[], g: number[], b: number[]): number {
-  return (x[this.thread.y]![this.thread.x]! - mean[this.thread.y]!) / deviation[this.thread.y]! * g[this.thread.x]! + b[this.thread.x]!;
+  return (
+    ((x[this.thread.y]![this.thread.x]! - mean[this.thread.y]!) / deviation[this.thread.y]!) * g[this.thread.x]! +
+    b[this.thread.x]!
+  );
 }
 
 /** Rows of [tokens, heads, size] are read as they lie: [token][head][number]. */
 function scores(this: Thread, q: Planes, k: Planes): number {
   let sum = 0;
-  for (let i = 0; i < this.constants.size!; i++) sum += q[this.thread.y]![this.thread.z]![i]! * k[this.thread.x]![this.thread.z]![i]!;
+  for (let i = 0; i < this.constants.size!; i++)
+    sum += q[this.thread.y]![this.thread.z]![i]! * k[this.thread.x]![this.thread.z]![i]!;
   return sum * this.constants.scale!;
 }
 function largest(this: Thread, s: Planes): number {
@@ -56,13 +63,16 @@ function largest(this: Thread, s: Planes): number {
 }
 function total(this: Thread, s: Planes, top: Rows): number {
   let sum = 0;
-  for (let i = 0; i < this.constants.tokens!; i++) sum += Math.exp(s[this.thread.y]![this.thread.x]![i]! - top[this.thread.y]![this.thread.x]!);
+  for (let i = 0; i < this.constants.tokens!; i++)
+    sum += Math.exp(s[this.thread.y]![this.thread.x]![i]! - top[this.thread.y]![this.thread.x]!);
   return sum;
 }
 function weighted(this: Thread, s: Planes, top: Rows, all: Rows, v: Planes): number {
   let sum = 0;
   for (let i = 0; i < this.constants.tokens!; i++) {
-    sum += Math.exp(s[this.thread.y]![this.thread.z]![i]! - top[this.thread.y]![this.thread.z]!) * v[i]![this.thread.y]![this.thread.x]!;
+    sum +=
+      Math.exp(s[this.thread.y]![this.thread.z]![i]! - top[this.thread.y]![this.thread.z]!) *
+      v[i]![this.thread.y]![this.thread.x]!;
   }
   return sum / all[this.thread.y]![this.thread.z]!;
 }
@@ -79,7 +89,14 @@ function convolve(this: Thread, x: Planes, w: Planes): number {
           const pt = t + kt - 1;
           const ph = this.thread.y + kh - 1;
           const pw = this.thread.x + kw - 1;
-          if (pt >= 0 && pt < this.constants.frames! && ph >= 0 && ph < this.constants.height! && pw >= 0 && pw < this.constants.width!) {
+          if (
+            pt >= 0 &&
+            pt < this.constants.frames! &&
+            ph >= 0 &&
+            ph < this.constants.height! &&
+            pw >= 0 &&
+            pw < this.constants.width!
+          ) {
             sum += x[c * this.constants.frames! + pt]![ph]![pw]! * w[o]![c]![kt * 9 + kh * 3 + kw]!;
           }
         }
@@ -97,10 +114,13 @@ export async function peer(): Promise<Peer> {
   const kernel = (fn: unknown, output: readonly number[], constants: Record<string, number> = {}): Kernel =>
     gpu.createKernel(fn, { output, constants, pipeline: true, immutable: true, loopMaxIterations: 4096 });
 
-  function programOf(work: Work): { shapes: readonly (readonly number[])[]; run: (x: readonly unknown[]) => Promise<Handle[]> } | undefined {
+  function programOf(
+    work: Work,
+  ): { shapes: readonly (readonly number[])[]; run: (x: readonly unknown[]) => Promise<Handle[]> } | undefined {
     const [first] = work.inputs as [readonly number[]];
     switch (work.name) {
-      case 'matmul 512': case 'matmul 1024': {
+      case 'matmul 512':
+      case 'matmul 1024': {
         const multiply = kernel(matmul, [first[1]!, first[0]!], { size: first[1]! });
         return { shapes: work.inputs, run: async ([a, b]) => [await multiply(a, b)] };
       }
@@ -110,7 +130,11 @@ export async function peer(): Promise<Peer> {
       }
       case 'layer norm': {
         const [rows, size] = first as [number, number];
-        const [means, deviations, apply] = [kernel(meanOf, [rows], { size }), kernel(deviationOf, [rows], { size }), kernel(normalise, [size, rows])];
+        const [means, deviations, apply] = [
+          kernel(meanOf, [rows], { size }),
+          kernel(deviationOf, [rows], { size }),
+          kernel(normalise, [size, rows]),
+        ];
         return {
           shapes: work.inputs,
           async run([x, g, b]) {
@@ -139,9 +163,16 @@ export async function peer(): Promise<Peer> {
       case 'conv3d': {
         const [frames, height, width] = CONV.size;
         const run = kernel(convolve, [width, height, CONV.co * frames], { channels: CONV.ci, frames, height, width });
-        return { shapes: [[CONV.ci * frames, height, width], [CONV.co, CONV.ci, 27]], run: async ([x, w]) => [await run(x, w)] };
+        return {
+          shapes: [
+            [CONV.ci * frames, height, width],
+            [CONV.co, CONV.ci, 27],
+          ],
+          run: async ([x, w]) => [await run(x, w)],
+        };
       }
-      default: return undefined;
+      default:
+        return undefined;
     }
   }
 
@@ -150,15 +181,22 @@ export async function peer(): Promise<Peer> {
     const output = [...shape].reverse();
     const source = library.input(x, output);
     const copy = [
-      function (this: Thread, a: number[]) { return a[this.thread.x]!; },
-      function (this: Thread, a: Rows) { return a[this.thread.y]![this.thread.x]!; },
-      function (this: Thread, a: Planes) { return a[this.thread.z]![this.thread.y]![this.thread.x]!; },
+      function (this: Thread, a: number[]) {
+        return a[this.thread.x]!;
+      },
+      function (this: Thread, a: Rows) {
+        return a[this.thread.y]![this.thread.x]!;
+      },
+      function (this: Thread, a: Planes) {
+        return a[this.thread.z]![this.thread.y]![this.thread.x]!;
+      },
     ][shape.length - 1];
     return await kernel(copy, output)(source);
   }
 
   return {
-    version: versionOf('gpu.js'), on: 'WebGPU',
+    version: versionOf('gpu.js'),
+    on: 'WebGPU',
     async open(work, numbers) {
       const program = programOf(work);
       if (!program) return undefined;
@@ -167,7 +205,8 @@ export async function peer(): Promise<Peer> {
       let results: Handle[] = [];
       const flat = (x: NestedRows): number[] => (x instanceof Float32Array ? [...x] : x.flatMap(flat));
       return {
-        settle: settled(device), answer: async () => [flat(await results[0]!.toArray())],
+        settle: settled(device),
+        answer: async () => [flat(await results[0]!.toArray())],
         async call() {
           for (const r of results) r.delete();
           results = await program.run(inputs);

@@ -38,7 +38,9 @@ export function resolve(name: string): string | undefined {
   for (const from of tries) {
     try {
       return createRequire(from).resolve(name);
-    } catch { /* not there */ }
+    } catch {
+      /* not there */
+    }
   }
   return undefined;
 }
@@ -68,21 +70,30 @@ export async function lendWebGPU(mend: (queue: GPUQueue) => void = () => {}): Pr
   device.destroy(); // its adapter is used up: the peer makes a device of its own
   let made: GPUDevice | undefined;
   const lent = {
-    wgslLanguageFeatures: gpu.wgslLanguageFeatures, getPreferredCanvasFormat: () => 'rgba8unorm',
+    wgslLanguageFeatures: gpu.wgslLanguageFeatures,
+    getPreferredCanvasFormat: () => 'rgba8unorm',
     async requestAdapter(): Promise<GPUAdapter | null> {
-      const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance', forceFallbackAdapter: info.kind === 'software' });
+      const adapter = await gpu.requestAdapter({
+        powerPreference: 'high-performance',
+        forceFallbackAdapter: info.kind === 'software',
+      });
       if (!adapter) return null;
       const request = adapter.requestDevice.bind(adapter);
       adapter.requestDevice = async (wanted) => {
         made = await request(wanted);
         mend(made.queue);
-        made.addEventListener('uncapturederror', (event) => { throw new Error((event as GPUUncapturedErrorEvent).error.message); });
+        made.addEventListener('uncapturederror', (event) => {
+          throw new Error((event as GPUUncapturedErrorEvent).error.message);
+        });
         return made;
       };
       return adapter;
     },
   };
-  Object.defineProperty(globalThis, 'navigator', { value: { gpu: lent, userAgent: 'node', hardwareConcurrency: 1 }, configurable: true });
+  Object.defineProperty(globalThis, 'navigator', {
+    value: { gpu: lent, userAgent: 'node', hardwareConcurrency: 1 },
+    configurable: true,
+  });
   return () => {
     if (!made) throw new Error('the peer has made no WebGPU device');
     return made;

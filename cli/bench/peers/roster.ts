@@ -13,16 +13,19 @@ export const ROSTER = [
   { name: 'torch', packages: [] },
 ] as const satisfies readonly { name: string; packages: readonly string[]; flags?: readonly string[] }[];
 
-export type Entry = typeof ROSTER[number];
+export type Entry = (typeof ROSTER)[number];
 export type EngineName = Entry['name'] | 'ours';
 
 /** The same package in two ways is one name for people. */
 export const peerNames = (): string[] => [...new Set(ROSTER.map((e) => e.name.replace(/,.*/, '')))];
-export const entriesOf = (names: readonly string[]): Entry[] => ROSTER.filter((e) => names.includes(e.name.replace(/,.*/, '')));
+export const entriesOf = (names: readonly string[]): Entry[] =>
+  ROSTER.filter((e) => names.includes(e.name.replace(/,.*/, '')));
 
 /** How to get what an entry lacks; undefined when all is there. */
 export function missing({ name, packages }: Entry): string | undefined {
   if (name === 'torch') return hasTorch() ? undefined : 'pip install torch (for the python3 of this machine)';
   const lacking = packages.filter((p) => !isInstalled(p));
-  return lacking.length ? `npm i --no-save --ignore-scripts ${packages.join(' ')} (in this folder, or in another that VPAE_PEERS names)` : undefined;
+  return lacking.length
+    ? `npm i --no-save --ignore-scripts ${packages.join(' ')} (in this folder, or in another that VPAE_PEERS names)`
+    : undefined;
 }

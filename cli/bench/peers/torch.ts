@@ -9,7 +9,8 @@ import type { Peer } from './peer.ts';
 const IMPORT_MS = 60_000;
 
 /** Whether `python3 -c "import torch"` works. */
-export const hasTorch = (): boolean => spawnSync('python3', ['-c', 'import torch'], { timeout: IMPORT_MS, stdio: 'ignore' }).status === 0;
+export const hasTorch = (): boolean =>
+  spawnSync('python3', ['-c', 'import torch'], { timeout: IMPORT_MS, stdio: 'ignore' }).status === 0;
 
 type Python = ChildProcessByStdio<Writable, Readable, null>;
 
@@ -40,7 +41,7 @@ class Pipe {
 
   private async more(): Promise<void> {
     const { value, done } = await this.chunks.next();
-    if (done) throw new Error('PyTorch\'s process ended; python3 says why when it runs cli/bench/peers/pytorch.py');
+    if (done) throw new Error("PyTorch's process ended; python3 says why when it runs cli/bench/peers/pytorch.py");
     this.held = Buffer.concat([this.held, value]);
   }
 
@@ -52,12 +53,18 @@ class Pipe {
 }
 
 export async function peer(): Promise<Peer> {
-  const python = spawn('python3', [fileURLToPath(new URL('./pytorch.py', import.meta.url))], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const python = spawn('python3', [fileURLToPath(new URL('./pytorch.py', import.meta.url))], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const pipe = new Pipe(python);
   const opened: Peer = {
-    version: '', on: 'CPU',
+    version: '',
+    on: 'CPU',
     async open(work, numbers) {
-      const { version, on } = await pipe.ask<{ version: string; on: string | null }>({ work: work.name, shapes: work.inputs, block: BLOCK }, numbers);
+      const { version, on } = await pipe.ask<{ version: string; on: string | null }>(
+        { work: work.name, shapes: work.inputs, block: BLOCK },
+        numbers,
+      );
       if (on === null) return undefined;
       Object.assign(opened, { version, on });
       return {

@@ -12,20 +12,29 @@ const STEPS = [
   { title: 'Loss', of: ['loss'], note: 'falls fast, then slowly', log: true },
   { title: 'Reconstruction error', of: ['mse'], note: 'of the VAE, squared, pixels in [-1, 1]', log: true },
   { title: 'KL', of: ['kl'], note: 'of the latents from a standard normal' },
-  { title: 'Gap to the teacher', of: ['gap'], note: 'mean |x̂0 - teacher\'s x̂0|: falls while priming teaches' },
-  { title: 'Fake model\'s loss', of: ['fakeLoss'], note: 'on the generator\'s samples: should not rise' },
-  { title: 'Fake model\'s lag', of: ['lag'], note: 'its error beside the teacher\'s: 1 means it learned nothing of the samples', limit: 1 },
+  { title: 'Gap to the teacher', of: ['gap'], note: "mean |x̂0 - teacher's x̂0|: falls while priming teaches" },
+  { title: "Fake model's loss", of: ['fakeLoss'], note: "on the generator's samples: should not rise" },
+  {
+    title: "Fake model's lag",
+    of: ['lag'],
+    note: "its error beside the teacher's: 1 means it learned nothing of the samples",
+    limit: 1,
+  },
   { title: 'Score gradient', of: ['G'], note: 'root mean square, normalised: steady' },
   { title: 'Normaliser at its floor', of: ['floor'], note: 'share of samples', limit: 0.5 },
   { title: 'Real and fake logits', of: ['real', 'fake'], note: 'apart, but not far: each side of 0 by about 1' },
-  { title: 'Discriminator\'s loss', of: ['D'], note: 'hinge: 2 is a blind one, 0 one that has won' },
+  { title: "Discriminator's loss", of: ['D'], note: 'hinge: 2 is a blind one, 0 one that has won' },
   { title: 'Active hinge terms', of: ['active'], note: 'share; the discriminator has won below 0.05', limit: 0.05 },
-  { title: 'STR1', of: ['str1'], note: 'slope of the head\'s logits in space and time' },
+  { title: 'STR1', of: ['str1'], note: "slope of the head's logits in space and time" },
   { title: 'Conditional SDS', of: ['csds', 'csdsFirst'], note: 'all frames, and the first, which should be lowest' },
   { title: 'Gradients at x̂0', of: ['gD', 'gS'], note: 'adversarial and C-SDS: the second is 0.1 to 1 of the first' },
-  { title: 'Angle', of: ['cos'], note: 'cosine: of gap and gradient while priming, of adversarial and C-SDS gradient later' },
-  { title: 'Spread of the latents', of: ['deviation'], note: 'over the data\'s: saturated above 1.15', limit: 1.15 },
-  { title: 'Motion', of: ['motion'], note: 'over the data\'s, between latent frames: static below 0.7', limit: 0.7 },
+  {
+    title: 'Angle',
+    of: ['cos'],
+    note: 'cosine: of gap and gradient while priming, of adversarial and C-SDS gradient later',
+  },
+  { title: 'Spread of the latents', of: ['deviation'], note: "over the data's: saturated above 1.15", limit: 1.15 },
+  { title: 'Motion', of: ['motion'], note: "over the data's, between latent frames: static below 0.7", limit: 0.7 },
   { title: 'First frame', of: ['first'], note: 'squared distance to the given one: collapse when it grows', log: true },
   { title: 'Gradient norms', of: ['norm', 'fakeNorm', 'headNorm'], note: 'before clipping', log: true },
 ];
@@ -33,10 +42,14 @@ const STEPS = [
 /** @type {Chart[]} */
 const JUDGED = [
   { title: 'Score', of: ['score'], note: 'what chooses the weights that are kept: higher is better' },
-  { title: 'Right digit, right direction', of: ['digitAccuracy', 'frameAccuracy', 'directionAccuracy'], note: 'share of judged clips; of their frames' },
+  {
+    title: 'Right digit, right direction',
+    of: ['digitAccuracy', 'frameAccuracy', 'directionAccuracy'],
+    note: 'share of judged clips; of their frames',
+  },
   { title: 'Fréchet distance', of: ['frechet'], note: 'to real clips, lower is better' },
   { title: 'First frame, dB', of: ['firstFramePsnr'], note: 'against the given one' },
-  { title: 'Motion', of: ['motionRatio'], note: 'over the real clips\'', limit: 0.7 },
+  { title: 'Motion', of: ['motionRatio'], note: "over the real clips'", limit: 0.7 },
 ];
 
 const HIDDEN = /skipped$/i;
@@ -55,7 +68,12 @@ const css = (/** @type {string} */ name) => getComputedStyle(document.documentEl
 const palette = () => [css('--accent'), css('--second'), css('--good')];
 
 /** A number as short as can be read. @param {number | null | undefined} x */
-export const short = (x) => (x === null || x === undefined ? '–' : Math.abs(x) >= 1e5 || (x !== 0 && Math.abs(x) < 1e-3) ? x.toExponential(1) : String(Number(x.toPrecision(3))));
+export const short = (x) =>
+  x === null || x === undefined
+    ? '–'
+    : Math.abs(x) >= 1e5 || (x !== 0 && Math.abs(x) < 1e-3)
+      ? x.toExponential(1)
+      : String(Number(x.toPrecision(3)));
 
 /** Mean of each metric as a line, least to largest as a band around it. @param {Chart} chart @param {Curves} curves @returns {(number | null)[][]} */
 function columns(chart, { at, metrics }) {
@@ -72,26 +90,64 @@ function spread(_, low, high) {
 export function drawCard(chart, curves) {
   const card = document.createElement('section');
   const colors = palette();
-  const keys = chart.of.length > 1 ? chart.of.map((m, i) => `<span class="key" style="color:${colors[i % 3]}">${m}</span>`).join('') : '';
+  const keys =
+    chart.of.length > 1
+      ? chart.of.map((m, i) => `<span class="key" style="color:${colors[i % 3]}">${m}</span>`).join('')
+      : '';
   card.innerHTML = `<h3><span>${chart.title}</span><span class="now"></span></h3><p class="quiet">${chart.note} ${keys && `<br>${keys}`}</p><div></div>`;
   const place = /** @type {HTMLElement} */ (card.lastElementChild);
   const now = /** @type {HTMLElement} */ (card.querySelector('.now'));
-  const axis = { stroke: css('--quiet'), grid: { stroke: css('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, "Open Sans", sans-serif' };
-  const plot = new uPlot({
-    width: 300, height: HEIGHT, padding: [6, 8, 0, 0], cursor: { sync: { key: 'steps' }, points: { size: 5 } }, legend: { show: false },
-    scales: { x: { time: false }, y: chart.log ? { distr: 3 } : { range: spread } },
-    axes: [{ ...axis, size: 24 }, { ...axis, size: 48, values: (/** @type {unknown} */ _, /** @type {number[]} */ values) => values.map((v) => (v === null ? '' : short(v))) }],
-    series: [{}, ...chart.of.flatMap((label, i) => {
-      const stroke = colors[i % 3];
-      const edge = { stroke: 'transparent', points: { show: false }, spanGaps: true };
-      return [{ label, stroke, width: 1.75, spanGaps: true, points: { show: curves.at.length < 30, size: 4 } }, edge, edge];
-    })],
-    bands: chart.of.map((_, i) => ({ series: /** @type {[number, number]} */ ([3 * i + 3, 3 * i + 2]), fill: `${colors[i % 3]}26` })),
-    hooks: {
-      draw: [(u) => drawLimit(u, chart.limit)],
-      setCursor: [(u) => { now.textContent = told(chart, latest, u.cursor.idx); }],
+  const axis = {
+    stroke: css('--quiet'),
+    grid: { stroke: css('--line'), width: 1 },
+    ticks: { show: false },
+    font: '11px system-ui, "Open Sans", sans-serif',
+  };
+  const plot = new uPlot(
+    {
+      width: 300,
+      height: HEIGHT,
+      padding: [6, 8, 0, 0],
+      cursor: { sync: { key: 'steps' }, points: { size: 5 } },
+      legend: { show: false },
+      scales: { x: { time: false }, y: chart.log ? { distr: 3 } : { range: spread } },
+      axes: [
+        { ...axis, size: 24 },
+        {
+          ...axis,
+          size: 48,
+          values: (/** @type {unknown} */ _, /** @type {number[]} */ values) =>
+            values.map((v) => (v === null ? '' : short(v))),
+        },
+      ],
+      series: [
+        {},
+        ...chart.of.flatMap((label, i) => {
+          const stroke = colors[i % 3];
+          const edge = { stroke: 'transparent', points: { show: false }, spanGaps: true };
+          return [
+            { label, stroke, width: 1.75, spanGaps: true, points: { show: curves.at.length < 30, size: 4 } },
+            edge,
+            edge,
+          ];
+        }),
+      ],
+      bands: chart.of.map((_, i) => ({
+        series: /** @type {[number, number]} */ ([3 * i + 3, 3 * i + 2]),
+        fill: `${colors[i % 3]}26`,
+      })),
+      hooks: {
+        draw: [(u) => drawLimit(u, chart.limit)],
+        setCursor: [
+          (u) => {
+            now.textContent = told(chart, latest, u.cursor.idx);
+          },
+        ],
+      },
     },
-  }, columns(chart, curves), place);
+    columns(chart, curves),
+    place,
+  );
   let latest = curves;
   const fit = () => plot.setSize({ width: place.clientWidth, height: HEIGHT });
   const observer = new ResizeObserver(fit);
@@ -115,7 +171,8 @@ export function drawCard(chart, curves) {
 
 /** The values under the cursor, or the latest. @param {Chart} chart @param {Curves} curves @param {number | null | undefined} index */
 function told(chart, { at, metrics }, index) {
-  const value = (/** @type {string} */ m) => (index === null || index === undefined ? metrics[m].mean.findLast((x) => x !== null) : metrics[m].mean[index]);
+  const value = (/** @type {string} */ m) =>
+    index === null || index === undefined ? metrics[m].mean.findLast((x) => x !== null) : metrics[m].mean[index];
   const where = index === null || index === undefined ? '' : `step ${at[index]}: `;
   return where + chart.of.map((m) => short(value(m))).join(' · ');
 }

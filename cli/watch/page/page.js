@@ -3,11 +3,17 @@ import { chartsOf, drawCard, short } from './charts.js';
 
 const [BUSY_MS, QUIET_MS, PLAY_MS] = [2000, 10000, 700];
 const NAMES = { vae: 'VAE', teacher: 'Teacher', phase1: 'Stability priming', phase2: 'Adversarial equilibrium' };
-const ROWS = { vae: ['real', 'recon­structed'], teacher: ['real', 'teacher'], phase1: ['real', '1 evaluation', '4 evaluations'], phase2: ['real', '1 evaluation', '4 evaluations'] };
+const ROWS = {
+  vae: ['real', 'recon­structed'],
+  teacher: ['real', 'teacher'],
+  phase1: ['real', '1 evaluation', '4 evaluations'],
+  phase2: ['real', '1 evaluation', '4 evaluations'],
+};
 
 const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 const last = (/** @type {string} */ name) => name.split('/').at(-1);
-const nameOf = (/** @type {string} */ job) => [...job.split('/').slice(0, -1), NAMES[last(job)] ?? last(job)].join(' / ');
+const nameOf = (/** @type {string} */ job) =>
+  [...job.split('/').slice(0, -1), NAMES[last(job)] ?? last(job)].join(' / ');
 
 let chosen = decodeURIComponent(location.hash.slice(1));
 let shown;
@@ -21,25 +27,29 @@ const pictures = { steps: [], follow: true, timer: 0 };
 function duration(/** @type {number} */ seconds) {
   const s = Math.max(0, Math.round(seconds));
   if (s < 60) return `${s}s`;
-  return s < 3600 ? `${Math.floor(s / 60)}m${String(s % 60).padStart(2, '0')}s` : `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
+  return s < 3600
+    ? `${Math.floor(s / 60)}m${String(s % 60).padStart(2, '0')}s`
+    : `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
 }
 
 function tabs(/** @type {any[]} */ jobs) {
-  $('jobs').replaceChildren(...jobs.map(({ name, alarms }) => {
-    const tab = document.createElement('button');
-    tab.type = 'button';
-    tab.role = 'tab';
-    tab.ariaSelected = String(name === shown);
-    tab.textContent = nameOf(name);
-    if (alarms) tab.insertAdjacentHTML('beforeend', `<span class="badge">${alarms}</span>`);
-    tab.addEventListener('click', () => {
-      chosen = name;
-      location.hash = name;
-      etag = '';
-      void ask();
-    });
-    return tab;
-  }));
+  $('jobs').replaceChildren(
+    ...jobs.map(({ name, alarms }) => {
+      const tab = document.createElement('button');
+      tab.type = 'button';
+      tab.role = 'tab';
+      tab.ariaSelected = String(name === shown);
+      tab.textContent = nameOf(name);
+      if (alarms) tab.insertAdjacentHTML('beforeend', `<span class="badge">${alarms}</span>`);
+      tab.addEventListener('click', () => {
+        chosen = name;
+        location.hash = name;
+        etag = '';
+        void ask();
+      });
+      return tab;
+    }),
+  );
 }
 
 function facts(/** @type {any} */ { step, steps, running, seconds }) {
@@ -48,18 +58,41 @@ function facts(/** @type {any} */ { step, steps, running, seconds }) {
   $('state').className = `pill ${running ? 'running' : ''}`;
   $('bar').style.width = `${steps ? Math.min(100, (100 * step) / steps) : 0}%`;
   const speed = seconds && (seconds < 1 ? `${short(1 / seconds)} steps/s` : `${short(seconds)} s/step`);
-  $('facts').textContent = [`step ${step}${steps ? ` of ${steps}` : ''}`, speed, running && steps && seconds && `${duration((steps - step) * seconds)} left`].filter(Boolean).join(' · ');
+  $('facts').textContent = [
+    `step ${step}${steps ? ` of ${steps}` : ''}`,
+    speed,
+    running && steps && seconds && `${duration((steps - step) * seconds)} left`,
+  ]
+    .filter(Boolean)
+    .join(' · ');
 }
 
 function alarms(/** @type {any[]} */ list) {
   $('count').textContent = list.length || '';
-  const none = Object.assign(document.createElement('li'), { className: 'none', textContent: 'None. Normaliser, discriminator, contrast, motion, first frame, fake model and every gradient are as they should be.' });
-  $('alarms').replaceChildren(...(list.length ? list.toReversed().map(({ alarm, step, of, value, cause, remedy }) => {
-    const item = document.createElement('li');
-    const line = (/** @type {string} */ tag, /** @type {string} */ className, /** @type {string} */ textContent) => Object.assign(document.createElement(tag), { className, textContent });
-    item.append(line('b', '', alarm), line('span', 'quiet', `step ${step}, ${of} ${short(value)}`), line('span', 'remedy', `${cause[0].toUpperCase()}${cause.slice(1)}.`), line('span', 'remedy quiet', `Remedy: ${remedy}.`));
-    return item;
-  }) : [none]));
+  const none = Object.assign(document.createElement('li'), {
+    className: 'none',
+    textContent:
+      'None. Normaliser, discriminator, contrast, motion, first frame, fake model and every gradient are as they should be.',
+  });
+  $('alarms').replaceChildren(
+    ...(list.length
+      ? list.toReversed().map(({ alarm, step, of, value, cause, remedy }) => {
+          const item = document.createElement('li');
+          const line = (
+            /** @type {string} */ tag,
+            /** @type {string} */ className,
+            /** @type {string} */ textContent,
+          ) => Object.assign(document.createElement(tag), { className, textContent });
+          item.append(
+            line('b', '', alarm),
+            line('span', 'quiet', `step ${step}, ${of} ${short(value)}`),
+            line('span', 'remedy', `${cause[0].toUpperCase()}${cause.slice(1)}.`),
+            line('span', 'remedy quiet', `Remedy: ${remedy}.`),
+          );
+          return item;
+        })
+      : [none]),
+  );
 }
 
 function samples(/** @type {number[]} */ steps) {
@@ -100,23 +133,30 @@ $('play').addEventListener('click', () => {
 
 /** Cards that are there get the new data; where others are due, all are laid out anew. */
 function curves(/** @type {any} */ { curves: steps, judged }) {
-  const due = [{ group: 'Judged on clips that are not trained on', data: judged, isJudged: true }, { group: 'Every step', data: steps, isJudged: false }]
-    .map((g) => ({ ...g, charts: chartsOf(g.isJudged, g.data) })).filter((g) => g.charts.length);
+  const due = [
+    { group: 'Judged on clips that are not trained on', data: judged, isJudged: true },
+    { group: 'Every step', data: steps, isJudged: false },
+  ]
+    .map((g) => ({ ...g, charts: chartsOf(g.isJudged, g.data) }))
+    .filter((g) => g.charts.length);
   const names = due.flatMap((g) => g.charts.map((c) => [shown, g.group, ...c.of].join(' ')));
   if (names.join() !== [...cards.keys()].join()) {
     for (const card of cards.values()) card.remove();
     cards = new Map();
-    $('curves').replaceChildren(...due.flatMap(({ group, data, charts }) => [
-      Object.assign(document.createElement('h2'), { className: 'group', textContent: group }),
-      ...charts.map((chart) => {
-        const card = drawCard(chart, data);
-        cards.set([shown, group, ...chart.of].join(' '), card);
-        return card.card;
-      }),
-    ]));
+    $('curves').replaceChildren(
+      ...due.flatMap(({ group, data, charts }) => [
+        Object.assign(document.createElement('h2'), { className: 'group', textContent: group }),
+        ...charts.map((chart) => {
+          const card = drawCard(chart, data);
+          cards.set([shown, group, ...chart.of].join(' '), card);
+          return card.card;
+        }),
+      ]),
+    );
     return;
   }
-  for (const { group, data, charts } of due) for (const chart of charts) cards.get([shown, group, ...chart.of].join(' '))?.update(data);
+  for (const { group, data, charts } of due)
+    for (const chart of charts) cards.get([shown, group, ...chart.of].join(' '))?.update(data);
 }
 
 function show(/** @type {any} */ { run, jobs, shown: name, detail }) {
@@ -140,7 +180,10 @@ function show(/** @type {any} */ { run, jobs, shown: name, detail }) {
 let running = true;
 async function ask() {
   try {
-    const response = await fetch(`snapshot?job=${encodeURIComponent(chosen)}`, { headers: etag ? { 'if-none-match': etag } : {}, cache: 'no-store' });
+    const response = await fetch(`snapshot?job=${encodeURIComponent(chosen)}`, {
+      headers: etag ? { 'if-none-match': etag } : {},
+      cache: 'no-store',
+    });
     if (response.status === 200) {
       etag = response.headers.get('etag') ?? '';
       const snapshot = await response.json();
@@ -158,6 +201,8 @@ async function loop() {
   if (!document.hidden) await ask();
   setTimeout(loop, running ? BUSY_MS : QUIET_MS);
 }
-document.addEventListener('visibilitychange', () => { if (!document.hidden) void ask(); });
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) void ask();
+});
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => location.reload());
 void loop();

@@ -6,7 +6,13 @@ import type { HostTensor } from '../tree.ts';
 import type { Make, OpDef } from './op.ts';
 import { arity, floats, sameShape } from './op.ts';
 
-interface Sizes { B: number; N: number; L: number; H: number; D: number }
+interface Sizes {
+  B: number;
+  N: number;
+  L: number;
+  H: number;
+  D: number;
+}
 
 function sizes(q: readonly number[], k: readonly number[]): Sizes {
   const [B, N, H, D] = q as [number, number, number, number];
@@ -20,17 +26,29 @@ function check(op: 'attention' | 'attentionGrad', x: readonly TensorType[], leng
   if (q.shape.length !== 4 || !sameShape(k.shape, [s.B, s.L, s.H, s.D]) || !sameShape(v.shape, k.shape)) {
     fail(op, `expected q [B,N,H,D] and k, v [B,L,H,D], got ${printShapes(q.shape, k.shape, v.shape)}`);
   }
-  if (lengths && (lengths.dtype !== 'u32' || !sameShape(lengths.shape, [s.B]))) fail(op, `expected lengths u32[${s.B}], got ${lengths.dtype}${printShapes(lengths.shape)}`);
+  if (lengths && (lengths.dtype !== 'u32' || !sameShape(lengths.shape, [s.B])))
+    fail(op, `expected lengths u32[${s.B}], got ${lengths.dtype}${printShapes(lengths.shape)}`);
   return s;
 }
 
 const f32 = (shape: readonly number[]): TensorType => ({ shape, dtype: 'f32' });
 
 /** Visits every row of scores: offsets of q's row and of lse, a function from key to k's offset, and the number of keys. */
-function eachRow({ B, N, L, H, D }: Sizes, lengths: HostTensor | undefined, visit: (q: number, k: (j: number) => number, row: number, keys: number) => void): void {
-  for (let b = 0; b < B; b++) for (let h = 0; h < H; h++) for (let n = 0; n < N; n++) {
-    visit(((b * N + n) * H + h) * D, (j) => ((b * L + j) * H + h) * D, (b * H + h) * N + n, lengths ? Math.min(L, lengths.data[b]!) : L);
-  }
+function eachRow(
+  { B, N, L, H, D }: Sizes,
+  lengths: HostTensor | undefined,
+  visit: (q: number, k: (j: number) => number, row: number, keys: number) => void,
+): void {
+  for (let b = 0; b < B; b++)
+    for (let h = 0; h < H; h++)
+      for (let n = 0; n < N; n++) {
+        visit(
+          ((b * N + n) * H + h) * D,
+          (j) => ((b * L + j) * H + h) * D,
+          (b * H + h) * N + n,
+          lengths ? Math.min(L, lengths.data[b]!) : L,
+        );
+      }
 }
 
 const dot = (a: HostTensor, i: number, b: HostTensor, j: number, D: number): number => {
@@ -82,14 +100,20 @@ const attention: OpDef<'attention'> = {
   },
   vjp({ x: [q, k, v, lengths], y: [o, lse], dy, attrs, make, throughComposed }) {
     if (!dy[0] || dy[1]) return throughComposed();
-    return [...make('attentionGrad', [q!, k!, v!, o!, lse!, dy[0], ...(lengths ? [lengths] : [])], attrs), ...(lengths ? [null] : [])];
+    return [
+      ...make('attentionGrad', [q!, k!, v!, o!, lse!, dy[0], ...(lengths ? [lengths] : [])], attrs),
+      ...(lengths ? [null] : []),
+    ];
   },
   composed([q, k, v, lengths], { scale }, make) {
     const s = scores(q!, k!, lengths, scale, make);
     const top = make('detach', [s.amax([3], true)], {})[0]!;
     const lse = s.sub(top).exp().sum([3], true).log().add(top);
     const [B, H, N, L] = s.shape as [number, number, number, number];
-    const p = s.sub(lse).exp().reshape([B * H, N, L]);
+    const p = s
+      .sub(lse)
+      .exp()
+      .reshape([B * H, N, L]);
     return [unheads(p.matmul(heads(v!)), B), lse.reshape([B, H, N])];
   },
   flops([q, k]) {
@@ -103,8 +127,19 @@ const attentionGrad: OpDef<'attentionGrad'> = {
   infer(x) {
     arity('attentionGrad', x, 6, 7);
     const { B, N, H } = check('attentionGrad', x, x[6]);
-    const [q, k, v, o, lse, dO] = x.map((t) => t.shape) as [readonly number[], readonly number[], readonly number[], readonly number[], readonly number[], readonly number[]];
-    if (!sameShape(o, q) || !sameShape(dO, q) || !sameShape(lse, [B, H, N])) fail('attentionGrad', `expected o, do ${printShapes(q)} and lse [${[B, H, N].join()}], got ${printShapes(o, dO, lse)}`);
+    const [q, k, v, o, lse, dO] = x.map((t) => t.shape) as [
+      readonly number[],
+      readonly number[],
+      readonly number[],
+      readonly number[],
+      readonly number[],
+      readonly number[],
+    ];
+    if (!sameShape(o, q) || !sameShape(dO, q) || !sameShape(lse, [B, H, N]))
+      fail(
+        'attentionGrad',
+        `expected o, do ${printShapes(q)} and lse [${[B, H, N].join()}], got ${printShapes(o, dO, lse)}`,
+      );
     return [f32(q), f32(k), f32(v)];
   },
   oracle([q, k, v, o, lse, dO, lengths], { scale }) {
@@ -130,10 +165,17 @@ const attentionGrad: OpDef<'attentionGrad'> = {
   vjp: ({ throughComposed }) => throughComposed(),
   composed([q, k, v, o, lse, dO, lengths], { scale }, make) {
     const { B, N, L, H } = sizes(q!.shape, k!.shape);
-    const p = scores(q!, k!, lengths, scale, make).sub(lse!.reshape([B, H, N, 1])).exp().reshape([B * H, N, L]);
+    const p = scores(q!, k!, lengths, scale, make)
+      .sub(lse!.reshape([B, H, N, 1]))
+      .exp()
+      .reshape([B * H, N, L]);
     const delta = heads(dO!.mul(o!)).sum([2], true);
     const ds = heads(dO!).matmul(heads(v!), { transB: true }).sub(delta).mul(p).mul(scale);
-    const [dq, dk, dv] = [ds.matmul(heads(k!)), ds.matmul(heads(q!), { transA: true }), p.matmul(heads(dO!), { transA: true })];
+    const [dq, dk, dv] = [
+      ds.matmul(heads(k!)),
+      ds.matmul(heads(q!), { transA: true }),
+      p.matmul(heads(dO!), { transA: true }),
+    ];
     return [unheads(dq, B), unheads(dk, B), unheads(dv, B)];
   },
   flops([q, k]) {

@@ -43,7 +43,11 @@ const scatterAdd: OpDef<'scatterAdd'> = {
     whole('scatterAdd', ids);
     floats('scatterAdd', [values]);
     const rank = ids.shape.length;
-    if (!sameShape(values.shape.slice(0, rank), ids.shape)) fail('scatterAdd', `rows ${printShapes(values.shape)} do not start with the shape of ids ${printShapes(ids.shape)}`);
+    if (!sameShape(values.shape.slice(0, rank), ids.shape))
+      fail(
+        'scatterAdd',
+        `rows ${printShapes(values.shape)} do not start with the shape of ids ${printShapes(ids.shape)}`,
+      );
     return [{ shape: [rows, ...values.shape.slice(rank)], dtype: values.dtype }];
   },
   oracle([ids, values], { rows }, outs) {

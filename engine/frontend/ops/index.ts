@@ -15,8 +15,20 @@ import { rowOps } from './rows.ts';
 export type { Make, OpDef, VjpContext } from './op.ts';
 
 export const OPS: { [K in OpName]: OpDef<K> } = {
-  ...leafOps, ...unaryOps, ...binaryOps, where, cast, detach, ...movementOps, ...reduceOps, matmul, ...convOps,
-  ...attentionOps, ...rowOps, ...gatherOps, random,
+  ...leafOps,
+  ...unaryOps,
+  ...binaryOps,
+  where,
+  cast,
+  detach,
+  ...movementOps,
+  ...reduceOps,
+  matmul,
+  ...convOps,
+  ...attentionOps,
+  ...rowOps,
+  ...gatherOps,
+  random,
 };
 
 /** The record of an op known only at run time. */

@@ -13,8 +13,10 @@ const input: OpDef<'input'> = {
 
 const constant: OpDef<'const'> = {
   infer(_, { value, dtype }) {
-    if (!Number.isFinite(value)) fail('const', `expected a finite number, got ${value}: shaders have no literal for it`);
-    if (!isFloat(dtype) && (!Number.isInteger(value) || (dtype === 'u32' && value < 0))) fail('const', `${value} is no ${dtype}: cast the tensor beside it first`);
+    if (!Number.isFinite(value))
+      fail('const', `expected a finite number, got ${value}: shaders have no literal for it`);
+    if (!isFloat(dtype) && (!Number.isInteger(value) || (dtype === 'u32' && value < 0)))
+      fail('const', `${value} is no ${dtype}: cast the tensor beside it first`);
     return [{ shape: [], dtype }];
   },
   oracle: (_, { value }) => [[value]],

@@ -22,14 +22,17 @@ function remap(x: HostTensor, shape: readonly number[], source: (index: number[]
 function rankOf(op: OpName, x: readonly TensorType[], ...lists: readonly (readonly unknown[])[]): readonly number[] {
   arity(op, x, 1);
   const { shape } = x[0]!;
-  for (const list of lists) if (list.length !== shape.length) fail(op, `expected ${shape.length} entries for ${printShapes(shape)}, got ${list.length}: [${list.join()}]`);
+  for (const list of lists)
+    if (list.length !== shape.length)
+      fail(op, `expected ${shape.length} entries for ${printShapes(shape)}, got ${list.length}: [${list.join()}]`);
   return shape;
 }
 
 const reshape: OpDef<'reshape'> = {
   infer(x, { shape }) {
     arity('reshape', x, 1);
-    if (numel(x[0]!.shape) !== numel(shape)) fail('reshape', `sizes differ: ${printShapes(x[0]!.shape)} to ${printShapes(shape)}`);
+    if (numel(x[0]!.shape) !== numel(shape))
+      fail('reshape', `sizes differ: ${printShapes(x[0]!.shape)} to ${printShapes(shape)}`);
     return [{ shape, dtype: x[0]!.dtype }];
   },
   oracle: ([x]) => [x!.data],
@@ -40,7 +43,13 @@ const reshape: OpDef<'reshape'> = {
 const permute: OpDef<'permute'> = {
   infer(x, { order }) {
     const shape = rankOf('permute', x, order);
-    if (!sameShape(order.toSorted((a, b) => a - b), shape.map((_, i) => i))) fail('permute', `[${order.join()}] is no order of the axes of ${printShapes(shape)}`);
+    if (
+      !sameShape(
+        order.toSorted((a, b) => a - b),
+        shape.map((_, i) => i),
+      )
+    )
+      fail('permute', `[${order.join()}] is no order of the axes of ${printShapes(shape)}`);
     return [{ shape: order.map((axis) => shape[axis]!), dtype: x[0]!.dtype }];
   },
   oracle: ([x], { order }, outs) =>
@@ -56,11 +65,17 @@ const permute: OpDef<'permute'> = {
 const expand: OpDef<'expand'> = {
   infer(x, { shape }) {
     const from = rankOf('expand', x, shape);
-    if (from.some((n, i) => n !== shape[i] && n !== 1)) fail('expand', `only sizes of 1 expand: ${printShapes(from)} to ${printShapes(shape)}`);
+    if (from.some((n, i) => n !== shape[i] && n !== 1))
+      fail('expand', `only sizes of 1 expand: ${printShapes(from)} to ${printShapes(shape)}`);
     return [{ shape, dtype: x[0]!.dtype }];
   },
   oracle: ([x], { shape }) => remap(x!, shape, (index) => index.map((n, axis) => (x!.shape[axis] === 1 ? 0 : n))),
-  vjp: ({ x, dy, attrs }) => [dy[0]!.sum(x[0]!.shape.flatMap((n, axis) => (n === attrs.shape[axis] ? [] : [axis])), true)],
+  vjp: ({ x, dy, attrs }) => [
+    dy[0]!.sum(
+      x[0]!.shape.flatMap((n, axis) => (n === attrs.shape[axis] ? [] : [axis])),
+      true,
+    ),
+  ],
   flops: free,
 };
 
@@ -69,14 +84,20 @@ const slice: OpDef<'slice'> = {
     const shape = rankOf('slice', x, start, end, step);
     const out = shape.map((n, i) => {
       const [a, b, s] = [start[i]!, end[i]!, step[i]!];
-      if (![a, b, s].every(Number.isInteger) || !(a >= 0 && a < b && b <= n && s >= 1)) fail('slice', `${a}:${b}:${s} is no range of axis ${i} of ${printShapes(shape)}`);
+      if (![a, b, s].every(Number.isInteger) || !(a >= 0 && a < b && b <= n && s >= 1))
+        fail('slice', `${a}:${b}:${s} is no range of axis ${i} of ${printShapes(shape)}`);
       return Math.ceil((b - a) / s);
     });
     return [{ shape: out, dtype: x[0]!.dtype }];
   },
-  oracle: ([x], { start, step }, outs) => remap(x!, outs[0]!.shape, (index) => index.map((n, i) => start[i]! + n * step[i]!)),
+  oracle: ([x], { start, step }, outs) =>
+    remap(x!, outs[0]!.shape, (index) => index.map((n, i) => start[i]! + n * step[i]!)),
   vjp: ({ x, y, dy, attrs: { start, step } }) => [
-    dy[0]!.pad(start, y[0]!.shape.map((n, i) => x[0]!.shape[i]! - (start[i]! + (n - 1) * step[i]! + 1)), step.map((s) => s - 1)),
+    dy[0]!.pad(
+      start,
+      y[0]!.shape.map((n, i) => x[0]!.shape[i]! - (start[i]! + (n - 1) * step[i]! + 1)),
+      step.map((s) => s - 1),
+    ),
   ],
   flops: free,
 };
@@ -84,7 +105,8 @@ const slice: OpDef<'slice'> = {
 const pad: OpDef<'pad'> = {
   infer(x, { lo, hi, inner }) {
     const shape = rankOf('pad', x, lo, hi, inner);
-    for (const n of [...lo, ...hi, ...inner]) if (!(n >= 0)) fail('pad', `negative padding: lo [${lo.join()}], hi [${hi.join()}], inner [${inner.join()}]`);
+    for (const n of [...lo, ...hi, ...inner])
+      if (!(n >= 0)) fail('pad', `negative padding: lo [${lo.join()}], hi [${hi.join()}], inner [${inner.join()}]`);
     return [{ shape: shape.map((n, i) => lo[i]! + n + (n - 1) * inner[i]! + hi[i]!), dtype: x[0]!.dtype }];
   },
   oracle: ([x], { lo, inner }, outs) =>
@@ -105,10 +127,12 @@ const pad: OpDef<'pad'> = {
 const flip: OpDef<'flip'> = {
   infer(x, { axes }) {
     arity('flip', x, 1);
-    for (const axis of axes) if (!(axis >= 0 && axis < x[0]!.shape.length)) fail('flip', `no axis ${axis} in ${printShapes(x[0]!.shape)}`);
+    for (const axis of axes)
+      if (!(axis >= 0 && axis < x[0]!.shape.length)) fail('flip', `no axis ${axis} in ${printShapes(x[0]!.shape)}`);
     return [x[0]!];
   },
-  oracle: ([x], { axes }) => remap(x!, x!.shape, (index) => index.map((n, i) => (axes.includes(i) ? x!.shape[i]! - 1 - n : n))),
+  oracle: ([x], { axes }) =>
+    remap(x!, x!.shape, (index) => index.map((n, i) => (axes.includes(i) ? x!.shape[i]! - 1 - n : n))),
   vjp: ({ dy, attrs }) => [dy[0]!.flip(...attrs.axes)],
   flops: free,
 };
@@ -120,9 +144,18 @@ const concat: OpDef<'concat'> = {
     if (!(axis >= 0 && axis < shape.length)) fail('concat', `no axis ${axis} in ${printShapes(shape)}`);
     for (const t of x) {
       if (t.dtype !== dtype) fail('concat', `dtypes differ: ${dtype} and ${t.dtype}; cast one`);
-      if (!sameShape(t.shape.with(axis, 0), shape.with(axis, 0))) fail('concat', `shapes differ off axis ${axis}: ${printShapes(...x.map((e) => e.shape))}`);
+      if (!sameShape(t.shape.with(axis, 0), shape.with(axis, 0)))
+        fail('concat', `shapes differ off axis ${axis}: ${printShapes(...x.map((e) => e.shape))}`);
     }
-    return [{ shape: shape.with(axis, x.reduce((n, t) => n + t.shape[axis]!, 0)), dtype }];
+    return [
+      {
+        shape: shape.with(
+          axis,
+          x.reduce((n, t) => n + t.shape[axis]!, 0),
+        ),
+        dtype,
+      },
+    ];
   },
   oracle(x, { axis }, outs) {
     const y = new Float64Array(numel(outs[0]!.shape));

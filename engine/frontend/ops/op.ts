@@ -38,14 +38,16 @@ export interface OpDef<K extends OpName> {
 export const isFloat = (dtype: DType): boolean => dtype === 'f32' || dtype === 'f16';
 
 export function arity(op: OpName, x: readonly TensorType[], least: number, most = least): void {
-  if (x.length < least || x.length > most) fail(op, `expected ${least === most ? least : `${least} to ${most}`} operands, got ${x.length}`);
+  if (x.length < least || x.length > most)
+    fail(op, `expected ${least === most ? least : `${least} to ${most}`} operands, got ${x.length}`);
 }
 
 export function floats(op: OpName, x: readonly TensorType[]): void {
   for (const t of x) if (!isFloat(t.dtype)) fail(op, `expected f32 or f16, got ${t.dtype}${printShapes(t.shape)}`);
 }
 
-export const sameShape = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
+export const sameShape = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((n, i) => n === b[i]);
 
 /** Steps between neighbours along each axis of a row-major tensor. */
 export function strides(shape: readonly number[]): number[] {

@@ -28,7 +28,11 @@ export function erf(x: number): number {
 }
 
 /** `local(x, y, dy)` is the cotangent of x. */
-function unary(op: Unary, f: (x: number) => number, local: ((x: Tensor, y: Tensor, dy: Tensor) => Tensor) | null): OpDef<Unary> {
+function unary(
+  op: Unary,
+  f: (x: number) => number,
+  local: ((x: Tensor, y: Tensor, dy: Tensor) => Tensor) | null,
+): OpDef<Unary> {
   return {
     infer(x) {
       arity(op, x, 1);
@@ -43,7 +47,11 @@ function unary(op: Unary, f: (x: number) => number, local: ((x: Tensor, y: Tenso
 
 type BinaryRule = (c: { a: Tensor; b: Tensor; y: Tensor; dy: Tensor }) => Tensor;
 
-function binary(op: Binary, f: (a: number, b: number) => number, rules: readonly [BinaryRule, BinaryRule] | null): OpDef<Binary> {
+function binary(
+  op: Binary,
+  f: (a: number, b: number) => number,
+  rules: readonly [BinaryRule, BinaryRule] | null,
+): OpDef<Binary> {
   const compares = op === 'lt' || op === 'le' || op === 'eq';
   return {
     infer(x) {
@@ -63,7 +71,10 @@ function binary(op: Binary, f: (a: number, b: number) => number, rules: readonly
       }
       return [y];
     },
-    vjp: rules && (({ x, y, dy, needs }) => rules.map((rule, i) => (needs[i] ? rule({ a: x[0]!, b: x[1]!, y: y[0]!, dy: dy[0]! }) : null))),
+    vjp:
+      rules &&
+      (({ x, y, dy, needs }) =>
+        rules.map((rule, i) => (needs[i] ? rule({ a: x[0]!, b: x[1]!, y: y[0]!, dy: dy[0]! }) : null))),
     flops: each,
   };
 }
@@ -72,15 +83,27 @@ function binary(op: Binary, f: (a: number, b: number) => number, rules: readonly
 const wins = (less: Tensor, equal: Tensor): Tensor => less.add(equal.mul(0.5));
 
 export const unaryOps: { [K in Unary]: OpDef<K> } = {
-  neg: unary('neg', (x) => -x, (_x, _y, dy) => dy.neg()),
+  neg: unary(
+    'neg',
+    (x) => -x,
+    (_x, _y, dy) => dy.neg(),
+  ),
   exp: unary('exp', Math.exp, (_x, y, dy) => dy.mul(y)),
   log: unary('log', Math.log, (x, _y, dy) => dy.div(x)),
   sqrt: unary('sqrt', Math.sqrt, (_x, y, dy) => dy.mul(0.5).div(y)),
-  rsqrt: unary('rsqrt', (x) => 1 / Math.sqrt(x), (_x, y, dy) => dy.mul(-0.5).mul(y.mul(y).mul(y))),
+  rsqrt: unary(
+    'rsqrt',
+    (x) => 1 / Math.sqrt(x),
+    (_x, y, dy) => dy.mul(-0.5).mul(y.mul(y).mul(y)),
+  ),
   sin: unary('sin', Math.sin, (x, _y, dy) => dy.mul(x.cos())),
   cos: unary('cos', Math.cos, (x, _y, dy) => dy.mul(x.sin()).neg()),
   tanh: unary('tanh', Math.tanh, (_x, y, dy) => dy.mul(y.mul(y).neg().add(1))),
-  sigmoid: unary('sigmoid', (x) => 1 / (1 + Math.exp(-x)), (_x, y, dy) => dy.mul(y).mul(y.neg().add(1))),
+  sigmoid: unary(
+    'sigmoid',
+    (x) => 1 / (1 + Math.exp(-x)),
+    (_x, y, dy) => dy.mul(y).mul(y.neg().add(1)),
+  ),
   erf: unary('erf', erf, (x, _y, dy) => dy.mul(x.mul(x).neg().exp()).mul(2 / Math.sqrt(Math.PI))),
   abs: unary('abs', Math.abs, (x, _y, dy) => dy.mul(x.sign())),
   sign: unary('sign', Math.sign, null),
@@ -93,8 +116,14 @@ export const binaryOps: { [K in Binary]: OpDef<K> } = {
   sub: binary('sub', (a, b) => a - b, [({ dy }) => dy, ({ dy }) => dy.neg()]),
   mul: binary('mul', (a, b) => a * b, [({ b, dy }) => dy.mul(b), ({ a, dy }) => dy.mul(a)]),
   div: binary('div', (a, b) => a / b, [({ b, dy }) => dy.div(b), ({ b, y, dy }) => dy.mul(y).div(b).neg()]),
-  max: binary('max', Math.max, [({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b))), ({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b)))]),
-  min: binary('min', Math.min, [({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b))), ({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b)))]),
+  max: binary('max', Math.max, [
+    ({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b))),
+    ({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b))),
+  ]),
+  min: binary('min', Math.min, [
+    ({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b))),
+    ({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b))),
+  ]),
   pow: binary('pow', Math.pow, [
     ({ a, b, dy }) => dy.mul(b).mul(a.pow(b.sub(1))),
     // The derivative by the exponent exists for a positive base only; elsewhere it is taken as 0.
@@ -109,7 +138,8 @@ export const where: OpDef<'where'> = {
   infer(x) {
     arity('where', x, 3);
     const [mask, a, b] = x as [TensorType, TensorType, TensorType];
-    if (!sameShape(mask.shape, a.shape) || !sameShape(a.shape, b.shape)) fail('where', `shapes differ: ${printShapes(mask.shape, a.shape, b.shape)}`);
+    if (!sameShape(mask.shape, a.shape) || !sameShape(a.shape, b.shape))
+      fail('where', `shapes differ: ${printShapes(mask.shape, a.shape, b.shape)}`);
     floats('where', [mask]);
     if (a.dtype !== b.dtype) fail('where', `dtypes differ: ${a.dtype} and ${b.dtype}; cast one`);
     return [a];
@@ -126,10 +156,15 @@ export const cast: OpDef<'cast'> = {
   infer(x, { dtype }) {
     arity('cast', x, 1);
     if (!(dtype in BYTES)) fail('cast', `expected one of ${Object.keys(BYTES).join(', ')}, got ${dtype}`);
-    if (dtype === 'bf16' && x[0]!.dtype !== 'bf16') fail('cast', 'bf16 is for storage: it is made on the host (device.tensor), never by a kernel');
+    if (dtype === 'bf16' && x[0]!.dtype !== 'bf16')
+      fail('cast', 'bf16 is for storage: it is made on the host (device.tensor), never by a kernel');
     return [{ shape: x[0]!.shape, dtype }];
   },
-  oracle: ([x], { dtype }) => [isFloat(dtype) || dtype === 'bf16' ? x!.data : Float64Array.from(x!.data, dtype === 'i32' ? Math.trunc : (v) => Math.max(0, Math.trunc(v)))],
+  oracle: ([x], { dtype }) => [
+    isFloat(dtype) || dtype === 'bf16'
+      ? x!.data
+      : Float64Array.from(x!.data, dtype === 'i32' ? Math.trunc : (v) => Math.max(0, Math.trunc(v))),
+  ],
   vjp: ({ x, dy }) => [isFloat(x[0]!.dtype) ? dy[0]!.cast(x[0]!.dtype) : null],
   flops: each,
 };

@@ -34,16 +34,21 @@ const unit = (bits: number): number => (bits >>> 8) * 2 ** -24;
 /** Element i of a stream: uniform in [0, 1), or normal by Box–Muller. */
 export function randomElement(dist: 'normal' | 'uniform', k0: number, k1: number, i: number, stream: number): number {
   const [b0, b1] = threefry2x32(k0, k1, i, stream);
-  return dist === 'uniform' ? unit(b0) : Math.sqrt(-2 * Math.log(unit(b0) + 2 ** -24)) * Math.cos(2 * Math.PI * unit(b1));
+  return dist === 'uniform'
+    ? unit(b0)
+    : Math.sqrt(-2 * Math.log(unit(b0) + 2 ** -24)) * Math.cos(2 * Math.PI * unit(b1));
 }
 
 export const random: OpDef<'random'> = {
   infer(x, { shape }) {
     arity('random', x, 1);
-    if (x[0]!.dtype !== 'u32' || !sameShape(x[0]!.shape, [2])) fail('random', `expected a key u32[2], got ${x[0]!.dtype}${printShapes(x[0]!.shape)}`);
+    if (x[0]!.dtype !== 'u32' || !sameShape(x[0]!.shape, [2]))
+      fail('random', `expected a key u32[2], got ${x[0]!.dtype}${printShapes(x[0]!.shape)}`);
     return [{ shape, dtype: 'f32' }];
   },
-  oracle: ([key], { shape, dist, stream }) => [Float64Array.from({ length: numel(shape) }, (_, i) => randomElement(dist, key!.data[0]!, key!.data[1]!, i, stream))],
+  oracle: ([key], { shape, dist, stream }) => [
+    Float64Array.from({ length: numel(shape) }, (_, i) => randomElement(dist, key!.data[0]!, key!.data[1]!, i, stream)),
+  ],
   vjp: null,
   flops: (_, outs) => 60 * numel(outs[0]!.shape),
 };

@@ -10,7 +10,8 @@ function infer(op: 'sum' | 'amax', x: readonly TensorType[], axes: readonly numb
   arity(op, x, 1);
   floats(op, x);
   const { shape, dtype } = x[0]!;
-  for (const axis of axes) if (!(axis >= 0 && axis < shape.length)) fail(op, `no axis ${axis} in ${printShapes(shape)}`);
+  for (const axis of axes)
+    if (!(axis >= 0 && axis < shape.length)) fail(op, `no axis ${axis} in ${printShapes(shape)}`);
   return [{ shape: shape.map((n, i) => (axes.includes(i) ? 1 : n)), dtype }];
 }
 

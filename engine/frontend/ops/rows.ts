@@ -10,7 +10,8 @@ function infer(op: OpName, x: readonly TensorType[], count: 1 | 2): TensorType[]
   arity(op, x, count);
   floats(op, x);
   if (!x[0]!.shape.length) fail(op, 'expected at least one axis, got a scalar');
-  if (count === 2 && !sameShape(x[0]!.shape, x[1]!.shape)) fail(op, `shapes differ: ${printShapes(x[0]!.shape, x[1]!.shape)}`);
+  if (count === 2 && !sameShape(x[0]!.shape, x[1]!.shape))
+    fail(op, `shapes differ: ${printShapes(x[0]!.shape, x[1]!.shape)}`);
   return [x[0]!];
 }
 
@@ -18,12 +19,16 @@ function infer(op: OpName, x: readonly TensorType[], count: 1 | 2): TensorType[]
 function rows(x: readonly HostTensor[], f: (...rows: Float64Array[]) => Float64Array): Float64Array[] {
   const n = x[0]!.shape.at(-1)!;
   const y = new Float64Array(x[0]!.data.length);
-  for (let at = 0; at < y.length; at += n) y.set(f(...x.map((t) => Float64Array.from(t.data.subarray(at, at + n)))), at);
+  for (let at = 0; at < y.length; at += n)
+    y.set(f(...x.map((t) => Float64Array.from(t.data.subarray(at, at + n)))), at);
   return [y];
 }
 
 const mean = (x: Float64Array): number => x.reduce((a, b) => a + b, 0) / x.length;
-const cost = (perElement: number) => (x: readonly TensorType[]): number => perElement * sizeOf(x[0]!);
+const cost =
+  (perElement: number) =>
+  (x: readonly TensorType[]): number =>
+    perElement * sizeOf(x[0]!);
 
 const softmax: OpDef<'softmax'> = {
   infer: (x) => infer('softmax', x, 1),
@@ -76,7 +81,12 @@ const layerNormGrad: OpDef<'layerNormGrad'> = {
     const c = x!.sub(x!.mean([-1], true));
     const r = c.square().mean([-1], true).add(eps).rsqrt();
     const hat = c.mul(r);
-    return [dy!.sub(dy!.mean([-1], true)).sub(hat.mul(dy!.mul(hat).mean([-1], true))).mul(r)];
+    return [
+      dy!
+        .sub(dy!.mean([-1], true))
+        .sub(hat.mul(dy!.mul(hat).mean([-1], true)))
+        .mul(r),
+    ];
   },
   flops: cost(12),
 };
