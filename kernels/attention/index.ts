@@ -2,18 +2,8 @@
 import { ceilDiv, f32bits, foldGrid, shader, type Binding, type Caps, type Dispatch, type Launch } from '../kernel.ts';
 import { mma } from '../mma.ts';
 import * as matrix from './matrix.ts';
-import {
-  lengthsVariable,
-  ownRows,
-  PARAMS,
-  planAttention,
-  rowBinding,
-  rowFunctions,
-  TILE,
-  type AttentionPlan,
-  type AttentionProblem,
-  type Kind,
-} from './plan.ts';
+import { ownRows, planAttention, TILE, type AttentionPlan, type AttentionProblem, type Kind } from './plan.ts';
+import { lengthsVariable, PARAMS, rowBinding, rowFunctions } from './wgsl.ts';
 import * as scalar from './scalar.ts';
 import * as tiled from './tiled.ts';
 

@@ -9,7 +9,8 @@
  */
 import { mma, type MatrixUnit, type Mma } from '../mma.ts';
 import { range, XYZW } from '../print.ts';
-import { LOWEST, prologue, type AttentionPlan, type Kind, type MatrixTile } from './plan.ts';
+import type { AttentionPlan, Kind, MatrixTile } from './plan.ts';
+import { LOWEST, prologue } from './wgsl.ts';
 
 /** Elements behind a row of f16, against bank conflicts; rows begin at multiples of 16 bytes, as the units want. */
 const PAD = 8;

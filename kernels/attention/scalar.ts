@@ -5,7 +5,8 @@
  */
 import { laneIndices, ofLane } from '../lanes.ts';
 import { range, XYZW } from '../print.ts';
-import { LOWEST, prologue, type AttentionPlan } from './plan.ts';
+import type { AttentionPlan } from './plan.ts';
+import { LOWEST, prologue } from './wgsl.ts';
 
 /** How many of the other side's rows each lane loads. */
 const loads = (plan: AttentionPlan) => Math.max(1, plan.others / plan.lanes);

@@ -5,7 +5,8 @@
  * transposed), then along the other side's rows for the results (weights transposed in registers, rows staged as they lie).
  */
 import { range, XYZW } from '../print.ts';
-import { LOWEST, prologue, TILE, type AttentionPlan } from './plan.ts';
+import { TILE, type AttentionPlan } from './plan.ts';
+import { LOWEST, prologue } from './wgsl.ts';
 
 /** vec4 a tile row, with one of padding against bank conflicts. */
 const LD = TILE / 4 + 1;

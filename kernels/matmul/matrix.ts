@@ -5,8 +5,8 @@
  */
 import { mma, type MatrixUnit, type Mma } from '../mma.ts';
 import { range, XYZW } from '../print.ts';
-import { order, type MatrixConfig, type Operand, type Plan } from './plan.ts';
-import { fetch } from './tiled.ts';
+import type { MatrixConfig, Operand, Plan } from './plan.ts';
+import { fetch, order } from './wgsl.ts';
 
 const PAD = 8;
 

@@ -5,23 +5,10 @@
  * before it computes on this one, which hides the loads.
  */
 import { range, XYZW } from '../print.ts';
-import { order, type Operand, type Plan, type TiledConfig } from './plan.ts';
+import type { Plan, TiledConfig } from './plan.ts';
+import { fetch, order } from './wgsl.ts';
 
 export const tiledThreads = (c: TiledConfig) => (c.BM * c.BN) / (4 * c.TM);
-
-/** `fetchA(base, i, k, end)`: block row q of the 4 × 4 block at (i, k), as it lies in memory; zero outside. */
-export function fetch(name: 'a' | 'b', o: Operand, extent: string, { vec, read }: Plan): string {
-  const [r, c, rEnd, cEnd] = o.trans === (name === 'a') ? ['k + q', 'i', 'end', extent] : ['i + q', 'k', extent, 'end'];
-  const ld = name === 'a' ? 'p.ldA' : 'p.ldB';
-  const body = vec
-    ? `if (r >= ${rEnd} || c >= ${cEnd}) { return vec4f(); } return ${read[name].read(name, `base + r * ${ld} + c / 4u`)};`
-    : `if (r >= ${rEnd}) { return vec4f(); }
-  let at = base + r * ${ld};
-  return vec4f(${range(4)
-    .map((j) => `select(0.0, ${read[name].read(name, `at + min(c + ${j}u, ${cEnd} - 1u)`)}, c + ${j}u < ${cEnd})`)
-    .join(', ')});`;
-  return `fn fetch_${name}(base: u32, i: u32, k: u32, q: u32, end: u32) -> vec4f {\n  let r = ${r}; let c = ${c};\n  ${body}\n}`;
-}
 
 export function tiledFunctions(plan: Plan, c: TiledConfig): string {
   return [
