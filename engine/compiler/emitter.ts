@@ -35,6 +35,7 @@ const UNARY: { [K in Unary]: (a: string, t: string) => string } = {
   abs: (a) => `abs(${a})`,
   sign: (a) => `sign(${a})`,
   floor: (a) => `floor(${a})`,
+  round: (a) => `round(${a})`, // ties to even
   isFinite: (a) => `finite(${a})`,
 };
 /** Functions of four are the function of one, four times. */

@@ -363,6 +363,8 @@ const label = (nodes: ReadonlySet<Node>): string =>
     .slice(-6)
     .join('.');
 
+const accumulated = (d: DType): 'f32' | 'i32' | 'u32' => (d === 'i32' || d === 'u32' ? d : 'f32');
+
 /** How a tensor is read that is itself what a kernel reads. */
 const readInFours = (v: Value): Map<string, Lanes> | undefined =>
   typeOf(v).dtype === 'f32' && sizeOf(typeOf(v)) % 4 === 0 ? new Map([[keyOf(v), 'consecutive']]) : undefined;
@@ -372,6 +374,7 @@ function lowerReduce(group: Group, context: LowerContext): Lowered {
   const input = node.inputs[0]!;
   const names = new Map(group.leaves.map((v, i) => [keyOf(v), `b${i}`]));
   const { shape } = typeOf(input);
+  const dtype = accumulated(typeOf(node.inputs[0]!).dtype);
   const source = (lanes?: ReadonlyMap<string, Lanes>): Source => {
     const emitter = new Emitter(context.caps, names, 'x', lanes);
     const value = emitter.value(input, emitter.index(shape, 'i'));
@@ -382,7 +385,7 @@ function lowerReduce(group: Group, context: LowerContext): Lowered {
         return lanes?.get(keyOf(v)) === 'consecutive' ? { ...binding, type: 'vec4f' } : binding;
       }),
       params: emitter.params,
-      functions: `${library(code)}\nfn load(i: u32) -> ${lanes ? 'vec4f' : 'f32'} {\n${code}\nreturn ${value};\n}`,
+      functions: `${library(code)}\nfn load(i: u32) -> ${lanes ? 'vec4f' : dtype} {\n${code}\nreturn ${value};\n}`,
     };
   };
   const lanes = names.has(keyOf(input)) ? readInFours(input) : vectorize([input], new Set(names.keys()));
@@ -395,7 +398,8 @@ function lowerReduce(group: Group, context: LowerContext): Lowered {
     else dims.push({ size, reduce: reduced });
   });
   const launch = reduce(context.caps, {
-    op: group.node.op as 'sum' | 'amax',
+    op: group.node.op as Reduction,
+    dtype,
     dims,
     prologue: { ...source(), fours: lanes && source(lanes) },
   });

@@ -3,7 +3,7 @@ import type { DType } from '../../kernels/kernel.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { withSite } from '../host/errors.ts';
 import { Graph, POINTWISE, replay, typeOf, valuesOf } from '../frontend/graph.ts';
-import type { Made, MakeValue, Node, OpAttrs, OpName, TensorType, Value } from '../frontend/graph.ts';
+import type { Made, MakeValue, Node, OpAttrs, OpName, Reduction, TensorType, Value } from '../frontend/graph.ts';
 import { mergeLowRank } from './lowrank.ts';
 import { opOf } from '../frontend/ops/index.ts';
 import { isFloat, sameShape } from '../frontend/ops/op.ts';
@@ -46,10 +46,10 @@ function foldConstant(
     return Number.isFinite(value) ? to.fill(value, out) : null;
   }
   const [first] = numbers as number[];
-  if (['reshape', 'permute', 'expand', 'slice', 'flip', 'amax'].includes(op)) return to.fill(first!, out);
+  if (['reshape', 'permute', 'expand', 'slice', 'flip', 'amax', 'amin'].includes(op)) return to.fill(first!, out);
   if (op === 'concat' && numbers.every((n) => n === first)) return to.fill(first!, out);
   if (op === 'pad' && first === 0) return to.fill(0, out);
-  if (op === 'sum') return to.fill((first! * numel(shapeOf(inputs[0]!))) / numel(out.shape), out);
+  if (op === 'sum' && isFloat(out.dtype)) return to.fill((first! * numel(shapeOf(inputs[0]!))) / numel(out.shape), out);
   return null;
 }
 
@@ -78,7 +78,7 @@ function untranspose(v: Value): { v: Value; flipped: boolean } {
 }
 
 const reduces =
-  (op: 'sum' | 'amax'): Rule<'sum' | 'amax'> =>
+  (op: Reduction): Rule<Reduction> =>
   ([x], { axes }, to, out) => {
     if (sameShape(shapeOf(x!), out.shape)) return x!;
     const inner = as(x!, op);
@@ -87,7 +87,8 @@ const reduces =
     const source = as(x!, 'expand')?.inputs[0];
     if (!source || axes.some((axis) => shapeOf(source)[axis] !== 1)) return null;
     const y = to.make('expand', [source], { shape: out.shape });
-    return op === 'amax' ? y : to.make('mul', [y, to.fill(numel(shapeOf(x!)) / numel(out.shape), out)], {});
+    if (op === 'prod') return null;
+    return op === 'sum' ? to.make('mul', [y, to.fill(numel(shapeOf(x!)) / numel(out.shape), out)], {}) : y;
   };
 
 const RULES: { [K in OpName]?: Rule<K> } = {
@@ -177,7 +178,9 @@ const RULES: { [K in OpName]?: Rule<K> } = {
   },
   concat: (inputs, { axis }) => (inputs.length === 1 ? inputs[0]! : piecedTogether(inputs, axis)),
   sum: reduces('sum'),
+  prod: reduces('prod'),
   amax: reduces('amax'),
+  amin: reduces('amin'),
   matmul([a, b], { transA, transB }, to, out) {
     if (!numel(shapeOf(a!))) return to.fill(0, out); // sums of no products
     const [left, right] = [untranspose(a!), untranspose(b!)];

@@ -27,12 +27,13 @@ const UNARY = [
   'abs',
   'sign',
   'floor',
+  'round',
   'isFinite',
 ] as const;
 /** Comparisons give 1 or 0 in f32. */
 const BINARY = ['add', 'sub', 'mul', 'div', 'max', 'min', 'pow', 'lt', 'le', 'eq'] as const;
 const VIEW = ['detach', 'reshape', 'permute', 'expand', 'slice', 'pad', 'flip', 'concat'] as const;
-const REDUCTION = ['sum', 'amax'] as const;
+const REDUCTION = ['sum', 'prod', 'amax', 'amin'] as const;
 export type Unary = (typeof UNARY)[number];
 export type Binary = (typeof BINARY)[number];
 export type Triple = readonly [number, number, number];
@@ -74,7 +75,9 @@ export type OpAttrs = { [K in Unary | Binary]: None } & {
   concat: { axis: number; join?: true };
   /** Reductions keep the reduced axes with size 1. */
   sum: { axes: readonly number[] };
+  prod: { axes: readonly number[] };
   amax: { axes: readonly number[] };
+  amin: { axes: readonly number[] };
   /** [M,K]·[K,N] or [B,M,K]·[B,K,N]; the flags say that the stored operand is [K,M] / [N,K]. */
   matmul: { transA: boolean; transB: boolean };
   conv3d: ConvAttrs;

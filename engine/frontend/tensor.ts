@@ -3,7 +3,7 @@ import type { DType } from '../../kernels/kernel.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
 import { emit } from './tracing.ts';
 import { callSite, fail, printShapes, withSite } from '../host/errors.ts';
-import type { Binary, OpAttrs, OpName, TensorType, Unary, Value } from './graph.ts';
+import type { Binary, OpAttrs, OpName, Reduction, TensorType, Unary, Value } from './graph.ts';
 import { typeOf } from './graph.ts';
 import { isFloat, sameShape } from './ops/op.ts';
 
@@ -13,7 +13,9 @@ export type Like = Tensor | number;
 /** Ops whose kernels read f32 alone: narrower floats come in by a cast. */
 const WIDE: ReadonlySet<OpName> = new Set<OpName>([
   'sum',
+  'prod',
   'amax',
+  'amin',
   'conv3d',
   'conv3dInput',
   'conv3dWeight',
@@ -174,6 +176,10 @@ export class Tensor {
   floor(): Tensor {
     return this.unary('floor');
   }
+  /** To the nearest whole number, ties to the even one. No gradient. */
+  round(): Tensor {
+    return this.unary('round');
+  }
   /** 1 where finite, 0 at infinities and NaN. No gradient. */
   isFinite(): Tensor {
     return this.unary('isFinite');
@@ -269,8 +275,8 @@ export class Tensor {
     return this.reshape(this.shape.toSpliced(axis < 0 ? axis + this.shape.length + 1 : axis, 0, 1));
   }
 
-  // Reductions, over all axes unless named.
-  private reduce(op: 'sum' | 'amax', axes: readonly number[] | undefined, keep: boolean): Tensor {
+  // Reductions, over all axes unless named; of floats in f32, of i32 and u32 in their own arithmetic, which wraps.
+  private reduce(op: Reduction, axes: readonly number[] | undefined, keep: boolean): Tensor {
     const over = axes ? axes.map((a) => this.axis(op, a)).sort((a, b) => a - b) : this.shape.map((_, i) => i);
     const y = over.length ? make1(op, [this], { axes: over }) : this;
     return keep ? y : y.reshape(this.shape.filter((_, i) => !over.includes(i)));
@@ -280,6 +286,13 @@ export class Tensor {
   }
   amax(axes?: readonly number[], keep = false): Tensor {
     return this.reduce('amax', axes, keep);
+  }
+  amin(axes?: readonly number[], keep = false): Tensor {
+    return this.reduce('amin', axes, keep);
+  }
+  /** The gradient is exact at zeros too. */
+  prod(axes?: readonly number[], keep = false): Tensor {
+    return this.reduce('prod', axes, keep);
   }
   mean(axes?: readonly number[], keep = false): Tensor {
     const y = this.sum(axes, keep);

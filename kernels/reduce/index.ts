@@ -1,4 +1,4 @@
-/** Sums and maxima over any axes: fused producers in front, fused consumers behind, the same bits every time. */
+/** Sums, products, maxima and minima over any axes: fused producers in front, fused consumers behind, the same bits every time. */
 import {
   ceilDiv,
   epilogueBindings,
@@ -23,60 +23,75 @@ export interface Source {
   functions: string;
 }
 
-/** Where a family's input comes from: `fn load(i: u32) -> f32` at flat index i; with `fours` also as `-> vec4f`, four from i, a multiple of 4. */
+/** Where a family's input comes from: `fn load(i: u32) -> T` at flat index i; with `fours` also as `-> vec4f`, four from i, a multiple of 4. */
 export interface Prologue extends Source {
   fours?: Source | undefined;
 }
 
-/** The input is one f32 buffer. */
-export function plainPrologue(access: Access): Prologue {
+/** What is reduced, and what it is reduced in. */
+export type Element = 'f32' | 'i32' | 'u32';
+
+/** The input is one buffer. */
+export function plainPrologue(access: Access, type: Element = 'f32'): Prologue {
   return {
-    buffers: [{ name: 'src', type: 'f32', access }],
+    buffers: [{ name: 'src', type, access }],
     params: [],
-    functions: 'fn load(i: u32) -> f32 { return src[i]; }',
-    fours: {
-      buffers: [{ name: 'src', type: 'vec4f', access }],
-      params: [],
-      functions: 'fn load(i: u32) -> vec4f { return src[i / 4u]; }',
-    },
+    functions: `fn load(i: u32) -> ${type} { return src[i]; }`,
+    fours:
+      type !== 'f32'
+        ? undefined
+        : {
+            buffers: [{ name: 'src', type: 'vec4f', access }],
+            params: [],
+            functions: 'fn load(i: u32) -> vec4f { return src[i / 4u]; }',
+          },
   };
 }
 
 export interface ReduceProblem {
-  op: 'sum' | 'amax';
+  op: 'sum' | 'prod' | 'amax' | 'amin';
+  /** f32 unless given. */
+  dtype?: Element;
   /** The contiguous row-major input. */
   dims: readonly Dim[];
   prologue: Prologue;
   epilogue?: Epilogue;
 }
 
-const OPS = {
-  sum: { start: '0.0', combine: (a: string, b: string) => `${a} + ${b}` },
-  amax: { start: '-3.4028234e38', combine: (a: string, b: string) => `max(${a}, ${b})` },
+type Start = Record<Element, string>;
+const OPS: Record<ReduceProblem['op'], { start: Start; combine: (a: string, b: string) => string }> = {
+  sum: { start: { f32: '0.0', i32: '0', u32: '0' }, combine: (a, b) => `${a} + ${b}` },
+  prod: { start: { f32: '1.0', i32: '1', u32: '1' }, combine: (a, b) => `${a} * ${b}` },
+  amax: { start: { f32: '-3.4028234e38', i32: '-2147483648', u32: '0' }, combine: (a, b) => `max(${a}, ${b})` },
+  amin: { start: { f32: '3.4028234e38', i32: '2147483647', u32: '4294967295' }, combine: (a, b) => `min(${a}, ${b})` },
 };
 
 /**
- * Slots: the prologue's buffers, out (f32, contiguous over the kept dims), the epilogue's buffers, scratch.
- * Few outputs over many inputs go in two dispatches, partial results combined in order. amax may drop NaN.
+ * Slots: the prologue's buffers, out (of the dtype, contiguous over the kept dims), the epilogue's buffers, scratch.
+ * Few outputs over many inputs go in two dispatches, partial results combined in order. amax and amin may drop NaN.
  */
-export function reduce(caps: Caps, { op, dims, prologue, epilogue }: ReduceProblem): Launch {
+export function reduce(caps: Caps, { op, dtype = 'f32', dims, prologue, epilogue }: ReduceProblem): Launch {
   const plan = planReduce(caps, dims, !!prologue.fours && !epilogue);
   const outSlot = prologue.buffers.length;
   const extra = (epilogue?.buffers ?? []).map((_, i) => outSlot + 1 + i);
   const inputs = prologue.buffers.map((_, i) => i);
   if (plan.splits === 1) {
-    return { dispatches: [dispatch(op, plan, prologue, epilogue, [...inputs, outSlot, ...extra])], scratch: [] };
+    return { dispatches: [dispatch(op, dtype, plan, prologue, epilogue, [...inputs, outSlot, ...extra])], scratch: [] };
   }
   const scratch = outSlot + 1 + extra.length;
   // Partials lie as [outputs, splits] for the tier that reads rows best, [splits, outputs] for the other: see `dispatch`.
   const outputs = { size: plan.outputs, reduce: false };
   const parts = { size: plan.splits, reduce: true };
-  const combine = planReduce(caps, plan.template === 'rows' ? [outputs, parts] : [parts, outputs], !epilogue);
+  const combine = planReduce(
+    caps,
+    plan.template === 'rows' ? [outputs, parts] : [parts, outputs],
+    dtype === 'f32' && !epilogue,
+  );
   const whole: ReducePlan = { ...combine, splits: 1, chunk: plan.splits };
   return {
     dispatches: [
-      dispatch(op, plan, prologue, undefined, [...inputs, scratch]),
-      dispatch(op, whole, plainPrologue('read_write'), epilogue, [scratch, outSlot, ...extra]),
+      dispatch(op, dtype, plan, prologue, undefined, [...inputs, scratch]),
+      dispatch(op, dtype, whole, plainPrologue('read_write', dtype), epilogue, [scratch, outSlot, ...extra]),
     ],
     scratch: [4 * plan.outputs * plan.splits],
   };
@@ -84,15 +99,17 @@ export function reduce(caps: Caps, { op, dims, prologue, epilogue }: ReduceProbl
 
 function dispatch(
   op: ReduceProblem['op'],
+  dtype: Element,
   plan: ReducePlan,
   { fours, ...ones }: Prologue,
   epilogue: Epilogue | undefined,
   bind: number[],
 ): Dispatch {
-  const { start, combine } = OPS[op];
+  const { combine } = OPS[op];
+  const start = OPS[op].start[dtype];
   const { template, workgroup: wg, kept, reduced, load, count, splits, chunk } = plan;
   const prologue = load === 'one' ? ones : fours!;
-  const [type, out] = [load === 'one' ? 'f32' : 'vec4f', load === 'across' ? 'vec4f' : 'f32'];
+  const [type, out] = [load === 'one' ? dtype : 'vec4f', load === 'across' ? 'vec4f' : dtype];
   const width = load === 'across' ? 4 : 1;
   const outputs = plan.outputs / width;
   const total = load === 'along' ? combine(`(${combine('acc.x', 'acc.y')})`, `(${combine('acc.z', 'acc.w')})`) : 'acc';
@@ -137,7 +154,7 @@ function dispatch(
   let base = keptOffset(g / p.splits);
   let first = g % p.splits * p.chunk;
   let end = min(first + p.chunk, p.count);
-  var acc = f32(${start});
+  var acc = ${dtype}(${start});
   for (var r = first + li; r < end; r += ${wg}u) { acc = ${combine('acc', 'load(base + reducedOffset(r))')}; }
   parts[li] = acc;
   workgroupBarrier();
@@ -156,14 +173,14 @@ function dispatch(
       quotientFunction('quotient'),
       offset('keptOffset', 'k', kept),
       offset('reducedOffset', 'r', reduced),
-      template === 'rows' ? `var<workgroup> parts: array<f32, ${wg}>;` : '',
+      template === 'rows' ? `var<workgroup> parts: array<${dtype}, ${wg}>;` : '',
     ].join('\n'),
     main,
   });
   const threads = outputs * splits,
     numbers = load === 'along' ? 4 * count : count;
   return {
-    label: `reduce ${op} ${template} ${wg}${load === 'one' ? '' : ` x4 ${load}`} k${kept.length}r${reduced.length} ${plan.outputs}x${numbers}/${splits}`,
+    label: `reduce ${op}${dtype === 'f32' ? '' : ` ${dtype}`} ${template} ${wg}${load === 'one' ? '' : ` x4 ${load}`} k${kept.length}r${reduced.length} ${plan.outputs}x${numbers}/${splits}`,
     wgsl,
     grid: foldGrid(template === 'rows' ? threads : ceilDiv(threads, wg)),
     params: params.map(([, v]) => v),

@@ -95,6 +95,10 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
   abs: [on('3x5', [f(3, 5)], (x) => x!.abs())],
   sign: [on('3x5', [f(3, 5)], (x) => x!.sign(), true)],
   floor: [on('3x5', [within(-3, 3, 3, 5)], (x) => x!.floor(), true)],
+  round: [
+    on('ties to even', [{ shape: [8], data: [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 2.4, -2.6] }], (x) => x!.round(), true),
+    on('3x5', [within(-3, 3, 3, 5)], (x) => x!.round(), true),
+  ],
   isFinite: [on('infinities', [{ shape: [5], data: [1, -Infinity, 3e38, NaN, 0] }], (x) => x!.isFinite(), true)],
   add: [
     on('same', [f(3, 5), f(3, 5)], (a, b) => a!.add(b!)),
@@ -162,10 +166,23 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
     on('middle', [f(3, 4, 5)], (x) => x!.sum([1]).exp()),
     on('outer', [f(3, 4, 5)], (x) => x!.sum([0, 2], true)),
     on('all', [f(3, 37)], (x) => x!.square().mean()),
+    on('of i32, wraps', [{ shape: [2, 70], dtype: 'i32', range: [-2e9, 2e9] }], (x) => x!.sum([1]), true),
+    on('of u32, wraps', [{ shape: [70, 2], dtype: 'u32', range: [1e9, 4e9] }], (x) => x!.sum([0], true), true),
   ],
   amax: [
     on('last', [f(3, 17)], (x) => x!.amax([1])),
     on('ties', [{ shape: [2, 3], data: [1, 3, 3, 0, -1, -2] }], (x) => x!.amax([-1], true), true),
+    on('of i32', [{ shape: [3, 5], dtype: 'i32', range: [-9, 0] }], (x) => x!.amax([0]), true),
+  ],
+  amin: [
+    on('outer', [f(17, 3)], (x) => x!.amin([0])),
+    on('of i32', [{ shape: [3, 5], dtype: 'i32', range: [-9, 9] }], (x) => x!.amin([1]), true),
+    on('of u32', [{ shape: [3, 5], dtype: 'u32', range: [1, 4e9] }], (x) => x!.amin(), true),
+  ],
+  prod: [
+    on('last', [within(0.5, 1.7, 3, 7)], (x) => x!.prod([1])),
+    on('outer, zeros', [{ shape: [3, 2, 2], data: [1, 0, 2, 0, 3, 5, 0, 4, -2, 1, 7, 1] }], (x) => x!.prod([0, 1])),
+    on('of i32, wraps', [{ shape: [70], dtype: 'i32', range: [-9, 0] }], (x) => x!.prod(), true),
   ],
   matmul: [
     on('plain', [f(3, 5), f(5, 7)], (a, b) => a!.matmul(b!)),

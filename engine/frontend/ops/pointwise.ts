@@ -27,6 +27,13 @@ export function erf(x: number): number {
   return Math.sign(x) * (1 - Math.exp(-a * a) / (Math.sqrt(Math.PI) * fraction));
 }
 
+/** To the nearest whole number, ties to the even one. */
+export function toEven(x: number): number {
+  const below = Math.floor(x);
+  const up = x - below > 0.5 || (x - below === 0.5 && below % 2 !== 0);
+  return up ? Math.ceil(x) : below;
+}
+
 /** `local(x, y, dy)` is the cotangent of x. */
 function unary(
   op: Unary,
@@ -108,6 +115,7 @@ export const unaryOps: { [K in Unary]: OpDef<K> } = {
   abs: unary('abs', Math.abs, (x, _y, dy) => dy.mul(x.sign())),
   sign: unary('sign', Math.sign, null),
   floor: unary('floor', Math.floor, null),
+  round: unary('round', toEven, null),
   isFinite: unary('isFinite', (x) => Number(Number.isFinite(x)), null),
 };
 
