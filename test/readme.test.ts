@@ -1,7 +1,7 @@
-/** The README's example, as it stands there: runs, and learns. */
+/** What pages promise: the README's example runs and learns, links lead somewhere, and the README stays short. */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -31,6 +31,40 @@ test('the example in the README trains', () => {
   } finally {
     rmSync(file);
   }
+});
+
+/** Relative links of a page: `[text](path)` and pictures. */
+const linksOf = (page: string): string[] =>
+  [...readFileSync(join(root, page), 'utf8').matchAll(/\]\(([^)#\s]+)[^)]*\)/g)]
+    .map((m) => m[1]!)
+    .filter((link) => !/^\w+:/.test(link));
+
+test('every link of a page leads to a file', () => {
+  const pages = [
+    'README.md',
+    'CONTRIBUTING.md',
+    'train/METHOD.md',
+    ...readdirSync(join(root, 'docs')).map((f) => `docs/${f}`),
+  ];
+  let links = 0;
+  for (const page of pages.filter((p) => p.endsWith('.md'))) {
+    for (const link of linksOf(page)) {
+      assert.ok(existsSync(join(root, dirname(page), link)), `${page} links to ${link}`);
+      links++;
+    }
+  }
+  assert.ok(links > 20);
+});
+
+test('files that the architecture and the recipes name are there', () => {
+  for (const page of ['docs/ARCHITECTURE.md', 'CONTRIBUTING.md']) {
+    for (const [, file] of readFileSync(join(root, page), 'utf8').matchAll(/`((?:\w+\/)+[\w.-]+\.ts)`/g))
+      assert.ok(existsSync(join(root, file!)) || existsSync(join(root, 'engine', file!)), `${page} names ${file}`);
+  }
+});
+
+test('the README is at most 150 lines', () => {
+  assert.ok(readFileSync(join(root, 'README.md'), 'utf8').split('\n').length <= 150);
 });
 
 test.run();

@@ -88,7 +88,7 @@ export class Diffusion {
   /** Whether both texts go through the network at once, by network and size. */
   private readonly together = new Map<string, boolean>();
 
-  /** @param adapterScale what adapters beside the weights are multiplied by; @param operands of the network's products */
+  /** `adapterScale` multiplies adapters beside the weights; `operands` are those of the network's products. */
   constructor(
     device: Device,
     config: DiTConfig,

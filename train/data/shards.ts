@@ -47,7 +47,7 @@ interface Index {
 export interface Batch {
   /** [B, C, F, h, w], normalised as the encoder gave it. */
   latent: HostTensor;
-  /** [B, C, F, h, w]: encoding of (first frame, then zero pixel frames), Wan's image condition. */
+  /** Of shape [B, C, F, h, w]; encoding of (first frame, then zero pixel frames), Wan's image condition. */
   imageLatent?: HostTensor;
   /** [B, channels, height, width] in [-1, 1]. */
   firstFrame?: HostTensor;

@@ -11,7 +11,7 @@ export interface TeacherInputs<X = Tensor> extends Rates<X> {
   /** u32[2] */
   key: X;
   t: Time<X>;
-  /** [B]: 1 keeps the text, 0 drops it. */
+  /** Of shape [B]; 1 keeps the text, 0 drops it. */
   keep: X;
 }
 
