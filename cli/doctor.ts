@@ -2,9 +2,9 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { NoAdapterError, openAdapter, type OpenAdapter, type Verdict } from '../engine/host/adapter.ts';
+import { openAdapter, type OpenAdapter } from '../engine/host/adapter.ts';
+import { MIN_MESA, NoAdapterError, type Verdict } from '../engine/host/choose.ts';
 import { arch, cacheDir, memory, platform, runtime, waiting } from '../engine/host/runtime.ts';
-import { MIN_MESA } from '../engine/host/software.ts';
 import { ownTable } from '../engine/runtime/tuning.ts';
 
 const line = (name: string, text: string): void => console.log(`${name.padEnd(11)} ${text}`);

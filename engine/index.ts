@@ -1,4 +1,8 @@
-/** The engine by itself: tensors, gradients, and functions compiled to WebGPU. */
+/**
+ * The engine by itself: tensors, gradients, and functions compiled to WebGPU. The floors above use the same functions, and
+ * `device.compile` like everyone, but import them from their own files: an import line then says which room it needs, and a test
+ * or a child process loads no more than that.
+ */
 export { open, Device } from './runtime/device.ts';
 export type { CompileOptions, CompiledFunction, Concrete, Feed } from './runtime/compile.ts';
 export { NDArray } from './runtime/ndarray.ts';
@@ -9,5 +13,5 @@ export { flatten, host, mapTree, type HostTensor } from './frontend/tree.ts';
 export { trace } from './frontend/trace.ts';
 export { evaluate } from './frontend/oracle.ts';
 export { EngineError } from './host/errors.ts';
-export { NoAdapterError } from './host/adapter.ts';
+export { NoAdapterError } from './host/choose.ts';
 export * from './frontend/functional.ts';

@@ -1,7 +1,6 @@
 /** Prompts to token ids by a checkpoint's own `tokenizer.json`, cleaned and cut as Wan2.1 does it (wan/modules/tokenizers.py). */
-import { readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import * as library from '@huggingface/tokenizers';
+import { dirname, exists, isFolder, join, readTextFile } from '../engine/host/files.ts';
 
 /** Tokens that a text encoder of Wan2.1 takes, the closing one among them. */
 const TEXT_LEN = 512;
@@ -77,7 +76,7 @@ export class Tokenizer {
 }
 
 async function readJSON(path: string): Promise<object> {
-  const text = await readFile(path, 'utf8').catch((e: NodeJS.ErrnoException) => {
+  const text = await readTextFile(path).catch((e: Error & { code?: string }) => {
     throw new Error(
       e.code === 'ENOENT'
         ? "there is no such file; download the tokenizer beside the weights (google/umt5-xxl in Wan2.1's folders, tokenizer in Diffusers')"
@@ -90,17 +89,11 @@ async function readJSON(path: string): Promise<object> {
 
 /** @param path a folder with tokenizer.json and, if it likes, tokenizer_config.json; or the tokenizer.json */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
-  const folder = await stat(path).then(
-    (s) => s.isDirectory(),
-    () => false,
-  );
+  const folder = await isFolder(path);
   const file = folder ? join(path, 'tokenizer.json') : path;
-  const beside = join(folder ? path : join(path, '..'), 'tokenizer_config.json');
+  const beside = join(folder ? path : dirname(path), 'tokenizer_config.json');
   try {
-    const config = await stat(beside).then(
-      () => readJSON(beside),
-      () => ({}),
-    );
+    const config = (await exists(beside)) ? await readJSON(beside) : {};
     return new Tokenizer(await readJSON(file), config);
   } catch (error) {
     throw new Error(`[tokenizer] ${file}: ${(error as Error).message}`, { cause: error });

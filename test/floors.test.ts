@@ -78,6 +78,27 @@ test('no files import values from each other in a circle', () => {
   );
 });
 
+test('device.compile is the one way to compile', () => {
+  for (const floor of ['model', 'train', 'cli', 'test'])
+    for (const { file, values } of sources(floor)) assert.not(values.includes('engine/runtime/compile.ts'), file);
+});
+
+/** Code without its comments. */
+const bare = (file: string): string =>
+  readFileSync(join(root, file), 'utf8')
+    .replace(/\/\*[\s\S]*?\*\//g, '')
+    .replace(/\/\/ .*$/gm, '');
+
+test('kernels, engine and model reach the host through engine/host only', () => {
+  const reaches = /'node:|\bprocess\.\w|\bBuffer\b|\bNodeJS\./;
+  assert.ok(reaches.test(bare('engine/host/runtime.ts')));
+  const files = ['kernels', 'engine', 'model'].flatMap((floor) => [...sources(floor)].map(({ file }) => file));
+  for (const file of files) {
+    if (file.startsWith('engine/host/') && !file.startsWith('engine/host/browser/')) continue;
+    assert.is(reaches.exec(bare(file))?.[0], undefined, file);
+  }
+});
+
 test('no source is longer than 500 lines', () => {
   for (const floor of [...FLOORS, 'test']) {
     for (const { file } of sources(floor)) {

@@ -1,7 +1,7 @@
 /** What every training function is given and gives back, and how a job runs in its folder. */
 import { join } from 'node:path';
 import type { Device } from '../engine/runtime/device.ts';
-import { runtime } from '../engine/host/runtime.ts';
+import { arch, platform, runtime } from '../engine/host/runtime.ts';
 import type { Alarm } from './loop/alarms.ts';
 import type { OpenJob } from './methods/jobs.ts';
 import { drive, type LoopResult, type Progress } from './loop/loop.ts';
@@ -30,8 +30,8 @@ export interface Trained {
 
 const environment = (device: Device): Record<string, Json> => ({
   runtime,
-  platform: process.platform,
-  arch: process.arch,
+  platform,
+  arch,
   adapter: JSON.parse(JSON.stringify(device.info)) as Json,
 });
 

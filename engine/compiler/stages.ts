@@ -77,7 +77,7 @@ export function analyse(
     operands !== 'f32' && caps.f16 ? halveOperands(lean.graph, lean.outputs, operands === 'f16') : lean;
   const { outTree } = traced;
   const outputs = matchOutputs(name, new Set(options.donate ?? []), args, outTree, graph, values);
-  if (flags.DEBUG >= 3) process.stderr.write(`${name}\n${graph.toString()}\n`);
+  if (flags.DEBUG >= 3) console.error(`${name}\n${graph.toString()}`);
   const groups = fuse(
     graph,
     outputs.map((o) => o.value),
@@ -95,7 +95,7 @@ export function analyse(
   };
   const lowered = groups.map((g) => lowerOnce(g, context));
   if (flags.DEBUG >= 4)
-    for (const l of lowered) for (const d of l.launch.dispatches) process.stderr.write(`// ${d.label}\n${d.wgsl}\n`);
+    for (const l of lowered) for (const d of l.launch.dispatches) console.error(`// ${d.label}\n${d.wgsl}`);
   const uploads = inputs.map((type, i) => (fromHost[i] ? boundBytes(bytesOf(type)) : undefined));
   return { inputs, outTree, groups, lowered, placement, outputs, uploads };
 }

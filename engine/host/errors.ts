@@ -1,9 +1,9 @@
 /** EngineError, and the line of user code that an op or an error stands for. */
-import { fileURLToPath } from 'node:url';
+import { pathOf } from './runtime.ts';
 
 const ENGINE_URL = new URL('..', import.meta.url).href;
-const ENGINE_PATH = fileURLToPath(ENGINE_URL);
-const ROOT_PATH = fileURLToPath(new URL('../..', import.meta.url));
+const ENGINE_PATH = pathOf(ENGINE_URL);
+const ROOT_PATH = pathOf(new URL('../..', import.meta.url).href);
 /** Frames between a user's call and the node it makes: mostly, and at most, composed ops included. A frame costs microseconds. */
 const DEPTHS = [8, 20];
 
@@ -50,10 +50,17 @@ const sites = new Map<string, string>();
 const outside = (file: string | null | undefined): file is string =>
   !!file && !file.startsWith(ENGINE_URL) && !file.startsWith(ENGINE_PATH) && !file.startsWith('node:');
 
+/** A frame of V8's, as far as it is read here. */
+interface CallSite {
+  getFileName(): string | null | undefined;
+  getLineNumber(): number | null;
+  getColumnNumber(): number | null;
+}
+
 /** What V8 lets be set on Error. */
 interface StackSettings {
   stackTraceLimit: number;
-  prepareStackTrace?: ((error: Error, frames: NodeJS.CallSite[]) => unknown) | undefined;
+  prepareStackTrace?(this: void, error: Error, frames: CallSite[]): unknown;
 }
 
 /**
@@ -66,11 +73,13 @@ export function callSite(): string {
   const { stackTraceLimit, prepareStackTrace } = settings;
   try {
     settings.prepareStackTrace = (_, frames) => frames;
-    let user: NodeJS.CallSite | undefined;
+    let user: CallSite | undefined;
     for (const depth of DEPTHS) {
       if (user) break;
       settings.stackTraceLimit = depth;
-      user = (new Error().stack as unknown as NodeJS.CallSite[]).find((f) => outside(f.getFileName()));
+      const frames: unknown = new Error().stack;
+      if (!Array.isArray(frames)) return firstOutside(String(frames)); // not V8: text is all there is
+      user = (frames as CallSite[]).find((f) => outside(f.getFileName()));
     }
     if (!user) return '';
     const key = `${user.getFileName()}:${user.getLineNumber()}:${user.getColumnNumber()}`;
@@ -87,11 +96,11 @@ export function callSite(): string {
 }
 
 function firstOutside(stack: string): string {
-  for (const line of stack.split('\n').slice(1)) {
-    const found = /\((.+):(\d+):\d+\)$/.exec(line) ?? /at (?:async )?(.+):(\d+):\d+$/.exec(line);
+  for (const line of stack.split('\n')) {
+    const found = /\((.+):(\d+):\d+\)$/.exec(line) ?? /(?:at (?:async )?|@)(.+):(\d+):\d+$/.exec(line);
     if (!found || !outside(found[1])) continue;
     const file = found[1]!.replace(/\?.*$/, '');
-    const path = file.startsWith('file:') ? fileURLToPath(file) : file;
+    const path = pathOf(file);
     return `${path.startsWith(ROOT_PATH) ? path.slice(ROOT_PATH.length) : path}:${found[2]}`;
   }
   return '';

@@ -1,14 +1,14 @@
 /**
  * What the engine asks of its runtime, the same under Node and Deno: environment, cache, Dawn, shared libraries, children, waiting.
- * Only this file and software.ts (drivers on disk) know that there is an operating system.
+ * This room alone knows that there is an operating system; a browser has its own files for what the engine needs of it (browser/).
  */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism, constants, freemem, homedir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
 interface DenoRuntime {
   version: { deno: string };
@@ -18,8 +18,8 @@ const deno = (globalThis as { Deno?: DenoRuntime }).Deno;
 
 /** `Node 20.20.2`, `Deno 2.9.6`. */
 export const runtime = deno ? `Deno ${deno.version.deno}` : `Node ${process.versions.node}`;
-export const platform = process.platform;
-export const arch = process.arch;
+export const platform: string = process.platform;
+export const arch: string = process.arch;
 
 export const env = (name: string): string | undefined => process.env[name];
 
@@ -35,6 +35,11 @@ export function readText(path: string): string | undefined {
     return undefined;
   }
 }
+
+export const writeText: (path: string, text: string) => void = writeFileSync;
+
+/** The path of a file's URL; whatever else is given stays as it is. */
+export const pathOf = (url: string): string => (url.startsWith('file:') ? fileURLToPath(url) : url);
 
 /** Of the processor, for this process. */
 export const cores = availableParallelism;

@@ -15,10 +15,9 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync } from 'node:zlib';
+import { mesaVersion, MIN_MESA, type AdapterFacts, type Log } from './choose.ts';
 import { loadOrder, readLibrary, type Library } from './elf.ts';
 import { arch, cacheDir, env, packageDir, platform, run, type ChildResult } from './runtime.ts';
-
-export type Log = (line: string) => void;
 
 /** What to do in a process before Dawn starts, so that it finds a Vulkan driver. */
 export interface Driver {
@@ -31,15 +30,6 @@ export interface Driver {
 
 /** Tries a driver in a child process. */
 export type Trial = (driver: Driver) => Promise<{ adapters: AdapterFacts[] } | { failure: string }>;
-
-/** What an adapter says of itself, as plain data. */
-export interface AdapterFacts {
-  vendor: string;
-  architecture: string;
-  device: string;
-  description: string;
-  isFallbackAdapter: boolean;
-}
 
 // ---- what the system has -------------------------------------------------------------------------------------------
 
@@ -70,15 +60,6 @@ export function systemVulkan(): SystemVulkan {
   const hidden = manifests(HIDDEN_DIR);
   return { loader, icds: [...[...dirs].flatMap(manifests), ...hidden], hidden: hidden.length > 0 };
 }
-
-/** Mesa's version from an adapter's description (`llvmpipe: Mesa 25.0.7-2~bpo12+1 (LLVM 15.0.6)`) or a package's (`25.0.7-2`): [25, 0]. */
-export function mesaVersion(text: string): [number, number] | undefined {
-  const found = /(?:Mesa\s+|^)(\d+)\.(\d+)/.exec(text);
-  return found ? [Number(found[1]), Number(found[2])] : undefined;
-}
-
-/** Dawn finds no usable device in an older lavapipe. */
-export const MIN_MESA = 23;
 
 // ---- SwiftShader ---------------------------------------------------------------------------------------------------
 

@@ -143,8 +143,8 @@ class Compiled {
     await program.prepare();
     if (flags.DEBUG >= 1) {
       const { plan } = program;
-      process.stderr.write(
-        `${this.name}: ${groups.length} groups, ${plan.kernels} kernels, ${(plan.flops / 1e9).toFixed(2)} GFLOP, ${(plan.bytes / 2 ** 20).toFixed(1)} MiB\n`,
+      console.error(
+        `${this.name}: ${groups.length} groups, ${plan.kernels} kernels, ${(plan.flops / 1e9).toFixed(2)} GFLOP, ${(plan.bytes / 2 ** 20).toFixed(1)} MiB`,
       );
     }
     return {

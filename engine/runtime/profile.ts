@@ -1,10 +1,9 @@
 /** Timing by kernel: `DEBUG=2` prints a line a kernel, `PROFILE=trace.json` writes a trace for Perfetto. */
-import { writeFileSync } from 'node:fs';
 import type { Dispatch } from '../../kernels/kernel.ts';
 import type { Device } from './device.ts';
 import { mib } from '../host/errors.ts';
 import { flags } from '../host/flags.ts';
-import { waiting } from '../host/runtime.ts';
+import { waiting, writeText } from '../host/runtime.ts';
 
 interface Timed {
   dispatch: Dispatch;
@@ -34,7 +33,7 @@ export async function profileRun(device: Device, program: string, kernels: reado
     const times = timestamps ? await byTimestamp(device, part) : await byWaiting(device, part);
     part.forEach((k, i) => report(device, program, k.dispatch, times[i]!));
   }
-  if (flags.PROFILE) writeFileSync(flags.PROFILE, JSON.stringify({ traceEvents: events, displayTimeUnit: 'ms' }));
+  if (flags.PROFILE) writeText(flags.PROFILE, JSON.stringify({ traceEvents: events, displayTimeUnit: 'ms' }));
 }
 
 function encode(encoder: GPUCommandEncoder, k: Timed, timestampWrites?: GPUComputePassTimestampWrites): void {
@@ -82,7 +81,7 @@ function report(device: Device, program: string, d: Dispatch, us: number): void 
   const gbs = d.bytes / us / 1000;
   if (flags.DEBUG >= 2) {
     const numbers = `${us.toFixed(1).padStart(9)} us ${gflops.toFixed(1).padStart(8)} GFLOP/s ${gbs.toFixed(1).padStart(7)} GB/s`;
-    process.stderr.write(`${numbers}  ${mib(device.allocated).padStart(11)}  ${program}: ${d.label}\n`);
+    console.error(`${numbers}  ${mib(device.allocated).padStart(11)}  ${program}: ${d.label}`);
   }
   if (flags.PROFILE) {
     events.push({ name: d.label, cat: program, ph: 'X', ts: clock, dur: us, pid: 1, tid: 1, args: { gflops, gbs } });

@@ -2,9 +2,7 @@
  * A folder with a whole Wan2.1, as downloaded: in the layout of its own releases, or in Diffusers'. Every part's numbers are known
  * at once; its weights are opened when asked for, under Wan's names.
  */
-import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { exists, join, list, readTextFile } from '../../engine/host/files.ts';
 import { clipShapes, usedClipShapes } from '../clip/clip.ts';
 import type { CLIPConfig } from '../clip/config.ts';
 import type { DiTConfig, VAEConfig } from '../config.ts';
@@ -101,7 +99,7 @@ function part<C>(
 
 async function readConfig<C>(path: string, parse: (json: Json) => C): Promise<C> {
   try {
-    const json = parseJson(await readFile(path, 'utf8'));
+    const json = parseJson(await readTextFile(path));
     if (!isObject(json)) throw new Error('is not an object');
     return parse(json);
   } catch (error) {
@@ -139,13 +137,13 @@ const WAN = {
 async function openOriginal(path: string): Promise<Checkpoint> {
   const config = await readConfig(join(path, 'config.json'), wanDiT);
   const needed = [WAN.dit, WAN.vae, WAN.text, ...(config.model_type === 't2v' ? [] : [WAN.image])];
-  const names = await readdir(path);
+  const names = await list(path);
   const tokenizer = join(path, WAN.tokenizer);
   demand(path, "Wan's own layout", {
     ...Object.fromEntries(
       needed.map((stem) => [`${stem}*.safetensors or .pth`, names.some((n) => n.startsWith(stem))]),
     ),
-    [WAN.tokenizer]: existsSync(tokenizer),
+    [WAN.tokenizer]: await exists(tokenizer),
   });
   const image = config.model_type === 't2v' ? undefined : await configOf(path, WAN.image, clipConfigOf);
   return {
@@ -164,14 +162,16 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
   const read = <C>(name: string, parse: (json: Json) => C) => readConfig(join(path, name, 'config.json'), parse);
   if (await readConfig(inside('model_index.json'), (json) => json['transformer_2']))
     throw new WeightsError('checkpoint', path, 'has two transformers, as Wan2.2 does: only Wan2.1 is read');
-  const files = (names: readonly string[]) =>
-    demand(path, "Diffusers' layout", Object.fromEntries(names.map((name) => [name, existsSync(inside(name))])));
-  files(['transformer/config.json', 'vae/config.json', 'text_encoder/config.json', 'tokenizer/tokenizer.json']);
+  const files = async (names: readonly string[]) => {
+    const found = await Promise.all(names.map(async (name) => [name, await exists(inside(name))] as const));
+    demand(path, "Diffusers' layout", Object.fromEntries(found));
+  };
+  await files(['transformer/config.json', 'vae/config.json', 'text_encoder/config.json', 'tokenizer/tokenizer.json']);
   const dit = await read('transformer', diffusersDiTConfig);
-  if (dit.model_type !== 't2v') files(['image_encoder/config.json']);
+  if (dit.model_type !== 't2v') await files(['image_encoder/config.json']);
   const vae = await read('vae', diffusersVAEConfig);
   const scheduler = inside('scheduler/scheduler_config.json');
-  const shift = existsSync(scheduler)
+  const shift = (await exists(scheduler))
     ? await readConfig(scheduler, (json) => json['flow_shift'] ?? json['shift'])
     : undefined;
   return {
@@ -199,12 +199,12 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
 }
 
 async function openLayout(path: string): Promise<Checkpoint> {
-  if (existsSync(join(path, 'model_index.json'))) return openDiffusers(path);
-  if (existsSync(join(path, 'config.json'))) return openOriginal(path);
+  if (await exists(join(path, 'model_index.json'))) return openDiffusers(path);
+  if (await exists(join(path, 'config.json'))) return openOriginal(path);
   throw new WeightsError(
     'checkpoint',
     path,
-    existsSync(path)
+    (await exists(path))
       ? "is no Wan2.1 checkpoint: it has neither config.json (Wan's own layout) nor model_index.json (Diffusers)"
       : 'there is no such folder',
   );

@@ -1,5 +1,5 @@
 /** Checksums of zip archives, followed as their bytes are read. */
-import * as zlib from 'node:zlib';
+import { nativeCrc32 } from '../../engine/host/files.ts';
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   let crc = byte;
@@ -14,7 +14,7 @@ export function crc32Of(bytes: Uint8Array, crc = 0): number {
   return ~c >>> 0;
 }
 
-const crc32 = (zlib as { crc32?: typeof crc32Of }).crc32 ?? crc32Of;
+const crc32 = nativeCrc32 ?? crc32Of;
 
 /** The bytes `start` to `start + length` of a file: their checksum follows reads in order, and is compared where these reach the end; other reads are not checked. */
 export class Checksum {

@@ -1,6 +1,5 @@
 /** Opening weights, whatever they are kept in: a safetensors file, a PyTorch file, the index of a sharded checkpoint, or a folder of these. */
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
 import { readPth } from './pth.ts';
 import { readSafetensors } from './safetensors.ts';
 import { DataFile, few, isObject, parseJson, WeightsError, type Archive } from './stored.ts';
@@ -31,10 +30,7 @@ const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile)
  * @throws WeightsError
  */
 export async function openWeights(path: string, stem = ''): Promise<Weights> {
-  const folder = await stat(path).then(
-    (s) => s.isDirectory(),
-    () => false,
-  );
+  const folder = await isFolder(path);
   const source = folder ? await inFolder(path, stem) : path;
   const shards = Array.isArray(source)
     ? source
@@ -78,7 +74,7 @@ async function readFormat(file: DataFile): Promise<Archive> {
 
 async function readIndex(path: string): Promise<Shard[]> {
   const fail = (why: string, cause?: unknown) => new WeightsError('weights', path, why, cause);
-  const text = await readFile(path, 'utf8').catch((e: NodeJS.ErrnoException) => {
+  const text = await readTextFile(path).catch((e: Error & { code?: string }) => {
     throw fail(e.code === 'ENOENT' ? 'there is no such file' : e.message, e);
   });
   let json: unknown;
@@ -126,7 +122,7 @@ const SHARD = /^(.*)-(\d{5})-of-(\d{5})\.(safetensors|bin|pth|pt)$/;
 
 /** The one checkpoint of a folder: an index, shards without one, or a file; safetensors before PyTorch's. */
 async function inFolder(folder: string, stem: string): Promise<string | Shard[]> {
-  const names = (await readdir(folder)).filter((n) => n.startsWith(stem)).sort();
+  const names = (await list(folder)).filter((n) => n.startsWith(stem)).sort();
   for (const extension of ['safetensors', '(bin|pth|pt)']) {
     const indexes = names.filter((n) => new RegExp(`\\.${extension}\\.index\\.json$`).test(n));
     const whole = names.filter((n) => new RegExp(`\\.${extension}$`).test(n) && !SHARD.test(n));

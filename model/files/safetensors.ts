@@ -4,12 +4,12 @@
  * Format: u64 length of the header, the header as JSON (name → dtype, shape, byte range), the data without holes.
  * https://huggingface.co/docs/safetensors
  */
+import { Draft } from '../../engine/host/draft.ts';
 import { printShapes } from '../../engine/host/errors.ts';
 import { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { toBF16, toF16 } from '../halves.ts';
-import { Draft } from './draft.ts';
 import {
   ARRAYS,
   bytesPer,

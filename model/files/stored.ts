@@ -1,5 +1,5 @@
 /** Tensors as they lie in files: their types, where their values stand, and the one kind of error that a bad file gives. */
-import { open, type FileHandle } from 'node:fs/promises';
+import { openFile, type OpenFile } from '../../engine/host/files.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { Checksum } from './crc32.ts';
 import { fromBF16, fromF16, fromF8E4M3 } from '../halves.ts';
@@ -108,20 +108,19 @@ const LARGEST_READ = 2 ** 30; // some systems take no more at once
 export class DataFile {
   readonly path: string;
   readonly size: number;
-  private readonly handle: FileHandle;
+  private readonly handle: OpenFile;
 
-  private constructor(path: string, size: number, handle: FileHandle) {
+  private constructor(path: string, size: number, handle: OpenFile) {
     this.path = path;
     this.size = size;
     this.handle = handle;
   }
 
   static async open(path: string): Promise<DataFile> {
-    const handle = await open(path).catch((error: NodeJS.ErrnoException) => {
+    const handle = await openFile(path).catch((error: Error & { code?: string }) => {
       throw new WeightsError('weights', path, error.code === 'ENOENT' ? 'there is no such file' : error.message, error);
     });
-    const stat = await handle.stat();
-    if (stat.isFile()) return new DataFile(path, stat.size, handle);
+    if (handle.isFile) return new DataFile(path, handle.size, handle);
     await handle.close();
     throw new WeightsError('weights', path, 'is not a file');
   }
@@ -131,7 +130,7 @@ export class DataFile {
     if (position < 0 || position + target.length > this.size)
       throw new Error(`bytes ${position} to ${position + target.length} are asked for, the file has ${this.size}`);
     for (let done = 0; done < target.length;) {
-      const { bytesRead } = await this.handle.read(
+      const bytesRead = await this.handle.read(
         target,
         done,
         Math.min(target.length - done, LARGEST_READ),

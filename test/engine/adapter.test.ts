@@ -3,20 +3,21 @@ import { readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { advice } from '../../cli/doctor.ts';
+import { capsOf, openAdapter } from '../../engine/host/adapter.ts';
 import {
-  candidates,
-  capsOf,
   firstThatWorks,
   isSoftware,
+  mesaVersion,
   NoAdapterError,
   objection,
-  openAdapter,
+  type AdapterFacts,
   type Source,
-} from '../../engine/host/adapter.ts';
+} from '../../engine/host/choose.ts';
+import { candidates } from '../../engine/host/drivers.ts';
 import { loadOrder, readLibrary } from '../../engine/host/elf.ts';
 import { FLAG_DOCS, readFlags } from '../../engine/host/flags.ts';
 import { run, runScript, waiting, withEnv } from '../../engine/host/runtime.ts';
-import { mesaVersion, parseSources, parseUris, untar, type AdapterFacts } from '../../engine/host/software.ts';
+import { parseSources, parseUris, untar } from '../../engine/host/software.ts';
 
 const facts = (device: string, description = '', isFallbackAdapter = false): AdapterFacts => ({
   vendor: '',

@@ -39,14 +39,13 @@ export const oracle: Executor = {
 /** Opens the default device. @throws if `operands` are f16 and the adapter has none */
 export async function deviceExecutor(operands: Executor['operands'] = 'f32'): Promise<Executor> {
   const { open } = await import('../../engine/runtime/device.ts');
-  const { compile } = await import('../../engine/runtime/compile.ts');
   const device = await open();
   if (operands !== 'f32' && !device.caps.f16) throw new Error(`${device.info.name} has no f16`);
   return {
     name: operands === 'f32' ? device.info.name : `${device.info.name}, operands in ${operands}`,
     operands,
     async run(fn, inputs) {
-      const program = compile(device, fn as (inputs: unknown) => Record<string, Tensor>, { operands });
+      const program = device.compile(fn as (inputs: unknown) => Record<string, Tensor>, { operands });
       try {
         const out = await program(inputs as never);
         const read: Record<string, HostTensor> = {};

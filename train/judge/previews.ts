@@ -1,5 +1,4 @@
 /** What a run's folder shows of itself: the same few conditions, from the same noise, every so many steps; the real clips stand in the first row. */
-import { compile } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
@@ -66,11 +65,9 @@ export function reconstructions(device: Device, p: Preset, draw: Draw): Job['sam
   const shape = videoShape(p);
   const clips = shown(p).map((c) => c.video);
   const config = vaeConfigOf(p);
-  const program = compile(
-    device,
-    (net: Params, video: Tensor) => decode(net, config, encode(net, config, video).mean),
-    { name: 'reconstruct' },
-  );
+  const program = device.compile((net: Params, video: Tensor) => decode(net, config, encode(net, config, video).mean), {
+    name: 'reconstruct',
+  });
   return {
     every: p.run.sampleEvery,
     async draw(state: State) {

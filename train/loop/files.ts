@@ -1,7 +1,7 @@
 /** Files that are written whole or not at all, and why a write failed. */
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { Draft } from '../../model/files/draft.ts';
+import { Draft } from '../../engine/host/draft.ts';
 
 /** Writes a file whole or not at all (`Draft`); makes missing folders. Throws one clear line, and then the old file still stands. */
 export function writeWhole(path: string, content: Uint8Array | string): void {

@@ -1,11 +1,10 @@
 /** Trained models as files: weights under Wan's names, with their config and how they were made in the metadata. */
-import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { dirname, exists, readBytes } from '../../engine/host/files.ts';
 import { ditConfig, vaeConfig, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import type { HostParams } from '../../model/params.ts';
 import { DIT_NAMES } from '../../model/files/checkpoint.ts';
+import { hashOf } from '../../model/files/fingerprint.ts';
 import { loadParams, type Shapes } from '../../model/files/load.ts';
 import { diffusersVAE, OWN, type Naming } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
@@ -64,7 +63,7 @@ async function load<C>(
   shapes: (config: C) => Shapes,
   namings: (config: C) => readonly Naming[],
 ): Promise<Model<C>> {
-  if (!existsSync(path)) throw new Error(`[model] there is no file ${path}: train it, or name another`);
+  if (!(await exists(path))) throw new Error(`[model] there is no file ${path}: train it, or name another`);
   const weights = await openWeights(path);
   const { kind, config: text, about } = weights.metadata;
   await weights.close();
@@ -80,10 +79,7 @@ async function load<C>(
     config,
     params: await loadParams(path, shapes(config), namings(config)),
     about: { ...made, preset: checkPreset(made.preset) },
-    hash: createHash('sha256')
-      .update(await readFile(path))
-      .digest('hex')
-      .slice(0, 16),
+    hash: await hashOf(await readBytes(path)),
   };
 }
 

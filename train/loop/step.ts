@@ -1,5 +1,5 @@
 /** Compiles an update step: the state is donated and written in place, the metrics come back as numbers in one read, which nothing waits for. */
-import { compile, type CompileOptions, type Feed } from '../../engine/runtime/compile.ts';
+import type { CompileOptions, Feed } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { stack } from '../../engine/frontend/functional.ts';
 import type { Plan } from '../../engine/compiler/plan.ts';
@@ -74,8 +74,7 @@ export function compileStep<A extends readonly unknown[]>(
     const packs = made?.packs ?? packsOf(state.params);
     made ??= {
       packs,
-      program: compile(
-        device,
+      program: device.compile(
         stepOf(fn, packs, (found) => {
           names = found;
         }),

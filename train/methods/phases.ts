@@ -1,5 +1,5 @@
 /** The two phases of V-PAE as jobs: what each starts from, and what one step draws and updates. */
-import { compile, type Feed } from '../../engine/runtime/compile.ts';
+import type { Feed } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { ema } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
@@ -73,8 +73,7 @@ export async function pairJob(
   const { precision } = p.run;
   const updateFake = compileStep(device, 'fake', pair.fakeStep, { accumulate: o.accumulate, precision });
   const updateGenerator = compileStep(device, pair.name, pair.generatorStep, { accumulate: o.accumulate, precision });
-  const align = compile(
-    device,
+  const align = device.compile(
     (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida),
     { donate: [0], name: 'ida' },
   );

@@ -1,5 +1,4 @@
 /** Few-step students are trained on the states that their own sampling passes through: DMD2's backward simulation (METHOD §1.13). */
-import { compile } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { normal } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
@@ -33,12 +32,11 @@ export class Rollout {
     this.preset = p;
     this.levels = schedule('euler', steps, shift).sigmas.slice(0, steps);
     this.x = device.zeros([batch, ...latentShape(p)]);
-    this.start = compile(device, ({ x }: State, k: Tensor): State => ({ x: normal(k, x.shape) }), {
+    this.start = device.compile(({ x }: State, k: Tensor): State => ({ x: normal(k, x.shape) }), {
       donate: [0],
       name: 'rollout start',
     });
-    this.move = compile(
-      device,
+    this.move = device.compile(
       (
         { x }: State,
         generator: Params,

@@ -1,5 +1,5 @@
 /** Requests to clips in batches: the codec around the VAE, and how teachers and students are sampled. The sampling itself is `Diffusion`. */
-import { compile, type CompiledFunction } from '../../engine/runtime/compile.ts';
+import type { CompiledFunction } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
@@ -31,13 +31,11 @@ export class Codec {
   constructor(device: Device, config: VAEConfig, params: HostParams) {
     this.params = toDevice(device, params) as Record<string, NDArray>;
     this.stats = toDevice(device, latentStats(config));
-    this.encoder = compile(
-      device,
+    this.encoder = device.compile(
       (p: Params, s: LatentStats<Tensor>, video: Tensor) => normalise(encode(p, config, video).mean, s),
       { name: 'encode' },
     );
-    this.decoder = compile(
-      device,
+    this.decoder = device.compile(
       (p: Params, s: LatentStats<Tensor>, z: Tensor) => decode(p, config, denormalise(z, s)),
       { name: 'decode' },
     );
@@ -144,7 +142,7 @@ export class Sampler<R extends { seed: number } = Request> {
     this.diffusion = new Diffusion(device, ditConfigOf(course), {
       adapterScale: course.student.alpha / course.student.rank,
     });
-    this.tokens = compile(device, pictures, { name: 'picture tokens' });
+    this.tokens = device.compile(pictures, { name: 'picture tokens' });
   }
 
   /** Clips for requests, in their order, `batch` at a time. */

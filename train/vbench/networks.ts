@@ -1,5 +1,5 @@
 /** VBench's own networks where their files are at hand: DINO ViT-B/16, CLIP ViT-B/32, CLIP ViT-L/14 with LAION's linear head. Frames are prepared as the suite does. */
-import { compile, type CompiledFunction } from '../../engine/runtime/compile.ts';
+import type { CompiledFunction } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host } from '../../engine/frontend/tree.ts';
@@ -33,7 +33,7 @@ class Seer {
     this.config = config;
     this.params = params;
     this.loaded = toDevice(device, params) as unknown as Params;
-    this.program = compile(device, (p: Params, x: Tensor, positions: Tensor) => vit(p, config, x, positions), {
+    this.program = device.compile((p: Params, x: Tensor, positions: Tensor) => vit(p, config, x, positions), {
       name: 'vit',
     });
   }
