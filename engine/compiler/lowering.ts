@@ -18,11 +18,14 @@ import { conv3d, conv3dInput, conv3dWeight } from '../../kernels/conv3d/index.ts
 import { gather, scatterAdd } from '../../kernels/gather/index.ts';
 import type { FloatType } from '../../kernels/halves.ts';
 import { matmul } from '../../kernels/matmul/index.ts';
+import { order } from '../../kernels/order/index.ts';
 import { pointwise } from '../../kernels/pointwise/index.ts';
 import { random } from '../../kernels/random/index.ts';
 import { reduce, type Source } from '../../kernels/reduce/index.ts';
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax, type RowsProblem } from '../../kernels/rows/index.ts';
+import { scan } from '../../kernels/scan/index.ts';
 import { inWindows } from '../../kernels/windows.ts';
+import { linesOf } from '../frontend/ops/order.ts';
 import { PLACED, type FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize, type Lanes } from './vectorize.ts';
@@ -94,6 +97,22 @@ function convolution<K extends 'conv3d' | 'conv3dInput' | 'conv3dWeight'>(
   };
 }
 
+/** argmax and argmin are the first of one; NaN is before it either way. */
+function ordered<K extends 'argmax' | 'argmin' | 'topK'>(largest: (n: Node<K>) => boolean): Anchor<K> {
+  return (caps, n, [access]) => {
+    const { axis, k = 1 } = n.attrs as { axis: number; k?: number };
+    return order(caps, {
+      ...linesOf(shapeOf(n as unknown as Node, 0), axis),
+      dtype: element(dtypeOf(n as unknown as Node, 0)),
+      k,
+      largest: largest(n),
+      nanFirst: n.op !== 'topK',
+      values: n.op === 'topK',
+      access: access!,
+    });
+  };
+}
+
 function attentionOf<K extends 'attention' | 'attentionGrad'>(family: typeof attention, lengthsAt: number): Anchor<K> {
   return (caps, n, access) => {
     const [B, N, H, D] = shapeOf(n as unknown as Node, 0) as [number, number, number, number];
@@ -147,6 +166,14 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
   layerNormGrad: rows(layerNormGrad),
   rmsNorm: rows(rmsNorm),
   rmsNormGrad: rows(rmsNormGrad),
+  argmax: ordered(() => true),
+  argmin: ordered(() => false),
+  topK: ordered((n) => n.attrs.largest),
+  cumSum: (caps, n, [access]) => {
+    const { axis, exclusive, reverse } = n.attrs;
+    const { shape, dtype } = n.outs[0]!;
+    return scan(caps, { ...linesOf(shape, axis), dtype: element(dtype), exclusive, reverse, access: access! });
+  },
   gather: (caps, n, access) => {
     const table = shapeOf(n as unknown as Node, 0);
     return gather(caps, {
@@ -166,6 +193,9 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
       access: widest(access),
     }),
 };
+
+/** What a kernel computes in: floats as f32. */
+const element = (d: DType): 'f32' | 'i32' | 'u32' => (d === 'i32' || d === 'u32' ? d : 'f32');
 
 function float(d: DType): FloatType {
   if (d === 'f32' || d === 'f16' || d === 'bf16') return d;
@@ -363,8 +393,6 @@ const label = (nodes: ReadonlySet<Node>): string =>
     .slice(-6)
     .join('.');
 
-const accumulated = (d: DType): 'f32' | 'i32' | 'u32' => (d === 'i32' || d === 'u32' ? d : 'f32');
-
 /** How a tensor is read that is itself what a kernel reads. */
 const readInFours = (v: Value): Map<string, Lanes> | undefined =>
   typeOf(v).dtype === 'f32' && sizeOf(typeOf(v)) % 4 === 0 ? new Map([[keyOf(v), 'consecutive']]) : undefined;
@@ -374,7 +402,7 @@ function lowerReduce(group: Group, context: LowerContext): Lowered {
   const input = node.inputs[0]!;
   const names = new Map(group.leaves.map((v, i) => [keyOf(v), `b${i}`]));
   const { shape } = typeOf(input);
-  const dtype = accumulated(typeOf(node.inputs[0]!).dtype);
+  const dtype = element(typeOf(node.inputs[0]!).dtype);
   const source = (lanes?: ReadonlyMap<string, Lanes>): Source => {
     const emitter = new Emitter(context.caps, names, 'x', lanes);
     const value = emitter.value(input, emitter.index(shape, 'i'));

@@ -5,6 +5,7 @@ import { tracing } from './tracing.ts';
 import { fail, printShapes } from '../host/errors.ts';
 import type { ConvAttrs, Triple } from './graph.ts';
 import type { Like, Tensor } from './tensor.ts';
+import { isFloat } from './ops/op.ts';
 import { broadcast, make, scalar } from './tensor.ts';
 import { flatten, mapTree } from './tree.ts';
 
@@ -128,6 +129,15 @@ export function attention(
 
 /** Rows of table [V,...D] by ids (u32 or i32, [...]) → [...ids,...D]. On a device an id outside the table gives zeros; the oracle throws. */
 export const gather = (table: Tensor, ids: Tensor): Tensor => make('gather', [table, ids], {})[0]!;
+
+/** ids (i32 or u32, [...]) → 1 at the id and 0 elsewhere, [...,classes], f32 unless given. An id outside gives zeros. */
+export function oneHot(ids: Tensor, classes: number, dtype: DType = 'f32'): Tensor {
+  if (isFloat(ids.dtype)) fail('oneHot', `expected i32 or u32 ids, got ${ids.dtype}${printShapes(ids.shape)}`);
+  return iota([...ids.shape, classes], -1)
+    .cast(ids.dtype)
+    .eq(ids.unsqueeze(-1))
+    .cast(dtype);
+}
 
 function random(dist: 'normal' | 'uniform', key: Tensor, shape: readonly number[]): Tensor {
   return make('random', [key], { shape: [...shape], dist, stream: tracing('random').streams++ })[0]!;

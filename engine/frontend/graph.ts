@@ -98,6 +98,13 @@ export type OpAttrs = { [K in Unary | Binary]: None } & {
   /** x rsqrt(mean x² + eps) over the last axis, no affine. */
   rmsNorm: { eps: number };
   rmsNormGrad: { eps: number };
+  /** i32, the axis kept with size 1; of equal elements the first, and NaN before all. */
+  argmax: { axis: number };
+  argmin: { axis: number };
+  /** → (values, indices i32), k along the axis, in order; of equal elements the first comes first. NaN is above everything. */
+  topK: { axis: number; k: number; largest: boolean };
+  /** Running sums along the axis. `exclusive`: without the element itself. `reverse`: from its end. */
+  cumSum: { axis: number; exclusive: boolean; reverse: boolean };
   /** (table [V,...D], ids u32/i32 [...]) → [...ids, ...D]. */
   gather: None;
   /** (ids [...], rows [...ids, ...D]) → [V, ...D], summed in index order. */

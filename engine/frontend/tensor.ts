@@ -26,6 +26,10 @@ const WIDE: ReadonlySet<OpName> = new Set<OpName>([
   'layerNormGrad',
   'rmsNorm',
   'rmsNormGrad',
+  'argmax',
+  'argmin',
+  'topK',
+  'cumSum',
   'gather',
   'scatterAdd',
 ]);
@@ -299,9 +303,48 @@ export class Tensor {
     return y.mul(numel(y.shape) / numel(this.shape));
   }
 
+  // Along one axis. Floats are read as f32; i32 and u32 stay what they are.
+  private arg(op: 'argmax' | 'argmin', axis: number | undefined, keep: boolean): Tensor {
+    if (axis === undefined) {
+      const y = make1(op, [this.reshape([-1])], { axis: 0 });
+      return y.reshape(keep ? this.shape.map(() => 1) : []);
+    }
+    const a = this.axis(op, axis);
+    const y = make1(op, [this], { axis: a });
+    return keep ? y : y.squeeze(a);
+  }
+  /** Where the largest element stands, i32: the first of equal ones, and of NaN where there are any. Over all, flattened, without an axis. */
+  argmax(axis?: number, keep = false): Tensor {
+    return this.arg('argmax', axis, keep);
+  }
+  /** Where the smallest element stands: see argmax. */
+  argmin(axis?: number, keep = false): Tensor {
+    return this.arg('argmin', axis, keep);
+  }
+  /**
+   * The k largest (or smallest) along an axis, in order, and where they stand, i32. Of equal elements the first comes first; NaN is
+   * above everything. With k the size of the axis it sorts. The values pass a gradient.
+   */
+  topK(k: number, axis = -1, largest = true): { values: Tensor; indices: Tensor } {
+    const [values, indices] = make('topK', [this], { axis: this.axis('topK', axis), k, largest }) as [Tensor, Tensor];
+    return { values, indices };
+  }
+  /** Running sums along an axis; `exclusive` leaves out the element itself, `reverse` begins at the end. */
+  cumSum(
+    axis: number,
+    { exclusive = false, reverse = false }: { exclusive?: boolean; reverse?: boolean } = {},
+  ): Tensor {
+    return make1('cumSum', [this], { axis: this.axis('cumSum', axis), exclusive, reverse });
+  }
+
   // Over the last axis, without affine.
   softmax(): Tensor {
     return make1('softmax', [this], {});
+  }
+  /** log(softmax), without underflow. */
+  logSoftmax(): Tensor {
+    const shifted = this.sub(make1('detach', [this.amax([-1], true)], {}));
+    return shifted.sub(shifted.exp().sum([-1], true).log());
   }
   layerNorm(eps = 1e-6): Tensor {
     return make1('layerNorm', [this], { eps });

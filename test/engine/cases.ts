@@ -222,6 +222,51 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
   layerNormGrad: [on('odd rows', [f(3, 13), f(3, 13)], (x, dy) => make('layerNormGrad', [x!, dy!], { eps: 1e-3 }))],
   rmsNorm: [on('odd rows', [f(2, 3, 13)], (x) => x!.rmsNorm(1e-3))],
   rmsNormGrad: [on('odd rows', [f(3, 13), f(3, 13)], (x, dy) => make('rmsNormGrad', [x!, dy!], { eps: 1e-3 }))],
+  argmax: [
+    on('ties', [{ shape: [2, 4], data: [1, 3, 3, 0, -1, -2, -1, -7] }], (x) => x!.argmax(-1), true),
+    on('outer, of u32', [{ shape: [300, 3], dtype: 'u32', range: [0, 4e9] }], (x) => x!.argmax(0, true), true),
+    on(
+      'NaN and infinities',
+      [{ shape: [2, 3], data: [1, NaN, NaN, Infinity, 2, -Infinity] }],
+      (x) => x!.argmax(1),
+      true,
+    ),
+    on('a long line', [f(30_001)], (x) => x!.argmax(), true),
+  ],
+  argmin: [
+    on(
+      'NaN, zeros',
+      [{ shape: [3, 3], data: [1, NaN, -9, 0, -0, 0, Infinity, 2, -Infinity] }],
+      (x) => x!.argmin(1),
+      true,
+    ),
+    on('of i32', [{ shape: [3, 40], dtype: 'i32', range: [-5, 5] }], (x) => x!.argmin(1), true),
+  ],
+  topK: [
+    on('last', [f(3, 17)], (x) => x!.topK(4).values),
+    on('middle, smallest', [f(2, 9, 3)], (x) => x!.topK(5, 1, false).values.exp()),
+    on('places', [{ shape: [40, 3], dtype: 'i32', range: [-5, 5] }], (x) => Object.values(x!.topK(7, 0)), true),
+    on('sorted', [f(2, 150)], (x) => Object.values(x!.topK(150)), true),
+    on(
+      'all of u32',
+      [{ shape: [100, 2], dtype: 'u32', range: [0, 40] }],
+      (x) => Object.values(x!.topK(99, 0, false)),
+      true,
+    ),
+    on('few of many', [f(2, 20_001)], (x) => Object.values(x!.topK(3)), true),
+  ],
+  cumSum: [
+    on('last', [f(3, 17)], (x) => x!.cumSum(-1)),
+    on('middle, exclusive', [f(2, 9, 3)], (x) => x!.cumSum(1, { exclusive: true })),
+    on('reverse', [f(9, 2)], (x) => x!.cumSum(0, { reverse: true }).mul(x!)),
+    on(
+      'both, of i32',
+      [{ shape: [70], dtype: 'i32', range: [-2e9, 2e9] }],
+      (x) => x!.cumSum(0, { exclusive: true, reverse: true }),
+      true,
+    ),
+    on('a long line', [f(1, 20_001, 1)], (x) => x!.cumSum(1), true),
+  ],
   gather: [
     on('repeats', [f(5, 2, 3), { shape: [2, 4], dtype: 'i32', range: [0, 5] }], (table, ids) =>
       gather(table!, ids!).exp(),

@@ -5,6 +5,7 @@ import { convOps } from './conv3d.ts';
 import { gatherOps } from './gather.ts';
 import { leafOps } from './leaf.ts';
 import { matmul } from './matmul.ts';
+import { orderOps } from './order.ts';
 import { movementOps } from './movement.ts';
 import type { OpDef } from './op.ts';
 import { binaryOps, cast, detach, unaryOps, where } from './pointwise.ts';
@@ -28,6 +29,7 @@ export const OPS: { [K in OpName]: OpDef<K> } = {
   ...attentionOps,
   ...rowOps,
   ...gatherOps,
+  ...orderOps,
   random,
 };
 
