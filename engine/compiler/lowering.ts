@@ -67,7 +67,7 @@ const dtypeOf = (n: Node, i: number) => typeOf(n.inputs[i]!).dtype;
 
 function rows<K extends OpName>(family: (caps: Caps, p: RowsProblem) => Launch): Anchor<K> {
   return (caps, n, access, epilogue) => {
-    const shape = shapeOf(n as unknown as Node, 0);
+    const shape = shapeOf(n, 0);
     const cols = shape.at(-1) ?? 1;
     const { eps = 0 } = n.attrs as { eps?: number };
     return family(caps, { rows: numel(shape.slice(0, -1)), cols, eps, access, epilogue });
@@ -115,8 +115,8 @@ function ordered<K extends 'argmax' | 'argmin' | 'topK'>(largest: (n: Node<K>) =
 
 function attentionOf<K extends 'attention' | 'attentionGrad'>(family: typeof attention, lengthsAt: number): Anchor<K> {
   return (caps, n, access) => {
-    const [B, N, H, D] = shapeOf(n as unknown as Node, 0) as [number, number, number, number];
-    const L = shapeOf(n as unknown as Node, 1)[1]!;
+    const [B, N, H, D] = shapeOf(n, 0) as [number, number, number, number];
+    const L = shapeOf(n, 1)[1]!;
     const { scale, half = false } = n.attrs;
     return family(caps, { B, N, L, H, D, scale, half, lengths: n.inputs.length > lengthsAt, access });
   };
@@ -128,7 +128,7 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
     random(caps, { n: sizeOf(n.outs[0]!), dist: n.attrs.dist, stream: n.attrs.stream, access: access! }),
   matmul: (caps, n, access, epilogue) => {
     const { transA, transB } = n.attrs;
-    const a = shapeOf(n as unknown as Node, 0);
+    const a = shapeOf(n, 0);
     const [M, N] = n.outs[0]!.shape.slice(-2) as [number, number];
     return matmul(caps, {
       batch: a.length === 3 ? a[0]! : 1,
@@ -137,28 +137,16 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
       K: a.at(transA ? -2 : -1)!,
       transA,
       transB,
-      dtypeA: float(dtypeOf(n as unknown as Node, 0)),
-      dtypeB: float(dtypeOf(n as unknown as Node, 1)),
+      dtypeA: float(dtypeOf(n, 0)),
+      dtypeB: float(dtypeOf(n, 1)),
       dtypeOut: 'f32',
       access: [access[0]!, access[1]!],
       epilogue,
     });
   },
-  conv3d: convolution(conv3d, (n) => ({
-    x: shapeOf(n as unknown as Node, 0),
-    w: shapeOf(n as unknown as Node, 1),
-    y: n.outs[0]!.shape,
-  })),
-  conv3dInput: convolution(conv3dInput, (n) => ({
-    x: n.outs[0]!.shape,
-    w: shapeOf(n as unknown as Node, 1),
-    y: shapeOf(n as unknown as Node, 0),
-  })),
-  conv3dWeight: convolution(conv3dWeight, (n) => ({
-    x: shapeOf(n as unknown as Node, 0),
-    w: n.outs[0]!.shape,
-    y: shapeOf(n as unknown as Node, 1),
-  })),
+  conv3d: convolution(conv3d, (n) => ({ x: shapeOf(n, 0), w: shapeOf(n, 1), y: n.outs[0]!.shape })),
+  conv3dInput: convolution(conv3dInput, (n) => ({ x: n.outs[0]!.shape, w: shapeOf(n, 1), y: shapeOf(n, 0) })),
+  conv3dWeight: convolution(conv3dWeight, (n) => ({ x: shapeOf(n, 0), w: n.outs[0]!.shape, y: shapeOf(n, 1) })),
   attention: attentionOf(attention, 3),
   attentionGrad: attentionOf(attentionGrad, 6),
   softmax: rows(softmax),
@@ -175,12 +163,12 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
     return scan(caps, { ...linesOf(shape, axis), dtype: element(dtype), exclusive, reverse, access: access! });
   },
   gather: (caps, n, access) => {
-    const table = shapeOf(n as unknown as Node, 0);
+    const table = shapeOf(n, 0);
     return gather(caps, {
       ids: sizeOf(typeOf(n.inputs[1]!)),
       rows: table[0]!,
       width: numel(table.slice(1)),
-      idsDtype: integer(dtypeOf(n as unknown as Node, 1)),
+      idsDtype: integer(dtypeOf(n, 1)),
       access: widest(access),
     });
   },
@@ -189,7 +177,7 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
       ids: sizeOf(typeOf(n.inputs[0]!)),
       rows: n.attrs.rows,
       width: sizeOf(n.outs[0]!) / n.attrs.rows,
-      idsDtype: integer(dtypeOf(n as unknown as Node, 0)),
+      idsDtype: integer(dtypeOf(n, 0)),
       access: widest(access),
     }),
 };

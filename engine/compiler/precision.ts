@@ -35,7 +35,7 @@ export function halveOperands(
     const halve = (v: Value): Value => {
       const { shape, dtype } = typeOf(v);
       if (dtype !== 'f32') return v;
-      return { node: to.add('cast', [v], { dtype: 'f16' }, [{ shape, dtype: 'f16' }], n) as unknown as Node, out: 0 };
+      return { node: to.add('cast', [v], { dtype: 'f16' }, [{ shape, dtype: 'f16' }], n), out: 0 };
     };
     const attrs: OpAttrs[OpName] = rounds(n) ? { ...n.attrs, half: true } : n.attrs;
     return valuesOf(to.add(n.op, n.op === 'matmul' ? inputs.map(halve) : inputs, attrs, n.outs, n));

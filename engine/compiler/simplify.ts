@@ -20,8 +20,7 @@ type Rule<K extends OpName> = (
 const shapeOf = (v: Value): readonly number[] => typeOf(v).shape;
 const same = (a: Value, b: Value): boolean => a.node === b.node && a.out === b.out;
 /** The node behind a value when it is of this op. */
-const as = <K extends OpName>(v: Value, op: K): Node<K> | null =>
-  v.node.op === op ? (v.node as unknown as Node<K>) : null;
+const as = <K extends OpName>(v: Value, op: K): Node<K> | null => (v.node.op === op ? (v.node as Node<K>) : null);
 
 /** The number that fills a tensor of one number: a constant, reshaped and expanded. */
 function uniform(v: Value): number | null {
@@ -216,7 +215,7 @@ class Rewriter {
   }
 
   raw<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs[K], outs: readonly TensorType[]): Value[] {
-    return valuesOf(this.graph.add(op, inputs, attrs, outs, this.made) as unknown as Node);
+    return valuesOf(this.graph.add(op, inputs, attrs, outs, this.made));
   }
 }
 

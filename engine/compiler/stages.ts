@@ -16,7 +16,6 @@ import {
   keyOf,
   printType,
   typeOf,
-  type Node,
   type TensorType,
   type Value,
 } from '../frontend/graph.ts';
@@ -171,6 +170,6 @@ function matchOutputs(
       segment: -1_000_000 - i,
       gradient: false,
     });
-    return { value: { node: copy as unknown as Node, out: 0 }, into };
+    return { value: { node: copy, out: 0 }, into };
   });
 }

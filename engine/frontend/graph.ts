@@ -137,7 +137,7 @@ export interface Made {
   readonly gradient: boolean;
 }
 
-export interface Node<K extends OpName = OpName> extends Made {
+export interface Node<out K extends OpName = OpName> extends Made {
   readonly id: number;
   readonly op: K;
   readonly attrs: OpAttrs[K];
@@ -202,8 +202,8 @@ export class Graph {
     const found = this.known.get(key);
     if (found) return found as Node<K>;
     const node: Node<K> = { id: this.nodes.length, op, attrs, inputs, outs, site: made.site, segment, gradient };
-    this.nodes.push(node as unknown as Node);
-    this.known.set(key, node as unknown as Node);
+    this.nodes.push(node);
+    this.known.set(key, node);
     return node;
   }
 

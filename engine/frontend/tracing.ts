@@ -1,6 +1,6 @@
 /** The trace in progress, and the one place where nodes are made. */
 import { EngineError, callSite, checkShape } from '../host/errors.ts';
-import type { Node, OpAttrs, OpName, Value } from './graph.ts';
+import type { OpAttrs, OpName, Value } from './graph.ts';
 import { Graph, typeOf, valuesOf } from './graph.ts';
 import { opOf } from './ops/index.ts';
 
@@ -64,6 +64,6 @@ export function emit<K extends OpName>(op: K, inputs: readonly Value[], attrs: O
       },
       segment,
       gradient,
-    }) as unknown as Node,
+    }),
   );
 }
