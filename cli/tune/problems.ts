@@ -64,7 +64,7 @@ const rows =
 const fed = (dtype: DType): boolean => dtype === 'f32' || dtype === 'f16';
 
 const PROGRAMS: { [F in Family]: (p: Problem<F>) => Program | undefined } = {
-  matmul: (p) => (fed(p.dtypeA) && fed(p.dtypeB) && !p.sharedB ? product(p) : undefined),
+  matmul: (p) => (fed(p.dtypeA) && fed(p.dtypeB) ? product(p) : undefined),
   attention: (p) => attended(p, false),
   attentionGrad: (p) => attended(p, true),
   attentionPath: (p) => attended(p, false),

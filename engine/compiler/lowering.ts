@@ -139,7 +139,6 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
       transB,
       dtypeA: float(dtypeOf(n, 0)),
       dtypeB: float(dtypeOf(n, 1)),
-      dtypeOut: 'f32',
       access: [access[0]!, access[1]!],
       epilogue,
     });

@@ -2,14 +2,12 @@
 import { inSegment } from './tracing.ts';
 import { fail, printShapes, withSite } from '../host/errors.ts';
 import type { Node, Value } from './graph.ts';
-import { typeOf } from './graph.ts';
+import { keyOf, typeOf } from './graph.ts';
 import { opOf } from './ops/index.ts';
 import { isFloat, sameShape } from './ops/op.ts';
 import { Recompute } from './remat.ts';
 import { Tensor, make } from './tensor.ts';
 import { flatten } from './tree.ts';
-
-const keyOf = (v: Value): string => `${v.node.id}.${v.out}`;
 
 /**
  * Cotangents of `wrt`, a tree of tensors, from cotangents of the outputs. Leaves that no output depends on get zeros.

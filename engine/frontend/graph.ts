@@ -38,8 +38,7 @@ export type Unary = (typeof UNARY)[number];
 export type Binary = (typeof BINARY)[number];
 export type Triple = readonly [number, number, number];
 
-/** Convolution geometry, (time, height, width). Layouts: x [N,C,T,H,W], w [O,C,kt,kh,kw]. */
-/** `half`: operands may be rounded to f16. */
+/** Convolution geometry, (time, height, width). Layouts: x [N,C,T,H,W], w [O,C,kt,kh,kw]. `half`: operands may be rounded to f16. */
 export interface ConvAttrs {
   stride: Triple;
   padLo: Triple;

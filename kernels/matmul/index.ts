@@ -14,7 +14,7 @@ import { type FloatType } from '../halves.ts';
 import { mma } from '../mma.ts';
 import { quotientFunction } from '../quotient.ts';
 import { matrixFunctions, matrixMain, matrixThreads } from './matrix.ts';
-import { planMatmul, type MatmulDType, type MatmulProblem, type Plan } from './plan.ts';
+import { planMatmul, type MatmulProblem, type Plan } from './plan.ts';
 import { scalarMain } from './scalar.ts';
 import { tiledFunctions, tiledMain, tiledThreads } from './tiled.ts';
 
@@ -36,15 +36,14 @@ const PARAMS = [
   'panel',
   'unitK',
 ] as const;
-const element = (dtype: MatmulDType, vec: boolean) => (vec ? `vec4<${dtype}>` : dtype);
+const element = (vec: boolean) => (vec ? 'vec4f' : 'f32');
 const size = (dtype: FloatType) => (dtype === 'f32' ? 4 : 2);
 
 /** `put` writes four neighbours of a row: through the epilogue to the output, or raw to this split's part of the scratch. */
-function putFunction(plan: Plan, dtypeOut: MatmulDType): string {
+function putFunction(plan: Plan): string {
   const split = plan.splits > 1;
   const base = split ? '(slice % p.splits * (p.tiles / (p.tilesM * p.tilesN * p.splits)) + slice / p.splits)' : 'slice';
-  const type = element(split ? 'f32' : dtypeOut, plan.vec);
-  const value = (v: string) => `${type}(${split ? v : `epilogue(${v}, i, line, ${plan.vec ? 'col' : 'col + j'})`})`;
+  const value = (v: string) => (split ? v : `epilogue(${v}, i, line, ${plan.vec ? 'col' : 'col + j'})`);
   return `fn put(slice: u32, row: u32, col: u32, v: vec4f) {
   let line = ${base} * p.M + row;
   let first = line * p.N + col;
@@ -109,7 +108,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
   const width = vec ? 4 : 1;
   const halves = [a.dtype, b.dtype].filter((d) => d !== 'f32').join(' ');
   const fused = split ? undefined : p.epilogue;
-  const outBytes = count * size(p.dtypeOut);
+  const outBytes = count * 4;
   const values: Record<(typeof PARAMS)[number], number> = {
     M,
     N,
@@ -142,7 +141,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
       buffers: [
         { name: 'a', type: read.a.type, access: a.access },
         { name: 'b', type: read.b.type, access: b.access },
-        { name: 'y', type: element(split ? 'f32' : p.dtypeOut, vec), access: 'read_write' },
+        { name: 'y', type: element(vec), access: 'read_write' },
         ...(fused ? extra : []),
       ],
       workgroup: template.workgroup,
@@ -151,7 +150,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
       functions: [
         ...new Set([read.a.functions, read.b.functions]),
         split ? '' : epilogueFunction(fused, vec ? 4 : 1, true),
-        putFunction(plan, p.dtypeOut),
+        putFunction(plan),
         template.functions ?? '',
       ].join('\n'),
       main: template.main,
@@ -161,9 +160,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
     bind: [a.slot, b.slot, split ? scratchSlot : 2, ...(fused ? extraSlots : [])],
     flops: 2 * count * K,
     bytes:
-      a.stride * batch * size(a.dtype) +
-      (b.stride || K * N) * (b.stride ? batch : 1) * size(b.dtype) +
-      (split ? splits * count * 4 : outBytes),
+      a.stride * batch * size(a.dtype) + b.stride * batch * size(b.dtype) + (split ? splits * count * 4 : outBytes),
   };
   if (!split) return { dispatches: [product], scratch: [] };
 
@@ -173,8 +170,8 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
     wgsl: shader({
       params: ['count', 'splits', 'N', ...extraParams.map(([n]) => n)],
       buffers: [
-        { name: 'parts', type: element('f32', vec), access: 'read_write' },
-        { name: 'y', type: element(p.dtypeOut, vec), access: 'read_write' },
+        { name: 'parts', type: element(vec), access: 'read_write' },
+        { name: 'y', type: element(vec), access: 'read_write' },
         ...extra,
       ],
       workgroup: [64, 1, 1],
@@ -186,7 +183,7 @@ var sum = parts[at];
 for (var s = 1u; s < p.splits; s++) { sum += parts[s * p.count + at]; }
 let i = at * ${width}u;
 let row = quotient(i, p.N);
-y[at] = ${element(p.dtypeOut, vec)}(epilogue(sum, i, row, i - row * p.N));`,
+y[at] = epilogue(sum, i, row, i - row * p.N);`,
     }),
     grid: foldGrid(groups),
     params: [count / width, splits, N, ...extraParams.map(([, v]) => v)],

@@ -5,12 +5,10 @@ import type { MatrixUnit } from '../mma.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { matrixBytes, matrixThreads } from './matrix.ts';
 
-export type MatmulDType = 'f32' | 'f16';
-
 /**
  * out[batch, M, N] = op(a) · op(b), accumulated in f32. a is stored [batch, M, K], or [batch, K, M] with transA; b is
  * [batch, K, N], or [batch, N, K] with transB. All are contiguous. An f16 operand has 11 bits and ends at 65504, above which it is
- * infinite; products and sums of halves are f32, so only an f16 output can overflow again.
+ * infinite; products and sums of halves are f32, as the output is.
  */
 export interface MatmulProblem {
   batch: number;
@@ -21,10 +19,7 @@ export interface MatmulProblem {
   transB: boolean;
   dtypeA: FloatType;
   dtypeB: FloatType;
-  dtypeOut: MatmulDType;
   access: readonly [Access, Access];
-  /** b has no batch axis: one matrix for all. */
-  sharedB?: boolean;
   epilogue?: Epilogue | undefined;
 }
 
@@ -34,7 +29,7 @@ export interface Operand {
   dtype: FloatType;
   access: Access;
   trans: boolean;
-  /** Elements from one matrix of the batch to the next; 0 when shared. */
+  /** Elements from one matrix of the batch to the next. */
   stride: number;
   /** Elements from one stored row to the next. */
   ld: number;
@@ -95,25 +90,23 @@ export interface Plan {
   chunk: number;
 }
 
-/** Folds a shared b's batch into rows and lays a single output column as a row, so that the templates see the good case. */
+/** Lays a single output column as a row, so that the templates see the good case. */
 function normalise(p: MatmulProblem): Shape {
-  const fold = p.sharedB && !p.transA;
-  const [batch, M] = fold ? [1, p.batch * p.M] : [p.batch, p.M];
-  const { N, K } = p;
+  const { batch, M, N, K } = p;
   const a: Operand = {
     slot: 0,
     dtype: p.dtypeA,
     access: p.access[0],
     trans: p.transA,
-    stride: p.M * K,
-    ld: p.transA ? p.M : K,
+    stride: M * K,
+    ld: p.transA ? M : K,
   };
   const b: Operand = {
     slot: 1,
     dtype: p.dtypeB,
     access: p.access[1],
     trans: p.transB,
-    stride: p.sharedB ? 0 : K * N,
+    stride: K * N,
     ld: p.transB ? K : N,
   };
   if (N > 1 || M === 1) return { batch, M, N, K, a, b };

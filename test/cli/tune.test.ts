@@ -26,7 +26,6 @@ const problem: MatmulProblem = {
   transB: false,
   dtypeA: 'f32',
   dtypeB: 'f32',
-  dtypeOut: 'f32',
   access: ['read', 'read'],
 };
 const signal = new AbortController().signal;

@@ -43,7 +43,6 @@ const problem: MatmulProblem = {
   transB: false,
   dtypeA: 'f32',
   dtypeB: 'f32',
-  dtypeOut: 'f32',
   access: ['read', 'read'],
 };
 const small = { tier: 'tiled', BM: 32, BN: 64, BK: 16, TM: 4 };

@@ -34,7 +34,6 @@ const product = {
   transB: true,
   dtypeA: 'f32',
   dtypeB: 'f32',
-  dtypeOut: 'f32',
   access: ['read', 'read'],
 } as const;
 const attended = { B: 2, N: 33, L: 65, H: 2, D: 32, scale: 0.2, lengths: false };

@@ -5,6 +5,7 @@ import { clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { givenFrames, vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import { inParts } from '../../model/pipeline/forward.ts';
+import { WAN_FRAMES } from '../../model/pipeline/wan.ts';
 import type { HeadConfig } from '../../model/heads.ts';
 import { isMatrix } from '../../model/params.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
@@ -35,7 +36,6 @@ export interface Size {
   frames: number;
   layers?: number;
 }
-export const WAN_FRAMES = 81;
 
 export const type = (shape: readonly number[], dtype: DType = 'f32'): TensorType => ({ shape, dtype });
 
