@@ -6,6 +6,14 @@
  *
  * f16 bounds operands to 65504 and drops what is below 6e-8: small gradients want a scaled loss. Rounded weights are off by 2^-11
  * of themselves, and so are the results, relative to their largest.
+ *
+ * Forward:
+ *
+ *     sum0_0 = subgroupMatrixMultiplyAccumulate(x0, y0, sum0_0);               // queries by keys
+ *     subgroupMatrixStore<col_major>(&s, rowS, sum0_0, 20u);                   // a thread has a part of one row
+ *     let next = select(m, top, top > m + 5.0); let keep = exp(m - next);      // results are rescaled when it pays
+ *     weights0[c * 24u + r] = f16(exp(s[c * 20u + r] * scale - m));
+ *     o0_0 = subgroupMatrixMultiplyAccumulate(x0, y, o0_0);                    // weights by values
  */
 import { mma, type MatrixUnit, type Mma } from '../mma.ts';
 import { range, XYZW } from '../print.ts';

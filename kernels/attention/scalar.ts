@@ -2,6 +2,15 @@
  * Attention for CPU drivers: no workgroup memory, loops, few loads in the text. A lane owns one or two rows (queries, or
  * keys in the kernel for dK and dV) and meets `others` rows of the other side at a time. Each lane loads different
  * rows of those and hands them round.
+ *
+ * Forward, one query a lane, 16 keys at a time:
+ *
+ *     for (var t0 = 0u; t0 < len; t0 += 16u) {
+ *       s0_0 = … dot of q with key t0, whose parts come round by subgroupShuffle …
+ *       s0_0 = select(LOWEST, s0_0 * scale, t0 < len); top0 = max(top0, s0_0); …
+ *       let keep0 = exp(m0 - top0); m0 = top0; l0 *= keep0; o … *= keep0;
+ *       let w = exp(s0_0 - m0); l0 += w; o … = fma(w, v, o …); …
+ *     }
  */
 import { laneIndices, ofLane } from '../lanes.ts';
 import { range, XYZW } from '../print.ts';

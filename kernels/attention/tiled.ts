@@ -3,6 +3,13 @@
  * for dK and dV) and meets 32 rows of the other side at a time. Scores and results are both small matmuls of k-major
  * tiles: thread (tx, ty) adds tileX[k][ty] ⊗ tileY[k][tx] to four vec4, first along D for the scores (both staged
  * transposed), then along the other side's rows for the results (weights transposed in registers, rows staged as they lie).
+ *
+ * Forward:
+ *
+ *     tileX[(4u * tx) * 9u + ty] = vec4f(r[0].x, r[1].x, r[2].x, r[3].x); …    // queries, k-major
+ *     s0 = fma(vec4f(x0.x), y0, s0); s1 = fma(vec4f(x0.y), y0, s1); …          // scores of 4 queries with 4 keys
+ *     weights[t * 9u + ty] = select(vec4f(), exp(weights[t * 9u + ty] * scale - tops), t0 + t < len);
+ *     sum_o0_0 = sum_o0_0 * keep + part0; …
  */
 import { range, XYZW } from '../print.ts';
 import { TILE, type AttentionPlan } from './plan.ts';

@@ -2,6 +2,12 @@
  * The implicit GEMM by subgroup matrices: operands rounded to f16, sums in f32. Each of rows × cols subgroups makes its part of a
  * tile of channels × columns; results pass through workgroup memory to where they are stored. f16 bounds operands to 65504, drops
  * what is below 6e-8 and rounds the others by 2^-11 of themselves.
+ *
+ * The inner loop:
+ *
+ *     let a0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&rowTile, …);
+ *     let b0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, …>(&columnTile, …);
+ *     c0_0 = subgroupMatrixMultiplyAccumulate(a0, b0, c0_0);
  */
 import { mma, type MatrixUnit } from '../mma.ts';
 import { range, XYZW } from '../print.ts';

@@ -1,6 +1,15 @@
 /**
  * Convolutions for CPU drivers. There a load is the cost (a few cycles a lane), arithmetic and broadcasts are nearly free:
  * each lane fetches distinct data once, and what all lanes need goes round by shuffles.
+ *
+ * Kernel 3 x 3 x 3, 16 channels by 4 voxels a lane:
+ *
+ *     for (var kt …) { for (var kh …) { for (var c = 0u; c < p.ci; c++) {
+ *       let four0 = select(vec4f(), src[…], inside);                           // 4 voxels; x0 and x5 are the neighbours'
+ *       let x0 = select(0.0, subgroupShuffle(four0.w, before), gw > 0u); …
+ *       let w0_0 = weight[wat_0 + tap]; …                                      // another channel in each lane
+ *       let s0_0 = vec4f(subgroupShuffle(w0_0, from0));
+ *       a0 = fma(s0_0, vec4f(x0, x1, x2, x3), a0); … } } }
  */
 import {
   ceilDiv,

@@ -2,6 +2,14 @@
  * Convolutions for GPUs: implicit GEMM of channels x columns, TM x 4 sums a thread, panels of the inner axis in workgroup memory,
  * where they lie as vec4 along it. What an inner index means (channel and tap, or voxel) is worked out once a panel by `panel`
  * threads, not by every load.
+ *
+ * 16 channels x 256 voxels from panels of 8:
+ *
+ *     let e = inner[kk];                                                       // what inner index k0 + kk means
+ *     if (column < p.columns && t + (e.z >> 16u) < p.t && …) { b = src[base + e.x]; }
+ *     let x = vec4f(b0.x, b1.x, b2.x, b3.x); let a0 = rowTile[(4u * ty) * 3u + s];
+ *     c0 = fma(vec4f(a0.x), x, c0); c0 = fma(vec4f(a0.y), y, c0); …
+ *     columnTile[li % 256u * 3u + kq / 4u] = columns0;
  */
 import {
   ceilDiv,

@@ -1,4 +1,12 @@
-/** Rows of a table by index, and the way back: an ordered scatter-add, one owner for each element. */
+/**
+ * Rows of a table by index, and the way back: an ordered scatter-add, one owner for each element.
+ *
+ * A row of the table for each id:
+ *
+ *     let row = u32(ids[i / p.width]);
+ *     if (row < p.rows_n) { v = table[row * p.width + i % p.width]; }
+ *     dst[i] = v;
+ */
 import { ceilDiv, foldGrid, shader, type Access, type Caps, type Launch } from '../kernel.ts';
 
 export interface GatherProblem {

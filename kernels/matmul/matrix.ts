@@ -2,6 +2,14 @@
  * Matmul by subgroup matrices: operands in f16, bf16 rounded to it, f32 sums. A workgroup makes BM × BN of the output from panels of BK, staged in
  * workgroup memory as they lie in storage, with a padding of 8 against bank conflicts; a transposed operand is a matter of how
  * the unit loads it. Results can't be read element by element: they pass through workgroup memory to the epilogue.
+ *
+ * One unit of 16 x 16 x 16 a subgroup:
+ *
+ *     let v = vec4h(fetch_a(baseA, row0 + line, k + 4u * four, 0u, k1)); tileA[at] = v.x; …
+ *     workgroupBarrier();
+ *     let a0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tileA, rowS * 24u + s, 24u);
+ *     let b0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tileB, colS * 24u + s, 24u);
+ *     c0_0 = subgroupMatrixMultiplyAccumulate(a0, b0, c0_0);
  */
 import { mma, type MatrixUnit, type Mma } from '../mma.ts';
 import { range, XYZW } from '../print.ts';

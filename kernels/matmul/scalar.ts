@@ -5,6 +5,16 @@
  * same for all lanes, so each lane loads a different part of them and a shuffle hands them round. Without
  * subgroups every thread loads its own a values, with fewer rows to a thread. Few loads stand in the text, because
  * these drivers compile unrolled loads in quadratic time.
+ *
+ * 8 rows by 4 columns a lane, 8 lanes, B as [N, K]:
+ *
+ *     for (var k = part * p.chunk; k < k1; k += 4u) {
+ *       let a0 = a[ia0 + k / 4u];                         // another row in each lane
+ *       let s0_0 = b[ib0 + k / 4u]; …                     // four columns, turned to b0_0 … b3_0
+ *       let v0_0 = vec4f(subgroupShuffle(a0.x, from0));   // row 0, k + 0
+ *       c0_0 = fma(v0_0, b0_0, c0_0); …
+ *     }
+ *     put(slice, row + i, col + 4u * c, …);
  */
 import { chosen } from '../chosen.ts';
 import { laneIndices, ofLane } from '../lanes.ts';

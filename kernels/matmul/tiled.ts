@@ -3,6 +3,18 @@
  * TM × 4 sums. Each panel lies k-major with one vec4 of padding a row, so both operands are read as vec4. A thread stages
  * one 4 × 4 block of a or b, transposed in registers where k is the contiguous axis, and loads the next panel's block
  * before it computes on this one, which hides the loads.
+ *
+ * 32 x 32 from panels of 16, 64 threads:
+ *
+ *     for (var k = k0; k < k1 + 16u; k += 16u) {          // one round more than panels
+ *       if (forA) { r0 = fetch_a(baseA, row0 + 4u * bi, k + 4u * bk, 0u, k1); … }
+ *       if (k > k0) { for (var s = 0u; s < p.panel; s++) {
+ *         let b0 = tileB[fromB]; let a0_0 = tileA[fromA];
+ *         c0 = fma(vec4f(a0_0.x), b0, c0); c1 = fma(vec4f(a0_0.y), b0, c1); … } }
+ *       workgroupBarrier();
+ *       if (forA) { tileA[(4u * bk) * 9u + bi] = vec4f(r0.x, r1.x, r2.x, r3.x); … }
+ *       workgroupBarrier();
+ *     }
  */
 import { range, XYZW } from '../print.ts';
 import type { Plan, TiledConfig } from './plan.ts';

@@ -1,4 +1,12 @@
-/** Pointwise kernels: straight-line code made by the engine's emitter, looped over the elements. */
+/**
+ * Pointwise kernels: straight-line code made by the engine's emitter, looped over the elements.
+ *
+ * A sum with a bias, four elements at a time, its body as the emitter wrote it:
+ *
+ *     let i = u * 4u;
+ *     let v0: vec4f = x[i / 4u]; let v1: vec4f = bias[(i % p.s0) / 4u];
+ *     y[i / 4u] = v0 + v1;
+ */
 import { ceilDiv, foldGrid, shader, type Binding, type Caps, type Launch } from '../kernel.ts';
 
 const GROUP = 64;

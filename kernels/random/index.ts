@@ -1,4 +1,11 @@
-/** Counter-based random numbers: every element is a function of (key, index, stream), so any device draws the same video. */
+/**
+ * Counter-based random numbers: every element is a function of (key, index, stream), so any device draws the same video.
+ *
+ * Normal, by Box and Muller:
+ *
+ *     let b = threefry(vec2u(key[0], key[1]), vec2u(i, p.stream));
+ *     dst[i] = sqrt(-2.0 * log((f32(b.x >> 8u) + 1.0) * 0x1p-24f)) * cosine(6.283185307179586 * f32(b.y >> 8u) * 0x1p-24f);
+ */
 import { ceilDiv, foldGrid, shader, type Access, type Caps, type Launch } from '../kernel.ts';
 import { TRIG } from '../trig.ts';
 

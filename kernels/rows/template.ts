@@ -1,4 +1,12 @@
-/** One template for every row operation and tier: passes that reduce along the row, then one that writes. */
+/**
+ * One template for every row operation and tier: passes that reduce along the row, then one that writes.
+ *
+ * RMS normalisation, 8 lanes a row:
+ *
+ *     for (var c = me; c < p.steps; c += 8u) { let x = xs[base + c]; u0_0 = u0_0 + x * x; }
+ *     let r0 = total_sum2(u0_0, u0_1, li); let inv = inverseSqrt(r0.x / count + eps);
+ *     for (var c = me; c < p.steps; c += 8u) { let x = xs[base + c]; ys[base + c] = epilogue(x * inv, …); }
+ */
 import type { RowsFamily, RowsPlan } from './plan.ts';
 
 /** Walks the row once: `terms` (up to four expressions of x, dy and what `from` declares) are joined; `after` reads the totals as r.x, r.y, …. */
