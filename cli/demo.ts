@@ -61,7 +61,7 @@ async function demo(args: DemoArgs): Promise<void> {
       rmSync(join(run, 'data'), { recursive: true, force: true });
       await work(s, args, run);
     } finally {
-      await folder.close();
+      folder.close();
     }
   });
 }

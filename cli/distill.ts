@@ -51,7 +51,7 @@ async function distillWan(path: string, { records, run: out, set, seed: own, tun
   const course = courseOf(checkpoint, shards.latent, set, own);
   willWrite(join(out, 'run.lock'));
   console.error(
-    `${records}: ${shards.count} clips of latents ${shards.latent.join('x')}${shards.others ? `; ${shards.others} of other forms are left aside` : ''}`,
+    `${records}: ${shards.count} clips of latents ${shards.latent.join('x')}${shards.others ? `; ${shards.others} of other forms are left aside` : ''}${shards.unchecked ? `; ${shards.unchecked} carry no checksum, data make in an empty folder gives them one` : ''}`,
   );
   await session(
     `stopped; ${out} is as it was saved last, the same command goes on from there`,

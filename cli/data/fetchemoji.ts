@@ -18,6 +18,7 @@ import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import sharp from 'sharp';
 import { untar } from '../../engine/host/software.ts';
+import { disown, partOf } from '../../model/files/draft.ts';
 import { emojiFiles, emojiFolder, STORED, type EmojiEntry } from '../../train/data/emoji.ts';
 import { writeWhole } from '../../train/loop/files.ts';
 import { meter } from '../common/progress.ts';
@@ -121,7 +122,7 @@ async function unpack(
   const files = emojiFiles(pack);
   mkdirSync(emojiFolder(pack), { recursive: true });
   const pictures = [...untar(tar)].filter(({ name }) => name.endsWith('.webp'));
-  const part = `${files.frames}.part`;
+  const part = partOf(files.frames);
   const out = openSync(part, 'w');
   const shown = meter(`package ${pack}`, { unit: 'animations', total: pictures.length });
   const entries: EmojiEntry[] = [];
@@ -143,6 +144,7 @@ async function unpack(
     closeSync(out);
   }
   renameSync(part, files.frames);
+  disown(part);
   writeWhole(files.index, JSON.stringify(entries));
 }
 

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { renameSync, rmSync } from 'node:fs';
 import process from 'node:process';
 import { run } from '../../engine/host/runtime.ts';
+import { disown, partOf } from '../../model/files/draft.ts';
 import { writeWhole } from '../../train/loop/files.ts';
 
 export interface MovieShape {
@@ -29,7 +30,7 @@ const CODECS: Record<MovieFormat, readonly string[]> = {
 
 /** Frames go to the program's stdin; it writes beside the path, and the file is moved there once it is whole. */
 const byFfmpeg: Open = (path, format, { width, height, fps }) => {
-  const temporary = `${path}.tmp`;
+  const temporary = partOf(path);
   const child = spawn(
     'ffmpeg',
     [
@@ -49,7 +50,7 @@ const byFfmpeg: Open = (path, format, { width, height, fps }) => {
       ...CODECS[format],
       '-f',
       format,
-      temporary,
+      `file:${temporary}`, // a name that begins with - is no option, one with a colon no protocol
     ],
     { stdio: ['pipe', 'ignore', 'pipe'] },
   );
@@ -66,8 +67,12 @@ const byFfmpeg: Open = (path, format, { width, height, fps }) => {
       resolve(code === 0 ? undefined : said.trim().split('\n').at(-1) || `ended with code ${code}`),
     );
   });
-  const failed = (why: string): Error => {
+  const clear = (): void => {
     rmSync(temporary, { force: true });
+    disown(temporary);
+  };
+  const failed = (why: string): Error => {
+    clear();
     return new Error(`[ffmpeg] ${path}: ${why}`);
   };
   return Promise.resolve({
@@ -84,11 +89,12 @@ const byFfmpeg: Open = (path, format, { width, height, fps }) => {
       const why = await ended;
       if (why !== undefined) throw failed(why);
       renameSync(temporary, path);
+      disown(temporary);
     },
     async abort() {
       child.kill();
       await ended;
-      rmSync(temporary, { force: true });
+      clear();
     },
   });
 };

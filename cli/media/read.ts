@@ -122,7 +122,20 @@ export const isFilm = (path: string): boolean => FILMS.includes(extname(path).to
 export async function readFilm(path: string, output: readonly string[] = []): Promise<Footage> {
   const child = spawn(
     'ffmpeg',
-    ['-hide_banner', '-nostdin', '-i', path, ...output, '-f', 'image2pipe', '-c:v', 'ppm', '-'],
+    [
+      '-hide_banner',
+      '-nostdin',
+      '-protocol_whitelist',
+      'file,pipe',
+      '-i',
+      `file:${path}`,
+      ...output,
+      '-f',
+      'image2pipe',
+      '-c:v',
+      'ppm',
+      '-',
+    ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   );
   const out: Buffer[] = [];

@@ -32,7 +32,8 @@ function fakeFfmpeg(body: string): void {
   chmodSync(file, 0o755);
   process.env['PATH'] = join(dir, 'bin');
 }
-const KEEP = 'fs.writeFileSync(args.at(-1), JSON.stringify({ args, bytes: [...fs.readFileSync(0)] }));';
+const KEEP =
+  "fs.writeFileSync(args.at(-1).replace(/^file:/, ''), JSON.stringify({ args, bytes: [...fs.readFileSync(0)] }));";
 
 /** Red, then green frames: [3, count, 2, 4]. */
 const colour = (channel: number, count: number): HostTensor =>
@@ -55,6 +56,7 @@ test('every frame reaches ffmpeg in order, and the file stands when it is whole'
     await sink.end();
     const { args, bytes } = JSON.parse(readFileSync(join(dir, name), 'utf8')) as { args: string[]; bytes: number[] };
     assert.is(bytes.length, 3 * 4 * 8);
+    assert.match(args.at(-1)!, /^file:/, 'whatever the name, it is one');
     assert.equal(
       [bytes.slice(0, 4), bytes.slice(32, 36), bytes.slice(-4)],
       [

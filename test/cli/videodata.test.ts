@@ -1,5 +1,5 @@
 /** `vpae data make FOLDER`: two processes share real videos, bad ones are left out, and the records are what the checkpoint's parts give. */
-import { mkdtempSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -136,6 +136,52 @@ test("records hold the encoders' numbers, a batch is of one form", async () => {
   const latent = await whole(weights as never, video, latentStats(model.vae));
   assert.ok(largest(batch.latent, host(await latent.read(), latent.shape)) < 1e-2);
   device.close();
+});
+
+test('a flipped bit anywhere in records or indexes is seen; records of before there were checksums are read', async () => {
+  const copy = at('flipped');
+  cpSync(at('records'), copy, { recursive: true });
+  const take = () => {
+    const shards = openVideoShards(copy);
+    shards.records(Array.from({ length: shards.count }, (_, i) => i));
+    return shards;
+  };
+  assert.is(take().unchecked, 0);
+  const latent = take().latent;
+  for (const name of readdirSync(copy).filter((n) => /\.(json|msgpack)$/.test(n))) {
+    const good = readFileSync(join(copy, name));
+    if (!good.length) continue; // a shard whose videos were all left out
+    for (let i = 0; i < 12; i++) {
+      const at = Math.floor((good.length * (i + 0.5)) / 12);
+      writeFileSync(
+        join(copy, name),
+        good.map((b, k) => (k === at ? b ^ (1 << (i % 8)) : b)),
+      );
+      assert.throws(
+        () => {
+          for (const form of [latent, [16, 2, 2, 4]]) {
+            const shards = openVideoShards(copy, form);
+            shards.records(Array.from({ length: shards.count }, (_, k) => k));
+          }
+        },
+        /^\[videos\] .*(is damaged at|is no index of)/,
+        `${name}, bit ${i % 8} of byte ${at}`,
+      );
+    }
+    writeFileSync(join(copy, name), good);
+  }
+  for (const name of readdirSync(copy).filter((n) => /^shard.*\.json$/.test(n))) {
+    const { seal, ...shard } = JSON.parse(readFileSync(join(copy, name), 'utf8')) as {
+      seal: string;
+      records: object[];
+    };
+    assert.type(seal, 'string');
+    writeFileSync(
+      join(copy, name),
+      JSON.stringify({ ...shard, records: shard.records.map((r) => ({ ...r, sha256: undefined })) }),
+    );
+  }
+  assert.is(take().unchecked, 2);
 });
 
 test('a model of a first and a last frame is told both, and refuses records that tell one', async () => {

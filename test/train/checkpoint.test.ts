@@ -1,6 +1,15 @@
 /** Checkpoints, run folders and the loop, without a device: round trips, failures that leave the old file, locks, refusals, stop and resume. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -141,6 +150,23 @@ const lines = (folder: string): { step: number; x: number }[] =>
     .split('\n')
     .map((l) => JSON.parse(l) as { step: number; x: number })
     .map(({ step, x }) => ({ step, x }));
+
+test('a run whose folder is removed under it stops at the next step, and makes no new one', async () => {
+  const folder = join(fresh(), 'run');
+  const job = counter(20);
+  const removing: Job = {
+    ...job,
+    async advance(state, step) {
+      if (step === 5) rmSync(folder, { recursive: true });
+      return job.advance(state, step);
+    },
+  };
+  assert.match(
+    await message(() => drive(removing, options(folder))),
+    /^\[run\] .*run was removed or taken by another process/,
+  );
+  assert.not(existsSync(folder));
+});
 
 test('stopped at any step and resumed, a run logs and ends as an uninterrupted one', async () => {
   const whole = join(fresh(), 'run');

@@ -202,6 +202,7 @@ test('distilling records, judged and shown', async () => {
       latent,
       others: 0,
       refused: [],
+      unchecked: 0,
       records,
       batch: (_seed, _step, size) => records(Array.from({ length: size }, () => 0)),
     };

@@ -2,7 +2,6 @@
  * Latents and conditions, computed once and kept on disk: records packed by msgpackr into shard files, and an index.json that says
  * what made them. Making is resumable (good shards stay), reading refuses what was cut short, changed or made by something else.
  */
-import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Packr } from 'msgpackr';
@@ -12,6 +11,7 @@ import { writeWhole } from '../loop/files.ts';
 import { frameOf, type ClipShape } from './frames.ts';
 import { Stream } from '../loop/rng.ts';
 import type { DigitClip } from './digits.ts';
+import { readSealed, sealed, sha256 } from './seal.ts';
 import type { Clip } from './sets.ts';
 
 const VERSION = 1; // of the layout on disk; a part of the hash
@@ -93,7 +93,6 @@ export interface Recipe {
 }
 
 const packr = new Packr({ moreTypes: true });
-const sha256 = (bytes: Uint8Array | string): string => createHash('sha256').update(bytes).digest('hex');
 const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 /** JSON with sorted keys, so that equal settings give equal hashes. */
@@ -137,7 +136,7 @@ export async function precompute(recipe: Recipe): Promise<Shards> {
       bytes: bytes.length,
       sha256: sha256(bytes),
     };
-    writeWhole(join(dir, 'index.json'), `${JSON.stringify(index, null, 2)}\n`);
+    writeWhole(join(dir, 'index.json'), sealed(index));
   }
   return openShards(dir, made);
 }
@@ -187,19 +186,19 @@ async function makeRecords(recipe: Recipe, from: number, to: number): Promise<Pa
 
 function readIndex(dir: string): Index {
   const path = join(dir, 'index.json');
-  let text: string;
+  let index: Partial<Index>;
   try {
-    text = readFileSync(path, 'utf8');
-  } catch {
-    throw new Error(`[shards] ${path} is missing: make the data first, or name the folder that holds it`);
+    index = readSealed(path);
+    if (typeof index.made !== 'string' || !Array.isArray(index.shards)) throw new Error('it names no shards');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
+      throw new Error(`[shards] ${path} is missing: make the data first, or name the folder that holds it`);
+    throw new Error(
+      `[shards] ${path} is not an index of shards (${(error as Error).message}): remove ${dir} and make the data again`,
+      { cause: error },
+    );
   }
-  try {
-    const index = JSON.parse(text) as Index;
-    if (typeof index.made === 'string' && Array.isArray(index.shards)) return index;
-  } catch {
-    /* said below */
-  }
-  throw new Error(`[shards] ${path} is not an index of shards: remove ${dir} and make the data again`);
+  return index as Index;
 }
 
 function readShard(dir: string, made: string, entry: Index['shards'][number]): Shard {

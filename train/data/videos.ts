@@ -2,7 +2,7 @@
  * Real videos and captions as training records: latents, text and image embeddings, computed once by a checkpoint's own parts and kept in
  * shard files. A shard is made whole or not at all, by whichever process claims it first, so that several may share the work.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { Packr } from 'msgpackr';
 import type { Device } from '../../engine/runtime/device.ts';
@@ -19,6 +19,7 @@ import { isThere, ownerOf, releaseLock, takeLock } from '../loop/lock.ts';
 import { frameOf, type ClipShape } from './frames.ts';
 import { Stream } from '../loop/rng.ts';
 import { canonical, hashOf } from '../loop/run.ts';
+import { readSealed, sealed, sha256 } from './seal.ts';
 import { inEpochs, type Batch, type Shards } from './shards.ts';
 
 /** A video that may become a record. */
@@ -58,7 +59,8 @@ export interface Refused {
 /** What stands beside a shard's records, which lie one after the other in the file of the same name. */
 interface Shard {
   made: string;
-  records: { file: string; caption: string; latent: readonly number[]; bytes: number }[];
+  /** `sha256` of a record's bytes; those of before there were checksums have none. */
+  records: { file: string; caption: string; latent: readonly number[]; bytes: number; sha256?: string }[];
   refused: Refused[];
 }
 interface Index {
@@ -122,7 +124,7 @@ export async function makeVideoShards(recipe: VideoRecipe): Promise<{ others: nu
   };
   mkdirSync(join(dir, 'claims'), { recursive: true });
   const path = join(dir, 'index.json');
-  if (!existsSync(path)) writeWhole(path, `${JSON.stringify(index, null, 2)}\n`);
+  if (!existsSync(path)) writeWhole(path, sealed(index));
   const { made } = readIndex(dir);
   if (made !== index.made)
     throw new Error(
@@ -140,7 +142,7 @@ export async function makeVideoShards(recipe: VideoRecipe): Promise<{ others: nu
       if (isDone(s)) continue; // made and let go between the two looks
       const { shard, data } = await makeShard(recipe, made, sources.slice(s * shardClips, (s + 1) * shardClips));
       writeWhole(shardData(dir, s), data);
-      writeWhole(shardIndex(dir, s), `${JSON.stringify(shard, null, 1)}\n`);
+      writeWhole(shardIndex(dir, s), sealed(shard));
     } finally {
       releaseLock(claimOf(s));
     }
@@ -194,7 +196,11 @@ async function makeShard(
     return { file, caption, latent: latent.shape, data: new Uint8Array(packr.pack(packing)) };
   });
   return {
-    shard: { made, records: records.map(({ data, ...r }) => ({ ...r, bytes: data.length })), refused },
+    shard: {
+      made,
+      records: records.map(({ data, ...r }) => ({ ...r, bytes: data.length, sha256: sha256(data) })),
+      refused,
+    },
     data: new Uint8Array(Buffer.concat(records.map((r) => r.data))),
   };
 }
@@ -273,15 +279,32 @@ function packed(file: string, t: HostTensor): Packed {
 
 function readIndex(dir: string): Index {
   const path = join(dir, 'index.json');
+  const refuse = (why: string): Error =>
+    new Error(`[videos] ${path} is ${why}: make the data first, or name the folder that holds it`);
+  let index: Partial<Index>;
   try {
-    const index = JSON.parse(readFileSync(path, 'utf8')) as Index;
-    if (typeof index.made === 'string' && Number.isInteger(index.shards)) return index;
-  } catch {
-    /* said below */
+    index = readSealed(path);
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).code === 'ENOENT'
+      ? refuse('missing')
+      : refuse(`no index of video shards (${(error as Error).message})`);
   }
-  throw new Error(
-    `[videos] ${path} is missing or no index of video shards: make the data first, or name the folder that holds it`,
-  );
+  if (typeof index.made === 'string' && Number.isInteger(index.shards)) return index as Index;
+  throw refuse('no index of video shards');
+}
+
+function readShardIndex(dir: string, s: number): Shard {
+  const path = shardIndex(dir, s);
+  try {
+    const shard = readSealed(path) as Partial<Shard>;
+    if (Array.isArray(shard.records) && Array.isArray(shard.refused)) return shard as Shard;
+    throw new Error('it holds no records');
+  } catch (error) {
+    throw new Error(
+      `[videos] ${path} is no index of a shard (${(error as Error).message}): remove this file and make the data again`,
+      { cause: error },
+    );
+  }
 }
 
 /** The records of one form, as training takes them. */
@@ -292,6 +315,8 @@ export interface VideoShards extends Shards {
   readonly others: number;
   /** Videos that were left out, and why. */
   readonly refused: readonly Refused[];
+  /** Records without a checksum, of an earlier version: damage to them is not seen. */
+  readonly unchecked: number;
 }
 
 /** A record's place: its file, and where it lies in it. */
@@ -310,7 +335,7 @@ export function openVideoShards(dir: string, latent?: readonly number[]): VideoS
     throw new Error(
       `[videos] ${dir} lacks ${missing.length} of ${shards} shards: the command that makes them goes on where it stopped`,
     );
-  const opened = all.map((s) => JSON.parse(readFileSync(shardIndex(dir, s), 'utf8')) as Shard);
+  const opened = all.map((s) => readShardIndex(dir, s));
   const places = opened.flatMap((shard, s): Place[] => {
     if (shard.made !== made)
       throw new Error(
@@ -339,6 +364,7 @@ export function openVideoShards(dir: string, latent?: readonly number[]): VideoS
     latent: own[0]!.latent,
     others: places.length - own.length,
     refused: opened.flatMap((s) => s.refused),
+    unchecked: own.filter((p) => p.sha256 === undefined).length,
     records,
     batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)),
   };
@@ -384,16 +410,22 @@ function stackRecords(places: readonly Place[], textLen: number): Batch {
   };
 }
 
-function readRecord({ path, from, bytes, file }: Place): Packing {
+function readRecord({ path, from, bytes, file, sha256: expected }: Place): Packing {
+  const refuse = (what: string): Error =>
+    new Error(`[videos] ${path} ${what} at ${file}: remove it with its .json and make the data again`);
   const data = new Uint8Array(bytes);
   const handle = openSync(path, 'r');
   try {
-    if (readSync(handle, data, 0, bytes, from) !== bytes)
-      throw new Error(`[videos] ${path} is cut short at ${file}: remove it with its .json and make the data again`);
+    if (readSync(handle, data, 0, bytes, from) !== bytes) throw refuse('is cut short');
   } finally {
     closeSync(handle);
   }
-  return packr.unpack(data) as Packing;
+  if (expected !== undefined && sha256(data) !== expected) throw refuse('is damaged');
+  try {
+    return packr.unpack(data) as Packing;
+  } catch {
+    throw refuse('is damaged');
+  }
 }
 
 /** [L, D] → [length, D], zeros behind. */

@@ -82,7 +82,7 @@ export async function drive(job: Job, o: LoopOptions): Promise<LoopResult> {
   try {
     return await new Loop(job, o, folder).run();
   } finally {
-    await folder.close();
+    folder.close();
   }
 }
 
@@ -196,6 +196,7 @@ class Loop {
       this.note(step - 1, { score, ...rest });
       if (score > this.best) {
         this.best = score;
+        this.folder.check();
         await saveAverage(bestFile(o.folder), this.state[job.best.net]!.ema!, { step, score });
       }
     }
@@ -205,11 +206,15 @@ class Loop {
   }
 
   private async draw(): Promise<void> {
-    if (this.job.samples) writeWhole(samplesFile(this.o.folder, this.step), await this.job.samples.draw(this.state));
+    if (!this.job.samples) return;
+    const picture = await this.job.samples.draw(this.state);
+    this.folder.check();
+    writeWhole(samplesFile(this.o.folder, this.step), picture);
   }
 
   private async save(): Promise<void> {
     if (this.onDisk === this.step) return;
+    this.folder.check();
     await saveCheckpoint(this.o.folder, this.state, {
       job: this.job.name,
       step: this.step,
@@ -238,7 +243,7 @@ class Loop {
     this.rate = saved?.meta.rate ?? 1;
     this.skipped = 0;
     this.watch = new Watch();
-    for (const { step, ...metrics } of numbersOf(await folder.rewind(this.step))) this.watch.observe(step, metrics);
+    for (const { step, ...metrics } of numbersOf(folder.rewind(this.step))) this.watch.observe(step, metrics);
   }
 
   /** Back to the last good checkpoint at half the learning rate; back beyond one that has failed before. @throws one line after the last try */
@@ -249,6 +254,7 @@ class Loop {
         `[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`,
       );
     }
+    this.folder.check();
     freeTree(this.state);
     if (this.rolledTo === this.onDisk) await dropCheckpoint(o.folder, this.onDisk);
     await this.restore();

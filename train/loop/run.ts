@@ -4,15 +4,17 @@
  */
 import { createHash } from 'node:crypto';
 import { appendFileSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { sweepParts } from '../../model/files/draft.ts';
+import { readText, textOr } from '../../model/files/plain.ts';
 import { writeError, writeWhole } from './files.ts';
-import { isThere, ownerOf, releaseLock, takeLock } from './lock.ts';
+import { isHeld, isThere, ownerOf, releaseLock, takeLock } from './lock.ts';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
 const LOCK = 'run.lock';
-const held = new Set<string>();
+const LARGEST_LOG = 2 ** 29; // bytes: a string's limit
 
 /** JSON with sorted keys, so that equal settings give equal text. */
 export function canonical(value: unknown): string {
@@ -55,20 +57,29 @@ export class RunFolder {
     }
     const folder = new RunFolder(path, hashOf(config));
     try {
-      for (const f of await readdir(path)) if (f.endsWith('.part')) await rm(join(path, f)); // of a write that a kill cut short
-      const before = await readFile(join(path, 'config.json'), 'utf8').catch(() => undefined);
+      for (const each of [path, join(path, 'samples')]) sweepParts(each);
+      const before = savedConfig(join(path, 'config.json'));
       if (before === undefined) writeWhole(join(path, 'config.json'), JSON.stringify(config, null, 1));
-      else refuseOther(path, JSON.parse(before), JSON.parse(JSON.stringify(config)));
+      else refuseOther(path, before, JSON.parse(JSON.stringify(config)));
       writeWhole(join(path, 'environment.json'), JSON.stringify(environment, null, 1));
     } catch (error) {
-      await folder.close();
+      folder.close();
       throw error;
     }
     return folder;
   }
 
+  /** @throws one line when the folder was removed, or given to another process, since it was opened: nothing may be written there any more */
+  check(): void {
+    if (!isHeld(join(this.path, LOCK)))
+      throw new Error(
+        `[run] ${this.path} was removed or taken by another process while this one trained: it stops, and writes nothing more there`,
+      );
+  }
+
   /** Appends one line to metrics.jsonl. */
   log(record: Record<string, unknown>): void {
+    this.check();
     try {
       appendFileSync(join(this.path, 'metrics.jsonl'), `${JSON.stringify(record)}\n`);
     } catch (error) {
@@ -77,16 +88,16 @@ export class RunFolder {
   }
 
   /** Drops the lines of steps that a resumed run will repeat, and a line that a kill cut short. @returns what stays */
-  async rewind(step: number): Promise<LogRecord[]> {
+  rewind(step: number): LogRecord[] {
+    this.check();
     const path = join(this.path, 'metrics.jsonl');
-    const text = await readFile(path, 'utf8').catch(() => '');
+    const text = textOr(path, LARGEST_LOG) ?? '';
     const kept = parseLines(text).filter((record) => record.step < step);
     if (text) writeWhole(path, kept.map((record) => `${JSON.stringify(record)}\n`).join(''));
     return kept;
   }
 
-  async close(): Promise<void> {
-    held.delete(resolve(this.path));
+  close(): void {
     releaseLock(join(this.path, LOCK));
   }
 }
@@ -94,11 +105,12 @@ export class RunFolder {
 /** One line of metrics.jsonl: the numbers of a step, or an alarm that it raised. */
 export type LogRecord = { step: number } & Record<string, unknown>;
 
-/** The records of metrics.jsonl; a line that was cut short is left out. */
+/** The records of metrics.jsonl; a line that was cut short, or is another's, is left out. */
 export function parseLines(text: string): LogRecord[] {
   return text.split('\n').flatMap((line) => {
     try {
-      return [JSON.parse(line) as LogRecord];
+      const record = JSON.parse(line) as Partial<LogRecord> | null;
+      return Number.isSafeInteger(record?.step) && record!.step! >= 0 ? [record as LogRecord] : [];
     } catch {
       return [];
     }
@@ -114,19 +126,31 @@ export const numbersOf = (records: readonly LogRecord[]): ({ step: number } & Re
 /** Takes the lock of a folder; one left by a process that is gone is taken over. */
 function lock(folder: string): void {
   const path = join(folder, LOCK);
-  if (held.has(resolve(folder))) throw new Error(`[run] ${folder} is in use by another run of this process`);
+  if (isHeld(path)) throw new Error(`[run] ${folder} is in use by another run of this process`);
   const owner = takeLock(path);
   if (owner)
     throw new Error(
       `[run] ${folder} is in use by process ${owner.pid} on ${owner.host}; wait for it, or choose another folder (if it is gone, remove ${path})`,
     );
-  held.add(resolve(folder));
 }
 
 /** Whether a process is writing to a run's folder: one on another host is taken at its word. */
 export function isInUse(folder: string): boolean {
   const owner = ownerOf(join(folder, LOCK));
   return owner !== undefined && isThere(owner);
+}
+
+/** Of the run that was there before, if there was one. */
+function savedConfig(path: string): unknown {
+  try {
+    return JSON.parse(readText(path));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new Error(
+      `[resume] ${path} is damaged (${(error as Error).message}): put it back from a copy, or choose another folder`,
+      { cause: error },
+    );
+  }
 }
 
 /** Throws with the first settings in which two configurations differ. */
