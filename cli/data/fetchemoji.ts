@@ -18,7 +18,7 @@ import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import sharp from 'sharp';
 import { untar } from '../../engine/host/software.ts';
-import { disown, partOf } from '../../model/files/draft.ts';
+import { disown, partOf } from '../../engine/host/draft.ts';
 import { emojiFiles, emojiFolder, STORED, type EmojiEntry } from '../../train/data/emoji.ts';
 import { writeWhole } from '../../train/loop/files.ts';
 import { meter } from '../common/progress.ts';

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { renameSync, rmSync } from 'node:fs';
 import process from 'node:process';
 import { run } from '../../engine/host/runtime.ts';
-import { disown, partOf } from '../../model/files/draft.ts';
+import { disown, partOf } from '../../engine/host/draft.ts';
 import { writeWhole } from '../../train/loop/files.ts';
 
 export interface MovieShape {

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Draft, sweepParts } from '../../model/files/draft.ts';
+import { Draft, sweepParts } from '../../engine/host/draft.ts';
 import { isHeld, releaseLock, takeLock } from '../../train/loop/lock.ts';
 import { RunFolder } from '../../train/loop/run.ts';
 

@@ -1,6 +1,6 @@
 /** Indexes that notice when they were changed: JSON that carries the hash of everything else in it, and of the records it tells of. */
 import { createHash } from 'node:crypto';
-import { readText } from '../../model/files/plain.ts';
+import { readText } from '../../engine/host/plain.ts';
 import { canonical } from '../loop/run.ts';
 
 const LARGEST = 2 ** 28; // bytes

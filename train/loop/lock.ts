@@ -9,8 +9,8 @@ import { createHash, randomBytes } from 'node:crypto';
 import { constants, copyFileSync, linkSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { disown, isRunning, partOf } from '../../model/files/draft.ts';
-import { readText } from '../../model/files/plain.ts';
+import { disown, isRunning, partOf } from '../../engine/host/draft.ts';
+import { readText } from '../../engine/host/plain.ts';
 
 export interface Owner {
   pid: number;

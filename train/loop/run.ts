@@ -6,8 +6,8 @@ import { createHash } from 'node:crypto';
 import { appendFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { sweepParts } from '../../model/files/draft.ts';
-import { readText, textOr } from '../../model/files/plain.ts';
+import { sweepParts } from '../../engine/host/draft.ts';
+import { readText, textOr } from '../../engine/host/plain.ts';
 import { writeError, writeWhole } from './files.ts';
 import { isHeld, isThere, ownerOf, releaseLock, takeLock } from './lock.ts';
 
