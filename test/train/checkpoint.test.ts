@@ -83,7 +83,7 @@ test('a folder is refused to a second run, to other settings and where nothing c
   const dir = join(fresh(), 'run');
   const first = await RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {});
   assert.match(await message(() => RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {})), 'in use');
-  await first.close();
+  first.close();
   assert.match(
     await message(() => RunFolder.open(dir, { lr: 1, net: { dim: 16 } }, {})),
     /^\[resume\] .* net\.dim was 8, now 16/,
@@ -94,7 +94,7 @@ test('a folder is refused to a second run, to other settings and where nothing c
     `in use by process ${process.ppid}`,
   );
   writeFileSync(join(dir, 'run.lock'), JSON.stringify({ pid: 2 ** 22 + 1, host: hostname() })); // past the largest pid: nobody
-  await (await RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {})).close();
+  (await RunFolder.open(dir, { lr: 1, net: { dim: 8 } }, {})).close();
   writeFileSync(join(dir, 'file'), '');
   assert.match(
     await message(() => RunFolder.open(join(dir, 'file', 'below'), {}, {})),

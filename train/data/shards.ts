@@ -191,12 +191,11 @@ function readIndex(dir: string): Index {
     index = readSealed(path);
     if (typeof index.made !== 'string' || !Array.isArray(index.shards)) throw new Error('it names no shards');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
-      throw new Error(`[shards] ${path} is missing: make the data first, or name the folder that holds it`);
-    throw new Error(
-      `[shards] ${path} is not an index of shards (${(error as Error).message}): remove ${dir} and make the data again`,
-      { cause: error },
-    );
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    const why = missing
+      ? 'is missing: make the data first, or name the folder that holds it'
+      : `is not an index of shards (${(error as Error).message}): remove ${dir} and make the data again`;
+    throw new Error(`[shards] ${path} ${why}`, { cause: error });
   }
   return index as Index;
 }
