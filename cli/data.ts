@@ -9,6 +9,8 @@ import { writeSheet } from './media/sheet.ts';
 import { bundle, count, preset, presetOf, run, seed, type Args } from './common/options.ts';
 import { session, untilInterrupted } from './common/session.ts';
 import { fetchEmoji } from './data/fetchemoji.ts';
+import { fetchFlare } from './data/fetchflare.ts';
+import { flareFolder } from '../train/data/flare/sprites.ts';
 import { UsageError } from './common/errors.ts';
 import { makeShards } from './common/shards.ts';
 import { makeVideos, videoOptions } from './data/videos.ts';
@@ -25,7 +27,12 @@ const options = {
   packs: {
     type: 'number',
     default: 1,
-    describe: `fetch: how many of the ${PACKS} packages of animations, about 170 MB each`,
+    describe: `fetch emoji: how many of the ${PACKS} packages of animations, about 170 MB each`,
+  },
+  from: {
+    type: 'string',
+    describe:
+      "fetch flare: the .deb of Debian's flare-game, or a folder with the game's files, where there is no apt-get",
   },
 } as const;
 type DataArgs = Args<typeof options> & { action: 'show' | 'make' | 'fetch'; what?: string };
@@ -66,7 +73,12 @@ async function make(args: DataArgs): Promise<void> {
 }
 
 async function fetch(args: DataArgs): Promise<void> {
-  if (args.what !== 'emoji') throw new UsageError('say what to fetch: vpae data fetch emoji');
+  if (args.what === 'flare') {
+    const folder = await untilInterrupted('stopped; nothing was kept', (signal) => fetchFlare(args.from, signal));
+    console.log(folder ? `${folder}: train with --preset flare` : `${flareFolder()}: all is here already`);
+    return;
+  }
+  if (args.what !== 'emoji') throw new UsageError('say what to fetch: vpae data fetch flare, or emoji');
   const packs = count('packs', args.packs, 1, PACKS);
   const made = await untilInterrupted('stopped; packages that are done stay', (signal) => fetchEmoji(packs, signal));
   console.log(
@@ -90,10 +102,11 @@ const command: CommandModule<object, DataArgs> = {
       .positional('what', {
         type: 'string',
         describe:
-          'make: a folder of videos instead, with NAME.txt beside each or a captions.jsonl, by the parts of --model; fetch: emoji',
+          'make: a folder of videos instead, with NAME.txt beside each or a captions.jsonl, by the parts of --model; fetch: flare or emoji',
       })
       .options(options)
       .example('$0 data show --count 24', 'held-out clips with their captions in out/data.png')
+      .example('$0 data fetch flare', 'sprites of the game Flare, for --preset flare')
       .example('$0 data fetch emoji', 'animated emoji with their names, for --preset emoji')
       .example(
         '$0 data make clips --model Wan2.1-T2V-1.3B --records data/clips',

@@ -27,7 +27,17 @@ export {
   type SolverKind,
   type SolverState,
 } from './schedulers/index.ts';
-export { embedCaptions, embedderOf, embeddingTable, tokenize, VOCABULARY, type Embed, type Language } from './text.ts';
+export {
+  embedCaptions,
+  embedderOf,
+  embeddingTable,
+  tokenize,
+  VOCABULARY,
+  wordsIn,
+  wordsOf,
+  type Embed,
+  type Language,
+} from './text.ts';
 export { Diffusion, evaluationsOf, latentNoise, type DiffusionInput, type Sampling } from './pipeline/diffuse.ts';
 export { networkOf, type Network } from './pipeline/forward.ts';
 export { cleanPrompt, loadTokenizer, Tokenizer } from './tokenizer.ts';

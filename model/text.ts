@@ -39,12 +39,15 @@ export function tokenize(caption: string): number[] {
   return caption
     .split(/\s+/)
     .filter(Boolean)
-    .map((word) => {
-      const id = IDS.get(word);
-      if (id === undefined)
-        throw new Error(`[text] unknown word "${word}" in "${caption}"; the words are: ${[...IDS.keys()].join(', ')}`);
-      return id;
-    });
+    .map((word) => IDS.get(word) ?? unknown(word, caption, IDS.keys()));
+}
+
+function unknown(word: string, caption: string, words: Iterable<string>): never {
+  throw new Error(`[text] unknown word "${word}" in "${caption}"; the words are: ${[...words].join(', ')}`);
+}
+
+function checkLength(caption: string, tokens: number, textLen: number): void {
+  if (tokens > textLen) throw new Error(`[text] "${caption}" has ${tokens} tokens, text_len is ${textLen}`);
 }
 
 /** The frozen embedding [words, text_dim], standard normal, the same in every run; the padding row is zero. */
@@ -56,13 +59,26 @@ export function embeddingTable(textDim: number): HostTensor {
 /** Captions as a network takes them: context [B, textLen, textDim], zero past each caption's length. */
 export type Embed = (captions: readonly string[]) => { context: HostTensor; lengths: number[] };
 
-/** What captions are made of: the words of the digits data set and no others, or any. */
-export type Language = 'digits' | 'any';
+/** What captions are made of: the words of the digits data set, those of a vocabulary, or any. */
+export type Language = 'digits' | 'any' | ReadonlySet<string>;
+
+const split = (caption: string): string[] => caption.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+
+/** The words that a language knows; undefined where it knows any. */
+export const wordsOf = (language: Language): readonly string[] | undefined =>
+  language === 'any' ? undefined : language === 'digits' ? VOCABULARY.slice(1) : [...language];
+
+/** A caption's words. @throws one line naming the first that a language does not know */
+export function wordsIn(caption: string, language: Exclude<Language, 'digits'>): string[] {
+  const words = split(caption);
+  if (language !== 'any') for (const word of words) if (!language.has(word)) unknown(word, caption, language);
+  return words;
+}
 
 /**
  * - `digits`: refuses a word that is not in the vocabulary, and a caption that is too long;
- * - `any`: letters and digits in lower case; each word has a frozen random vector of its own, drawn from its spelling, so that no
- *   vocabulary has to be kept; what does not fit is cut off.
+ * - a vocabulary or `any`: letters and digits in lower case; each word has a frozen random vector of its own, drawn from its spelling, so
+ *   that words can be added. A vocabulary refuses as `digits` does; of any words, those that do not fit are cut off.
  */
 export function embedderOf(language: Language, textDim: number, textLen: number): Embed {
   if (language === 'digits') {
@@ -78,9 +94,11 @@ export function embedderOf(language: Language, textDim: number, textLen: number)
   return (captions) => {
     const context = new Float32Array(captions.length * textLen * textDim);
     const lengths = captions.map((caption, b) => {
-      const words = (caption.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []).slice(0, textLen);
-      words.forEach((word, i) => context.set(vectorOf(word), (b * textLen + i) * textDim));
-      return words.length;
+      const words = wordsIn(caption, language);
+      if (language !== 'any') checkLength(caption, words.length, textLen);
+      const kept = words.slice(0, textLen);
+      kept.forEach((word, i) => context.set(vectorOf(word), (b * textLen + i) * textDim));
+      return kept.length;
     });
     return { context: host(context, [captions.length, textLen, textDim]), lengths };
   };
@@ -96,7 +114,7 @@ export function embedCaptions(
   const context = new Float32Array(captions.length * textLen * dim);
   const lengths = captions.map((caption, b) => {
     const ids = tokenize(caption);
-    if (ids.length > textLen) throw new Error(`[text] "${caption}" has ${ids.length} tokens, text_len is ${textLen}`);
+    checkLength(caption, ids.length, textLen);
     ids.forEach((id, i) => context.set(table.data.subarray(id * dim, (id + 1) * dim), (b * textLen + i) * dim));
     return ids.length;
   });

@@ -17,7 +17,7 @@ import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import sharp from 'sharp';
-import { untar } from '../../engine/host/software.ts';
+import { untar } from '../../engine/host/archive.ts';
 import { disown, partOf } from '../../engine/host/draft.ts';
 import { emojiFiles, emojiFolder, STORED, type EmojiEntry } from '../../train/data/emoji.ts';
 import { writeWhole } from '../../train/loop/files.ts';

@@ -13,7 +13,7 @@ import type { VideoModel } from '../../model/pipeline/generate.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
 import { sizeLike, type Size } from '../../model/pipeline/size.ts';
 import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../../model/pipeline/wan.ts';
-import { tokenize, VOCABULARY } from '../../model/text.ts';
+import { tokenize, wordsIn, wordsOf, type Language } from '../../model/text.ts';
 import { languageOf, videoShape } from '../../train/methods/conditions.ts';
 import { conditions } from '../../train/data/digits.ts';
 import { digitsOf } from '../../train/data/sets.ts';
@@ -159,7 +159,7 @@ async function trainedSource({ model: dir, teacher, lora, dtype, precision, offl
     async given(wanted, size) {
       if (wanted.lastImage !== undefined)
         throw new UsageError('--last-image goes with a Wan2.1 folder that takes a first and a last frame');
-      if (languageOf(preset) === 'digits') checkWords(wanted.prompt);
+      checkWords(wanted.prompt, languageOf(preset));
       if (!model.encodeImages) return { pictures: [], size };
       return {
         pictures: [
@@ -173,18 +173,22 @@ async function trainedSource({ model: dir, teacher, lora, dtype, precision, offl
   };
 }
 
-function checkWords(prompt: string): void {
+/** @throws one line naming the first word that was never in a caption, and the nearest one that was */
+function checkWords(prompt: string, language: Language): void {
+  const known = wordsOf(language);
   try {
-    tokenize(prompt);
+    if (language === 'digits') tokenize(prompt);
+    else wordsIn(prompt, language);
   } catch (error) {
-    const unknown = prompt.split(/\s+/).find((w) => w && !(VOCABULARY as readonly string[]).includes(w));
-    throw new Error((error as Error).message + didYouMean(unknown ?? '', VOCABULARY), { cause: error });
+    const [, word] = /unknown word "(.*?)"/.exec((error as Error).message) ?? [];
+    throw new Error((error as Error).message + didYouMean(word ?? '', known ?? []), { cause: error });
   }
 }
 
 /** A first frame for who gives none: of held-out digits with this caption, other handwriting for each seed. */
 function usualFrame({ prompt, seed }: Wanted, p: Preset): HostTensor {
-  if (p.data.set === 'emoji') throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
+  if (p.data.set === 'emoji' || p.data.set === 'flare')
+    throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
   const caption = prompt.split(/\s+/).filter(Boolean).join(' ');
   const clips = conditions(p.seed, 80 * 8, digitsOf(p)).filter((c) => c.caption === caption); // every caption comes once in 80
   if (!clips.length)

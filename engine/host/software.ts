@@ -2,22 +2,14 @@
  * Vulkan drivers on disk: what the system has, and the two software drivers that we can bring without root: Mesa's lavapipe,
  * fetched from the distribution's own mirror into the user's cache, and SwiftShader out of an npm package.
  */
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync } from 'node:zlib';
+import { atomically, list, untar } from './archive.ts';
 import { mesaVersion, MIN_MESA, type AdapterFacts, type Log } from './choose.ts';
+import { codename, download, hasApt, MB, openApt, resolvePackages, unpackDeb } from './debian.ts';
 import { loadOrder, readLibrary, type Library } from './elf.ts';
-import { arch, cacheDir, env, packageDir, platform, run, type ChildResult } from './runtime.ts';
+import { arch, cacheDir, env, packageDir, platform } from './runtime.ts';
 
 /** What to do in a process before Dawn starts, so that it finds a Vulkan driver. */
 export interface Driver {
@@ -46,8 +38,6 @@ const ICD_DIRS = ['/usr/local/etc', '/usr/local/share', '/etc', '/usr/share', '/
 /** Where container runtimes mount NVIDIA's driver. */
 const HIDDEN_DIR = '/usr/local/nvidia/share';
 
-const list = (dir: string): string[] => (existsSync(dir) ? readdirSync(dir).map((name) => join(dir, name)) : []);
-
 export function systemVulkan(): SystemVulkan {
   const paths = (env('LD_LIBRARY_PATH') ?? '').split(':').filter(Boolean);
   const cache = '/etc/ld.so.cache';
@@ -62,39 +52,6 @@ export function systemVulkan(): SystemVulkan {
 }
 
 // ---- SwiftShader ---------------------------------------------------------------------------------------------------
-
-/** Regular files of an uncompressed tar archive. */
-export function* untar(tar: Buffer): Generator<{ name: string; data: Buffer }> {
-  for (let at = 0; at + 512 <= tar.length && tar[at] !== 0;) {
-    const name = tar.toString('latin1', at, at + 100).replace(/\0.*/s, '');
-    const size = Number.parseInt(tar.toString('latin1', at + 124, at + 136), 8);
-    const type = String.fromCharCode(tar[at + 156]!);
-    if (type === '0' || type === '\0') yield { name, data: tar.subarray(at + 512, at + 512 + size) };
-    at += 512 + 512 * Math.ceil(size / 512);
-  }
-}
-
-/** Builds a folder beside its place and moves it there in one step, so that what exists is whole. */
-async function atomically(target: string, build: (dir: string) => Promise<void>): Promise<void> {
-  mkdirSync(dirname(target), { recursive: true });
-  const hourAgo = Date.now() - 3600e3;
-  for (const left of list(dirname(target))) {
-    // by a process that was killed
-    if (left.startsWith(`${target}.part-`) && statSync(left).mtimeMs < hourAgo)
-      rmSync(left, { recursive: true, force: true });
-  }
-  const dir = mkdtempSync(`${target}.part-`);
-  try {
-    await build(dir);
-    try {
-      renameSync(dir, target);
-    } catch (error) {
-      if (!existsSync(target)) throw error; // another process was faster: its folder serves
-    }
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
-}
 
 const SWIFTSHADER = ['libvulkan.so.1', 'libvk_swiftshader.so', 'vk_swiftshader_icd.json'];
 
@@ -118,113 +75,8 @@ export async function swiftshader(): Promise<Driver> {
 
 // ---- lavapipe ------------------------------------------------------------------------------------------------------
 
-export interface AptSource {
-  uri: string;
-  suites: string[];
-  signedBy?: string;
-}
-
-/** Entries for binary packages of a `.list` or deb822 `.sources` file. */
-export function parseSources(text: string, deb822: boolean): AptSource[] {
-  const bare = text.replace(/^[ \t]*#.*\n?/gm, '');
-  if (!deb822) {
-    return [...bare.matchAll(/^\s*deb\s+(?:\[(.*?)\]\s+)?(\S+)\s+(\S+)/gm)].map(([, options, uri, suite]) => ({
-      uri: uri!,
-      suites: [suite!],
-      signedBy: /signed-by=(\S+)/.exec(options ?? '')?.[1],
-    }));
-  }
-  return bare.split(/\n\s*\n/).flatMap((stanza) => {
-    const field = (name: string) => new RegExp(`^${name}:[ \\t]*(.+)$`, 'mi').exec(stanza)?.[1]?.trim();
-    if (!field('Types')?.split(/\s+/).includes('deb') || field('Enabled')?.toLowerCase() === 'no') return [];
-    const key = field('Signed-By');
-    return (field('URIs')?.split(/\s+/) ?? []).map((uri) => ({
-      uri,
-      suites: field('Suites')?.split(/\s+/) ?? [],
-      signedBy: key?.startsWith('/') ? key : undefined,
-    }));
-  });
-}
-
-function systemSources(): AptSource[] {
-  return ['/etc/apt/sources.list', ...list('/etc/apt/sources.list.d')]
-    .filter((file) => existsSync(file) && /\.(list|sources)$/.test(file))
-    .flatMap((file) => parseSources(readFileSync(file, 'utf8'), file.endsWith('.sources')));
-}
-
-/** Debian 12's own Mesa is too old; its backports are not. */
-const BACKPORTS: Record<string, string> = { bookworm: 'bookworm-backports' };
-const DEBIAN_KEYS = '/usr/share/keyrings/debian-archive-keyring.gpg';
-
-export interface Package {
-  name: string;
-  version: string;
-  bytes: number;
-}
-
-/** Packages of `apt-get --print-uris`: `'http://…/x_1%2b2_amd64.deb' x_1+2_amd64.deb 1234 SHA256:…`. */
-export function parseUris(text: string): Package[] {
-  return [...text.matchAll(/^'.*' (\S+?)_(\S+)_\w+\.deb (\d+)/gm)].map(([, name, version, bytes]) => ({
-    name: name!,
-    version: decodeURIComponent(version!),
-    bytes: Number(bytes),
-  }));
-}
-
 /** The process already runs on these; a second copy of the C library would break it. The rest holds no libraries. */
 const HAVE = /^(libc6|libgcc-s1|libstdc\+\+6|libcrypt1|gcc-.*-base|.*-(common|data|bin))$/;
-
-/** What went wrong, in one line: apt's first error, else the last thing said. */
-function complaint({ stdout, stderr }: ChildResult): string {
-  const lines = (stderr || stdout).trim().split('\n');
-  return (lines.find((line) => /^[EW]: /.test(line))?.slice(3) ?? lines.at(-1) ?? '').trim();
-}
-
-const MB = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`;
-
-async function done(step: string, result: Promise<ChildResult>): Promise<string> {
-  const finished = await result;
-  if (finished.code !== 0) throw new Error(`${step} failed: ${complaint(finished)}`);
-  return finished.stdout;
-}
-
-/** Options that give apt state, cache and sources of its own: nothing of the system's is written, no root is needed. */
-function privateApt(dir: string, codename: string): string[] {
-  const state = join(dir, 'apt');
-  for (const sub of ['lists/partial', 'cache/archives/partial']) mkdirSync(join(state, sub), { recursive: true });
-  // An empty status file: every dependency counts as missing, so that the result stands on its own.
-  writeFileSync(join(state, 'status'), '');
-  const settings = [
-    `Dir::State=${state}`,
-    `Dir::State::status=${join(state, 'status')}`,
-    `Dir::State::lists=${join(state, 'lists')}`,
-    `Dir::Cache=${join(state, 'cache')}`,
-    'Dir::Etc::preferences=/dev/null',
-    'Dir::Etc::preferencesparts=/dev/null',
-    'APT::Sandbox::User=',
-    'APT::Update::Error-Mode=any',
-    'Acquire::Languages=none',
-    'Acquire::Retries=2',
-    'Acquire::http::Timeout=20',
-    'Acquire::https::Timeout=20',
-  ];
-  const backports = BACKPORTS[codename];
-  if (backports) {
-    const system = systemSources().find((source) => source.suites.includes(codename));
-    const key = system?.signedBy ?? DEBIAN_KEYS;
-    const uri = system?.uri ?? 'http://deb.debian.org/debian';
-    writeFileSync(
-      join(state, 'sources.list'),
-      [codename, backports].map((suite) => `deb [signed-by=${key}] ${uri} ${suite} main\n`).join(''),
-    );
-    settings.push(
-      `Dir::Etc::sourcelist=${join(state, 'sources.list')}`,
-      'Dir::Etc::sourceparts=/dev/null',
-      `APT::Default-Release=${backports}`,
-    );
-  }
-  return settings.flatMap((setting) => ['-o', setting]).concat('-q');
-}
 
 const DRIVER = 'libvulkan_lvp.so';
 const LOADER = 'libvulkan.so.1';
@@ -248,53 +100,19 @@ function gather(root: string, lib: string): string[] {
   return names;
 }
 
-async function download(apt: string[], packages: Package[], dir: string, log: Log): Promise<void> {
-  const total = packages.reduce((sum, p) => sum + p.bytes, 0);
-  mkdirSync(dir);
-  let told = 0;
-  const timer = setInterval(() => {
-    const share =
-      list(dir).reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0) / total;
-    if (share < told + 0.25 || share >= 1) return;
-    told = share;
-    log(`lavapipe: ${Math.round(100 * share)} % of ${MB(total)}`);
-  }, 500);
-  try {
-    await done(
-      'download',
-      run('apt-get', [...apt, 'download', ...packages.map((p) => `${p.name}=${p.version}`)], { cwd: dir }),
-    );
-  } finally {
-    clearInterval(timer);
-  }
-}
-
-async function fetchLavapipe(target: string, codename: string, trial: Trial, log: Log): Promise<void> {
+async function fetchLavapipe(target: string, trial: Trial, log: Log): Promise<void> {
   await atomically(target, async (part) => {
-    const apt = privateApt(part, codename);
-    await done('reading the package lists', run('apt-get', [...apt, 'update']));
-    const uris = await done(
-      'resolving mesa-vulkan-drivers',
-      run('apt-get', [
-        ...apt,
-        'install',
-        '--print-uris',
-        '-y',
-        '--no-install-recommends',
-        'mesa-vulkan-drivers',
-        'libvulkan1',
-      ]),
-    );
-    const packages = parseUris(uris).filter((p) => !HAVE.test(p.name));
+    const apt = await openApt(part);
+    const all = await resolvePackages(apt, ['mesa-vulkan-drivers', 'libvulkan1']);
+    const packages = all.filter((p) => !HAVE.test(p.name));
     const mesa = packages.find((p) => p.name === 'mesa-vulkan-drivers')?.version ?? '';
     if ((mesaVersion(mesa)?.[0] ?? 0) < MIN_MESA)
-      throw new Error(`${codename} has Mesa ${mesa || '(none)'}, ${MIN_MESA} or newer is needed`);
+      throw new Error(`${codename()} has Mesa ${mesa || '(none)'}, ${MIN_MESA} or newer is needed`);
     log(
       `lavapipe: fetching Mesa ${mesa}, a software Vulkan driver, once: ${packages.length} packages, ${MB(packages.reduce((s, p) => s + p.bytes, 0))}, into ${target} (NO_FETCH=1 forbids it)`,
     );
-    await download(apt, packages, join(part, 'debs'), log);
-    for (const deb of list(join(part, 'debs')))
-      await done('unpacking', run('dpkg-deb', ['-x', deb, join(part, 'root')]));
+    await download(apt, packages, join(part, 'debs'), 'lavapipe', log);
+    for (const deb of list(join(part, 'debs'))) await unpackDeb(deb, join(part, 'root'));
 
     const lib = join(part, 'lib');
     const names = gather(join(part, 'root'), lib);
@@ -323,18 +141,16 @@ const DAY = 24 * 3600e3;
  */
 export async function lavapipe(options: { fetch: boolean; insist: boolean; trial: Trial; log: Log }): Promise<Driver> {
   if (platform !== 'linux') throw new Error('lavapipe is fetched on Linux only');
-  const release = existsSync('/etc/os-release') ? readFileSync('/etc/os-release', 'utf8') : '';
-  const codename = /^VERSION_CODENAME=(\S+)/m.exec(release)?.[1] ?? 'unknown';
-  const dir = cacheDir(`lavapipe-${codename}-${arch}`);
+  const dir = cacheDir(`lavapipe-${codename()}-${arch}`);
   if (!existsSync(dir)) {
     if (!options.fetch) throw new Error('not fetched yet, and NO_FETCH is set');
-    if (!existsSync('/usr/bin/apt-get')) throw new Error('not fetched: there is no apt-get here');
+    if (!hasApt()) throw new Error('not fetched: there is no apt-get here');
     const failed = `${dir}.failed`;
     if (!options.insist && existsSync(failed) && Date.now() - statSync(failed).mtimeMs < DAY) {
       throw new Error(`not fetched: ${readFileSync(failed, 'utf8')} (VPAE_ADAPTER=lavapipe tries again)`);
     }
     try {
-      await fetchLavapipe(dir, codename, options.trial, options.log);
+      await fetchLavapipe(dir, options.trial, options.log);
       rmSync(failed, { force: true });
     } catch (error) {
       const { message } = error as Error;

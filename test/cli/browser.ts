@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync } from 'node:zlib';
 import type { Readable, Writable } from 'node:stream';
-import { untar } from '../../engine/host/software.ts';
+import { untar } from '../../engine/host/archive.ts';
 
 interface Reply {
   id?: number;

@@ -17,7 +17,8 @@ import { candidates } from '../../engine/host/drivers.ts';
 import { loadOrder, readLibrary } from '../../engine/host/elf.ts';
 import { FLAG_DOCS, readFlags } from '../../engine/host/flags.ts';
 import { run, runScript, waiting, withEnv } from '../../engine/host/runtime.ts';
-import { parseSources, parseUris, untar } from '../../engine/host/software.ts';
+import { untar } from '../../engine/host/archive.ts';
+import { members, parseSources, parseUris } from '../../engine/host/debian.ts';
 
 const facts = (device: string, description = '', isFallbackAdapter = false): AdapterFacts => ({
   vendor: '',
@@ -199,6 +200,20 @@ test('tar archives', () => {
     files.map((f) => [f.name, f.data.toString()]),
     [['bin/a.txt', 'abc']],
   );
+});
+
+test('an ar archive gives its members, and says where it ends too soon', () => {
+  const head = (name: string, size: number) => `${name.padEnd(48)}${String(size).padEnd(10)}\x60\n`;
+  const ar = Buffer.from(`!<arch>\n${head('debian-binary', 3)}2.0\n${head('data.tar.xz/', 2)}ab`);
+  assert.equal(
+    [...members(ar)].map(({ name, data }) => [name, data.toString()]),
+    [
+      ['debian-binary', '2.0'],
+      ['data.tar.xz', 'ab'],
+    ],
+  );
+  assert.throws(() => [...members(ar.subarray(0, ar.length - 1))], /^it is cut short inside data\.tar\.xz$/);
+  assert.throws(() => [...members(Buffer.from('PK'))], /^it is not a Debian package$/);
 });
 
 test('libraries load after what they need', () => {

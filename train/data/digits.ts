@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { Stream } from '../loop/rng.ts';
+import { areaResize } from './resize.ts';
 import type { Clip, Split } from './sets.ts';
 
 /** Clockwise from right, 45 degrees apart; y points down. */
@@ -90,27 +91,6 @@ function handwriting(split: Split): Handwriting {
   return made;
 }
 
-/** Area-averaged resize of one image to [side, side], values 0…1. Separable: each output pixel covers 28/side input pixels along an axis. */
-function shrink(image: Uint8Array, side: number): Float32Array {
-  const cover = (o: number, i: number): number =>
-    Math.max(0, Math.min((o + 1) * (BOX / side), i + 1) - Math.max(o * (BOX / side), i));
-  const rows = new Float32Array(BOX * side);
-  for (let y = 0; y < BOX; y++) {
-    for (let o = 0; o < side; o++) {
-      for (let x = Math.floor((o * BOX) / side); x < Math.min(BOX, ((o + 1) * BOX) / side); x++)
-        rows[y * side + o]! += cover(o, x) * image[y * BOX + x]!;
-    }
-  }
-  const out = new Float32Array(side * side);
-  const area = 255 * (BOX / side) ** 2;
-  for (let o = 0; o < side; o++) {
-    for (let y = Math.floor((o * BOX) / side); y < Math.min(BOX, ((o + 1) * BOX) / side); y++) {
-      for (let x = 0; x < side; x++) out[o * side + x]! += (cover(o, y) * rows[y * side + x]!) / area;
-    }
-  }
-  return out;
-}
-
 /** First and last row or column of a sprite with ink in it. */
 function extent(sprite: Float32Array, side: number, axis: 'x' | 'y'): [number, number] {
   const inked = (k: number): boolean => {
@@ -159,7 +139,7 @@ export function digits(split: Split, seed: number, settings: DigitsSettings = DI
     const way = (i + Math.floor(i / 40)) % 8; // a full cycle of (digit, direction) pairs each 80 clips
     const order = (orders[digit] ??= new Stream(seed, digit, `digits.${split}.order`).shuffle(byDigit[digit]!.length));
     const image = byDigit[digit]![order[Math.floor(i / 10) % order.length]!]!;
-    const sprite = shrink(pixels.subarray(image * BOX * BOX, (image + 1) * BOX * BOX), side);
+    const sprite = areaResize(pixels.subarray(image * BOX * BOX, (image + 1) * BOX * BOX), BOX, side, 255);
 
     const random = new Stream(seed, i, `digits.${split}.clip`);
     const pace = random.uniform(...speed);

@@ -2,6 +2,7 @@
 import type { Preset } from '../presets/index.ts';
 import { digits, type DigitsSettings } from './digits.ts';
 import { emoji } from './emoji.ts';
+import { flare } from './flare/clips.ts';
 
 export type Split = 'train' | 'heldout';
 
@@ -13,7 +14,9 @@ export interface Clip {
 
 /** The clips of a split; defined for every i ≥ 0. @throws one line when the set was not fetched */
 export function clipsOf(p: Preset, split: Split): (i: number) => Clip {
-  return p.data.set === 'emoji' ? emoji(split, p.seed, p.data).clip : digits(split, p.seed, p.data).clip;
+  const { data, seed } = p;
+  if (data.set === 'emoji') return emoji(split, seed, data).clip;
+  return data.set === 'flare' ? flare(split, seed, data).clip : digits(split, seed, data).clip;
 }
 
 /** The first `count` clips of the held-out split: what reports are made on. */
@@ -24,6 +27,6 @@ export function heldOutClips(p: Preset, count = p.data.heldOutClips): Clip[] {
 
 /** A preset's settings of `digits`, for what only that set has. @throws one line for another set */
 export function digitsOf({ name, data }: Preset): DigitsSettings {
-  if (data.set === 'emoji') throw new Error(`[data] preset ${name} holds no digits`);
+  if (data.set === 'emoji' || data.set === 'flare') throw new Error(`[data] preset ${name} holds no digits`);
   return data;
 }

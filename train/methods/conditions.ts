@@ -7,6 +7,7 @@ import { semanticLengths, type HeadConfig } from '../../model/heads.ts';
 import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import { embedderOf, type Language } from '../../model/text.ts';
 import { ditTables, tokenGrid } from '../../model/wan/tables.ts';
+import { FLARE_WORDS } from '../data/flare/outfits.ts';
 import type { Batch as Records, Shards } from '../data/shards.ts';
 import type { EquilibriumConfig } from './equilibrium.ts';
 import type { ClipShape } from '../data/frames.ts';
@@ -78,7 +79,8 @@ export function videoShape({ vae, data }: Course): ClipShape {
 }
 
 /** What its captions are made of. */
-export const languageOf = (p: Course): Language => (p.data.set === 'emoji' ? 'any' : 'digits');
+export const languageOf = ({ data: { set } }: Course): Language =>
+  set === 'emoji' ? 'any' : set === 'flare' ? FLARE_WORDS : 'digits';
 
 /** [C, F, h, w] of its latent. */
 export function latentShape(p: Course): ClipShape {

@@ -1,11 +1,12 @@
 /** Finds a preset by name, applies overrides such as `phase1.steps=200`, and checks the result. */
 import { PRESETS as DIGITS } from './digits.ts';
 import { EMOJI } from './emoji.ts';
+import { FLARE } from './flare.ts';
 import type { z } from 'zod';
 import { presetSchema, settingsSchema, type Preset, type Settings } from './schema.ts';
 
 export type { Course, Preset, Settings } from './schema.ts';
-const PRESETS: Record<string, Preset> = { ...DIGITS, ...EMOJI };
+const PRESETS: Record<string, Preset> = { ...DIGITS, ...EMOJI, ...FLARE };
 export const presetNames = (): string[] => Object.keys(PRESETS);
 
 /**

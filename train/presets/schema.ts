@@ -55,6 +55,7 @@ export const presetSchema = z.strictObject({
       speed: z.tuple([positive, positive]),
     }),
     z.strictObject({ set: z.literal('emoji'), ...clips, packs: count.max(4) }),
+    z.strictObject({ set: z.literal('flare'), ...clips }),
   ]),
   vae: z.strictObject({
     dim: count,

@@ -1,0 +1,203 @@
+/** The data set flare from a made-up package: fetched, and composed as the game would draw it. */
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+
+process.env['XDG_CACHE_HOME'] = mkdtempSync(join(tmpdir(), 'vpae-'));
+const { run } = await import('../../engine/host/runtime.ts');
+const { unpackDeb } = await import('../../engine/host/debian.ts');
+const { fetchFlare } = await import('../../cli/data/fetchflare.ts');
+const { flare } = await import('../../train/data/flare/clips.ts');
+const { ACTIONS, FACINGS, FLARE_WORDS, isHeldOut, sceneOf } = await import('../../train/data/flare/outfits.ts');
+const { parseAnimation, parseLayers } = await import('../../train/data/flare/parse.ts');
+const { flareFiles, flareFolder } = await import('../../train/data/flare/sprites.ts');
+const { Stream } = await import('../../train/loop/rng.ts');
+const { loadPreset } = await import('../../train/presets/index.ts');
+const { embedderOf, wordsIn } = await import('../../model/text.ts');
+const { CORNER, LAYERS, MOD, redOf, writePackage } = await import('./flarepackage.ts');
+
+const refused = async (work: () => unknown): Promise<string> => {
+  try {
+    await work();
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return 'accepted';
+};
+const signal = new AbortController().signal;
+const FRAMES = 9;
+const SIZE = 64; // the game's own: nothing is resized
+const settings = { size: SIZE, frames: FRAMES };
+const missing = await refused(() => flare('train', 1, settings));
+
+const root = mkdtempSync(join(tmpdir(), 'vpae-'));
+await writePackage(root);
+const deb = join(root, 'flare-game.deb');
+
+test('a package in place of the archive: refused when it is something else, unpacked where it is one', async () => {
+  assert.match(missing, /^\[flare\] the sprites are not here .*: run vpae data fetch flare$/);
+  const nothing = mkdtempSync(join(tmpdir(), 'vpae-'));
+  assert.match(await refused(() => fetchFlare(nothing, signal)), /holds no Flare: .*hero_layers\.txt is not below it$/);
+  assert.match(await refused(() => fetchFlare(join(nothing, 'x.deb'), signal)), /there is no such file or folder$/);
+  const other = join(nothing, 'other.deb');
+  writeFileSync(other, 'no package');
+  assert.match(await refused(() => fetchFlare(other, signal)), /^\[fetch\] .*other\.deb: /);
+
+  const tar = join(nothing, 'data.tar');
+  assert.is((await run('tar', ['-cf', tar, '-C', root, 'usr'])).code, 0);
+  const empty = Buffer.alloc(1024);
+  const member = (name: string, data: Buffer) =>
+    Buffer.concat([
+      Buffer.from(
+        `${name.padEnd(16)}${'0'.padEnd(12)}${'0'.padEnd(6)}${'0'.padEnd(6)}${'100644'.padEnd(8)}${String(data.length).padEnd(10)}\x60\n`,
+      ),
+      data,
+      Buffer.alloc(data.length % 2),
+    ]);
+  writeFileSync(
+    deb,
+    Buffer.concat([
+      Buffer.from('!<arch>\n'),
+      member('debian-binary', Buffer.from('2.0\n')),
+      member('control.tar', empty),
+      member('data.tar', readFileSync(tar)),
+    ]),
+  );
+  // Where there is no dpkg-deb, tar does it.
+  const path = process.env['PATH'];
+  const tools = join(nothing, 'tools');
+  mkdirSync(tools);
+  const { stdout } = await run('which', ['tar']);
+  writeFileSync(join(tools, 'tar'), `#!/bin/sh\nexec ${stdout.trim()} "$@"\n`, { mode: 0o755 });
+  process.env['PATH'] = tools;
+  try {
+    await unpackDeb(deb, join(nothing, 'byhand'));
+  } finally {
+    process.env['PATH'] = path;
+  }
+  assert.is(readFileSync(join(nothing, 'byhand', MOD, 'engine/hero_layers.txt'), 'utf8').split('\n').length, 10);
+
+  assert.is(await fetchFlare(deb, signal), flareFolder());
+  assert.is(await fetchFlare(deb, signal), undefined);
+  assert.match(readFileSync(join(flareFolder(), 'ATTRIBUTION'), 'utf8'), /Clint Bellanger.*ShareAlike 3\.0/s);
+  assert.ok(readFileSync(flareFiles().index).length > 0);
+});
+
+test("the game's files are refused in one line where they are damaged", async () => {
+  assert.match(await refused(() => parseAnimation('[run]\n', 'x.txt')), /^\[flare\] x\.txt names no image/);
+  assert.match(
+    await refused(() => parseAnimation('image=a.png\n[run]\nframes=8\nduration=5ms\ntype=odd\n', 'x.txt')),
+    /\[run\] has the type "odd", expected looped, back_forth or play_once$/,
+  );
+  assert.match(await refused(() => parseLayers('layer=0,chest,tail\n', 'x.txt')), /unknown part "tail" of a figure$/);
+  assert.match(await refused(() => parseLayers('layer=0,chest\n', 'x.txt')), /orders 1 directions, expected 8$/);
+});
+
+const byte = (v: number): number => Math.round((v + 1) * 127.5);
+/** RGB of a pixel. */
+const at = (video: Float32Array, t: number, x: number, y: number): number[] =>
+  [0, 1, 2].map((c) => byte(video[((c * FRAMES + t) * SIZE + y) * SIZE + x]!));
+/** Where the figure's square is in frame t: red tells it from the ground. */
+function square(video: Float32Array, t: number): { x: number; y: number; colour: number[] } {
+  for (let y = 0; y < SIZE; y++)
+    for (let x = 0; x < SIZE; x++) if (at(video, t, x, y)[0]! > 0) return { x, y, colour: at(video, t, x, y) };
+  throw new Error(`no figure in frame ${t}`);
+}
+
+test('parts are drawn in the order of the direction, frames are held evenly, deeds end in standing', () => {
+  const { clip } = flare('train', 1, settings);
+  const seen = new Set<string>();
+  for (let i = 0; i < 80; i++) {
+    const { video, action, facing, caption } = clip(i);
+    const scene = sceneOf(i, new Stream(1, i, 'flare.train.clip'), 'train');
+    const worn = LAYERS[FACINGS.indexOf(facing)]!.filter((slot) => scene.wears[slot]);
+    const found = Array.from({ length: FRAMES }, (_, t) => square(video, t));
+    for (const { colour, x, y } of found) {
+      assert.is(colour[0], redOf(worn.at(-1)!), caption);
+      assert.ok(
+        Math.abs(x - CORNER[0] - 32) <= 3 && Math.abs(y - CORNER[1] - 51) <= 3,
+        'the figure stays where it stands',
+      );
+    }
+    const frames = found.map(({ colour }) => colour[1]! / 8);
+    const changes = frames.flatMap((f, t) => (t && f !== frames[t - 1] ? [t] : []));
+    const hold = { run: 1, swing: 2, shoot: 2, cast: 2, die: 3, stance: 4 }[action];
+    for (let k = 1; k < changes.length; k++)
+      assert.ok(
+        (changes[k]! - changes[k - 1]!) % hold === 0 || frames[changes[k]!] === 0 || frames[changes[k - 1]!] === 0,
+        `${action}: ${frames.join(' ')}`,
+      );
+    if (action === 'run') assert.ok(frames.every((f, t) => t === 0 || f === (frames[t - 1]! + 1) % 8));
+    if (action === 'die') assert.ok(frames.every((f, t) => t === 0 || f >= frames[t - 1]!));
+    seen.add(`${action} ${i % 8}`);
+  }
+  assert.is(new Set(Array.from(seen, (s) => s.split(' ')[0])).size, ACTIONS.length);
+});
+
+test('the camera follows runners over ground without gaps, and stands still otherwise', () => {
+  const { clip } = flare('train', 1, settings);
+  const moves: Record<string, [number, number]> = { west: [-8, 0], east: [8, 0], north: [0, -4], south: [0, 4] };
+  let runners = 0;
+  for (let i = 0; i < 80; i++) {
+    const { video, action, facing } = clip(i);
+    for (let p = 0; p < SIZE * SIZE; p++) {
+      const colour = at(video, 0, p % SIZE, Math.floor(p / SIZE));
+      assert.ok(colour[0]! > 0 || (colour[1]! % 8 === 0 && colour[2]! % 60 === 0), 'a tile of the ground');
+    }
+    const [dx, dy] = action === 'run' ? (moves[facing] ?? []) : [0, 0];
+    if (dx === undefined || dy === undefined) continue;
+    runners += Number(action === 'run');
+    for (const t of [1, 5])
+      for (let y = 40; y < 60; y++)
+        for (let x = 0; x < 8; x++) {
+          const [fromX, fromY] = [x + 30 * Number(dx <= 0) + t * dx, y + t * dy];
+          if (fromX < 0 || fromX >= SIZE || fromY < 0 || fromY >= SIZE) continue;
+          const [then, now] = [at(video, 0, fromX, fromY), at(video, t, x + 30 * Number(dx <= 0), y)];
+          if (then[0] === 0 && now[0] === 0) assert.equal(now, then, `${facing} at ${t}`);
+        }
+  }
+  assert.ok(runners > 8);
+});
+
+test('captions say what is seen, in words that are known; an eighth of the outfits is held out', () => {
+  const p = loadPreset('flare');
+  const { clip } = flare('heldout', 1, settings);
+  const captions = Array.from({ length: 40 }, (_, i) => clip(i).caption);
+  assert.ok(
+    captions.every((c) =>
+      /^a (wo)?man in a [a-z ]+ with an? \w+( and a shield)?, \w+ (north|south|east|west)(-east|-west)?, on \w+$/.test(
+        c,
+      ),
+    ),
+    captions[0],
+  );
+  const { lengths } = embedderOf(FLARE_WORDS, p.text.text_dim, p.text.text_len)(captions);
+  assert.ok(Math.max(...lengths) <= 17);
+  assert.throws(
+    () => wordsIn('a woman in a ball gown', FLARE_WORDS),
+    /^\[text\] unknown word "ball" in .*; the words are: a, man, woman,/,
+  );
+  const key = (i: number, split: 'train' | 'heldout') => {
+    const { sex, wears } = sceneOf(i, new Stream(1, i, `flare.${split}.clip`), split);
+    assert.is(isHeldOut({ sex, wears }), split === 'heldout');
+    return JSON.stringify([sex, wears]);
+  };
+  const trained = new Set(Array.from({ length: 500 }, (_, i) => key(i, 'train')));
+  assert.ok(Array.from({ length: 500 }, (_, i) => key(i, 'heldout')).every((k) => !trained.has(k)));
+});
+
+test('a clip is a pure function of split, seed and number, and is shrunk to the size asked for', async () => {
+  const [a, b] = [flare('train', 1, { size: 48, frames: FRAMES }), flare('train', 1, { size: 48, frames: FRAMES })];
+  b.clip(3);
+  assert.equal(a.clip(5), b.clip(5));
+  assert.is(a.clip(5).video.length, 3 * FRAMES * 48 * 48);
+  assert.ok(flare('train', 2, settings).clip(5).caption !== flare('train', 1, settings).clip(5).caption);
+  assert.match(
+    await refused(() => flare('train', 1, { ...settings, size: 65 })),
+    /^\[flare\] data\.size must be at most 64, got 65$/,
+  );
+});
+
+test.run();
