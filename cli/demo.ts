@@ -8,7 +8,10 @@ import { videoShape } from '../train/methods/conditions.ts';
 import { Judge } from '../train/judge/eval.ts';
 import { loadClassifier } from '../train/metrics/classifier.ts';
 import { checkPair, loadVAE, saveModel } from '../train/loop/models.ts';
-import { equilibriumJob, primingJob } from '../train/methods/phases.ts';
+import { runStages, turnsOf } from '../train/distill.ts';
+import { METHODS } from '../train/methods/index.ts';
+import { readAverage } from '../train/loop/loop.ts';
+import { within, type Timed } from '../train/loop/within.ts';
 import type { Preset } from '../train/presets/index.ts';
 import { RunFolder } from '../train/loop/run.ts';
 import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from '../train/methods/sample.ts';
@@ -16,13 +19,12 @@ import type { HostParams } from '../model/params.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { readResults } from './ablate/results.ts';
 import { clipsThatFit, trainingTime, type Speeds } from './demo/budget.ts';
-import { trainPhase } from './demo/phase.ts';
 import { origins, writeOutcome, type Outcome, type Shown } from './demo/report.ts';
 import { UsageError } from './common/errors.ts';
 import { CLASSIFIER, loadNet, modelFile, willWrite } from './common/files.ts';
 import type { Video } from './media/picture.ts';
 import { bundle, type Args } from './common/options.ts';
-import { duration, meter } from './common/progress.ts';
+import { duration, jobMeter, meter } from './common/progress.ts';
 import { session, type Session } from './common/session.ts';
 import { makeShards } from './common/shards.ts';
 import { cells, COLUMNS, draw, NOTE, type Row } from './common/table.ts';
@@ -104,21 +106,28 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
     `${duration(budget - now())} left of ${duration(budget)}: ${duration(time.priming)} for stability priming, ${duration(time.equilibrium)} for adversarial equilibrium, the rest for judging`,
   );
 
-  const phase = { device, sampler, judge: Judge.validation(preset, classifier), group: sizes.group, signal };
-  const primed = await trainPhase({
-    ...phase,
-    job: await primingJob(device, preset, shards, teacher.params),
-    alone: preset.phase1.fake.warmup,
-    seconds: time.priming,
-  });
-  const trained = await trainPhase({
-    ...phase,
-    job: await equilibriumJob(device, preset, shards, teacher.params, primed.params),
-    alone: preset.phase2.head.warmup,
-    seconds: time.equilibrium,
-  });
+  const validation = Judge.validation(preset, classifier);
+  const progress = jobMeter(() => device.allocated);
+  const seconds = [time.priming, time.equilibrium];
+  const timed: Timed[] = [];
+  const turns = turnsOf(METHODS.vpae, preset, { data: shards.made, teacher: teacher.hash });
+  for (const { folder } of turns) rmSync(join(run, folder), { recursive: true, force: true });
+  const start = now();
+  const { done, file } = await runStages(
+    { device, out: run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm },
+    turns.map((turn, i) => ({ ...turn, limit: (job) => (timed[i] = within(job, seconds[i]!)) })),
+    {
+      shards,
+      teacher: teacher.params,
+      choose: (weights) => validation.choose(sampler, weights, studentSampler(), { batch: sizes.group, signal }),
+    },
+  ).finally(progress.end);
+  if (!done) throw signal.reason;
+  const [primed, trained] = timed as [Timed, Timed];
+  const trainingSeconds = now() - start;
+  const trainedHere = (await readAverage(file!)).params;
   copyFileSync(vae.path, modelFile(run, 'vae')); // so that `sample --model` finds both
-  await saveModel(modelFile(run, 'student'), 'student', teacher.config, trained.params, {
+  await saveModel(modelFile(run, 'student'), 'student', teacher.config, trainedHere, {
     preset,
     steps: trained.steps,
     vae: vae.hash,
@@ -156,7 +165,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
     freeTree(weights);
   };
   await see('teacher', 'teacher.webp', net, teacherSampler(made));
-  await see('student trained here', 'student-here.webp', onDevice(trained.params), studentSampler());
+  await see('student trained here', 'student-here.webp', onDevice(trainedHere), studentSampler());
   if (student)
     await see(
       'bundled student',
@@ -171,6 +180,7 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
     preset,
     primed,
     trained,
+    seconds: trainingSeconds,
     trainClips,
     teacher,
     student,

@@ -1,8 +1,9 @@
-/** `vpae distill`: a teacher becomes a one-step student, through both phases of V-PAE. */
+/** `vpae distill`: a teacher becomes a one-step student, by V-PAE or another of the methods. */
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
-import type { Distilled } from '../train/distill.ts';
-import { distill as distillTeacher } from '../train/pipeline.ts';
+import { METHOD_NAMES, METHODS, type MethodName } from '../train/methods/index.ts';
+import type { StageName } from '../train/methods/index.ts';
+import { distill as distillTeacher, type Distilled } from '../train/pipeline.ts';
 import { openCheckpoint } from '../model/files/checkpoint.ts';
 import { openVideoShards } from '../train/data/videos.ts';
 import { clipSize, subjectOf, wanSubject } from '../train/planning/subject.ts';
@@ -22,6 +23,11 @@ const options = {
   ...run('runs/digits'),
   ...bundle,
   ...tuneOption,
+  method: {
+    choices: METHOD_NAMES,
+    default: 'vpae' as const,
+    describe: METHOD_NAMES.map((name) => `${name}: ${METHODS[name].title}`).join('; '),
+  },
   model: {
     type: 'string',
     alias: 'ckpt_dir',
@@ -34,7 +40,9 @@ const options = {
 } as const;
 type DistillArgs = Args<typeof options>;
 
-/** What each phase kept. */
+const stagesOf = (method: MethodName): StageName[] => METHODS[method].stages.map((s) => s.name);
+
+/** What each stage kept. */
 const keptBy = ({ phases }: Distilled): string =>
   phases
     .map(
@@ -43,7 +51,10 @@ const keptBy = ({ phases }: Distilled): string =>
     )
     .join('; ');
 
-async function distillWan(path: string, { records, run: out, set, seed: own, tune }: DistillArgs): Promise<void> {
+async function distillWan(
+  path: string,
+  { records, run: out, set, seed: own, tune, method }: DistillArgs,
+): Promise<void> {
   if (records === undefined)
     throw new UsageError('--model is distilled on --records: make them with vpae data make FOLDER');
   const shards = openVideoShards(records);
@@ -60,7 +71,7 @@ async function distillWan(path: string, { records, run: out, set, seed: own, tun
         device,
         tune,
         () => ({
-          jobs: ['prime', 'equilibrium'],
+          jobs: stagesOf(method),
           subject: wanSubject(path, set, { dit: checkpoint.dit.config, ...clipSize(shards.latent), layers: LAYERS }),
         }),
         signal,
@@ -73,6 +84,7 @@ async function distillWan(path: string, { records, run: out, set, seed: own, tun
         onProgress: progress.onProgress,
         onAlarm: progress.onAlarm,
         draw: drawSamples,
+        method,
         checkpoint,
         shards,
         course,
@@ -99,7 +111,7 @@ async function distill(args: DistillArgs): Promise<void> {
       await tuneFirst(
         device,
         args.tune,
-        () => ({ jobs: ['prime', 'equilibrium', 'sample'], subject: subjectOf(args.preset, args.set) }),
+        () => ({ jobs: [...stagesOf(args.method), 'sample'], subject: subjectOf(args.preset, args.set) }),
         signal,
       );
       const progress = jobMeter(() => device.allocated);
@@ -114,7 +126,9 @@ async function distill(args: DistillArgs): Promise<void> {
         vae,
       };
       await makeShards(work);
-      const made = await distillTeacher({ ...work, teacher, classifier: CLASSIFIER }).finally(progress.end);
+      const made = await distillTeacher({ ...work, method: args.method, teacher, classifier: CLASSIFIER }).finally(
+        progress.end,
+      );
       if (!made.done)
         throw new Interrupted(
           `stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`,
@@ -126,7 +140,7 @@ async function distill(args: DistillArgs): Promise<void> {
 
 const command: CommandModule<object, DistillArgs> = {
   command: 'distill',
-  describe: 'distil a teacher into a one-step student: stability priming, then adversarial equilibrium',
+  describe: 'distil a teacher into a one-step student, by V-PAE or another method',
   builder: (y) =>
     y
       .options(options)
@@ -135,6 +149,7 @@ const command: CommandModule<object, DistillArgs> = {
         '$0 distill --model Wan2.1-T2V-1.3B --records data/clips --run runs/wan --set student.mode=lora',
         'a downloaded Wan2.1 on real videos',
       )
+      .example('$0 distill --method dmd2 --run runs/dmd2', 'the same by another method')
       .example('$0 distill --set phase1.steps=100 --set phase2.steps=100', 'a shorter run of runs/digits'),
   handler: distill,
 };

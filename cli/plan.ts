@@ -13,7 +13,7 @@ import {
   type JobCost,
 } from '../train/planning/cost.ts';
 import { findFit, type Fit } from '../train/planning/fit.ts';
-import { costOf, JOBS, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
+import { costOf, JOBS, USUAL, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import type { Subject } from '../train/planning/subject.ts';
 import { precisionOn, type Precision } from '../model/pipeline/precision.ts';
 import { json, memoryBytes, type Args } from './common/options.ts';
@@ -27,7 +27,7 @@ const options = {
   ...json,
   job: {
     choices: JOBS,
-    describe: 'what is to be done; all training of a preset unless given, sampling of a released model',
+    describe: 'what is to be done; VAE, teacher and both phases of a preset unless given, sampling of a released model',
   },
   steps: { type: 'number', default: 50, describe: "sampling steps, guided; 1: a student's, unguided" },
   offload: { type: 'boolean', default: false, describe: 'sample with blocks from their files at every step' },
@@ -172,7 +172,7 @@ async function plan(args: PlanArgs): Promise<void> {
   const memory = args.memory === undefined ? undefined : memoryBytes(args.memory);
   const make = subjectsOf(args);
   const subject = make([]);
-  const jobs: JobName[] = args.job ? [args.job] : subject.preset ? JOBS.filter((j) => j !== 'sample') : ['sample'];
+  const jobs: JobName[] = args.job ? [args.job] : subject.preset ? USUAL.filter((j) => j !== 'sample') : ['sample'];
   if (jobs.includes('vae') && !subject.preset) throw new Error('[plan] the VAE of a released model is not trained');
   const given =
     args.tflops !== undefined && args.gbps !== undefined
@@ -234,7 +234,7 @@ const command: CommandModule<object, PlanArgs> = {
       .options(options)
       .example('$0 plan --set phase1.batch=64', 'will a larger batch fit?')
       .example('$0 plan --preset wan2.1-t2v-1.3b --job sample --memory 12GB', 'will a card of 12 GB sample it?')
-      .example('$0 plan --preset wan2.1-i2v-14b-480p --job equilibrium --mode adapters --memory 80GB', 'and train it?'),
+      .example('$0 plan --preset wan2.1-i2v-14b-480p --job phase2 --mode adapters --memory 80GB', 'and train it?'),
   handler: plan,
 };
 export default command;

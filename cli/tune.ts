@@ -2,7 +2,7 @@
 import type { CommandModule } from 'yargs';
 import { sameConfig } from '../kernels/tuning.ts';
 import { WAN } from '../model/wan/released.ts';
-import { JOBS } from '../train/planning/jobs.ts';
+import { USUAL } from '../train/planning/jobs.ts';
 import { subjectOf } from '../train/planning/subject.ts';
 import { number } from './bench/report.ts';
 import { UsageError } from './common/errors.ts';
@@ -30,7 +30,7 @@ async function tune(args: Args<typeof options>): Promise<void> {
   if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
   const subject = subjectOf(args.preset, args.set);
   await session('stopped; what was found so far is kept', async ({ device, signal }) => {
-    const asked = await questions(device, subject.preset ? JOBS : ['sample'], subject);
+    const asked = await questions(device, subject.preset ? USUAL : ['sample'], subject);
     const until = performance.now() + 1000 * args.seconds;
     let measured = 0;
     const { found, tuned, file } = await measure(

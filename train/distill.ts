@@ -1,94 +1,131 @@
-/** Distillation: a teacher through both phases of V-PAE, whatever it is taught on, judged by and shown as. */
+/** Distillation: the stages of a method one after the other, each from what the one before it kept. Every command that trains a student comes here. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { openWeights } from '../model/files/open.ts';
 import { inFile, type Origin } from '../model/files/origin.ts';
-import { freeTree } from './loop/checkpoint.ts';
+import { dropCheckpoints, freeTree } from './loop/checkpoint.ts';
 import { ditConfigOf } from './methods/conditions.ts';
 import type { Shards } from './data/shards.ts';
 import type { Score } from './judge/eval.ts';
 import type { StudentJob } from './methods/jobs.ts';
 import { bestFile, lastFile, saveAverage, type Job } from './loop/loop.ts';
-import { equilibriumJob, primingJob } from './methods/phases.ts';
 import type { Course } from './presets/index.ts';
 import type { Weights } from './methods/sample.ts';
-import { run, type Trained, type Work } from './work.ts';
+import type { Method, Stage } from './methods/stage.ts';
+import { run, type Work } from './work.ts';
 
-/** What a student is taught: numbers, data, teacher, and what is seen of it on the way. */
+/** What a student is taught with, and what is seen of it on the way. */
 export interface Lesson {
-  course: Course;
   shards: Shards;
   teacher: Origin;
-  /** What decides the numbers beside the course: hashes of data and teacher. */
-  made: Record<string, unknown>;
-  /** Scores a student, by which a phase's best average is kept; the last one is kept without it. */
+  /** Scores a student, by which a stage's best average is kept; the last one is kept without it. */
   choose?: ((student: Weights) => Promise<Score>) | undefined;
-  /** What the run's folder shows. */
+  /** What the stages' folders show. */
   samples?: ((job: StudentJob) => Job['samples']) | undefined;
-  /** The student's file, and how it is written. @param average the file of what phase II kept */
-  path: string;
-  save: (average: string, steps: number, phases: readonly Kept[]) => Promise<void>;
+  /** A stage that is done keeps its last average beside the best, and no checkpoints: it is never opened again. */
+  archive?: boolean;
 }
 
-/** The average that a phase kept; without a judge it has no score. */
+/** A stage in its folder of a run. */
+export interface Turn {
+  stage: Stage;
+  course: Course;
+  folder: string;
+  /** All that decides its numbers. */
+  settings: Record<string, unknown>;
+  /** Ends its job sooner than the course says. */
+  limit?: (job: StudentJob) => StudentJob;
+}
+
+/** The average that a stage kept; without a judge it has no score. */
 export interface Kept {
   name: string;
   step: number;
   score?: number;
 }
-export type Distilled = Trained & { phases: Kept[] };
+/** `done` is false when the signal stopped it, after `step` of the stage it was in. `file` is the last that was kept. */
+export interface Ran {
+  done: boolean;
+  step: number;
+  phases: Kept[];
+  file?: string;
+}
 
-/** The job with what chooses its best average. */
-export const judged = (
-  job: StudentJob,
-  { best: { every } }: Course,
-  choose: NonNullable<Lesson['choose']>,
-): StudentJob => ({
-  ...job,
-  best: { every, from: job.alone, net: 'generator', score: (state) => choose(job.student(state)) },
+/** What decides a stage's numbers beside its own settings. @param made hashes of data and teacher */
+export const commonSettings = (p: Course, made: Record<string, unknown>): Record<string, unknown> => ({
+  ...made,
+  dit: ditConfigOf(p),
+  student: p.student,
+  best: p.best,
 });
 
-/** Both phases, each from what the one before it kept; calling again resumes. */
-export async function bothPhases(w: Omit<Work, 'preset' | 'draw'>, lesson: Lesson): Promise<Distilled> {
-  const { course: p, shards, teacher, made, choose, path } = lesson;
-  const phases: Kept[] = [];
-  /** Runs a phase to its end or to the signal. @returns the file of what it kept, when it is done */
-  const phase = async (
-    job: StudentJob,
-    settings: Record<string, unknown>,
-  ): Promise<{ step: number; kept?: string }> => {
-    const shown = { ...(choose ? judged(job, p, choose) : job), samples: lesson.samples?.(job) };
-    const { state, step, done, folder } = await run({ ...w, preset: p }, shown, {
-      ...made,
-      dit: ditConfigOf(p),
-      student: p.student,
-      best: p.best,
-      ...settings,
+/** A course with the settings that make a method what it is. */
+export const courseFor = <P extends Course>({ change }: Method, p: P): P => change?.(p) ?? p;
+
+/** The stages of a method, each in a folder of its name; what decided those before a stage decides it too. */
+export const turnsOf = ({ stages }: Method, course: Course, made: Record<string, unknown>): Turn[] =>
+  stages.map((stage, i) => ({
+    stage,
+    course,
+    folder: stage.name,
+    settings: Object.assign(commonSettings(course, made), ...stages.slice(0, i + 1).map((s) => s.settings(course))),
+  }));
+
+/** Runs stages to their end or to the signal; calling again resumes. */
+export async function runStages(
+  w: Omit<Work, 'preset' | 'draw'>,
+  turns: readonly Turn[],
+  lesson: Lesson,
+): Promise<Ran> {
+  const ran: Ran = { done: true, step: 0, phases: [] };
+  for (const turn of turns) {
+    const at = join(w.out, turn.folder);
+    if (!lesson.archive || !existsSync(lastFile(at))) {
+      const { done, step } = await runStage(w, turn, lesson, ran.file);
+      ran.step = step;
+      if (!done) return { ...ran, done };
+    }
+    ran.file = lesson.choose ? bestFile(at) : lastFile(at);
+    const { metadata, close } = await openAverage(ran.file);
+    await close();
+    ran.phases.push({
+      name: turn.stage.name,
+      step: Number(metadata['step']),
+      ...(lesson.choose && { score: Number(metadata['score']) }),
     });
+  }
+  return ran;
+}
+
+/** @param from file of what the stage before kept */
+async function runStage(
+  w: Omit<Work, 'preset' | 'draw'>,
+  { stage, course: p, folder, settings, limit = (job) => job }: Turn,
+  { shards, teacher, choose, samples, archive }: Lesson,
+  from: string | undefined,
+): Promise<{ done: boolean; step: number }> {
+  const before = from === undefined ? undefined : await openAverage(from);
+  try {
+    const job = await stage.open({ device: w.device, course: p, shards, teacher, before: before?.origin });
+    const shown = { ...(choose ? judged(job, p, choose) : job), name: folder, samples: samples?.(job) };
+    const { state, step, done, folder: at } = await run({ ...w, preset: p }, limit(shown), settings);
     try {
-      if (!done) return { step };
-      if (!choose) await saveAverage(lastFile(folder), state['generator']!.ema!, { step });
+      if (done && (archive || !choose)) await saveAverage(lastFile(at), state['generator']!.ema!, { step });
     } finally {
       freeTree(state);
     }
-    const kept = choose ? bestFile(folder) : lastFile(folder);
-    const { metadata, close } = await openAverage(kept);
-    await close();
-    phases.push({
-      name: job.name,
-      step: Number(metadata['step']),
-      ...(choose && { score: Number(metadata['score']) }),
-    });
-    return { step, kept };
-  };
-  const first = await phase(await primingJob(w.device, p, shards, teacher), { phase1: p.phase1 });
-  if (!first.kept) return { done: false, step: first.step, path, phases };
-  const primed = await openAverage(first.kept);
-  const second = await equilibriumJob(w.device, p, shards, teacher, primed.origin)
-    .then((job) => phase(job, { phase1: p.phase1, phase2: p.phase2 }))
-    .finally(primed.close);
-  if (!second.kept) return { done: false, step: second.step, path, phases };
-  await lesson.save(second.kept, second.step, phases);
-  return { done: true, step: second.step, path, phases };
+    if (done && archive) await dropCheckpoints(at);
+    return { done, step };
+  } finally {
+    await before?.close();
+  }
 }
+
+/** The job with what chooses its best average. */
+const judged = (job: StudentJob, { best: { every } }: Course, choose: NonNullable<Lesson['choose']>): StudentJob => ({
+  ...job,
+  best: { every, from: job.alone, net: 'generator', score: (state) => choose(job.student(state)) },
+});
 
 /** A file of averaged weights; for the caller to close. */
 async function openAverage(

@@ -1,11 +1,10 @@
 /** The training floor as a library: presets, the data set, the commands' functions, and the losses under them. */
 export * from './ablation/ablate.ts';
 export { RULES, tell, Watch, type Alarm } from './loop/alarms.ts';
-export { PAPER, ROWS, STAGES, type Order, type Row, type Stage } from './ablation/rows.ts';
+export { PAPER, ROWS, type Order, type Row } from './ablation/rows.ts';
 export * from './ablation/table.ts';
-export { apt } from './methods/apt.ts';
-export { consistencyJob } from './methods/consistency.ts';
-export { dmd2Job } from './methods/dmd2.ts';
+export * from './methods/index.ts';
+export type * from './methods/stage.ts';
 export * from './loop/checkpoint.ts';
 export * from './methods/conditions.ts';
 export { digits, conditions, type DigitClip } from './data/digits.ts';
@@ -23,7 +22,6 @@ export * as losses from './methods/losses.ts';
 export * from './loop/models.ts';
 export * from './methods/networks.ts';
 export { cosine, emaDecay, update, warm, type AdamConfig, type Rates } from './loop/optim.ts';
-export * from './methods/phases.ts';
 export * from './pipeline.ts';
 export * from './work.ts';
 export * from './presets/index.ts';

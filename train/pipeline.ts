@@ -14,7 +14,9 @@ import { freeTree, toDevice, toHost } from './loop/checkpoint.ts';
 import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './methods/conditions.ts';
 import { clipsOf, heldOutClips } from './data/sets.ts';
 import { precompute as makeShards, type Shards } from './data/shards.ts';
-import { bothPhases, type Distilled } from './distill.ts';
+import { courseFor, runStages, turnsOf, type Kept } from './distill.ts';
+import { METHODS, type MethodName } from './methods/index.ts';
+import type { Method } from './methods/stage.ts';
 import { Judge } from './judge/eval.ts';
 import { teacherJob, vaeJob } from './methods/jobs.ts';
 import { readAverage } from './loop/loop.ts';
@@ -152,17 +154,24 @@ export async function trainTeacher(w: Work & { vae?: string; from?: string | und
 }
 
 export interface Distill extends Work {
+  /** V-PAE unless given. */
+  method?: MethodName | undefined;
   vae?: string | undefined;
   teacher?: string | undefined;
   /** The frozen digit classifier that chooses the best EMA of `digits`. */
   classifier: string;
 }
 
+/** A student, and what each stage kept of it. */
+export type Distilled = Trained & { phases: Kept[] };
+
 const PREVIEWED = [1, 4]; // evaluations
 
-/** Distils the teacher of a preset on its own data. Each phase's model is its EMA with the best score (`Judge.score`). */
+/** Distils the teacher of a preset on its own data. Each stage's model is its EMA with the best score (`Judge.score`). */
 export async function distill(w: Distill): Promise<Distilled> {
-  const { preset: p, device } = w;
+  const { device } = w;
+  const method: Method = METHODS[w.method ?? 'vpae'];
+  const p = courseFor(method, w.preset);
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const teacher = await loadDiT(w.teacher ?? join(w.out, 'teacher.safetensors'));
   checkPair(vae, teacher);
@@ -175,33 +184,31 @@ export async function distill(w: Distill): Promise<Distilled> {
   try {
     const judge =
       p.data.set === 'emoji' ? PixelJudge.validation(p) : Judge.validation(p, await loadClassifier(w.classifier));
-    return await bothPhases(w, {
-      course: p,
+    const made = { data: shards.made, teacher: teacher.hash };
+    const { done, step, phases, file } = await runStages(w, turnsOf(method, p, made), {
       shards,
       teacher: teacher.params,
-      path,
-      made: { data: shards.made, teacher: teacher.hash },
       choose: p.best.every ? (net) => judge.choose(sampler, net, studentSampler(p.student.steps)) : undefined,
       samples:
         draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, PREVIEWED.map(studentSampler))),
-      async save(average, steps, phases) {
-        const { mode, alpha, rank } = p.student;
-        const { params } = await readAverage(average);
-        if (mode === 'lora')
-          await saveLora(join(w.out, 'student.lora.safetensors'), params, {
-            naming: 'comfyui',
-            scale: alpha / rank,
-            metadata: { base: teacher.hash },
-          });
-        await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, params), {
-          preset: p,
-          steps,
-          vae: vae.hash,
-          teacher: teacher.hash,
-          phases,
-        });
-      },
     });
+    if (!done) return { done, step, path, phases };
+    const { mode, alpha, rank } = p.student;
+    const { params } = await readAverage(file!);
+    if (mode === 'lora')
+      await saveLora(join(w.out, 'student.lora.safetensors'), params, {
+        naming: 'comfyui',
+        scale: alpha / rank,
+        metadata: { base: teacher.hash },
+      });
+    await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, params), {
+      preset: p,
+      steps: step,
+      vae: vae.hash,
+      teacher: teacher.hash,
+      phases,
+    });
+    return { done, step, path, phases };
   } finally {
     await sampler.close();
     await codec.close();

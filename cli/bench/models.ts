@@ -9,7 +9,7 @@ import { decode, encode, vaeShapes } from '../../model/wan/vae.ts';
 import { freeTree } from '../../train/loop/checkpoint.ts';
 import { ditConfigOf } from '../../train/methods/conditions.ts';
 import { teacherJob, vaeJob, type OpenJob } from '../../train/methods/jobs.ts';
-import { equilibriumJob, primingJob } from '../../train/methods/phases.ts';
+import { equilibrium, priming } from '../../train/methods/vpae.ts';
 import type { Preset } from '../../train/presets/index.ts';
 import { noiseShards } from '../common/noise.ts';
 import { programCase, wanted, type Case, type Wanted } from './case.ts';
@@ -85,14 +85,15 @@ export function stepCases(device: Device, p: Preset): Case[] {
   const shards = noiseShards(p);
   const net = initDiT(ditConfigOf(p), p.seed);
   const { fake } = p.phase1;
+  const opening = { device, course: p, shards, teacher: net };
   return [
     step(device, 'VAE step', `batch ${p.trainVae.batch}`, 0, () => vaeJob(device, p)),
     step(device, 'teacher step', `batch ${p.teacher.batch}`, 0, () => teacherJob(device, p, shards)),
     step(device, 'priming step', `batch ${p.phase1.batch}, ${fake.updates} of the fake model`, fake.warmup, () =>
-      primingJob(device, p, shards, net),
+      priming.open(opening),
     ),
     step(device, 'equilibrium step', `batch ${p.phase2.batch}, with the discriminator's`, p.phase2.head.warmup, () =>
-      equilibriumJob(device, p, shards, net, net),
+      equilibrium.open(opening),
     ),
   ];
 }

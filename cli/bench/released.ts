@@ -15,7 +15,7 @@ import { freeTree } from '../../train/loop/checkpoint.ts';
 import type { PackType } from '../../train/loop/packs.ts';
 import { deviceBytes, flopsOf, secondsAt, totalOf, trafficOf, unbound, type Stage } from '../../train/planning/cost.ts';
 import { findFit } from '../../train/planning/fit.ts';
-import { costOf, type JobName, type Sampler } from '../../train/planning/jobs.ts';
+import { costOf, stageOf, type JobName, type Sampler } from '../../train/planning/jobs.ts';
 import { conditionTypes, paramTypes, type Subject } from '../../train/planning/subject.ts';
 import { noise } from '../common/noise.ts';
 import { gb, overrides } from '../common/released.ts';
@@ -172,10 +172,11 @@ export interface Wanted {
   budget: number;
 }
 
-export const RELEASED_JOBS = ['sample', 'teacher', 'prime', 'equilibrium'] as const satisfies readonly JobName[];
+export const RELEASED_JOBS = ['sample', 'teacher', 'phase1', 'phase2'] as const satisfies readonly JobName[];
 const NAMES: Partial<Record<JobName, string>> = {
   sample: 'sampling, an evaluation under both texts',
-  prime: 'priming step',
+  phase1: 'priming step',
+  phase2: 'equilibrium step',
 };
 
 /** Why a job is not run, in one line. */
@@ -213,7 +214,7 @@ export async function releasedSteps(
     const whole = { ...cost, stages: [stage] };
     const predicted = secondsAt(whole, (work) => leastMs(roof, work));
     const [of, name] = [wanted.name, NAMES[job] ?? `${job} step`];
-    const shape = `${s.video.slice(1).join('x')}, ${s.config.num_layers} blocks${job === 'prime' || job === 'equilibrium' ? `, ${s.student.mode === 'lora' ? 'adapters' : 'all weights'}` : ''}${job === 'sample' && wanted.precision === 'f16' ? ', f16 operands' : ''}`;
+    const shape = `${s.video.slice(1).join('x')}, ${s.config.num_layers} blocks${stageOf(job) ? `, ${s.student.mode === 'lora' ? 'adapters' : 'all weights'}` : ''}${job === 'sample' && wanted.precision === 'f16' ? ', f16 operands' : ''}`;
     const reason = refusal(device, job, wanted, stage, predicted);
     if (reason) {
       skipped.push({ of, name, shape, reason });

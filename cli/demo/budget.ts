@@ -34,7 +34,3 @@ export function trainingTime(
   );
   return { priming: PRIMING * training, equilibrium: (1 - PRIMING) * training };
 }
-
-/** How many steps a phase has in all, once `done` of them are done and the last took `each` seconds: at most `most`, and at least the next. */
-export const stepsThatFit = (done: number, each: number, left: number, most: number): number =>
-  Math.min(most, done + Math.max(1, Math.floor(left / each)));

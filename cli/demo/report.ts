@@ -13,7 +13,7 @@ import { writeSheet } from '../media/sheet.ts';
 import { duration } from '../common/progress.ts';
 import { cells, COLUMNS, NOTE, type Row } from '../common/table.ts';
 import { sectionOf, type Results } from '../ablate/results.ts';
-import type { Trained } from './phase.ts';
+import type { Timed } from '../../train/loop/within.ts';
 
 /** One sampler's clips, in the order of the conditions. */
 export interface Shown {
@@ -27,8 +27,10 @@ export interface Outcome {
   device: Device;
   /** As it was trained here. */
   preset: Preset;
-  primed: Trained;
-  trained: Trained;
+  /** Both phases, and the seconds that they took. */
+  primed: Timed;
+  trained: Timed;
+  seconds: number;
   trainClips: number;
   teacher: Model<DiTConfig>;
   student?: Model<DiTConfig> | undefined;
@@ -48,6 +50,7 @@ export function origins({
   preset: { phase1, phase2 },
   primed,
   trained,
+  seconds,
   trainClips,
   teacher,
   student,
@@ -61,8 +64,8 @@ export function origins({
     {
       title: 'Trained here',
       text:
-        `The student "trained here": distilled from the bundled teacher in ${duration(primed.seconds + trained.seconds)}, on ${trainClips} clips. Stability priming took ${primed.steps} steps ` +
-        `(the first ${primed.alone} for the fake model alone), adversarial equilibrium ${trained.steps} (the first ${trained.alone} for the head alone), ` +
+        `The student "trained here": distilled from the bundled teacher in ${duration(seconds)}, on ${trainClips} clips. Stability priming took ${primed.steps} steps ` +
+        `(the first ${primed.rested} for the fake model alone), adversarial equilibrium ${trained.steps} (the first ${trained.rested} for the head alone), ` +
         `batches of ${phase1.batch} and ${phase2.batch}. This is a small part of a full run: it shows the way, not its end.`,
     },
     {

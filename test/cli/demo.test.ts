@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { clipsThatFit, judging, stepsThatFit, trainingTime, type Speeds } from '../../cli/demo/budget.ts';
+import { clipsThatFit, judging, trainingTime, type Speeds } from '../../cli/demo/budget.ts';
+import { stepsThatFit } from '../../train/loop/within.ts';
 import { writeBundle } from './bundle.ts';
 import { vpae } from './run.ts';
 

@@ -14,13 +14,14 @@ import { PAPER, ROWS, type Row } from '../../train/ablation/rows.ts';
 import { compare, summarise, tableOf } from '../../train/ablation/table.ts';
 import { ditConfigOf, vaeConfigOf } from '../../train/methods/conditions.ts';
 import { CLASSIFIER_SHAPES } from '../../train/metrics/classifier.ts';
+import { priming } from '../../train/methods/vpae.ts';
 import { loadVAE, saveModel } from '../../train/loop/models.ts';
 import { checkPreset, loadPreset } from '../../train/presets/index.ts';
 
 test('every row is a preset of its own, and the paper orders rows that there are', () => {
   const base = loadPreset('digits');
   const presets = ROWS.map((row) =>
-    JSON.stringify([checkPreset(row.change?.(base) ?? base), row.stages, row.evaluations]),
+    JSON.stringify([checkPreset(row.change?.(base) ?? base), row.stages.map((s) => s.name), row.evaluations]),
   );
   assert.is(new Set(presets).size, ROWS.length);
   const ids = ROWS.map((r) => r.id);
@@ -43,7 +44,7 @@ const result = (row: string, seed: number, score: number): Result => ({
 test("mean and spread over seeds; order against the paper's, undecided within the standard error", () => {
   assert.equal(summarise([1, 2, 6]), { mean: 3, spread: Math.sqrt(7), values: [1, 2, 6] });
   assert.equal(summarise([4]), { mean: 4, values: [4] });
-  const rows: Row[] = ['a', 'b', 'c', 'd', 'e'].map((id) => ({ id, title: id, stages: ['priming'] }));
+  const rows: Row[] = ['a', 'b', 'c', 'd', 'e'].map((id) => ({ id, title: id, stages: [priming] }));
   const results = [
     ['a', 0.1],
     ['a', 0.3],

@@ -8,10 +8,10 @@ import type { HostParams } from '../../model/params.ts';
 import { apt } from '../../train/methods/apt.ts';
 import { consistencyLoss, type ConsistencyConfig } from '../../train/methods/consistency.ts';
 import { dmd2ConfigOf, dmd2FakeStep, dmd2GeneratorStep, initFake } from '../../train/methods/dmd2.ts';
-import { primingConfigOf } from '../../train/methods/conditions.ts';
+import { numbersOf } from '../../train/methods/conditions.ts';
 import { timeAt, velocity } from '../../train/methods/networks.ts';
 import { checkPreset } from '../../train/presets/index.ts';
-import { fakeStep, primingStep } from '../../train/methods/priming.ts';
+import { fakeStep, primingConfigOf, primingStep } from '../../train/methods/priming.ts';
 import { key } from '../../train/loop/rng.ts';
 import { batch, close, dit, onHost, preset, weights } from './onhost.ts';
 
@@ -54,8 +54,8 @@ test('consistency: at one and the same level generator and average meet, and the
 });
 
 test('DMD2 without its GAN is phase I, bit by bit; with it, generator, fake model and classifier move otherwise', () => {
-  const phase = primingConfigOf(preset);
-  const p = (generator: number, fake: number) => ({ ...dmd2ConfigOf(preset), weights: { generator, fake } });
+  const phase = primingConfigOf(numbersOf(preset));
+  const p = (generator: number, fake: number) => ({ ...dmd2ConfigOf(numbersOf(preset)), weights: { generator, fake } });
   const at = { ...rates, key: key(1, 0, 'dmd2'), t: time(0.95, 1), score: time(0.4, 0.7) };
   const state = (params: HostParams) => ({
     params,
@@ -82,7 +82,7 @@ test('DMD2 without its GAN is phase I, bit by bit; with it, generator, fake mode
 });
 
 test('APT is a preset, and leaves phase I alone', () => {
-  const p = checkPreset(apt(preset));
+  const p = checkPreset(apt.change(preset));
   assert.equal(p.phase1, preset.phase1);
   assert.equal(
     [p.phase2.backbone, p.phase2.sees, p.phase2.loss, p.phase2.lambda, p.phase2.str1.on],

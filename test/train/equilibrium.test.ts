@@ -6,8 +6,9 @@ import { constant, mse, normal, stopGradient } from '../../engine/frontend/funct
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { head, initHead } from '../../model/heads.ts';
 import type { HostParams } from '../../model/params.ts';
-import { equilibriumConfigOf } from '../../train/methods/conditions.ts';
+import { numbersOf } from '../../train/methods/conditions.ts';
 import {
+  equilibriumConfigOf,
   csdsGradient,
   discriminatorStep,
   followStep,
@@ -36,7 +37,7 @@ const at = {
   decay: scalar(0.9),
 };
 const config = (sets: readonly string[] = []): EquilibriumConfig =>
-  equilibriumConfigOf(loadPreset('digits-test', sets));
+  equilibriumConfigOf(numbersOf(loadPreset('digits-test', sets)));
 
 test('C-SDS: the gradient of λ mean (x0 - sg xr)² is 2 λ σ (v - (ε - x0)) / numel', () => {
   const got = onHost(
@@ -151,7 +152,7 @@ for (const sets of [
 ]) {
   test(`a step of both with ${sets.join(', ')} moves discriminator and generator`, () => {
     const q = loadPreset('digits-test', sets);
-    const p = equilibriumConfigOf(q);
+    const p = equilibriumConfigOf(numbersOf(q));
     const net = (seed: number) => weights(seed, p.dit);
     const psi = initDiscriminator(p, net(3), 4);
     const state = (params: HostParams) => ({ params, v: params, ema: params });

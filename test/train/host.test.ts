@@ -16,10 +16,10 @@ import { fromBF16, toBF16 } from '../../model/halves.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { freeTree } from '../../train/loop/checkpoint.ts';
 import type { Shards } from '../../train/data/shards.ts';
-import { primingJob } from '../../train/methods/phases.ts';
+import { priming } from '../../train/methods/vpae.ts';
 import { hostPeakOf } from '../../train/planning/cost.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
-import { primingCost } from '../../train/planning/training.ts';
+import { stageCost } from '../../train/planning/training.ts';
 import { courseOf } from '../../train/videos/distill.ts';
 
 const device = await open();
@@ -57,12 +57,17 @@ async function peak<T>(work: () => Promise<T>): Promise<{ result: T; bytes: numb
 }
 
 test('a job starts, and its state is written, in the host memory that is planned', async () => {
-  const planned = hostPeakOf(primingCost({ ...subject, config: dit }, device));
+  const planned = hostPeakOf(stageCost(priming, { ...subject, config: dit }, device));
   assert.ok(planned < 120e6, `${planned}`);
   const checkpoint = { dit: { config: dit }, vae: { config: WAN_VAE }, path: folder } as Checkpoint;
   const file = await openWeights(join(folder, 'dit.safetensors'));
   const { result, bytes } = await peak(async () => {
-    const job = await primingJob(device, courseOf(checkpoint, subject.latent, SETS), {} as Shards, inFile(file));
+    const job = await priming.open({
+      device,
+      course: courseOf(checkpoint, subject.latent, SETS),
+      shards: {} as Shards,
+      teacher: inFile(file),
+    });
     return { job, state: await job.initial() };
   });
   assert.ok(bytes < planned, `${bytes}, planned ${planned}`);

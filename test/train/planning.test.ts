@@ -8,11 +8,9 @@ import { freeTree } from '../../train/loop/checkpoint.ts';
 import { ditConfigOf, latentShape } from '../../train/methods/conditions.ts';
 import type { Shards } from '../../train/data/shards.ts';
 import type { StudentJob } from '../../train/methods/jobs.ts';
-import { ownFrom } from '../../train/methods/networks.ts';
-import { equilibriumJob, primingJob } from '../../train/methods/phases.ts';
 import { deviceBytes, flopsOf, hostPeakOf, peakOf, totalOf } from '../../train/planning/cost.ts';
 import { findFit } from '../../train/planning/fit.ts';
-import { costOf, guessPeak, type JobName, type Target } from '../../train/planning/jobs.ts';
+import { costOf, guessPeak, stageOf, type JobName, type Target } from '../../train/planning/jobs.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
 import { loadPreset, type Preset } from '../../train/presets/index.ts';
 
@@ -64,30 +62,22 @@ async function allocated(p: Preset, make: (shards: Shards) => Promise<StudentJob
 }
 
 for (const [job, ...sets] of [
-  ['prime', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'dit.ffn_parts=2'],
-  ['prime', 'phase1.accumulate=2'],
-  ['prime', 'run.precision=f16', 'stored=bf16'],
-  ['equilibrium'],
-  ['equilibrium', 'run.precision=f16'],
-  [
-    'equilibrium',
-    'student.mode=lora',
-    'stored=bf16',
-    'dit.checkpoint=nested',
-    'phase2.apart=true',
-    'phase2.accumulate=2',
-  ],
+  ['phase1', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'dit.ffn_parts=2'],
+  ['phase1', 'phase1.accumulate=2'],
+  ['phase1', 'run.precision=f16', 'stored=bf16'],
+  ['phase2'],
+  ['consistency', 'student.mode=lora'],
+  ['dmd2'],
+  ['dmd2', 'phase1.accumulate=2', 'dit.checkpoint=true'],
+  ['phase2', 'run.precision=f16'],
+  ['phase2', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=nested', 'phase2.apart=true', 'phase2.accumulate=2'],
 ] as [JobName, ...string[]][]) {
   if (device.caps.f16 || !sets.includes('run.precision=f16'))
     test(`digits-test, ${[job, ...sets].join(', ')}: the planned peak is the allocated one`, async () => {
       const p = loadPreset('digits-test', sets);
       const cost = costOf(job, subjectOf('digits-test', sets), SAMPLER, device);
       const teacher = initDiT(ditConfigOf(p), 1);
-      const peak = await allocated(p, (shards) =>
-        job === 'prime'
-          ? primingJob(device, p, shards, teacher)
-          : equilibriumJob(device, p, shards, teacher, ownFrom(p.student, ditConfigOf(p), teacher, 1)),
-      );
+      const peak = await allocated(p, (shards) => stageOf(job)!.open({ device, course: p, shards, teacher }));
       assert.is(peak, peakOf(cost));
     });
 }
@@ -114,15 +104,15 @@ function vectors(s: ReturnType<typeof subjectOf>): number {
 
 test('the cheapest changes are found, a guess is near the plan, and what cannot fit is told', () => {
   const make = (sets: readonly string[]) => subjectOf('digits-test', sets);
-  const whole = peakOf(costOf('prime', make([]), SAMPLER, GPU));
-  assert.equal(findFit('prime', make, SAMPLER, GPU, whole)!.changes, []);
-  const less = findFit('prime', make, SAMPLER, GPU, 0.8 * whole)!;
+  const whole = peakOf(costOf('phase1', make([]), SAMPLER, GPU));
+  assert.equal(findFit('phase1', make, SAMPLER, GPU, whole)!.changes, []);
+  const less = findFit('phase1', make, SAMPLER, GPU, 0.8 * whole)!;
   assert.ok(less.changes.length > 0 && peakOf(less.cost) <= 0.8 * whole);
   assert.not.ok(
     less.changes.some((c) => c.sets[0]!.startsWith('student')),
     'training itself is changed last',
   );
-  assert.is(findFit('prime', make, SAMPLER, GPU, 1000), undefined);
+  assert.is(findFit('phase1', make, SAMPLER, GPU, 1000), undefined);
   const tight = findFit('teacher', make, SAMPLER, GPU, 1.535e6);
   assert.ok(
     tight?.changes.some((c) => c.sets[0] === 'dit.checkpoint=true'),

@@ -7,12 +7,12 @@ import { host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
 import { initLora, withLora } from '../../model/lora.ts';
 import type { HostParams, Params } from '../../model/params.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
-import { primingConfigOf } from '../../train/methods/conditions.ts';
+import { numbersOf } from '../../train/methods/conditions.ts';
 import { cosine as angle, health } from '../../train/methods/diagnostics.ts';
 import { noise } from '../../train/methods/flow.ts';
 import { guidedX0, predictX0, timeAt, velocity, type Batch } from '../../train/methods/networks.ts';
 import { cosine, emaDecay, update, warm } from '../../train/loop/optim.ts';
-import { primingStep, vsdGradient, type PrimingInputs } from '../../train/methods/priming.ts';
+import { primingConfigOf, primingStep, vsdGradient, type PrimingInputs } from '../../train/methods/priming.ts';
 import { key } from '../../train/loop/rng.ts';
 import { batch, close, directional, dit, draw, latent, onHost, preset, weights } from './onhost.ts';
 
@@ -96,7 +96,7 @@ test('only the adapter gets a gradient, and it is not zero', () => {
 });
 
 test('a generator step descends ½ mean (x0 - sg(x0 - G))²: finite differences along a direction, in float64', () => {
-  const p = primingConfigOf(preset);
+  const p = primingConfigOf(numbersOf(preset));
   const [net, real, lora] = [weights(1), weights(2), initLora(ditShapes(dit), 4, 3)];
   const scalar = (x: number) => host([x], []);
   const at = { key: key(1, 0, 'g'), t: timeAt(dit, host([0.95, 1], [2])), score: t, lr: scalar(1), count: scalar(1) };

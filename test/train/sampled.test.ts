@@ -228,7 +228,7 @@ test('distilling records, judged and shown', async () => {
       encoders: true,
     };
     const want = Math.max(
-      ...(['prime', 'equilibrium'] as const).map((job) =>
+      ...(['phase1', 'phase2'] as const).map((job) =>
         peakOf(costOf(job, s, { steps: 1, guided: true, offload: false }, device)),
       ),
     );

@@ -10,7 +10,8 @@ import type { Shards } from '../../train/data/shards.ts';
 import { noise } from '../../train/methods/flow.ts';
 import type { StudentJob } from '../../train/methods/jobs.ts';
 import { predictX0, timeAt } from '../../train/methods/networks.ts';
-import { equilibriumJob, primingJob } from '../../train/methods/phases.ts';
+import type { Stage } from '../../train/methods/stage.ts';
+import { equilibrium, priming } from '../../train/methods/vpae.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { key } from '../../train/loop/rng.ts';
 import { Rollout } from '../../train/methods/rollout.ts';
@@ -61,7 +62,7 @@ async function steps(job: StudentJob, count: number): Promise<State> {
 }
 
 test('both phases train adapters alone, and IDA draws the fake model towards the generator', async () => {
-  const job = await primingJob(device, preset, shards, teacher);
+  const job = await priming.open({ device, course: preset, shards, teacher });
   const state = await steps(job, 2);
   const { generator, fake } = await toHost(state);
   const names = Object.keys(generator!.params);
@@ -79,7 +80,7 @@ test('both phases train adapters alone, and IDA draws the fake model towards the
   freeTree(state);
   await job.close();
 
-  const second = await equilibriumJob(device, preset, shards, teacher, generator!.ema!);
+  const second = await equilibrium.open({ device, course: preset, shards, teacher, before: generator!.ema! });
   const after = await steps(second, 1);
   assert.equal(Object.keys((await toHost(after))['generator']!.params), names);
   freeTree(after);
@@ -88,11 +89,11 @@ test('both phases train adapters alone, and IDA draws the fake model towards the
 
 test("f16 operands in the forward passes: both phases' numbers are near those of f32, and so is the update", async () => {
   if (!device.caps.f16) return;
-  for (const make of [primingJob, (...[d, p, s, t]: Parameters<typeof primingJob>) => equilibriumJob(d, p, s, t, t)]) {
+  for (const stage of [priming, equilibrium] as readonly Stage[]) {
     const runs = [];
     for (const precision of ['f32', 'f16']) {
       const p = loadPreset('digits-test', ['dit.num_layers=1', 'phase2.taps=[0]', `run.precision=${precision}`]);
-      const job = await make(device, p, shards, weights(3, ditConfigOf(p)));
+      const job = await stage.open({ device, course: p, shards, teacher: weights(3, ditConfigOf(p)) });
       const { state, metrics } = await job.advance(await job.initial(), job.alone);
       runs.push({ metrics: await metrics, moved: (await toHost(state))['generator']!.params });
       freeTree(state);

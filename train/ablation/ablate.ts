@@ -9,25 +9,23 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
-import type { DiTConfig } from '../../model/config.ts';
 import type { HostParams } from '../../model/params.ts';
-import { STAGES, type Row } from './rows.ts';
-import { dropCheckpoints, freeTree, toDevice } from '../loop/checkpoint.ts';
+import type { Row } from './rows.ts';
+import { freeTree, toDevice } from '../loop/checkpoint.ts';
 import { ditConfigOf } from '../methods/conditions.ts';
-import type { Shards } from '../data/shards.ts';
-import { judged } from '../distill.ts';
+import { commonSettings, runStages, type Turn } from '../distill.ts';
 import { Judge } from '../judge/eval.ts';
 import { writeWhole } from '../loop/files.ts';
-import { Diverged, lastFile, readAverage, readBest, saveAverage, type Progress } from '../loop/loop.ts';
+import { Diverged, lastFile, readAverage, readBest, type Progress } from '../loop/loop.ts';
 import { loadClassifier } from '../metrics/classifier.ts';
 import type { Evaluation } from '../metrics/evaluate.ts';
-import { checkFit, checkPair, loadDiT, loadVAE, type Model } from '../loop/models.ts';
+import { checkFit, checkPair, loadDiT, loadVAE } from '../loop/models.ts';
 import { wholeOf } from '../methods/networks.ts';
 import { precompute } from '../pipeline.ts';
 import { checkPreset, type Preset } from '../presets/index.ts';
 import { hashOf } from '../loop/run.ts';
 import { Codec, endsOf, Sampler, studentSampler } from '../methods/sample.ts';
-import { run, type Work } from '../work.ts';
+import type { Work } from '../work.ts';
 
 export interface Ablate extends Work {
   vae: string;
@@ -61,17 +59,8 @@ export interface Result {
   /** Why there is none. */ failed?: string;
 }
 
-/** A stage of a row: its preset, its folder, and what of it is shared. */
-interface Planned {
-  name: keyof typeof STAGES;
-  preset: Preset;
-  settings: Record<string, unknown>;
-  folder: string;
-  steps: number;
-}
-
-/** The stages of a row, each named by everything before it. */
-function planned(w: Ablate, row: Row, seed: number, shards: Shards, teacher: Model<DiTConfig>): Planned[] {
+/** The stages of a row, each in a folder named by everything before it. */
+function turnsOf(w: Ablate, row: Row, seed: number, made: Record<string, unknown>): (Turn & { course: Preset })[] {
   const base = { ...w.preset, seed };
   const changed = checkPreset(row.change?.(base) ?? base);
   const { phase1, phase2 } = w.preset;
@@ -80,22 +69,12 @@ function planned(w: Ablate, row: Row, seed: number, shards: Shards, teacher: Mod
       ? w.updates
       : Math.max(1, Math.round((w.updates * phase1.steps) / (phase1.steps + phase2.steps)));
   let before: string | null = null;
-  return row.stages.map((name, i) => {
-    const stage = STAGES[name];
-    const preset = stage.budget(changed, i === 0 ? first : Math.max(1, w.updates - first));
-    const { student, best } = preset;
-    const settings = {
-      data: shards.made,
-      dit: ditConfigOf(preset),
-      teacher: teacher.hash,
-      student,
-      best,
-      before,
-      ...stage.settings(preset),
-    };
-    const hash = hashOf({ name, seed, ...settings });
+  return row.stages.map((stage, i) => {
+    const course = stage.budget(changed, i === 0 ? first : Math.max(1, w.updates - first));
+    const settings = { ...commonSettings(course, made), before, ...stage.settings(course) };
+    const hash = hashOf({ name: stage.name, seed, ...settings });
     before = hash;
-    return { name, preset, settings, folder: `${name}-${hash}`, steps: stage.steps(preset) };
+    return { stage, course, settings, folder: `${stage.name}-${hash}` };
   });
 }
 
@@ -117,41 +96,28 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
     const classifier = await loadClassifier(w.classifier);
     const [validation, heldOut] = [Judge.validation(p, classifier), Judge.heldOut(p, classifier)];
     const seeds = Array.from({ length: w.seeds }, (_, i) => p.seed + i);
-    const plan = seeds.flatMap((seed) =>
-      w.rows.map((row) => ({ row, seed, stages: planned(w, row, seed, shards, teacher) })),
-    );
+    const made = { data: shards.made, teacher: teacher.hash };
+    const plan = seeds.flatMap((seed) => w.rows.map((row) => ({ row, seed, turns: turnsOf(w, row, seed, made) })));
     const stages = join(w.out, 'stages');
-    const all = new Map(plan.flatMap((x) => x.stages.map((s) => [s.folder, s.steps])));
+    const all = new Map(plan.flatMap((x) => x.turns.map((t) => [t.folder, t.stage.steps(t.course)])));
     const total = [...all.values()].reduce((a, b) => a + b, 0);
     const finished = () =>
       [...all].reduce((sum, [folder, steps]) => sum + (existsSync(lastFile(join(stages, folder))) ? steps : 0), 0);
 
-    /** Trains a stage that is not finished. @returns false when the signal stopped it */
-    const train = async (stage: Planned, row: Row, seed: number, primed: HostParams | undefined): Promise<boolean> => {
-      const { preset, settings, folder } = stage;
-      const before = finished();
-      const job = await STAGES[stage.name].open(device, preset, shards, teacher.params, primed);
-      const work = {
-        ...w,
-        preset,
-        out: stages,
-        onProgress: ({ step, metrics }: Progress) =>
-          w.onStep?.({ done: before + step, total, row, seed, job: job.name, metrics }),
+    /** Trains the stages of a row that are not finished. @returns false when the signal stopped it */
+    const train = async ({ row, seed, turns }: (typeof plan)[number]): Promise<boolean> => {
+      const at = { job: '', before: 0 };
+      const onProgress = ({ job, step, metrics }: Progress) => {
+        if (job !== at.job) Object.assign(at, { job, before: finished() });
+        const { name } = turns.find((t) => t.folder === job)!.stage;
+        w.onStep?.({ done: at.before + step, total, row, seed, job: name, metrics });
       };
-      const { state, step, done } = await run(
-        work,
-        {
-          ...judged(job, preset, (net) => validation.choose(sampler, net, studentSampler(preset.student.steps))),
-          name: folder,
-        },
-        settings,
-      );
-      try {
-        if (done) await saveAverage(lastFile(join(stages, folder)), state['generator']!.ema!, { step });
-      } finally {
-        freeTree(state);
-      }
-      if (done) await dropCheckpoints(join(stages, folder));
+      const { done } = await runStages({ ...w, out: stages, onProgress }, turns, {
+        shards,
+        teacher: teacher.params,
+        choose: (net) => validation.choose(sampler, net, studentSampler(turns[0]!.course.student.steps)),
+        archive: true,
+      });
       return done;
     };
     const judge = async (
@@ -167,8 +133,9 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
     };
 
     const results: Result[] = [];
-    for (const { row, seed, stages: chain } of plan) {
-      const { preset, folder } = chain.at(-1)!;
+    for (const trial of plan) {
+      const { row, seed, turns } = trial;
+      const { course, folder } = turns.at(-1)!;
       const file = join(w.out, 'results', `${row.id}-${seed}.json`);
       const key = hashOf({ folder, evaluations: row.evaluations ?? null, heldOut: p.data.heldOutClips });
       const known = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Result & { key: string }) : undefined;
@@ -178,14 +145,9 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       }
       const result: Result = { row: row.id, seed };
       try {
-        let primed: HostParams | undefined;
-        for (const stage of chain) {
-          const at = join(stages, stage.folder);
-          if (!existsSync(lastFile(at)) && !(await train(stage, row, seed, primed))) return { results, done: false };
-          primed = (await readBest(at)).params;
-        }
-        result.kept = await judge(await readBest(join(stages, folder)), preset, row);
-        result.last = await judge(await readAverage(lastFile(join(stages, folder))), preset, row);
+        if (!(await train(trial))) return { results, done: false };
+        result.kept = await judge(await readBest(join(stages, folder)), course, row);
+        result.last = await judge(await readAverage(lastFile(join(stages, folder))), course, row);
       } catch (error) {
         if (!(error instanceof Diverged)) throw error;
         result.failed = error.message;

@@ -1,76 +1,26 @@
 /**
- * The paper's ablations and baselines as rows: what each changes in the preset, and which jobs follow one another (METHOD §1.12).
+ * The paper's ablations and baselines as rows: what each changes in the preset, and which stages follow one another (METHOD §1.12).
  *
  * Every row has the same generator updates in all: two jobs get half each. Rows that begin alike share what they begin with.
  */
-import type { Device } from '../../engine/runtime/device.ts';
-import type { HostParams } from '../../model/params.ts';
 import { apt } from '../methods/apt.ts';
-import { consistencyJob } from '../methods/consistency.ts';
-import { dmd2Job } from '../methods/dmd2.ts';
-import { ditConfigOf } from '../methods/conditions.ts';
-import type { Shards } from '../data/shards.ts';
-import type { StudentJob } from '../methods/jobs.ts';
-import { ownFrom } from '../methods/networks.ts';
-import { equilibriumJob, primingJob } from '../methods/phases.ts';
+import { consistency, trajectories } from '../methods/consistency.ts';
+import { dmd2 } from '../methods/dmd2.ts';
+import type { Stage } from '../methods/stage.ts';
+import { equilibrium, vpae, vsd } from '../methods/vpae.ts';
 import type { Preset } from '../presets/index.ts';
-
-export interface Stage {
-  /** Gives the job this many generator updates. */
-  budget: (p: Preset, updates: number) => Preset;
-  /** With those in which the generator rests. */
-  steps: (p: Preset) => number;
-  /** @param primed what the stage before made; the teacher's start where there is none */
-  open: (
-    device: Device,
-    p: Preset,
-    shards: Shards,
-    teacher: HostParams,
-    primed: HostParams | undefined,
-  ) => Promise<StudentJob>;
-  /** What of a preset decides its numbers, beside networks and data. */
-  settings: (p: Preset) => Record<string, unknown>;
-}
-
-const inPhase1 = (p: Preset, steps: number): Preset => ({ ...p, phase1: { ...p.phase1, steps } });
-const pairSteps = ({ phase1: { steps, fake } }: Preset): number => fake.warmup + steps;
-
-export const STAGES = {
-  priming: { budget: inPhase1, steps: pairSteps, open: primingJob, settings: ({ phase1 }) => ({ phase1 }) },
-  equilibrium: {
-    budget: (p, steps) => ({ ...p, phase2: { ...p.phase2, steps } }),
-    steps: ({ phase2: { steps, head } }) => head.warmup + steps,
-    open: (device, p, shards, teacher, primed) =>
-      equilibriumJob(device, p, shards, teacher, primed ?? ownFrom(p.student, ditConfigOf(p), teacher, p.seed)),
-    settings: ({ phase2 }) => ({ phase2 }),
-  },
-  consistency: {
-    budget: inPhase1,
-    steps: (p) => p.phase1.steps,
-    open: consistencyJob,
-    settings: ({ phase1: { steps }, baselines: { consistency } }) => ({ steps, consistency }),
-  },
-  dmd2: {
-    budget: inPhase1,
-    steps: pairSteps,
-    open: dmd2Job,
-    settings: ({ phase1, phase2: { head, taps }, baselines: { dmd2 } }) => ({ phase1, head, taps, dmd2 }),
-  },
-} as const satisfies Record<string, Stage>;
-
-export type StageName = keyof typeof STAGES;
 
 export interface Row {
   id: string;
   /** What differs from the method. */
   title: string;
-  stages: readonly StageName[];
+  stages: readonly Stage[];
   change?: (p: Preset) => Preset;
   /** Evaluations that it samples with, where they are not the student's own. */
   evaluations?: number;
 }
 
-const BOTH = ['priming', 'equilibrium'] as const;
+const BOTH = vpae.stages;
 const phase2 =
   (change: Partial<Preset['phase2']>) =>
   (p: Preset): Preset => ({ ...p, phase2: { ...p.phase2, ...change } });
@@ -81,10 +31,10 @@ const head =
 
 export const ROWS: readonly Row[] = [
   { id: 'method', title: 'both phases', stages: BOTH },
-  { id: 'no-priming', title: 'no priming', stages: ['equilibrium'] },
-  { id: 'consistency-priming', title: 'consistency priming', stages: ['consistency', 'equilibrium'] },
-  { id: 'consistency-only', title: 'consistency distillation alone', stages: ['consistency'] },
-  { id: 'vsd-only', title: 'score distillation alone', stages: ['priming'] },
+  { id: 'no-priming', title: 'no priming', stages: [equilibrium] },
+  { id: 'consistency-priming', title: 'consistency priming', stages: [trajectories, equilibrium] },
+  { id: 'consistency-only', title: 'consistency distillation alone', stages: consistency.stages },
+  { id: 'vsd-only', title: 'score distillation alone', stages: vsd.stages },
   { id: 'frozen', title: 'backbone: frozen teacher', stages: BOTH, change: phase2({ backbone: 'frozen' }) },
   { id: 'live', title: 'backbone: the generator itself', stages: BOTH, change: phase2({ backbone: 'live' }) },
   { id: 'full', title: 'backbone: trained in full', stages: BOTH, change: phase2({ backbone: 'full' }) },
@@ -102,8 +52,8 @@ export const ROWS: readonly Row[] = [
     stages: BOTH,
     change: (p) => phase2({ str1: { ...p.phase2.str1, weight: 0 } })(p),
   },
-  { id: 'dmd2', title: 'DMD2, jointly', stages: ['dmd2'] },
-  { id: 'apt', title: 'APT', stages: ['consistency', 'equilibrium'], change: apt },
+  { id: 'dmd2', title: 'DMD2, jointly', stages: dmd2.stages },
+  { id: 'apt', title: 'APT', stages: apt.stages, change: apt.change },
   { id: 'four-zero-shot', title: 'four evaluations, trained for one', stages: BOTH, evaluations: 4 },
   {
     id: 'four',

@@ -15,7 +15,7 @@ export type Score = { score: number } & Metrics;
 
 /** What chooses among the averages of a phase: it samples its conditions. */
 export interface Chooser<R extends { seed: number } = Request> {
-  choose(sampler: Sampler<R>, net: Weights, settings: Sampling): Promise<Score>;
+  choose(sampler: Sampler<R>, net: Weights, settings: Sampling, options?: SampleOptions): Promise<Score>;
 }
 
 /** A fixed set of conditions of `digits` with the real clips' features. */
@@ -75,8 +75,8 @@ export class Judge implements Chooser {
     return { evaluation: this.evaluate(samples.videos), samples };
   }
 
-  async choose(sampler: Sampler, net: Weights, settings: Sampling): Promise<Score> {
-    const { evaluation } = await this.judge(sampler, net, settings);
+  async choose(sampler: Sampler, net: Weights, settings: Sampling, options?: SampleOptions): Promise<Score> {
+    const { evaluation } = await this.judge(sampler, net, settings, options);
     const { byFrame: _, ...numbers } = evaluation;
     return { ...numbers, score: this.score(evaluation) };
   }

@@ -3,12 +3,15 @@
  * consistency distillation, a discriminator that is a whole copy of the teacher with cross-attention heads learns on clean samples at random
  * times; the loss is logistic without saturation, the regulariser aR1 on real samples, and there is no teacher term.
  */
-import type { Preset } from '../presets/index.ts';
+import type { Course } from '../presets/index.ts';
+import { trajectories } from './consistency.ts';
+import type { Method } from './stage.ts';
+import { equilibrium } from './vpae.ts';
 
 /** RMSProp 0.9 is Adam with β (0, 0.9); a clip far above any norm is none. */
 const rmsProp = { beta1: 0, beta2: 0.9, clip: 1e6 };
 
-export const apt = (p: Preset): Preset => ({
+const settings = <P extends Course>(p: P): P => ({
   ...p,
   phase2: {
     ...p.phase2,
@@ -27,3 +30,11 @@ export const apt = (p: Preset): Preset => ({
     },
   },
 });
+
+export const apt = {
+  title: 'APT: adversarial post-training after consistency distillation',
+  paper: 'arXiv 2501.08316',
+  section: '§1.12',
+  stages: [trajectories, equilibrium],
+  change: settings,
+} as const satisfies Method;

@@ -9,11 +9,10 @@ import { embedderOf, type Language } from '../../model/text.ts';
 import { ditTables, tokenGrid } from '../../model/wan/tables.ts';
 import { FLARE_WORDS } from '../data/flare/outfits.ts';
 import type { Batch as Records, Shards } from '../data/shards.ts';
-import type { EquilibriumConfig } from './equilibrium.ts';
 import type { ClipShape } from '../data/frames.ts';
 import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
 import type { Course } from '../presets/index.ts';
-import type { PrimingConfig } from './priming.ts';
+import type { Numbers } from './stage.ts';
 
 /** The numbers of a preset as the models' configs. */
 export const vaeConfigOf = (p: Course): VAEConfig => ({
@@ -47,30 +46,8 @@ export const headConfigOf = (p: Course): HeadConfig => {
   };
 };
 
-export const primingConfigOf = (p: Course): PrimingConfig => ({
-  dit: ditConfigOf(p),
-  student: p.student,
-  fake: p.phase1.fake,
-  guidance: p.phase1.guidance,
-  wmin: p.phase1.wmin,
-});
-
-export const equilibriumConfigOf = (p: Course): EquilibriumConfig => {
-  const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = p.phase2;
-  return {
-    dit: ditConfigOf(p),
-    student: p.student,
-    head: headConfigOf(p),
-    taps,
-    backbone,
-    loss,
-    sees,
-    lambda,
-    guidance,
-    str1,
-    apart,
-  };
-};
+/** A preset's settings with the networks that they are for. */
+export const numbersOf = (p: Course): Numbers => ({ ...p, config: ditConfigOf(p), head: headConfigOf(p) });
 
 /** [channels, frames, height, width]. */
 export function videoShape({ vae, data }: Course): ClipShape {

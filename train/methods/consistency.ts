@@ -5,24 +5,31 @@
  * teacher to the next level of a grid, and the generator's average there as target. It takes phase I's place, or stands alone.
  */
 import type { Tensor } from '../../engine/frontend/tensor.ts';
-import type { Device } from '../../engine/runtime/device.ts';
 import { constant, mse, normal, stopGradient } from '../../engine/frontend/functional.ts';
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import { host } from '../../engine/frontend/tree.ts';
 import type { DiTConfig } from '../../model/config.ts';
-import { place, type Origin } from '../../model/files/origin.ts';
+import { place } from '../../model/files/origin.ts';
 import type { Params } from '../../model/params.ts';
 import { schedule } from '../../model/schedulers/index.ts';
 import { freeTree } from '../loop/checkpoint.ts';
 import { conditioner, ditConfigOf } from './conditions.ts';
-import type { Shards } from '../data/shards.ts';
 import { noise, perSample } from './flow.ts';
-import { draws, start, type StudentJob } from './jobs.ts';
-import { assemble, guidedVelocity, ownFrom, predictX0, timeAt, type Batch, type Form, type Time } from './networks.ts';
+import { draws, start, studentOf, type StudentJob } from './jobs.ts';
+import {
+  assemble,
+  guidedVelocity,
+  ownFrom,
+  ownShapes,
+  predictX0,
+  timeAt,
+  type Batch,
+  type Form,
+  type Time,
+} from './networks.ts';
 import { update, warm, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
-import { studentOf } from './phases.ts';
-import type { Preset } from '../presets/index.ts';
 import { Stream } from '../loop/rng.ts';
+import type { Method, Numbers, Opening, Outline, Stage, Types } from './stage.ts';
 import { compileStep } from '../loop/step.ts';
 
 export interface ConsistencyConfig {
@@ -64,8 +71,7 @@ export function consistencyStep(p: ConsistencyConfig, adam: AdamConfig) {
   };
 }
 
-/** For as many updates as phase I has. */
-export async function consistencyJob(device: Device, p: Preset, shards: Shards, teacher: Origin): Promise<StudentJob> {
+async function consistencyJob({ device, course: p, shards, teacher }: Opening): Promise<StudentJob> {
   const {
     baselines: { consistency: o },
     seed,
@@ -74,7 +80,7 @@ export async function consistencyJob(device: Device, p: Preset, shards: Shards, 
   const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
   const { sigmas } = schedule('euler', o.grid, p.teacher.sampler.shift);
-  const real = await place(device, teacher);
+  const real = await place(device, teacher, p.stored);
   const step = compileStep(device, 'consistency', consistencyStep({ dit, student, guidance: o.guidance }, o.adam), {
     precision: p.run.precision,
   });
@@ -119,3 +125,44 @@ export async function consistencyJob(device: Device, p: Preset, shards: Shards, 
     },
   };
 }
+
+function outline(s: Numbers, on: Types): Outline {
+  const {
+    baselines: { consistency: o },
+    config: dit,
+    student,
+  } = s;
+  const generator = on.trained(ownShapes(student, dit), o.adam, true);
+  return {
+    trains: { generator },
+    drawn: student.mode === 'lora' ? [ownShapes(student, dit)] : [],
+    programs: [
+      {
+        name: 'consistency',
+        fn: consistencyStep({ dit, student, guidance: o.guidance }, o.adam),
+        state: generator,
+        frozen: [on.teacher],
+        inputs: { key: on.key(), t: on.time(), next: on.time(), decay: on.scalar() },
+        precision: s.run.precision,
+      },
+    ],
+  };
+}
+
+/** For as many updates as phase I has. */
+export const trajectories: Stage<'consistency'> = {
+  name: 'consistency',
+  budget: (p, steps) => ({ ...p, phase1: { ...p.phase1, steps } }),
+  steps: (p) => p.phase1.steps,
+  settings: ({ phase1: { steps }, baselines: { consistency: o } }) => ({ steps, consistency: o }),
+  batching: ({ baselines }) => ({ batch: baselines.consistency.batch, accumulate: 1 }),
+  open: consistencyJob,
+  outline,
+};
+
+export const consistency = {
+  title: 'consistency distillation',
+  paper: 'arXiv 2303.01469',
+  section: '§1.12',
+  stages: [trajectories],
+} as const satisfies Method;

@@ -7,23 +7,19 @@
  * Times, rates and updates are phase I's; the classifier is FastGen's convolutional one, on phase II's taps.
  */
 import type { Tensor } from '../../engine/frontend/tensor.ts';
-import type { Device } from '../../engine/runtime/device.ts';
 import { concat, constant, normal, stopGradient } from '../../engine/frontend/functional.ts';
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
-import { head, initHead, type HeadConfig } from '../../model/heads.ts';
-import type { Origin } from '../../model/files/origin.ts';
+import { head, headShapes, initHead, type HeadConfig } from '../../model/heads.ts';
 import type { Params } from '../../model/params.ts';
-import { headConfigOf, primingConfigOf } from './conditions.ts';
-import type { Shards } from '../data/shards.ts';
 import { noise } from './flow.ts';
-import type { StudentJob } from './jobs.ts';
 import { ADVERSARIAL } from './losses.ts';
 import {
   assemble,
   features,
   ownFrom,
+  ownShapes,
   semantics,
   stackConditions,
   stackTimes,
@@ -31,9 +27,9 @@ import {
   type Time,
 } from './networks.ts';
 import { update, type AdamConfig } from '../loop/optim.ts';
-import { pairJob } from './phases.ts';
-import type { Preset } from '../presets/index.ts';
-import { distil, fakeLoss, fakeStep, generate, primingStep, type PrimingConfig } from './priming.ts';
+import { pairStage } from './pair.ts';
+import { distil, fakeLoss, fakeStep, generate, primingConfigOf, primingStep, type PrimingConfig } from './priming.ts';
+import type { Method, Numbers } from './stage.ts';
 
 export interface Dmd2Config extends PrimingConfig {
   head: HeadConfig;
@@ -44,16 +40,15 @@ export interface Dmd2Config extends PrimingConfig {
 
 /** Where the classifier's weights stand among the fake model's. */
 const CLASSIFIER = 'classifier.';
+const named = <T>(classifier: Readonly<Record<string, T>>): Record<string, T> =>
+  Object.fromEntries(Object.entries(classifier).map(([name, t]) => [CLASSIFIER + name, t]));
 
 /** First weights of the fake model with its classifier. */
 export const initFake = <T>(
   p: Dmd2Config,
   teacher: Readonly<Record<string, T>>,
   seed: number,
-): Record<string, T | HostTensor> => ({
-  ...ownFrom(p.fake, p.dit, teacher, seed),
-  ...Object.fromEntries(Object.entries(initHead(p.head, seed)).map(([name, t]) => [CLASSIFIER + name, t])),
-});
+): Record<string, T | HostTensor> => ({ ...ownFrom(p.fake, p.dit, teacher, seed), ...named(initHead(p.head, seed)) });
 
 /** The classifier's logits [B] on the fake model's features. */
 function logits(p: Dmd2Config, real: Params, fake: Params, z: Tensor, t: Time, c: Condition): Tensor {
@@ -100,18 +95,36 @@ export function dmd2GeneratorStep(p: Dmd2Config, adam: AdamConfig): ReturnType<t
   };
 }
 
-export const dmd2ConfigOf = (p: Preset): Dmd2Config => ({
-  ...primingConfigOf(p),
-  head: { ...headConfigOf(p), kind: 'conv' },
-  taps: p.phase2.taps,
-  weights: p.baselines.dmd2,
+export const dmd2ConfigOf = (s: Numbers): Dmd2Config => ({
+  ...primingConfigOf(s),
+  head: { ...s.head, kind: 'conv' },
+  taps: s.phase2.taps,
+  weights: s.baselines.dmd2,
 });
 
-/** For as many updates as phase I has. */
-export const dmd2Job = (device: Device, p: Preset, shards: Shards, teacher: Origin): Promise<StudentJob> =>
-  pairJob(device, p, shards, teacher, {
-    name: 'dmd2',
-    fake: () => initFake(dmd2ConfigOf(p), teacher, p.seed),
-    fakeStep: dmd2FakeStep(dmd2ConfigOf(p), p.phase1.fake.adam),
-    generatorStep: dmd2GeneratorStep(dmd2ConfigOf(p), p.phase1.generator.adam),
-  });
+export const dmd2 = {
+  title: 'DMD2: score distillation and a GAN at once',
+  paper: 'arXiv 2405.14867',
+  section: '§1.12',
+  stages: [
+    pairStage(
+      'dmd2',
+      ({ phase1, phase2: { head: classifier, taps }, baselines: { dmd2: weights } }) => ({
+        phase1,
+        head: classifier,
+        taps,
+        dmd2: weights,
+      }),
+      (s) => {
+        const { fake, generator } = s.phase1;
+        const config = dmd2ConfigOf(s);
+        return {
+          fake: (teacher, seed) => initFake(config, teacher, seed),
+          shapes: { ...ownShapes(fake, s.config), ...named(headShapes(config.head)) },
+          fakeStep: dmd2FakeStep(config, fake.adam),
+          generatorStep: dmd2GeneratorStep(config, generator.adam),
+        };
+      },
+    ),
+  ],
+} as const satisfies Method;

@@ -27,6 +27,7 @@ import {
   type Time,
 } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
+import type { Numbers } from './stage.ts';
 
 export interface EquilibriumConfig {
   dit: DiTConfig;
@@ -44,6 +45,11 @@ export interface EquilibriumConfig {
   str1: Str1;
   /** Less memory: samples go to the discriminator one after the other, and the generator's forward is repeated for its gradient. */
   apart: boolean;
+}
+
+export function equilibriumConfigOf({ config: dit, head: headConfig, student, phase2 }: Numbers): EquilibriumConfig {
+  const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = phase2;
+  return { dit, student, head: headConfig, taps, backbone, loss, sees, lambda, guidance, str1, apart };
 }
 
 export interface EquilibriumInputs<X = Tensor> extends Rates<X> {

@@ -13,7 +13,7 @@ import { clipsOf } from '../data/sets.ts';
 import type { Shards } from '../data/shards.ts';
 import { drawTimes, type TimeLaw } from './flow.ts';
 import type { Job } from '../loop/loop.ts';
-import { timeAt, type Time } from './networks.ts';
+import { timeAt, type Form, type Time } from './networks.ts';
 import { cosine, emaDecay, type Trained } from '../loop/optim.ts';
 import { moved, packsOf, views } from '../loop/packs.ts';
 import type { Course, Preset } from '../presets/index.ts';
@@ -33,6 +33,10 @@ export type StudentJob = OpenJob & {
   /** What samples: the generator's average. */
   student: (state: State) => Weights;
 };
+
+/** A generator's average as a network that samples. */
+export const studentOf = ({ mode }: Form, teacher: Record<string, NDArray>, { generator }: State): Weights =>
+  mode === 'lora' ? { ...teacher, ...generator!.ema! } : generator!.ema!;
 
 /** Weights with zeroed moments, in packs; `ema` begins at them. */
 export async function start(

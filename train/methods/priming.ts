@@ -18,6 +18,7 @@ import {
   type Time,
 } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
+import type { Numbers } from './stage.ts';
 
 export interface PrimingInputs<X = Tensor> extends Rates<X> {
   /** u32[2] */
@@ -49,6 +50,12 @@ export interface PrimingConfig {
   guidance: number;
   wmin: number;
 }
+
+export const primingConfigOf = ({
+  config: dit,
+  student,
+  phase1: { fake, guidance, wmin },
+}: Numbers): PrimingConfig => ({ dit, student, fake, guidance, wmin });
 
 /** What the generator makes of the step's input: x̂0 = f_θ(x_t, t, c). */
 export function generate(

@@ -1,7 +1,8 @@
 /** The cheapest set of changes that makes a job fit into a memory: combinations are tried in the order of what they cost. */
 import type { DiTConfig } from '../../model/config.ts';
 import { peakOf, unbound, type JobCost } from './cost.ts';
-import { costOf, guessPeak, type JobName, type Sampler, type Target } from './jobs.ts';
+import { costOf, guessPeak, stageOf, type JobName, type Sampler, type Target } from './jobs.ts';
+import { equilibrium } from '../methods/vpae.ts';
 import type { Subject } from './subject.ts';
 
 /**
@@ -15,9 +16,6 @@ interface Change {
   cost: number;
   unsure?: true;
 }
-
-const TRAINS: readonly JobName[] = ['teacher', 'prime', 'equilibrium'];
-const FROZEN: readonly JobName[] = ['prime', 'equilibrium', 'sample'];
 
 /** Width of a discriminator's head that is small beside a large model: as wide as the smallest Wan. */
 const NARROW = 1536;
@@ -37,41 +35,38 @@ const RECOMPUTE: readonly (Change & { keeps: DiTConfig['checkpoint'] })[] = [
 
 /** Of each row at most one is taken. */
 function changesFor(job: JobName, s: Subject): Change[][] {
-  const batches = {
-    teacher: ['teacher', s.teacher],
-    prime: ['phase1', s.phase1],
-    equilibrium: ['phase2', s.phase2],
-  } as const;
+  const stage = stageOf(job);
   const rows: Change[][] = [];
-  if (FROZEN.includes(job) && s.stored === 'f32')
+  if ((stage || job === 'sample') && s.stored === 'f32')
     rows.push([{ sets: ['stored=bf16'], what: 'frozen weights in bf16', cost: 1 }]);
   if (job === 'sample' && s.encoders)
     rows.push([{ sets: [], offload: true, what: 'blocks from their files at every step', cost: 20 }]);
   if (job !== 'sample' && s.config.ffn_parts === 1)
     rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2, unsure: true }]);
-  if (TRAINS.includes(job)) {
+  if (stage || job === 'teacher') {
     const recompute = RECOMPUTE.slice(1 + RECOMPUTE.findIndex((c) => c.keeps === s.config.checkpoint));
     if (recompute.length) rows.push(recompute);
-    const [name, { batch, accumulate }] = batches[job as keyof typeof batches];
+    const setting = stage ? stage.accumulates : 'teacher.accumulate';
+    const { batch, accumulate } = stage ? stage.batching(s) : s.teacher;
     const more = Array.from({ length: Math.floor(Math.log2(batch)) }, (_, i) => 2 ** (i + 1)).filter(
       (n) => n > accumulate && batch % n === 0,
     );
-    if (more.length)
+    if (setting && more.length)
       rows.push(
         more.map((n) => ({
-          sets: [`${name}.accumulate=${n}`],
+          sets: [`${setting}=${n}`],
           what: `${n} micro-batches of ${batch / n}`,
           cost: 4 * n,
           unsure: true as const,
         })),
       );
   }
-  if (job === 'equilibrium' && !s.phase2.apart)
+  if (stage === equilibrium && !s.phase2.apart)
     rows.push([{ sets: ['phase2.apart=true'], what: 'samples one after the other', cost: 12 }]);
   const narrow = NARROW - (NARROW % s.head.head_dim);
-  if (job === 'equilibrium' && s.head.dim > narrow)
+  if (stage === equilibrium && s.head.dim > narrow)
     rows.push([{ sets: [`phase2.head.dim=${narrow}`], what: `a discriminator head of width ${narrow}`, cost: 5000 }]);
-  if ((job === 'prime' || job === 'equilibrium') && s.student.mode === 'full')
+  if (stage && s.student.mode === 'full')
     rows.push([{ sets: ['student.mode=lora'], what: 'adapters instead of all weights', cost: 10_000 }]);
   return rows;
 }

@@ -4,22 +4,25 @@ import { GROUP } from '../../model/wan/dit.ts';
 import { peakOf, totalOf, type JobCost, type Stage, type Target } from './cost.ts';
 import { samplingCost, type Sampler } from './sampling.ts';
 import type { Subject } from './subject.ts';
-import { equilibriumCost, primingCost, teacherCost, vaeCost } from './training.ts';
+import { METHODS, STAGES, type StageName } from '../methods/index.ts';
+import { stageCost, teacherCost, vaeCost } from './training.ts';
 
 export type { Target } from './cost.ts';
 export type { Sampler } from './sampling.ts';
-export const JOBS = ['vae', 'teacher', 'prime', 'equilibrium', 'sample'] as const;
-export type JobName = (typeof JOBS)[number];
-const COSTS: Record<JobName, (s: Subject, target: Target, sampler: Sampler) => JobCost> = {
-  vae: vaeCost,
-  teacher: teacherCost,
-  prime: primingCost,
-  equilibrium: equilibriumCost,
-  sample: (s, target, sampler) => samplingCost(s, sampler, target),
-};
+export type JobName = 'vae' | 'teacher' | StageName | 'sample';
+export const JOBS: readonly JobName[] = ['vae', 'teacher', ...STAGES.map((s) => s.name), 'sample'];
+/** What becomes of a preset, unless another method is asked for. */
+export const USUAL: readonly JobName[] = ['vae', 'teacher', ...METHODS.vpae.stages.map((s) => s.name), 'sample'];
 
-export const costOf = (job: JobName, s: Subject, sampler: Sampler, target: Target): JobCost =>
-  COSTS[job](s, target, sampler);
+/** The stage of a method that a job is, if it is one. */
+export const stageOf = (job: JobName) => STAGES.find((s) => s.name === job);
+
+export function costOf(job: JobName, s: Subject, sampler: Sampler, target: Target): JobCost {
+  if (job === 'vae') return vaeCost(s, target);
+  if (job === 'teacher') return teacherCost(s, target);
+  if (job === 'sample') return samplingCost(s, sampler, target);
+  return stageCost(stageOf(job)!, s, target);
+}
 
 /** Depths that a guess is made from: whole groups, where blocks are recomputed in groups. */
 const depths = ({ config }: Subject): readonly [number, number] =>

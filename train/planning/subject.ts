@@ -6,20 +6,18 @@ import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { givenFrames, vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import { inParts } from '../../model/pipeline/forward.ts';
 import { WAN_FRAMES } from '../../model/pipeline/wan.ts';
-import type { HeadConfig } from '../../model/heads.ts';
 import { isMatrix } from '../../model/params.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
 import { WAN } from '../../model/wan/released.ts';
-import { ditConfigOf, headConfigOf, latentShape, vaeConfigOf, videoShape } from '../methods/conditions.ts';
+import { latentShape, numbersOf, vaeConfigOf, videoShape } from '../methods/conditions.ts';
 import type { Batch, Condition, Time } from '../methods/networks.ts';
+import type { Numbers } from '../methods/stage.ts';
 import { checkSettings, loadPreset, override, type Preset, type Settings } from '../presets/index.ts';
 import { wanTraining } from '../presets/wan.ts';
 
-export interface Subject extends Settings {
+export interface Subject extends Numbers {
   name: string;
-  config: DiTConfig;
   vae: VAEConfig;
-  head: HeadConfig;
   /** [C,F,h,w] and [channels,frames,H,W]. */
   latent: readonly number[];
   video: readonly number[];
@@ -58,9 +56,8 @@ function presetSubject(name: string, sets: readonly string[], size?: Partial<Siz
   const p = loadPreset(name, sets);
   return {
     ...p,
-    config: ditConfigOf(p),
+    ...numbersOf(p),
     vae: vaeConfigOf(p),
-    head: headConfigOf(p),
     latent: latentShape(p),
     video: videoShape(p),
     encoders: false,

@@ -1,23 +1,12 @@
 /** What training costs: the steps of each job on tensors that are types only. */
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import { mapTree } from '../../engine/frontend/tree.ts';
-import { headShapes } from '../../model/heads.ts';
-import type { Precision } from '../../model/pipeline/precision.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import { microBatch, type Batching } from '../loop/accumulate.ts';
-import {
-  discriminatorShapes,
-  discriminatorStep,
-  followStep,
-  generatorStep,
-  judgeStep,
-  type EquilibriumConfig,
-} from '../methods/equilibrium.ts';
-import { ownShapes, type Form } from '../methods/networks.ts';
+import type { Program, Stage as MethodStage } from '../methods/stage.ts';
 import type { AdamConfig, Trained } from '../loop/optim.ts';
 import { eachRole, packsOf, packTypes } from '../loop/packs.ts';
-import { fakeStep, primingStep, type PrimingConfig } from '../methods/priming.ts';
 import { operandsOf, stepOf } from '../loop/step.ts';
 import { teacherStep } from '../methods/teacher.ts';
 import { vaeStep } from '../methods/vae.ts';
@@ -35,7 +24,6 @@ const ratesOf = ({ accumulate }: Batching) => ({
   count: type([]),
   ...(accumulate > 1 && { micro: { share: type([]), last: type([]) } }),
 });
-const decaying = (b: Batching) => ({ ...ratesOf(b), decay: type([]) });
 
 /** Weights with what goes along with them, each a tensor of its own. */
 function trained(params: Types, { beta1 }: AdamConfig, ema: boolean, { accumulate }: Batching): Trained<TensorType> {
@@ -58,22 +46,23 @@ function heldBy(what: string, { params, v, m, ema, grads }: Trained<TensorType>)
   ];
 }
 
+/** A program of an update in so many micro-batches. @param data a batch of them */
 function run(
-  name: string,
-  calls: number,
-  fn: unknown,
-  target: Target,
-  state: Trained<TensorType>,
-  frozen: readonly unknown[],
+  { name, calls = 1, fn, state, frozen, inputs, precision }: Program,
+  batching: Batching,
   data: unknown,
-  at: unknown,
-  precision?: Precision,
+  target: Target,
 ): Run {
   const packs = packsOf(state.params);
-  const args = [eachRole(state, (types) => packTypes(types, packs)), ...frozen, data, at];
+  const args = [
+    eachRole(state, (types) => packTypes(types, packs)),
+    ...frozen,
+    data,
+    { ...inputs, ...ratesOf(batching) },
+  ];
   return planned(
     name,
-    calls,
+    batching.accumulate * calls,
     {
       fn: stepOf(fn as Parameters<typeof stepOf>[0], packs),
       args,
@@ -97,8 +86,6 @@ const hostOf = (s: Subject, shapes: Readonly<Record<string, readonly number[]>>,
     whole.reduce((a, b) => (treeBytes(b) > treeBytes(a) ? b : a), {}),
   ),
 ];
-const adaptersOf = (forms: readonly Form[], s: Subject): Types[] =>
-  forms.filter((f) => f.mode === 'lora').map((f) => paramTypes(ownShapes(f, s.config)));
 
 export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCost {
   const { batch, adam } = preset!.trainVae;
@@ -112,10 +99,12 @@ export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCos
         held: heldBy('VAE', state),
         host: [onHost('VAE', paramTypes(vaeShapes(vae)))],
         runs: [
-          run('vae', 1, vaeStep(vae, preset!.trainVae, adam), target, state, [], type([batch, ...video]), {
-            key: KEY,
-            ...ratesOf(WHOLE),
-          }),
+          run(
+            { name: 'vae', fn: vaeStep(vae, preset!.trainVae, adam), state, frozen: [], inputs: { key: KEY } },
+            WHOLE,
+            type([batch, ...video]),
+            target,
+          ),
         ],
       },
     ],
@@ -136,15 +125,17 @@ export function teacherCost(s: Subject, target: Target): JobCost {
         host: [onHost('teacher', paramTypes(shapes))],
         runs: [
           run(
-            'teacher',
-            o.accumulate,
-            teacherStep(s.config, o.adam),
-            target,
-            state,
-            [],
+            {
+              name: 'teacher',
+              fn: teacherStep(s.config, o.adam),
+              state,
+              frozen: [],
+              inputs: { key: KEY, t: timeTypes(s, batch), keep: type([batch]), decay: type([]) },
+              precision: s.run.precision,
+            },
+            o,
             batchTypes(s, batch),
-            { key: KEY, t: timeTypes(s, batch), keep: type([batch]), ...decaying(o) },
-            s.run.precision,
+            target,
           ),
         ],
       },
@@ -152,138 +143,33 @@ export function teacherCost(s: Subject, target: Target): JobCost {
   };
 }
 
-export function primingCost(s: Subject, target: Target): JobCost {
-  const { phase1: o, student } = s;
-  const { fake, generator, accumulate } = o;
-  const batch = microBatch(o);
+/** A stage of a method, by its outline. */
+export function stageCost(stage: MethodStage, s: Subject, target: Target): JobCost {
   const shapes = ditShapes(s.config);
-  const real = paramTypes(shapes, s.stored);
-  const config: PrimingConfig = { dit: s.config, student, fake, guidance: o.guidance, wmin: o.wmin };
-  const own = trained(paramTypes(ownShapes(student, s.config)), generator.adam, true, o);
-  const follower = trained(paramTypes(ownShapes(fake, s.config)), fake.adam, false, o);
-  const at = { key: KEY, t: timeTypes(s, batch), score: timeTypes(s, batch) };
+  const teacher = paramTypes(shapes, s.stored);
+  const batching = stage.batching(s);
+  const batch = microBatch(batching);
   const data = batchTypes(s, batch);
+  const { trains, drawn, programs } = stage.outline(s, {
+    teacher,
+    batch: data,
+    time: () => timeTypes(s, batch),
+    key: () => type([2], 'u32'),
+    scalar: () => type([]),
+    trained: (own, adam, ema = false) => trained(paramTypes(own), adam, ema, batching),
+  });
   const training: Stage = {
     name: 'training',
-    host: hostOf(s, shapes, adaptersOf([student, fake], s)),
+    host: hostOf(
+      s,
+      shapes,
+      drawn.map((own) => paramTypes(own)),
+    ),
     held: [
-      { cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) },
-      ...heldBy('generator', own),
-      ...heldBy('fake model', follower),
+      { cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(teacher) },
+      ...Object.entries(trains).flatMap(([what, state]) => heldBy(what, state)),
     ],
-    runs: [
-      run(
-        'fake',
-        accumulate * fake.updates,
-        fakeStep(config, fake.adam),
-        target,
-        follower,
-        [real, own.params],
-        data,
-        { ...at, ...ratesOf(o) },
-        s.run.precision,
-      ),
-      run(
-        'priming',
-        accumulate,
-        primingStep(config, generator.adam),
-        target,
-        own,
-        [real, follower.params],
-        data,
-        { ...at, ...decaying(o) },
-        s.run.precision,
-      ),
-    ],
+    runs: programs.map((program) => run(program, batching, data, target)),
   };
-  return { job: 'prime', unit: 'step', stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])] };
-}
-
-export function equilibriumCost(s: Subject, target: Target): JobCost {
-  const { phase2: o, student } = s;
-  const { generator, head, accumulate, taps, backbone, loss, sees, lambda, guidance, str1, apart } = o;
-  const batch = microBatch(o);
-  const shapes = ditShapes(s.config);
-  const real = paramTypes(shapes, s.stored);
-  const config: EquilibriumConfig = {
-    dit: s.config,
-    student,
-    head: s.head,
-    taps,
-    backbone,
-    loss,
-    sees,
-    lambda,
-    guidance,
-    str1,
-    apart,
-  };
-  const own = trained(paramTypes(ownShapes(student, s.config)), generator.adam, true, o);
-  const psi = trained(paramTypes(discriminatorShapes(config)), head.adam, false, o);
-  const at = { key: KEY, noiseKey: KEY, end: timeTypes(s, batch), t: timeTypes(s, batch), score: timeTypes(s, batch) };
-  const data = batchTypes(s, batch);
-  const training: Stage = {
-    name: 'training',
-    host: hostOf(s, shapes, [paramTypes(headShapes(s.head)), ...adaptersOf([student], s)]),
-    held: [
-      { cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(real) },
-      ...heldBy('generator', own),
-      ...heldBy('discriminator', psi),
-    ],
-    runs: [
-      run(
-        'discriminator',
-        accumulate,
-        discriminatorStep(config, head.adam),
-        target,
-        psi,
-        [own.params, own.ema!, real],
-        data,
-        { ...at, ...ratesOf(o) },
-      ),
-      ...(apart
-        ? [
-            run(
-              'judgement',
-              accumulate,
-              judgeStep(config),
-              target,
-              { params: {}, v: {} },
-              [own.params, own.ema!, psi.params, real],
-              data,
-              { ...at, ...decaying(o) },
-              s.run.precision,
-            ),
-            run(
-              'equilibrium',
-              accumulate,
-              followStep(config, generator.adam),
-              target,
-              own,
-              [real, data.x0],
-              data,
-              { ...at, ...decaying(o) },
-              s.run.precision,
-            ),
-          ]
-        : [
-            run(
-              'equilibrium',
-              accumulate,
-              generatorStep(config, generator.adam),
-              target,
-              own,
-              [psi.params, real],
-              data,
-              { ...at, ...decaying(o) },
-              s.run.precision,
-            ),
-          ]),
-    ],
-  };
-  return {
-    job: 'equilibrium',
-    unit: 'step',
-    stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])],
-  };
+  return { job: stage.name, unit: 'step', stages: [training, ...(s.encoders ? [pictures(training, s, target)] : [])] };
 }

@@ -202,6 +202,15 @@ export type Course = Omit<Preset, 'data' | 'dit'> & {
 
 /** How a network of any size is trained. */
 export const settingsSchema = presetSchema
-  .pick({ stored: true, student: true, teacher: true, phase1: true, phase2: true, best: true, run: true })
+  .pick({
+    stored: true,
+    student: true,
+    teacher: true,
+    phase1: true,
+    phase2: true,
+    baselines: true,
+    best: true,
+    run: true,
+  })
   .extend({ dit: presetSchema.shape.dit.pick({ checkpoint: true, ffn_parts: true }) });
 export type Settings = z.infer<typeof settingsSchema>;

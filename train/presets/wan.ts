@@ -62,6 +62,17 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
     guidance: 1, //              paper; METHOD §1.9: unguided
     str1: { weight: 1, spatial: 0.01, temporal: 0.1, on: 'fake' as const, drawn: 'frame' as const }, // paper; METHOD §1.7
   },
+  baselines: {
+    consistency: {
+      batch: 1,
+      warmup: 20,
+      adam: { ...adam(mode === 'lora' ? 1e-4 : 2e-6, 0.999, 1), beta1: 0.9 }, // as phase I for adapters; FastVideo
+      ema: 0.99, //                         FastVideo
+      grid: 48,
+      guidance: 3, //             FastVideo
+    },
+    dmd2: { generator: 0.03, fake: 1 }, //  FastGen's for Wan
+  },
   best: { every: 50, clips: 4, minMotion: 0.8, frechetWeight: 0.01 }, // budget: a clip is dear
   run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32' },
 });

@@ -1,4 +1,4 @@
-/** A downloaded Wan2.1 distilled on records of real videos, by the same two phases. */
+/** A downloaded Wan2.1 distilled on records of real videos, by the same methods. */
 import { join } from 'node:path';
 import { clipTokens } from '../../model/clip/clip.ts';
 import { givenFrames, vaeStride } from '../../model/config.ts';
@@ -12,7 +12,10 @@ import { inFile } from '../../model/files/origin.ts';
 import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
 import { ditConfigOf, videoShape } from '../methods/conditions.ts';
 import { setAside, type VideoShards } from '../data/videos.ts';
-import { bothPhases, type Distilled } from '../distill.ts';
+import { courseFor, runStages, turnsOf } from '../distill.ts';
+import { METHODS, type MethodName } from '../methods/index.ts';
+import type { Method } from '../methods/stage.ts';
+import type { Distilled } from '../pipeline.ts';
 import { writeError } from '../loop/files.ts';
 import type { StudentJob } from '../methods/jobs.ts';
 import { readAverage } from '../loop/loop.ts';
@@ -97,18 +100,22 @@ function checkRecords({ dit: { config }, image, path }: Checkpoint, shards: Vide
 }
 
 export interface VideoDistill extends Omit<Work, 'preset'> {
+  /** V-PAE unless given. */
+  method?: MethodName | undefined;
   checkpoint: Checkpoint;
   shards: VideoShards;
   course: Course;
 }
 
 /**
- * Both phases. Some records are set aside and never trained on (`setAside`): by them `PixelJudge` chooses each phase's average, and two of
+ * Some records are set aside and never trained on (`setAside`): by them `PixelJudge` chooses each stage's average, and two of
  * them are shown, real, by the teacher (sampled once a process) and by the student. The student is written as a LoRA file where it is
  * one, else whole, under Wan's names, with its course in the metadata. No weights are in host memory as a whole but a LoRA's.
  */
 export async function distillVideos(w: VideoDistill): Promise<Distilled> {
-  const { checkpoint, course: p, device, draw } = w;
+  const { checkpoint, device, draw } = w;
+  const method: Method = METHODS[w.method ?? 'vpae'];
+  const p = courseFor(method, w.course);
   checkRecords(checkpoint, w.shards);
   const { mode, alpha, rank } = p.student;
   const { shards, heldOut } = setAside(w.shards, p.best.every ? p.best.clips : 0);
@@ -129,12 +136,14 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   const file = await checkpoint.dit.open();
   try {
     const made = { data: shards.made, heldOut, latent: [...w.shards.latent], teacher: await fingerprint(file) };
-    return await bothPhases(w, {
-      course: p,
+    const {
+      done,
+      step,
+      phases,
+      file: kept,
+    } = await runStages(w, turnsOf(method, p, made), {
       shards,
       teacher: inFile(file),
-      path,
-      made,
       choose: heldOut.length ? (net) => judge.choose(sampler, net, student) : undefined,
       samples:
         draw &&
@@ -144,27 +153,27 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
             job.student,
             [student],
           )),
-      async save(average, steps) {
-        const metadata = {
-          format: 'pt',
-          kind: 'student',
-          config: JSON.stringify(checkpoint.dit.config),
-          about: JSON.stringify({ preset: p, steps, teacher: made.teacher, data: made.data }),
-        };
-        try {
-          if (mode === 'lora')
-            await saveLora(path, (await readAverage(average)).params, {
-              naming: 'comfyui',
-              scale: alpha / rank,
-              dtype: 'BF16',
-              metadata,
-            });
-          else await exportAverage(average, path, metadata);
-        } catch (error) {
-          throw writeError('distill', path, error);
-        }
-      },
     });
+    if (!done) return { done, step, path, phases };
+    const metadata = {
+      format: 'pt',
+      kind: 'student',
+      config: JSON.stringify(checkpoint.dit.config),
+      about: JSON.stringify({ preset: p, steps: step, teacher: made.teacher, data: made.data }),
+    };
+    try {
+      if (mode === 'lora')
+        await saveLora(path, (await readAverage(kept!)).params, {
+          naming: 'comfyui',
+          scale: alpha / rank,
+          dtype: 'BF16',
+          metadata,
+        });
+      else await exportAverage(kept!, path, metadata);
+    } catch (error) {
+      throw writeError('distill', path, error);
+    }
+    return { done, step, path, phases };
   } finally {
     await sampler.close();
     await file.close();
