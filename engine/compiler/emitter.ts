@@ -14,9 +14,11 @@ import {
   type Binary,
   type Node,
   type OpAttrs,
+  type OpName,
   type Unary,
   type Value,
 } from '../frontend/graph.ts';
+import { opOf } from '../frontend/ops/index.ts';
 import { Index, type Place } from './index-space.ts';
 import { swapsPairs, type Lanes } from './vectorize.ts';
 
@@ -38,8 +40,6 @@ const UNARY: { [K in Unary]: (a: string, t: string) => string } = {
   round: (a) => `round(${a})`, // ties to even
   isFinite: (a) => `finite(${a})`,
 };
-/** Functions of four are the function of one, four times. */
-const SCALAR_ONLY = new Set<string>(['erf', 'isFinite', 'pow', 'sin', 'cos']);
 const BINARY: { [K in Binary]: (a: string, b: string, t: string) => string } = {
   add: (a, b) => `${a} + ${b}`,
   sub: (a, b) => `${a} - ${b}`,
@@ -253,11 +253,11 @@ export class Emitter {
     }
   }
 
-  private apply(op: string, args: string[]): string {
+  private apply(op: OpName, args: string[]): string {
     const one = (a: string[], t: string) =>
       op in UNARY ? UNARY[op as Unary](a[0]!, t) : BINARY[op as Binary](a[0]!, a[1]!, t);
     if (!this.lanes) return one(args, 'f32');
-    if (!SCALAR_ONLY.has(op)) return one(args, 'vec4f');
+    if (opOf(op).traits.lanes === 'vector') return one(args, 'vec4f');
     return `vec4f(${['x', 'y', 'z', 'w']
       .map((c) =>
         one(

@@ -3,14 +3,9 @@
  * modulation, gate and residual cost no pass over memory. A product that others read too, as a gradient does, is written beside it.
  */
 import type { Bindings, Group } from './fuse.ts';
-import { keyOf, POINTWISE, sizeOf, typeOf, type OpAttrs, type OpName, type Value } from '../frontend/graph.ts';
+import { keyOf, POINTWISE, sizeOf, typeOf, type OpAttrs, type Value } from '../frontend/graph.ts';
+import { opOf } from '../frontend/ops/index.ts';
 import { swapsPairs, vectorize } from './vectorize.ts';
-
-/** Families that call an epilogue before they store. */
-const ROWS = new Set<OpName>(['softmax', 'layerNorm', 'layerNormGrad', 'rmsNorm', 'rmsNormGrad']);
-/** Those among them that know the row and column they store at. */
-export const PLACED = new Set<OpName>(['matmul', ...ROWS]);
-const HOSTS = new Set<OpName>(['conv3d', 'conv3dInput', ...PLACED]);
 
 /** Less than the step from one group to the next, however often it is added. */
 const BEHIND = 1e-6;
@@ -46,10 +41,12 @@ export function fuseEpilogues(
     const root = g.roots[0]!;
     for (const product of g.leaves) {
       const host = maker.get(keyOf(product));
-      if (!host || host.epilogue || !HOSTS.has(host.node.op)) continue;
+      if (!host || host.epilogue) continue;
+      const { epilogue } = opOf(host.node.op).traits;
+      if (epilogue === 'none') continue;
       if (
         sizeOf(typeOf(product)) !== sizeOf(typeOf(root)) ||
-        !elementwise(root, product, g.leaves, ROWS.has(host.node.op))
+        !elementwise(root, product, g.leaves, epilogue === 'rows')
       )
         continue;
       const leaves = g.leaves.filter((v) => v !== product);

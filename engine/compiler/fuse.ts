@@ -2,7 +2,7 @@
  * Stage `fuse`: graph → groups, each of which becomes one launch.
  *
  * Anchors (matmul, conv, attention, norms, …) always write their result. Pointwise and view nodes write only when someone
- * needs the bytes: an anchor's operand, an output, a value too dear to compute twice. Every other one is inlined where it
+ * needs the bytes: an anchor's operand, an output, a value too expensive to compute twice. Every other one is inlined where it
  * is read, views as index arithmetic, so no copy is made for a permute, slice, pad or concat. Reductions inline their input.
  */
 import { fuseEpilogues, type FusedEpilogue } from './epilogue.ts';
@@ -19,9 +19,9 @@ import {
   VIEWS,
   type Graph,
   type Node,
-  type OpName,
   type Value,
 } from '../frontend/graph.ts';
+import { opOf } from '../frontend/ops/index.ts';
 
 export interface Group {
   /** `join`: its leaves are made in their places in the root; see placement.ts. */
@@ -38,11 +38,6 @@ export interface Group {
   epilogue?: FusedEpilogue;
 }
 
-const TANGLED = new Set<OpName>(['permute', 'pad', 'flip', 'concat']);
-/** Nothing to compute. */
-const NAMES = new Set<OpName>(['const', 'reshape', 'detach']);
-const DEAR = new Set<OpName>(['exp', 'log', 'pow', 'sin', 'cos', 'tanh', 'sigmoid', 'erf']);
-
 /** Leaves and nodes at which an expression is cut (CPU drivers compile long shaders slowly), and the loads worth repeating. */
 const MAX_LEAVES = 8;
 const MAX_NODES = 48;
@@ -52,10 +47,10 @@ interface Expr {
   leaves: Map<string, Value>;
   /** Ids of the nodes it computes. */
   nodes: Set<number>;
-  /** It computes something dear. */
-  dear: boolean;
+  /** It computes a transcendental function. */
+  expensive: boolean;
   /** Views whose index arithmetic costs more than a load. */
-  tangled: number;
+  scattered: number;
 }
 
 /** How many bindings these values take together. */
@@ -94,22 +89,23 @@ export function fuse(
   const read = (v: Value): Expr => {
     const whole = base(v);
     return materialised.has(keyOf(whole))
-      ? { leaves: new Map([[keyOf(whole), whole]]), nodes: new Set(), dear: false, tangled: 0 }
+      ? { leaves: new Map([[keyOf(whole), whole]]), nodes: new Set(), expensive: false, scattered: 0 }
       : exprs.get(v.node.id)!;
   };
   const own = (n: Node): Expr => {
+    const { cost, scattered } = opOf(n.op).traits;
     const e: Expr = {
       leaves: new Map(),
-      nodes: new Set(NAMES.has(n.op) ? [] : [n.id]),
-      dear: DEAR.has(n.op),
-      tangled: TANGLED.has(n.op) ? 1 : 0,
+      nodes: new Set(cost === 'free' ? [] : [n.id]),
+      expensive: cost === 'expensive',
+      scattered: scattered ? 1 : 0,
     };
     for (const v of n.inputs) {
       const r = read(v);
       for (const [k, leaf] of r.leaves) e.leaves.set(k, leaf);
       for (const id of r.nodes) e.nodes.add(id);
-      e.dear ||= r.dear;
-      e.tangled += r.tangled;
+      e.expensive ||= r.expensive;
+      e.scattered += r.scattered;
     }
     return e;
   };
@@ -120,8 +116,8 @@ export function fuse(
       const source = base(n.inputs[0]!);
       const e = read(source);
       const factor = sizeOf(n.outs[0]!) / sizeOf(typeOf(source));
-      const computed = !VIEWS.has(source.node.op) && (e.dear || e.leaves.size > REPEATABLE_LEAVES);
-      if ((factor >= 8 && computed) || (factor >= 2 && e.tangled > 1)) force(source);
+      const computed = !VIEWS.has(source.node.op) && (e.expensive || e.leaves.size > REPEATABLE_LEAVES);
+      if ((factor >= 8 && computed) || (factor >= 2 && e.scattered > 1)) force(source);
     }
     let e = own(n);
     while (bindings(e.leaves.values()) + windows({ node: n, out: 0 }) > maxLeaves + 1 || e.nodes.size > MAX_NODES) {
@@ -139,8 +135,8 @@ export function fuse(
     exprs.set(n.id, e);
     const value = { node: n, out: 0 };
     const many = (users.get(keyOf(value))?.size ?? 0) > 1 && ends.get(n.id)!.size > 1;
-    const dear = e.leaves.size > REPEATABLE_LEAVES || e.nodes.size > 16 || e.tangled > 1;
-    if (!NAMES.has(n.op) && !REDUCTIONS.has(n.op) && many && dear) materialised.add(keyOf(value));
+    const large = e.leaves.size > REPEATABLE_LEAVES || e.nodes.size > 16 || e.scattered > 1;
+    if (opOf(n.op).traits.cost !== 'free' && !REDUCTIONS.has(n.op) && many && large) materialised.add(keyOf(value));
   }
 
   const groups: Group[] = [];

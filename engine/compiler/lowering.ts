@@ -26,7 +26,7 @@ import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax, type RowsProbl
 import { scan } from '../../kernels/scan/index.ts';
 import { inWindows } from '../../kernels/windows.ts';
 import { linesOf } from '../frontend/ops/order.ts';
-import { PLACED, type FusedEpilogue } from './epilogue.ts';
+import type { FusedEpilogue } from './epilogue.ts';
 import { bindingOf, Emitter, library, stored } from './emitter.ts';
 import { vectorize, type Lanes } from './vectorize.ts';
 import { type Group } from './fuse.ts';
@@ -43,6 +43,7 @@ import {
   type Triple,
   type Value,
 } from '../frontend/graph.ts';
+import { opOf } from '../frontend/ops/index.ts';
 
 export interface Lowered {
   launch: Launch;
@@ -212,7 +213,12 @@ function lowerWhole(group: Group, context: LowerContext): Lowered {
   const first = inputs.map((v) => inputs.findIndex((w) => keyOf(w) === keyOf(v)));
   const access = inputs.map((v, i) => (first[i] === i ? context.access(v) : 'read_write'));
   const { epilogue } = group;
-  const launch = rule(context.caps, node, access, epilogue && lowerEpilogue(epilogue, PLACED.has(node.op), context));
+  const launch = rule(
+    context.caps,
+    node,
+    access,
+    epilogue && lowerEpilogue(epilogue, opOf(node.op).traits.epilogue !== 'flat', context),
+  );
   const slots = [...inputs, ...group.roots, ...(epilogue?.leaves ?? [])];
   return first.every((f, i) => f === i) ? { launch, slots } : withCopies(launch, slots, first, context);
 }

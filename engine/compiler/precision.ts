@@ -13,15 +13,10 @@ import {
   type OpName,
   type Value,
 } from '../frontend/graph.ts';
+import { opOf } from '../frontend/ops/index.ts';
+import type { HalfOp } from '../frontend/ops/traits.ts';
 
-const ROUNDING = [
-  'attention',
-  'attentionGrad',
-  'conv3d',
-  'conv3dInput',
-  'conv3dWeight',
-] as const satisfies readonly OpName[];
-const rounds = (n: Node): n is Node<(typeof ROUNDING)[number]> => (ROUNDING as readonly OpName[]).includes(n.op);
+const rounds = (n: Node): n is Node<HalfOp> => opOf(n.op).traits.half === 'kernel';
 
 /** @param gradients their products too */
 export function halveOperands(
@@ -38,7 +33,7 @@ export function halveOperands(
       return { node: to.add('cast', [v], { dtype: 'f16' }, [{ shape, dtype: 'f16' }], n), out: 0 };
     };
     const attrs: OpAttrs[OpName] = rounds(n) ? { ...n.attrs, half: true } : n.attrs;
-    return valuesOf(to.add(n.op, n.op === 'matmul' ? inputs.map(halve) : inputs, attrs, n.outs, n));
+    return valuesOf(to.add(n.op, opOf(n.op).traits.half === 'cast' ? inputs.map(halve) : inputs, attrs, n.outs, n));
   });
   return { graph: to, outputs: values };
 }

@@ -6,12 +6,10 @@
  */
 import { emit, inSegment, tracing } from './tracing.ts';
 import { withSite } from '../host/errors.ts';
-import { typeOf, type Node, type OpName, type Value } from './graph.ts';
+import { typeOf, type Node, type Value } from './graph.ts';
+import { opOf } from './ops/index.ts';
 import { Tensor } from './tensor.ts';
 import { flatten } from './tree.ts';
-
-/** Sources, which take no memory. */
-const SOURCES: ReadonlySet<OpName> = new Set<OpName>(['input', 'const']);
 
 /**
  * Whether repeating it costs more arithmetic a byte than repeating the linear layer that made its queries: attention over L keys
@@ -76,7 +74,7 @@ export class Recompute {
   resolve(v: Value, segment: number): Value {
     const { node } = v;
     const home = homeOf(node);
-    if (segment <= 0 || home <= 0 || SOURCES.has(node.op)) return v;
+    if (segment <= 0 || home <= 0 || opOf(node.op).traits.source) return v;
     const run = within(home, segment) ? segment : home;
     let clones = this.clones.get(run);
     if (!clones) this.clones.set(run, (clones = new Map<Node, Node>()));

@@ -5,39 +5,17 @@ import { emit } from './tracing.ts';
 import { callSite, fail, printShapes, withSite } from '../host/errors.ts';
 import type { Binary, OpAttrs, OpName, Reduction, TensorType, Unary, Value } from './graph.ts';
 import { typeOf } from './graph.ts';
+import { opOf } from './ops/index.ts';
 import { isFloat, sameShape } from './ops/op.ts';
 
 /** What pointwise methods take. Numbers become constants of the tensor's dtype. */
 export type Like = Tensor | number;
 
-/** Ops whose kernels read f32 alone: narrower floats come in by a cast. */
-const WIDE: ReadonlySet<OpName> = new Set<OpName>([
-  'sum',
-  'prod',
-  'amax',
-  'amin',
-  'conv3d',
-  'conv3dInput',
-  'conv3dWeight',
-  'attention',
-  'attentionGrad',
-  'softmax',
-  'layerNorm',
-  'layerNormGrad',
-  'rmsNorm',
-  'rmsNormGrad',
-  'argmax',
-  'argmin',
-  'topK',
-  'cumSum',
-  'gather',
-  'scatterAdd',
-]);
-
 export function make<K extends OpName>(op: K, inputs: readonly Tensor[], attrs: OpAttrs[K]): Tensor[] {
+  const { reads } = opOf(op).traits;
   const values = inputs.map((t) => {
     if (!(t instanceof Tensor)) return noTensor(op, t);
-    return WIDE.has(op) && BYTES[t.dtype] === 2 ? t.cast('f32').value : t.value;
+    return reads === 'f32' && BYTES[t.dtype] === 2 ? t.cast('f32').value : t.value;
   });
   return emit(op, values, attrs).map((v) => new Tensor(v));
 }

@@ -5,6 +5,7 @@ import type { Tensor } from '../tensor.ts';
 import type { HostTensor } from '../tree.ts';
 import type { Make, OpDef } from './op.ts';
 import { arity, floats, sameShape } from './op.ts';
+import { KERNEL } from './traits.ts';
 
 interface Sizes {
   B: number;
@@ -120,6 +121,7 @@ const attention: OpDef<'attention'> = {
     const { B, N, L, H, D } = sizes(q!.shape, k!.shape);
     return 4 * B * H * N * L * D;
   },
+  traits: { ...KERNEL, half: 'kernel' },
 };
 
 /** With p = exp(s − lse): dv = pᵀ do, ds = p (do vᵀ − Σ do·o), dq = scale ds k, dk = scale dsᵀ q (FlashAttention, arXiv 2205.14135, B.4). */
@@ -182,6 +184,7 @@ const attentionGrad: OpDef<'attentionGrad'> = {
     const { B, N, L, H, D } = sizes(q!.shape, k!.shape);
     return 10 * B * H * N * L * D;
   },
+  traits: { ...KERNEL, half: 'kernel' },
 };
 
 export const attentionOps = { attention, attentionGrad };

@@ -5,6 +5,7 @@ import type { ConvAttrs, OpName, TensorType } from '../graph.ts';
 import { sizeOf } from '../graph.ts';
 import type { OpDef } from './op.ts';
 import { arity, floats, sameShape } from './op.ts';
+import { KERNEL } from './traits.ts';
 
 const geometry = ({ stride, padLo, padHi }: ConvAttrs): ConvAttrs => ({ stride, padLo, padHi });
 
@@ -96,6 +97,7 @@ const conv3d: OpDef<'conv3d'> = {
     needs[1] ? make('conv3dWeight', [x!, dy!], { ...geometry(attrs), shape: w!.shape })[0]! : null,
   ],
   flops: ([, w], outs) => flops(outs[0]!.shape, w!.shape),
+  traits: { ...KERNEL, epilogue: 'flat', half: 'kernel' },
 };
 
 const conv3dInput: OpDef<'conv3dInput'> = {
@@ -115,6 +117,7 @@ const conv3dInput: OpDef<'conv3dInput'> = {
     needs[1] ? make('conv3dWeight', [g!, dy!], { ...geometry(attrs), shape: w!.shape })[0]! : null,
   ],
   flops: ([dy, w]) => flops(dy!.shape, w!.shape),
+  traits: { ...KERNEL, epilogue: 'flat', half: 'kernel' },
 };
 
 const conv3dWeight: OpDef<'conv3dWeight'> = {
@@ -134,6 +137,7 @@ const conv3dWeight: OpDef<'conv3dWeight'> = {
     needs[1] ? make('conv3d', [x!, g!], geometry(attrs))[0]! : null,
   ],
   flops: ([, dy], _, { shape }) => flops(dy!.shape, shape),
+  traits: { ...KERNEL, half: 'kernel' },
 };
 
 export const convOps = { conv3d, conv3dInput, conv3dWeight };

@@ -6,6 +6,7 @@ import { sizeOf } from '../graph.ts';
 import type { HostTensor } from '../tree.ts';
 import type { OpDef } from './op.ts';
 import { arity, floats, isFloat, sameShape } from './op.ts';
+import { KERNEL } from './traits.ts';
 
 function whole(op: OpName, ids: TensorType): void {
   if (isFloat(ids.dtype)) fail(op, `expected i32 or u32 ids, got ${ids.dtype}${printShapes(ids.shape)}`);
@@ -34,6 +35,7 @@ const gather: OpDef<'gather'> = {
   },
   vjp: ({ x: [table, ids], dy, make }) => [make('scatterAdd', [ids!, dy[0]!], { rows: table!.shape[0]! })[0]!, null],
   flops: () => 0,
+  traits: KERNEL,
 };
 
 const scatterAdd: OpDef<'scatterAdd'> = {
@@ -60,6 +62,7 @@ const scatterAdd: OpDef<'scatterAdd'> = {
   },
   vjp: ({ x: [ids], dy, make }) => [null, make('gather', [dy[0]!, ids!], {})[0]!],
   flops: (x) => sizeOf(x[1]!),
+  traits: KERNEL,
 };
 
 export const gatherOps = { gather, scatterAdd };

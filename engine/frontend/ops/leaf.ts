@@ -3,12 +3,14 @@ import { numel } from '../../../kernels/kernel.ts';
 import { fail, printShapes } from '../../host/errors.ts';
 import { isFloat, strides } from './op.ts';
 import type { OpDef } from './op.ts';
+import { INLINED, KERNEL } from './traits.ts';
 
 const input: OpDef<'input'> = {
   infer: (_, { type }) => [type],
   oracle: (_, { index, name }) => fail('input', `number ${index} (${name}) has no value: the evaluator binds inputs`),
   vjp: null,
   flops: () => 0,
+  traits: { ...KERNEL, source: true },
 };
 
 const constant: OpDef<'const'> = {
@@ -22,6 +24,7 @@ const constant: OpDef<'const'> = {
   oracle: (_, { value }) => [[value]],
   vjp: null,
   flops: () => 0,
+  traits: { ...INLINED, cost: 'free', source: true },
 };
 
 const iota: OpDef<'iota'> = {
@@ -35,6 +38,7 @@ const iota: OpDef<'iota'> = {
   },
   vjp: null,
   flops: () => 0,
+  traits: INLINED,
 };
 
 export const leafOps = { input, const: constant, iota };

@@ -4,6 +4,7 @@ import type { OpAttrs, TensorType } from '../graph.ts';
 import { sizeOf } from '../graph.ts';
 import type { OpDef } from './op.ts';
 import { arity, isFloat } from './op.ts';
+import { KERNEL } from './traits.ts';
 
 /** Sizes of the product of two stored operands. */
 export function matmulSizes(
@@ -73,4 +74,5 @@ export const matmul: OpDef<'matmul'> = {
   flops([a], outs, { transA }) {
     return 2 * sizeOf(outs[0]!) * a!.shape.at(transA ? -2 : -1)!;
   },
+  traits: { ...KERNEL, epilogue: 'placed', reads: 'any', half: 'cast' },
 };

@@ -5,6 +5,7 @@ import type { OpName, TensorType } from '../graph.ts';
 import type { HostTensor } from '../tree.ts';
 import type { OpDef } from './op.ts';
 import { arity, eachIndex, sameShape, strides } from './op.ts';
+import { INLINED } from './traits.ts';
 
 const free = (): number => 0;
 
@@ -38,6 +39,7 @@ const reshape: OpDef<'reshape'> = {
   oracle: ([x]) => [x!.data],
   vjp: ({ x, dy }) => [dy[0]!.reshape(x[0]!.shape)],
   flops: free,
+  traits: { ...INLINED, cost: 'free' },
 };
 
 const permute: OpDef<'permute'> = {
@@ -60,6 +62,7 @@ const permute: OpDef<'permute'> = {
     }),
   vjp: ({ dy, attrs }) => [dy[0]!.permute(attrs.order.map((_, axis) => attrs.order.indexOf(axis)))],
   flops: free,
+  traits: { ...INLINED, scattered: true },
 };
 
 const expand: OpDef<'expand'> = {
@@ -77,6 +80,7 @@ const expand: OpDef<'expand'> = {
     ),
   ],
   flops: free,
+  traits: INLINED,
 };
 
 const slice: OpDef<'slice'> = {
@@ -100,6 +104,7 @@ const slice: OpDef<'slice'> = {
     ),
   ],
   flops: free,
+  traits: INLINED,
 };
 
 const pad: OpDef<'pad'> = {
@@ -122,6 +127,7 @@ const pad: OpDef<'pad'> = {
     })[0]!,
   ],
   flops: free,
+  traits: { ...INLINED, scattered: true },
 };
 
 const flip: OpDef<'flip'> = {
@@ -135,6 +141,7 @@ const flip: OpDef<'flip'> = {
     remap(x!, x!.shape, (index) => index.map((n, i) => (axes.includes(i) ? x!.shape[i]! - 1 - n : n))),
   vjp: ({ dy, attrs }) => [dy[0]!.flip(...attrs.axes)],
   flops: free,
+  traits: { ...INLINED, scattered: true },
 };
 
 const concat: OpDef<'concat'> = {
@@ -178,6 +185,7 @@ const concat: OpDef<'concat'> = {
     });
   },
   flops: free,
+  traits: { ...INLINED, scattered: true },
 };
 
 export const movementOps = { reshape, permute, expand, slice, pad, flip, concat };

@@ -4,6 +4,7 @@ import { fail, printShapes } from '../../host/errors.ts';
 import type { OpAttrs, OpName, TensorType } from '../graph.ts';
 import type { Tensor } from '../tensor.ts';
 import type { HostTensor } from '../tree.ts';
+import type { Traits } from './traits.ts';
 
 /** Makes a node and gives its outputs. */
 export type Make = <K extends OpName>(op: K, inputs: readonly Tensor[], attrs: OpAttrs[K]) => Tensor[];
@@ -32,6 +33,7 @@ export interface OpDef<K extends OpName> {
   /** The same op in primitives. Higher derivatives go through it. */
   composed?: (x: readonly Tensor[], attrs: OpAttrs[K], make: Make) => Tensor[];
   flops: (x: readonly TensorType[], outs: readonly TensorType[], attrs: OpAttrs[K]) => number;
+  traits: Traits;
 }
 
 /** What arithmetic takes; bf16 is for storage, and read by `cast` and `matmul` only. */

@@ -6,6 +6,7 @@ import { sizeOf } from '../graph.ts';
 import type { HostTensor } from '../tree.ts';
 import type { OpDef } from './op.ts';
 import { arity, isFloat } from './op.ts';
+import { KERNEL } from './traits.ts';
 
 /** A tensor as lines along an axis: [outer, n, inner]. */
 export const linesOf = (shape: readonly number[], axis: number): { outer: number; n: number; inner: number } => ({
@@ -62,6 +63,7 @@ function arg(op: 'argmax' | 'argmin', better: (a: number, b: number) => number):
     },
     vjp: null,
     flops: ([x]) => sizeOf(x!),
+    traits: KERNEL,
   };
 }
 
@@ -108,6 +110,7 @@ const topK: OpDef<'topK'> = {
     ];
   },
   flops: ([x]) => sizeOf(x!),
+  traits: KERNEL,
 };
 
 const cumSum: OpDef<'cumSum'> = {
@@ -129,6 +132,7 @@ const cumSum: OpDef<'cumSum'> = {
   },
   vjp: ({ dy, attrs, make }) => make('cumSum', [dy[0]!], { ...attrs, reverse: !attrs.reverse }),
   flops: ([x]) => sizeOf(x!),
+  traits: KERNEL,
 };
 
 export const orderOps = { argmax, argmin, topK, cumSum };

@@ -6,6 +6,7 @@ import { sizeOf } from '../graph.ts';
 import type { Tensor } from '../tensor.ts';
 import type { OpDef } from './op.ts';
 import { arity, floats, isFloat, sameShape } from './op.ts';
+import { EXPENSIVE, INLINED, SINGLE, type Traits } from './traits.ts';
 
 const each = (_: readonly TensorType[], outs: readonly TensorType[]): number => sizeOf(outs[0]!);
 
@@ -37,6 +38,7 @@ export function toEven(x: number): number {
 /** `local(x, y, dy)` is the cotangent of x. */
 function unary(
   op: Unary,
+  traits: Traits,
   f: (x: number) => number,
   local: ((x: Tensor, y: Tensor, dy: Tensor) => Tensor) | null,
 ): OpDef<Unary> {
@@ -49,6 +51,7 @@ function unary(
     oracle: ([x]) => [Float64Array.from(x!.data, f)],
     vjp: local && (({ x, y, dy }) => [local(x[0]!, y[0]!, dy[0]!)]),
     flops: each,
+    traits,
   };
 }
 
@@ -56,6 +59,7 @@ type BinaryRule = (c: { a: Tensor; b: Tensor; y: Tensor; dy: Tensor }) => Tensor
 
 function binary(
   op: Binary,
+  traits: Traits,
   f: (a: number, b: number) => number,
   rules: readonly [BinaryRule, BinaryRule] | null,
 ): OpDef<Binary> {
@@ -83,6 +87,7 @@ function binary(
       (({ x, y, dy, needs }) =>
         rules.map((rule, i) => (needs[i] ? rule({ a: x[0]!, b: x[1]!, y: y[0]!, dy: dy[0]! }) : null))),
     flops: each,
+    traits,
   };
 }
 
@@ -92,54 +97,57 @@ const wins = (less: Tensor, equal: Tensor): Tensor => less.add(equal.mul(0.5));
 export const unaryOps: { [K in Unary]: OpDef<K> } = {
   neg: unary(
     'neg',
+    INLINED,
     (x) => -x,
     (_x, _y, dy) => dy.neg(),
   ),
-  exp: unary('exp', Math.exp, (_x, y, dy) => dy.mul(y)),
-  log: unary('log', Math.log, (x, _y, dy) => dy.div(x)),
-  sqrt: unary('sqrt', Math.sqrt, (_x, y, dy) => dy.mul(0.5).div(y)),
+  exp: unary('exp', EXPENSIVE, Math.exp, (_x, y, dy) => dy.mul(y)),
+  log: unary('log', EXPENSIVE, Math.log, (x, _y, dy) => dy.div(x)),
+  sqrt: unary('sqrt', INLINED, Math.sqrt, (_x, y, dy) => dy.mul(0.5).div(y)),
   rsqrt: unary(
     'rsqrt',
+    INLINED,
     (x) => 1 / Math.sqrt(x),
     (_x, y, dy) => dy.mul(-0.5).mul(y.mul(y).mul(y)),
   ),
-  sin: unary('sin', Math.sin, (x, _y, dy) => dy.mul(x.cos())),
-  cos: unary('cos', Math.cos, (x, _y, dy) => dy.mul(x.sin()).neg()),
-  tanh: unary('tanh', Math.tanh, (_x, y, dy) => dy.mul(y.mul(y).neg().add(1))),
+  sin: unary('sin', SINGLE, Math.sin, (x, _y, dy) => dy.mul(x.cos())),
+  cos: unary('cos', SINGLE, Math.cos, (x, _y, dy) => dy.mul(x.sin()).neg()),
+  tanh: unary('tanh', EXPENSIVE, Math.tanh, (_x, y, dy) => dy.mul(y.mul(y).neg().add(1))),
   sigmoid: unary(
     'sigmoid',
+    EXPENSIVE,
     (x) => 1 / (1 + Math.exp(-x)),
     (_x, y, dy) => dy.mul(y).mul(y.neg().add(1)),
   ),
-  erf: unary('erf', erf, (x, _y, dy) => dy.mul(x.mul(x).neg().exp()).mul(2 / Math.sqrt(Math.PI))),
-  abs: unary('abs', Math.abs, (x, _y, dy) => dy.mul(x.sign())),
-  sign: unary('sign', Math.sign, null),
-  floor: unary('floor', Math.floor, null),
-  round: unary('round', toEven, null),
-  isFinite: unary('isFinite', (x) => Number(Number.isFinite(x)), null),
+  erf: unary('erf', SINGLE, erf, (x, _y, dy) => dy.mul(x.mul(x).neg().exp()).mul(2 / Math.sqrt(Math.PI))),
+  abs: unary('abs', INLINED, Math.abs, (x, _y, dy) => dy.mul(x.sign())),
+  sign: unary('sign', INLINED, Math.sign, null),
+  floor: unary('floor', INLINED, Math.floor, null),
+  round: unary('round', INLINED, toEven, null),
+  isFinite: unary('isFinite', { ...INLINED, lanes: 'single' }, (x) => Number(Number.isFinite(x)), null),
 };
 
 export const binaryOps: { [K in Binary]: OpDef<K> } = {
-  add: binary('add', (a, b) => a + b, [({ dy }) => dy, ({ dy }) => dy]),
-  sub: binary('sub', (a, b) => a - b, [({ dy }) => dy, ({ dy }) => dy.neg()]),
-  mul: binary('mul', (a, b) => a * b, [({ b, dy }) => dy.mul(b), ({ a, dy }) => dy.mul(a)]),
-  div: binary('div', (a, b) => a / b, [({ b, dy }) => dy.div(b), ({ b, y, dy }) => dy.mul(y).div(b).neg()]),
-  max: binary('max', Math.max, [
+  add: binary('add', INLINED, (a, b) => a + b, [({ dy }) => dy, ({ dy }) => dy]),
+  sub: binary('sub', INLINED, (a, b) => a - b, [({ dy }) => dy, ({ dy }) => dy.neg()]),
+  mul: binary('mul', INLINED, (a, b) => a * b, [({ b, dy }) => dy.mul(b), ({ a, dy }) => dy.mul(a)]),
+  div: binary('div', INLINED, (a, b) => a / b, [({ b, dy }) => dy.div(b), ({ b, y, dy }) => dy.mul(y).div(b).neg()]),
+  max: binary('max', INLINED, Math.max, [
     ({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b))),
     ({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b))),
   ]),
-  min: binary('min', Math.min, [
+  min: binary('min', INLINED, Math.min, [
     ({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b))),
     ({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b))),
   ]),
-  pow: binary('pow', Math.pow, [
+  pow: binary('pow', SINGLE, Math.pow, [
     ({ a, b, dy }) => dy.mul(b).mul(a.pow(b.sub(1))),
     // The derivative by the exponent exists for a positive base only; elsewhere it is taken as 0.
     ({ a, y, dy }) => dy.mul(y).mul(a.select(a.like(0).lt(a), 1).log()),
   ]),
-  lt: binary('lt', (a, b) => Number(a < b), null),
-  le: binary('le', (a, b) => Number(a <= b), null),
-  eq: binary('eq', (a, b) => Number(a === b), null),
+  lt: binary('lt', INLINED, (a, b) => Number(a < b), null),
+  le: binary('le', INLINED, (a, b) => Number(a <= b), null),
+  eq: binary('eq', INLINED, (a, b) => Number(a === b), null),
 };
 
 export const where: OpDef<'where'> = {
@@ -158,6 +166,7 @@ export const where: OpDef<'where'> = {
     return [null, needs[1] ? g.select(x[0]!, 0) : null, needs[2] ? g.like(0).select(x[0]!, g) : null];
   },
   flops: each,
+  traits: INLINED,
 };
 
 export const cast: OpDef<'cast'> = {
@@ -175,6 +184,7 @@ export const cast: OpDef<'cast'> = {
   ],
   vjp: ({ x, dy }) => [isFloat(x[0]!.dtype) ? dy[0]!.cast(x[0]!.dtype) : null],
   flops: each,
+  traits: INLINED,
 };
 
 export const detach: OpDef<'detach'> = {
@@ -185,4 +195,5 @@ export const detach: OpDef<'detach'> = {
   oracle: ([x]) => [x!.data],
   vjp: null,
   flops: () => 0,
+  traits: { ...INLINED, cost: 'free' },
 };

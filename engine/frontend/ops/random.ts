@@ -6,6 +6,7 @@ import { numel } from '../../../kernels/kernel.ts';
 import { fail, printShapes } from '../../host/errors.ts';
 import type { OpDef } from './op.ts';
 import { arity, sameShape } from './op.ts';
+import { KERNEL } from './traits.ts';
 
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 /** Parity constant of the Threefry key schedule. */
@@ -51,4 +52,5 @@ export const random: OpDef<'random'> = {
   ],
   vjp: null,
   flops: (_, outs) => 60 * numel(outs[0]!.shape),
+  traits: KERNEL,
 };

@@ -7,6 +7,7 @@ import type { Tensor } from '../tensor.ts';
 import type { HostTensor } from '../tree.ts';
 import type { OpDef, VjpContext } from './op.ts';
 import { arity, eachIndex, isFloat, strides } from './op.ts';
+import { KERNEL } from './traits.ts';
 
 function infer(op: Reduction, x: readonly TensorType[], axes: readonly number[]): TensorType[] {
   arity(op, x, 1);
@@ -49,6 +50,7 @@ const sum: OpDef<'sum'> = {
   },
   vjp: ({ x, dy }) => [dy[0]!.expand(x[0]!.shape)],
   flops: ([x]) => sizeOf(x!),
+  traits: KERNEL,
 };
 
 /** The product along an axis by halves: each factor's cotangent is then the product of the others, at zeros too. */
@@ -80,6 +82,7 @@ const prod: OpDef<'prod'> = {
     return [empty ? x!.sum(axes, true).like(1) : axes.reduce(halves, x!)];
   },
   flops: ([x]) => sizeOf(x!),
+  traits: KERNEL,
 };
 
 /** Elements that tie share the cotangent. */
@@ -93,6 +96,7 @@ const amax: OpDef<'amax'> = {
   oracle: ([x], _, outs) => fold(x!, outs[0]!, lowest(x!.dtype), Math.max),
   vjp: shared,
   flops: ([x]) => sizeOf(x!),
+  traits: KERNEL,
 };
 
 const amin: OpDef<'amin'> = {
@@ -100,6 +104,7 @@ const amin: OpDef<'amin'> = {
   oracle: ([x], _, outs) => fold(x!, outs[0]!, highest(x!.dtype), Math.min),
   vjp: shared,
   flops: ([x]) => sizeOf(x!),
+  traits: KERNEL,
 };
 
 const lowest = (d: DType): number => (d === 'i32' ? -(2 ** 31) : d === 'u32' ? 0 : -Infinity);

@@ -5,6 +5,7 @@ import { sizeOf } from '../graph.ts';
 import type { HostTensor } from '../tree.ts';
 import type { OpDef } from './op.ts';
 import { arity, floats, sameShape } from './op.ts';
+import { KERNEL } from './traits.ts';
 
 function infer(op: OpName, x: readonly TensorType[], count: 1 | 2): TensorType[] {
   arity(op, x, count);
@@ -44,6 +45,7 @@ const softmax: OpDef<'softmax'> = {
     return [g.sub(y[0]!.mul(g.sum([-1], true)))];
   },
   flops: cost(5),
+  traits: { ...KERNEL, epilogue: 'rows' },
 };
 
 const centred = (row: Float64Array): Float64Array => {
@@ -62,6 +64,7 @@ const layerNorm: OpDef<'layerNorm'> = {
     }),
   vjp: ({ x, dy, attrs, make }) => make('layerNormGrad', [x[0]!, dy[0]!], attrs),
   flops: cost(7),
+  traits: { ...KERNEL, epilogue: 'rows' },
 };
 
 /** dx = r (dy − mean dy − x̂ mean(dy x̂)), with r = rsqrt(var + eps). */
@@ -89,6 +92,7 @@ const layerNormGrad: OpDef<'layerNormGrad'> = {
     ];
   },
   flops: cost(12),
+  traits: { ...KERNEL, epilogue: 'rows' },
 };
 
 const rmsNorm: OpDef<'rmsNorm'> = {
@@ -100,6 +104,7 @@ const rmsNorm: OpDef<'rmsNorm'> = {
     }),
   vjp: ({ x, dy, attrs, make }) => make('rmsNormGrad', [x[0]!, dy[0]!], attrs),
   flops: cost(4),
+  traits: { ...KERNEL, epilogue: 'rows' },
 };
 
 /** dx = r (dy − x̂ mean(dy x̂)), with r = rsqrt(mean x² + eps). */
@@ -119,6 +124,7 @@ const rmsNormGrad: OpDef<'rmsNormGrad'> = {
     return [dy!.sub(hat.mul(dy!.mul(hat).mean([-1], true))).mul(r)];
   },
   flops: cost(9),
+  traits: { ...KERNEL, epilogue: 'rows' },
 };
 
 export const rowOps = { softmax, layerNorm, layerNormGrad, rmsNorm, rmsNormGrad };
