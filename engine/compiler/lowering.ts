@@ -20,6 +20,7 @@ import type { FloatType } from '../../kernels/halves.ts';
 import { matmul } from '../../kernels/matmul/index.ts';
 import { order } from '../../kernels/order/index.ts';
 import { pointwise } from '../../kernels/pointwise/index.ts';
+import { pool } from '../../kernels/pool/index.ts';
 import { random } from '../../kernels/random/index.ts';
 import { reduce, type Source } from '../../kernels/reduce/index.ts';
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad, softmax, type RowsProblem } from '../../kernels/rows/index.ts';
@@ -114,6 +115,16 @@ function ordered<K extends 'argmax' | 'argmin' | 'topK'>(largest: (n: Node<K>) =
   };
 }
 
+function pooling<K extends 'sumPool' | 'maxPool'>(op: 'sum' | 'max'): Anchor<K> {
+  return (caps, n, [access]) => {
+    const x = shapeOf(n as unknown as Node, 0);
+    const { kernel, stride, dilation, padLo } = n.attrs;
+    const [from, to] = [x, n.outs[0]!.shape].map((s) => s.slice(-3) as unknown as Triple) as [Triple, Triple];
+    const lines = numel(x.slice(0, -3));
+    return pool(caps, { op, lines, in: from, out: to, kernel, stride, dilation, padLo, access: access! });
+  };
+}
+
 function attentionOf<K extends 'attention' | 'attentionGrad'>(family: typeof attention, lengthsAt: number): Anchor<K> {
   return (caps, n, access) => {
     const [B, N, H, D] = shapeOf(n, 0) as [number, number, number, number];
@@ -162,6 +173,8 @@ const LOWER: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: Anchor<K> }
     const { shape, dtype } = n.outs[0]!;
     return scan(caps, { ...linesOf(shape, axis), dtype: element(dtype), exclusive, reverse, access: access! });
   },
+  sumPool: pooling('sum'),
+  maxPool: pooling('max'),
   gather: (caps, n, access) => {
     const table = shapeOf(n, 0);
     return gather(caps, {

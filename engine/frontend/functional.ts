@@ -3,11 +3,14 @@ import type { DType } from '../../kernels/kernel.ts';
 import { ALIGN, BYTES, numel } from '../../kernels/kernel.ts';
 import { tracing } from './tracing.ts';
 import { fail, printShapes } from '../host/errors.ts';
-import type { ConvAttrs, Triple } from './graph.ts';
 import type { Like, Tensor } from './tensor.ts';
 import { isFloat } from './ops/op.ts';
 import { broadcast, make, scalar } from './tensor.ts';
 import { flatten, mapTree } from './tree.ts';
+
+export { conv2d, conv3d, convTranspose2d, convTranspose3d } from './convolution.ts';
+export { avgPool, maxPool } from './pooling.ts';
+export { resize } from './resize.ts';
 
 /** A scalar, shape []. */
 export const constant = (value: number, dtype: DType = 'f32'): Tensor => scalar(value, dtype);
@@ -86,33 +89,6 @@ export const clamp = (x: Tensor, lo: Like, hi: Like): Tensor => x.max(lo).min(hi
 export function linear(x: Tensor, w: Tensor, b?: Tensor): Tensor {
   const y = x.matmul(w, { transB: true });
   return b ? y.add(b) : y;
-}
-
-/** x [N,C,T,H,W], w [O,C,kt,kh,kw], b [O] → [N,O,T',H',W']. */
-export function conv3d(
-  x: Tensor,
-  w: Tensor,
-  b?: Tensor,
-  { stride = [1, 1, 1], padLo = [0, 0, 0], padHi = padLo }: Partial<ConvAttrs> = {},
-): Tensor {
-  const y = make('conv3d', [x, w], { stride, padLo, padHi })[0]!;
-  return b ? y.add(b.reshape([-1, 1, 1, 1])) : y;
-}
-
-type Pair = readonly [number, number];
-/** x [N,C,H,W], w [O,C,kh,kw], b [O] → [N,O,H',W']. */
-export function conv2d(
-  x: Tensor,
-  w: Tensor,
-  b?: Tensor,
-  { stride = [1, 1], padLo = [0, 0], padHi = padLo }: { stride?: Pair; padLo?: Pair; padHi?: Pair } = {},
-): Tensor {
-  const lift = (first: number, [h, v]: Pair): Triple => [first, h, v];
-  return conv3d(x.unsqueeze(2), w.unsqueeze(2), b, {
-    stride: lift(1, stride),
-    padLo: lift(0, padLo),
-    padHi: lift(0, padHi),
-  }).squeeze(2);
 }
 
 /** q [B,N,H,D], k and v [B,L,H,D] → [B,N,H,D]. Keys at or past `lengths` (u32 [B], ≥ 1) are masked. `scale` is 1/√D unless given. */

@@ -46,6 +46,15 @@ export interface ConvAttrs {
   half?: true;
 }
 
+/** Windows over the last three axes; `dilation` stands between the elements of one. */
+export interface PoolAttrs {
+  kernel: Triple;
+  stride: Triple;
+  dilation: Triple;
+  padLo: Triple;
+  padHi: Triple;
+}
+
 /** Every op and its attributes. Pointwise ops take operands of one shape: broadcasting is an explicit `expand`. */
 export type OpAttrs = { [K in Unary | Binary]: None } & {
   /** External tensor number `index` of the compiled function. */
@@ -97,6 +106,9 @@ export type OpAttrs = { [K in Unary | Binary]: None } & {
   /** x rsqrt(mean x² + eps) over the last axis, no affine. */
   rmsNorm: { eps: number };
   rmsNormGrad: { eps: number };
+  sumPool: PoolAttrs;
+  /** → (the largest of each window, which of its elements it is, i32): the first of equal ones, and NaN before all. Pads never win. */
+  maxPool: PoolAttrs;
   /** i32, the axis kept with size 1; of equal elements the first, and NaN before all. */
   argmax: { axis: number };
   argmin: { axis: number };

@@ -1,7 +1,7 @@
 /** Small functions over tensors, by op: what gradients, rewrites and kernels are checked on. Shapes are odd on purpose. */
 import type { DType } from '../../kernels/kernel.ts';
 import { numel } from '../../kernels/kernel.ts';
-import { concat, gather, iota, normal, uniform, where } from '../../engine/frontend/functional.ts';
+import { avgPool, concat, gather, iota, maxPool, normal, uniform, where } from '../../engine/frontend/functional.ts';
 import type { OpName } from '../../engine/frontend/graph.ts';
 import { threefry2x32 } from '../../engine/frontend/ops/random.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
@@ -222,6 +222,22 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
   layerNormGrad: [on('odd rows', [f(3, 13), f(3, 13)], (x, dy) => make('layerNormGrad', [x!, dy!], { eps: 1e-3 }))],
   rmsNorm: [on('odd rows', [f(2, 3, 13)], (x) => x!.rmsNorm(1e-3))],
   rmsNormGrad: [on('odd rows', [f(3, 13), f(3, 13)], (x, dy) => make('rmsNormGrad', [x!, dy!], { eps: 1e-3 }))],
+  sumPool: [
+    on('overlapping, dilated', [f(2, 3, 7, 8)], (x) =>
+      avgPool(x!, [2, 3], { stride: [1, 2], dilation: [2, 1], padLo: [1, 0], padHi: [0, 2] }),
+    ),
+    on('without pads', [f(3, 9)], (x) =>
+      avgPool(x!, [3], { stride: [2], padLo: [1], padHi: [2], countPads: false }).exp(),
+    ),
+    on('three axes', [f(1, 2, 3, 4, 4)], (x) => avgPool(x!, [2, 2, 2], { stride: [1, 2, 2] })),
+  ],
+  maxPool: [
+    on('overlapping, dilated', [f(2, 3, 7, 8)], (x) =>
+      maxPool(x!, [2, 3], { stride: [1, 2], dilation: [2, 1], padLo: [1, 0], padHi: [0, 2] }),
+    ),
+    on('three axes', [f(1, 2, 3, 4, 4)], (x) => maxPool(x!, [2, 2, 2], { stride: [1, 2, 2] }).exp()),
+    on('below zero, padded', [within(-3, -1, 3, 9)], (x) => maxPool(x!, [3], { stride: [2], padLo: [1] })),
+  ],
   argmax: [
     on('ties', [{ shape: [2, 4], data: [1, 3, 3, 0, -1, -2, -1, -7] }], (x) => x!.argmax(-1), true),
     on('outer, of u32', [{ shape: [300, 3], dtype: 'u32', range: [0, 4e9] }], (x) => x!.argmax(0, true), true),

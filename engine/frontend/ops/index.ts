@@ -9,6 +9,7 @@ import { orderOps } from './order.ts';
 import { movementOps } from './movement.ts';
 import type { OpDef } from './op.ts';
 import { binaryOps, cast, detach, unaryOps, where } from './pointwise.ts';
+import { poolOps } from './pool.ts';
 import { random } from './random.ts';
 import { reduceOps } from './reduce.ts';
 import { rowOps } from './rows.ts';
@@ -30,6 +31,7 @@ export const OPS: { [K in OpName]: OpDef<K> } = {
   ...rowOps,
   ...gatherOps,
   ...orderOps,
+  ...poolOps,
   random,
 };
 
