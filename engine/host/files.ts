@@ -1,6 +1,7 @@
 /** Files as the readers of weights need them, under Node and Deno. A browser has browser/files.ts in this file's place. */
 import { access, open, readdir, readFile, stat } from 'node:fs/promises';
 import * as zlib from 'node:zlib';
+import { readText } from './plain.ts';
 
 export { basename, dirname, join } from 'node:path';
 
@@ -15,6 +16,9 @@ export interface OpenFile {
 
 /** @throws an error whose `code` is ENOENT where there is no such file */
 export async function openFile(path: string): Promise<OpenFile> {
+  const before = await stat(path); // opening a FIFO would wait for its writer
+  if (!before.isFile())
+    return { isFile: false, size: 0, read: () => Promise.resolve(0), close: () => Promise.resolve() };
   const handle = await open(path);
   const found = await handle.stat();
   return {
@@ -25,8 +29,9 @@ export async function openFile(path: string): Promise<OpenFile> {
   };
 }
 
-/** @throws as `openFile` does */
-export const readTextFile = (path: string): Promise<string> => readFile(path, 'utf8');
+/** A small file's text. @throws as `openFile` does, and where it is no file or large */
+export const readTextFile = (path: string): Promise<string> => Promise.resolve().then(() => readText(path));
+
 export const readBytes = (path: string): Promise<Uint8Array> => readFile(path);
 
 export const exists = (path: string): Promise<boolean> =>

@@ -36,7 +36,8 @@ import {
   type Naming,
 } from './names.ts';
 import { openWeights } from './open.ts';
-import { isObject, parseJson, WeightsError, type Entry } from './stored.ts';
+import { isObject, WeightsError, type Entry } from './stored.ts';
+import { parseJson } from './json.ts';
 import type { Weights } from './weights.ts';
 
 /** One network of a checkpoint. */

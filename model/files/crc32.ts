@@ -1,5 +1,6 @@
 /** Checksums of zip archives, followed as their bytes are read. */
 import { nativeCrc32 } from '../../engine/host/files.ts';
+import { quoted } from './json.ts';
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   let crc = byte;
@@ -38,7 +39,7 @@ export class Checksum {
     this.done += bytes.length;
     if (this.done === this.length && this.crc !== this.expected) {
       throw new Error(
-        `${JSON.stringify(this.name)} is damaged: its checksum is ${this.crc.toString(16)}, the archive has ${this.expected.toString(16)}; get the file anew`,
+        `${quoted(this.name)} is damaged: its checksum is ${this.crc.toString(16)}, the archive has ${this.expected.toString(16)}; get the file anew`,
       );
     }
   }

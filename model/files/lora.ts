@@ -13,7 +13,8 @@ import type { Shapes } from './load.ts';
 import { diffusersDiT } from './names.ts';
 import { openWeights } from './open.ts';
 import { saveTensors } from './safetensors.ts';
-import { few, isObject, parseJson, WeightsError } from './stored.ts';
+import { few, isObject, WeightsError } from './stored.ts';
+import { parseJson } from './json.ts';
 import type { Weights } from './weights.ts';
 
 /** What a file adds to a model. */

@@ -2,7 +2,8 @@
 import { basename, dirname, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
 import { readPth } from './pth.ts';
 import { readSafetensors } from './safetensors.ts';
-import { DataFile, few, isObject, parseJson, WeightsError, type Archive } from './stored.ts';
+import { DataFile, few, isObject, WeightsError, type Archive } from './stored.ts';
+import { parseJson } from './json.ts';
 import { Weights } from './weights.ts';
 
 const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile) => Promise<Archive> }[] = [

@@ -5,6 +5,7 @@
  * Opcodes: Lib/pickletools.py of Python; `torch.save` writes protocol 2.
  */
 import { decodeUtf8 } from './stored.ts';
+import { quoted } from './json.ts';
 
 /** Lists and tuples are arrays; what the caller's functions make is opaque. */
 export type Value = null | boolean | number | string | readonly Value[] | Dict | object;
@@ -19,6 +20,9 @@ export interface Rules {
   /** Stands for an object outside of the pickle. */
   readonly persistent: (id: Value) => Value;
 }
+
+/** Far beyond what a state dict of 100,000 tensors takes; a bomb is stopped after a second. */
+const [MAX_OPS, MAX_MADE] = [4e6, 8e5];
 
 /** Names of the opcodes that are not in `OPS`, for the error. */
 const REFUSED: Record<string, string> = {
@@ -66,6 +70,7 @@ class Machine {
   private readonly data: DataView;
   private readonly rules: Rules;
   private at = 0;
+  private made = 0;
   private stack: Value[] = [];
   private readonly marks: Value[][] = [];
   private readonly memo = new Map<number, Value>();
@@ -78,8 +83,9 @@ class Machine {
   }
 
   run(): Value {
-    for (;;) {
-      const op = String.fromCharCode(this.take(1)[0]!);
+    for (let ops = 0; ; ops++) {
+      if (ops >= MAX_OPS) throw new Error(`has more than ${MAX_OPS} opcodes, more than any model's tensors need`);
+      const op = String.fromCharCode(this.unsigned(1));
       if (op === '.') break;
       const work = OPS.get(op);
       if (!work)
@@ -101,6 +107,7 @@ class Machine {
 
   /** An argument of 1, 2 or 4 bytes, little-endian. */
   unsigned(n: 1 | 2 | 4): number {
+    if (n === 1 && this.at < this.bytes.length) return this.bytes[this.at++]!;
     return this.take(n).reduceRight((sum, byte) => sum * 256 + byte, 0);
   }
 
@@ -121,6 +128,17 @@ class Machine {
     this.stack.push(value);
   }
 
+  /** A list, a dict, a tuple or what a function makes: each takes far more memory than its opcode. */
+  make(value: Value): void {
+    this.count();
+    this.push(value);
+  }
+
+  private count(): void {
+    if (++this.made > MAX_MADE)
+      throw new Error(`makes more than ${MAX_MADE} lists, dicts and tuples, more than any model's tensors need`);
+  }
+
   pop(): Value {
     const value = this.stack.pop();
     if (value === undefined) throw new Error(`takes more values than there are, at byte ${this.at - 1}`);
@@ -134,6 +152,7 @@ class Machine {
   }
 
   mark(): void {
+    this.count();
     this.marks.push(this.stack);
     this.stack = [];
   }
@@ -159,7 +178,7 @@ class Machine {
   global(): void {
     const name = `${this.line()}.${this.line()}`;
     const known = this.rules.globals.get(name);
-    if (!known) throw new Error(`the name ${JSON.stringify(name)} is not allowed: only tensors are read`);
+    if (!known) throw new Error(`the name ${quoted(name)} is not allowed: only tensors are read`);
     this.names.set(known, name);
     this.push(known);
   }
@@ -168,9 +187,9 @@ class Machine {
     const [args, callee] = [this.pop(), this.pop()];
     if (typeof callee !== 'function' || !Array.isArray(args))
       throw new Error(
-        `calls ${JSON.stringify(this.names.get(callee as object) ?? 'what is no function')}, which is not allowed`,
+        `calls ${quoted(this.names.get(callee as object) ?? 'what is no function')}, which is not allowed`,
       );
-    this.push((callee as (args: readonly Value[]) => Value)(args as Value[]));
+    this.make((callee as (args: readonly Value[]) => Value)(args as Value[]));
   }
 
   persistent(): void {
@@ -184,7 +203,7 @@ class Machine {
       const key = items[i]!;
       if (typeof key !== 'string' && typeof key !== 'number')
         throw new Error('a dict has a key that is neither text nor a number');
-      if (dict.has(key)) throw new Error(`the name ${JSON.stringify(key)} stands twice`);
+      if (dict.has(key)) throw new Error(`the name ${quoted(key)} stands twice`);
       dict.set(key, items[i + 1]!);
     }
   }
@@ -212,7 +231,7 @@ class Machine {
 const tuple =
   (n: number) =>
   (m: Machine): void =>
-    m.push(Array.from({ length: n }, () => m.pop()).reverse());
+    m.make(Array.from({ length: n }, () => m.pop()).reverse());
 
 const OPS: ReadonlyMap<string, (m: Machine) => void> = new Map(
   Object.entries({
@@ -239,11 +258,11 @@ const OPS: ReadonlyMap<string, (m: Machine) => void> = new Map(
     '\x85': tuple(1),
     '\x86': tuple(2),
     '\x87': tuple(3), // EMPTY_TUPLE, TUPLE1, TUPLE2, TUPLE3
-    t: (m: Machine) => m.push(m.sinceMark()), // TUPLE
-    ']': (m: Machine) => m.push([]), // EMPTY_LIST
+    t: (m: Machine) => m.make(m.sinceMark()), // TUPLE
+    ']': (m: Machine) => m.make([]), // EMPTY_LIST
     a: (m: Machine) => m.appendItems([m.pop()]), // APPEND
     e: (m: Machine) => m.appendItems(m.sinceMark()), // APPENDS
-    '}': (m: Machine) => m.push(new Dict()), // EMPTY_DICT
+    '}': (m: Machine) => m.make(new Dict()), // EMPTY_DICT
     s: (m: Machine) => m.setItems([m.pop(), m.pop()].reverse()), // SETITEM
     u: (m: Machine) => m.setItems(m.sinceMark()), // SETITEMS
   }),

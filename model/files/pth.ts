@@ -9,6 +9,7 @@ import { printShapes } from '../../engine/host/errors.ts';
 import { Dict, unpickle, type Global, type Value } from './pickle.ts';
 import { bytesPer, isSize, type Archive, type DataFile, type StoredTensor, type StoredType } from './stored.ts';
 import { zipMembers } from './zip.ts';
+import { quoted } from './json.ts';
 
 const STORAGES: Record<string, StoredType> = {
   DoubleStorage: 'F64',
@@ -59,7 +60,8 @@ class View {
 }
 
 const MAX_RANK = 64; // PyTorch's own
-const MAX_PICKLE = 100e6;
+const MAX_PICKLE = 32e6; // bytes: hundreds of thousands of names
+const MAX_TWICE = 16; // bytes of tensors for each of the file's: some tie their weights
 
 const isSizes = (x: Value | undefined): x is number[] => Array.isArray(x) && x.length <= MAX_RANK && x.every(isSize);
 
@@ -128,9 +130,9 @@ export async function readPth(file: DataFile): Promise<Archive> {
   if (!(state instanceof Dict)) throw new Error('holds no state dict, names with their tensors');
 
   const place = (name: string, { storage: { dtype, key, count }, offset, shape, strides }: View): StoredTensor => {
-    const fail = (why: string) => new Error(`tensor ${JSON.stringify(name)}: ${why}`);
+    const fail = (why: string) => new Error(`tensor ${quoted(name)}: ${why}`);
     const member = members.get(`${root}data/${key}`);
-    if (!member) throw fail(`there is no storage ${JSON.stringify(key)} in the archive`);
+    if (!member) throw fail(`there is no storage ${quoted(key)} in the archive`);
     if (count * bytesPer(dtype) > member.length)
       throw fail(
         `its storage of ${count} ${dtype} needs ${count * bytesPer(dtype)} bytes, the archive has ${member.length}`,
@@ -157,8 +159,13 @@ export async function readPth(file: DataFile): Promise<Archive> {
   const tensors = new Map<string, StoredTensor>();
   for (const [name, value] of state) {
     if (typeof name !== 'string' || !(value instanceof View))
-      throw new Error(`${JSON.stringify(name)} is no tensor: only a flat state dict is read`);
+      throw new Error(`${quoted(name)} is no tensor: only a flat state dict is read`);
     tensors.set(name, place(name, value));
   }
+  const bytes = [...tensors.values()].reduce((sum, t) => sum + numel(t.shape) * bytesPer(t.dtype), 0);
+  if (bytes > MAX_TWICE * file.size)
+    throw new Error(
+      `its tensors are views of ${bytes} bytes in all, ${MAX_TWICE} times its own ${file.size} are allowed`,
+    );
   return { metadata: {}, tensors };
 }

@@ -4,6 +4,7 @@
  * Format: u64 length of the header, the header as JSON (name → dtype, shape, byte range), the data without holes.
  * https://huggingface.co/docs/safetensors
  */
+import { parseJson, quoted, type JsonLimits } from './json.ts';
 import { Draft } from '../../engine/host/draft.ts';
 import { printShapes } from '../../engine/host/errors.ts';
 import { NDArray } from '../../engine/runtime/ndarray.ts';
@@ -16,7 +17,6 @@ import {
   decodeUtf8,
   isObject,
   isSize,
-  parseJson,
   type Archive,
   type DataFile,
   type Entry,
@@ -30,32 +30,19 @@ interface Ranged extends Entry {
   readonly range: readonly [number, number];
 }
 
-const MAX_HEADER = 100e6;
-
-/** JSON.parse keeps the last of two equal keys in silence; here the second is an error. `text` is valid JSON. */
-function refuseDuplicates(text: string): void {
-  const open: (Set<string> | undefined)[] = [];
-  for (const [, token, colon] of text.matchAll(/("(?:[^"\\]|\\.)*"|[{}[\]])(\s*:)?/gs)) {
-    if (token === '{') open.push(new Set());
-    else if (token === '[') open.push(undefined);
-    else if (token === '}' || token === ']') open.pop();
-    else if (colon) {
-      const name = JSON.parse(token!) as string;
-      if (open.at(-1)!.has(name)) throw new Error(`the name ${JSON.stringify(name)} stands twice`);
-      open.at(-1)!.add(name);
-    }
-  }
-}
+const MAX_HEADER = 100e6; // bytes, the format's own; long strings may fill it, nothing else
+/** name → { dtype, shape, range }, and no model of Wan's kind has a tenth as many tensors. */
+const HEADER: JsonLimits = { depth: 3, members: 100_000, items: 64, unique: true };
 
 function parseEntry(name: string, value: unknown, dataBytes: number): Ranged {
-  const fail = (why: string) => new Error(`tensor ${JSON.stringify(name)}: ${why}`);
+  const fail = (why: string) => new Error(`tensor ${quoted(name)}: ${why}`);
   if (!isObject(value)) throw fail('its description is not an object');
   const { dtype, shape, data_offsets: range } = value;
-  if (typeof dtype !== 'string' || !Object.hasOwn(ARRAYS, dtype)) throw fail(`unknown dtype ${JSON.stringify(dtype)}`);
+  if (typeof dtype !== 'string' || !Object.hasOwn(ARRAYS, dtype)) throw fail(`unknown dtype ${quoted(dtype)}`);
   if (!Array.isArray(shape) || !shape.every(isSize))
-    throw fail(`shape ${JSON.stringify(shape)} is not a list of whole numbers of 0 or more`);
+    throw fail(`shape ${quoted(shape)} is not a list of whole numbers of 0 or more`);
   if (!Array.isArray(range) || range.length !== 2 || !range.every(isSize))
-    throw fail(`data_offsets ${JSON.stringify(range)} are not two whole numbers`);
+    throw fail(`data_offsets ${quoted(range)} are not two whole numbers`);
   const [begin, end] = range as [number, number];
   if (begin > end) throw fail(`data_offsets [${begin}, ${end}] run backwards`);
   if (end > dataBytes) throw fail(`data ends at byte ${end}, the file has ${dataBytes}`);
@@ -70,10 +57,9 @@ function parseHeader(
   text: string,
   dataBytes: number,
 ): { metadata: Record<string, string>; entries: Map<string, Ranged> } {
-  const json = parseJson(text);
+  const json = parseJson(text, HEADER);
   if (!/^[{[]/.test(text)) throw new Error('its header does not begin with {');
   if (!isObject(json)) throw new Error('its header is not an object');
-  refuseDuplicates(text);
   const { __metadata__: metadata = {}, ...tensors } = json;
   if (!isObject(metadata) || Object.values(metadata).some((v) => typeof v !== 'string'))
     throw new Error('__metadata__ must hold strings only');
@@ -87,7 +73,7 @@ function parseHeader(
   ] of [...entries].sort(([, a], [, b]) => a.range[0] - b.range[0] || a.range[1] - b.range[1])) {
     if (begin !== at)
       throw new Error(
-        `tensor ${JSON.stringify(name)} begins at byte ${begin} of the data, ${begin < at ? 'inside the tensor before it, which ends' : 'after a hole from byte'} ${at}`,
+        `tensor ${quoted(name)} begins at byte ${begin} of the data, ${begin < at ? 'inside the tensor before it, which ends' : 'after a hole from byte'} ${at}`,
       );
     at = end;
   }
@@ -150,8 +136,7 @@ export async function writeTensors(
         draft.write(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
         left -= chunk.length;
       }
-      if (left)
-        throw new Error(`tensor ${JSON.stringify(name)}: ${dtype} ${printShapes(shape)} got ${-left} values too many`);
+      if (left) throw new Error(`tensor ${quoted(name)}: ${dtype} ${printShapes(shape)} got ${-left} values too many`);
     }
     draft.keep();
   } catch (error) {

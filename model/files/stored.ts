@@ -50,14 +50,6 @@ export function decodeUtf8(bytes: Uint8Array): string {
   }
 }
 
-export function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new Error(`is no JSON where it should be: ${(error as Error).message}`, { cause: error });
-  }
-}
-
 const SHOWN = 5;
 
 /** Things that are wrong in one line: how many, and the first of them. */

@@ -12,6 +12,7 @@ import {
   type StoredData,
   type StoredTensor,
 } from './stored.ts';
+import { quoted } from './json.ts';
 
 /** Host memory that reading a tensor in chunks takes. */
 export const CHUNK_BYTES = 2 ** 24;
@@ -86,7 +87,7 @@ export class Weights {
       throw new WeightsError(
         'weights',
         this.path,
-        `tensor ${JSON.stringify(name)} has rows 0 to ${count - 1}, asked for ${outside}`,
+        `tensor ${quoted(name)} has rows 0 to ${count - 1}, asked for ${outside}`,
       );
     const size = numel(rest);
     const out = new ARRAYS[dtype](ids.length * size);
@@ -101,7 +102,7 @@ export class Weights {
 
   private find(name: string): StoredTensor {
     const found = this.tensors.get(name);
-    if (!found) throw new WeightsError('weights', this.path, `no tensor ${JSON.stringify(name)}`);
+    if (!found) throw new WeightsError('weights', this.path, `no tensor ${quoted(name)}`);
     return found;
   }
 
@@ -112,7 +113,7 @@ export class Weights {
     if (data instanceof Uint32Array) return host(data, shape, 'u32');
     const whole = Int32Array.from(data as ArrayLike<number | bigint>, Number);
     if (data.some((v, i) => Number(v) !== whole[i]))
-      throw new WeightsError('weights', this.path, `tensor ${JSON.stringify(name)}: ${dtype} values do not fit i32`);
+      throw new WeightsError('weights', this.path, `tensor ${quoted(name)}: ${dtype} values do not fit i32`);
     return host(whole, shape, 'i32');
   }
 

@@ -5,6 +5,7 @@
  */
 import { Checksum } from './crc32.ts';
 import { decodeUtf8, type DataFile } from './stored.ts';
+import { quoted } from './json.ts';
 
 /** Where a member's bytes stand. */
 export interface Member {
@@ -19,7 +20,8 @@ const END64 = { signature: 0x06064b50, bytes: 56 };
 const ENTRY = { signature: 0x02014b50, bytes: 46 };
 const LOCAL = { signature: 0x04034b50, bytes: 30 };
 const LONGEST_COMMENT = 0xffff;
-const MAX_DIRECTORY = 100e6;
+const MAX_DIRECTORY = 16e6; // bytes
+const MAX_MEMBERS = 100_000; // each is looked at
 const ZIP64 = { tag: 1, word: 0xffffffff, half: 0xffff };
 
 interface Directory {
@@ -67,6 +69,8 @@ async function findDirectory(file: DataFile): Promise<Directory> {
     throw new Error(
       `says its directory has bytes ${directory.start} to ${directory.start + directory.length}, it ends at ${end}`,
     );
+  if (directory.count > MAX_MEMBERS)
+    throw new Error(`says it has ${directory.count} members, ${MAX_MEMBERS} are allowed`);
   if (directory.length > MAX_DIRECTORY)
     throw new Error(`says its directory has ${directory.length} bytes, ${MAX_DIRECTORY} are allowed`);
   return directory;
@@ -115,10 +119,10 @@ function parseDirectory(bytes: Uint8Array, count: number): Listed[] {
     if (at > bytes.length) throw new Error("its directory ends inside a member's entry");
     const nameBytes = bytes.subarray(rest, rest + nameLength);
     const name = decodeUtf8(nameBytes);
-    if (flags & 1) throw new Error(`member ${JSON.stringify(name)} is encrypted`);
+    if (flags & 1) throw new Error(`member ${quoted(name)} is encrypted`);
     if (method)
       throw new Error(
-        `member ${JSON.stringify(name)} is compressed (method ${method}); PyTorch stores its members as they are`,
+        `member ${quoted(name)} is compressed (method ${method}); PyTorch stores its members as they are`,
       );
     const head = rest - ENTRY.bytes;
     const extra = view(bytes.subarray(rest + nameLength, rest + nameLength + extraLength));
@@ -128,7 +132,7 @@ function parseDirectory(bytes: Uint8Array, count: number): Listed[] {
       data.getUint32(head + 42, true),
     ]) as [number, number, number];
     if (size !== compressed)
-      throw new Error(`member ${JSON.stringify(name)} is stored, but says two sizes, ${compressed} and ${size}`);
+      throw new Error(`member ${quoted(name)} is stored, but says two sizes, ${compressed} and ${size}`);
     members.push({ name, nameBytes, header, length: size, crc: data.getUint32(head + 16, true) });
   }
   if (at !== bytes.length) throw new Error(`${bytes.length - at} bytes stand behind the last entry of its directory`);
@@ -144,11 +148,10 @@ export async function zipMembers(file: DataFile): Promise<Map<string, Member>> {
     await file.read(start, length),
     count,
   ).sort((a, b) => a.header - b.header)) {
-    if (members.has(name)) throw new Error(`member ${JSON.stringify(name)} stands twice`);
-    if (header < before.end)
-      throw new Error(`member ${JSON.stringify(name)} begins inside ${JSON.stringify(before.name)}`);
+    if (members.has(name)) throw new Error(`member ${quoted(name)} stands twice`);
+    if (header < before.end) throw new Error(`member ${quoted(name)} begins inside ${quoted(before.name)}`);
     if (header + LOCAL.bytes + nameBytes.length > start)
-      throw new Error(`member ${JSON.stringify(name)} begins at byte ${header}, the members end at ${start}`);
+      throw new Error(`member ${quoted(name)} begins at byte ${header}, the members end at ${start}`);
     const local = await file.read(header, LOCAL.bytes + nameBytes.length);
     const fields = view(local);
     const begin = header + LOCAL.bytes + nameBytes.length + fields.getUint16(28, true);
@@ -156,9 +159,9 @@ export async function zipMembers(file: DataFile): Promise<Map<string, Member>> {
       fields.getUint32(0, true) === LOCAL.signature &&
       fields.getUint16(26, true) === nameBytes.length &&
       nameBytes.every((byte, i) => local[LOCAL.bytes + i] === byte);
-    if (!same) throw new Error(`member ${JSON.stringify(name)} is not at byte ${header}, where the directory has it`);
+    if (!same) throw new Error(`member ${quoted(name)} is not at byte ${header}, where the directory has it`);
     if (begin + size > start)
-      throw new Error(`member ${JSON.stringify(name)} ends at byte ${begin + size}, the members end at ${start}`);
+      throw new Error(`member ${quoted(name)} ends at byte ${begin + size}, the members end at ${start}`);
     members.set(name, { start: begin, length: size, checksum: new Checksum(name, begin, size, crc) });
     before = { name, end: begin + size };
   }

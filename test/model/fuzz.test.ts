@@ -10,6 +10,8 @@ import { host } from '../../engine/frontend/tree.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { bytesPer, WeightsError } from '../../model/files/stored.ts';
+import { mutate } from '../campaign/mutate.ts';
+import { generator } from '../campaign/random.ts';
 import { archive, pickleState, pth, type PthTensor } from './pthfile.ts';
 
 const CASES = 400; // of each seed file
@@ -19,62 +21,6 @@ test.before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'fuzz-'));
 });
 test.after(() => rm(folder, { recursive: true }));
-
-/** mulberry32. */
-function generator(seed: number): (n: number) => number {
-  return (n) => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), seed | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) % n;
-  };
-}
-
-/** Numbers and signs that formats stumble over. */
-const PIECES = [
-  '-1',
-  '0',
-  '9007199254740993',
-  '1e400',
-  '[]',
-  '{}',
-  '"',
-  ',',
-  'null',
-  '\xff\xff\xff\xff',
-  '\x00\x00\x00\x00',
-  '\xff\xff\xff\xff\xff\xff\xff\x7f',
-  '(',
-  't',
-  'R',
-  'b',
-  'Q',
-  'h\x00',
-  '\x93',
-  '}',
-  ']',
-  'e',
-  'u',
-].map((p) => Buffer.from(p, 'latin1'));
-
-function mutate(original: Buffer, random: (n: number) => number): Buffer {
-  let bytes = Buffer.from(original);
-  for (let n = 1 + random(3); n > 0; n--) {
-    const at = random(bytes.length + 1),
-      piece = PIECES[random(PIECES.length)]!;
-    const kind = random(6);
-    if (kind === 0 && at < bytes.length) bytes[at] = random(256);
-    else if (kind === 1 && at < bytes.length) bytes[at]! ^= 1 << random(8);
-    else if (kind === 2) bytes = Buffer.concat([bytes.subarray(0, at), piece, bytes.subarray(at)]);
-    else if (kind === 3) piece.copy(bytes, at);
-    else if (kind === 4) bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + random(9))]);
-    else
-      bytes = random(4)
-        ? Buffer.concat([bytes.subarray(0, at), bytes.subarray(random(at + 1))])
-        : bytes.subarray(0, at);
-  }
-  return bytes;
-}
 
 /** Opens and reads; gives whether it opened. */
 async function survives(path: string, size: number): Promise<boolean> {
