@@ -1,6 +1,8 @@
 /** Curves of bounded size: a run of any length is at most `MOST` bins of equal width in steps, each with mean, least and largest value. */
 
 const MOST = 800;
+const NAMES = 200; // metrics: a run has some dozens
+const LONGEST_NAME = 100;
 
 interface Bin {
   count: number;
@@ -21,16 +23,24 @@ export class Curves {
   /** First step of each bin over the width, ascending, and its rows. */
   private places: number[] = [];
   private rows: Row[] = [];
+  private readonly names = new Set<string>();
+  private last = 0;
 
-  /** Steps come in order. */
+  /** Steps come in order: one that does not is left out, and so are names beyond what a run has. */
   add(step: number, metrics: Record<string, number>): void {
+    if (step < this.last) return;
+    this.last = step;
     const place = Math.floor(step / this.width);
     if (this.places.at(-1) !== place) {
       this.places.push(place);
       this.rows.push(new Map());
     }
     const row = this.rows.at(-1)!;
-    for (const [name, x] of Object.entries(metrics)) join(row, name, { count: 1, sum: x, low: x, high: x });
+    for (const [name, x] of Object.entries(metrics)) {
+      if (!this.names.has(name) && (this.names.size >= NAMES || name.length > LONGEST_NAME)) continue;
+      this.names.add(name);
+      join(row, name, { count: 1, sum: x, low: x, high: x });
+    }
     if (this.places.length > MOST) this.halve();
   }
 
@@ -50,7 +60,6 @@ export class Curves {
   }
 
   data(): CurveData {
-    const names = new Set(this.rows.flatMap((row) => [...row.keys()]));
     const column = (name: string, value: (b: Bin) => number) =>
       this.rows.map((row) => {
         const bin = row.get(name);
@@ -59,7 +68,7 @@ export class Curves {
     return {
       at: this.places.map((p) => p * this.width),
       metrics: Object.fromEntries(
-        [...names].map((name) => [
+        [...this.names].map((name) => [
           name,
           {
             mean: column(name, (b) => b.sum / b.count),

@@ -1,6 +1,7 @@
 /** `vpae watch`: a log read as it grows, curves of bounded size, who is answered, and the page in a real browser. */
-import { appendFileSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
-import { request } from 'node:http';
+import { appendFileSync, mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
+import { request, type IncomingHttpHeaders } from 'node:http';
+import { connect } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
@@ -106,7 +107,7 @@ await makeRun();
 const get = (
   url: string,
   headers: Record<string, string> = {},
-): Promise<{ status: number; text: string; etag?: string | undefined }> =>
+): Promise<{ status: number; text: string; etag?: string | undefined; headers: IncomingHttpHeaders }> =>
   new Promise((done, failed) => {
     request(url, { headers }, (r) => {
       let text = '';
@@ -114,7 +115,7 @@ const get = (
         .on('data', (t: string) => {
           text += t;
         })
-        .on('end', () => done({ status: r.statusCode!, text, etag: r.headers.etag }));
+        .on('end', () => done({ status: r.statusCode!, text, etag: r.headers.etag, headers: r.headers }));
     })
       .on('error', failed)
       .end();
@@ -192,6 +193,116 @@ test('only this machine is answered, and only what the page needs', async () => 
   await close();
 });
 
+test('however many tabs ask at once, while the log grows and is rewritten, each sees every step once', async () => {
+  const many = mkdtempSync(join(tmpdir(), 'vpae-'));
+  mkdirSync(join(many, 'job'));
+  writeFileSync(join(many, 'job', 'config.json'), '{}');
+  const log = join(many, 'job', 'metrics.jsonl');
+  const { url, close } = await serve(many, 0);
+  const ask = async (tab: number) =>
+    JSON.parse((await get(`${url}snapshot?job=${tab % 3 ? 'job' : ''}`)).text) as Snapshot;
+  let written = 0;
+  const check = ({ jobs, detail }: Snapshot): void => {
+    const { at, metrics } = detail!.curves;
+    assert.equal(
+      at,
+      at.map((_, i) => i),
+    );
+    assert.ok(
+      at.length <= written && jobs[0]!.step === at.length,
+      `${at.length} points, step ${jobs[0]!.step}, ${written} lines`,
+    );
+    if (at.length) assert.equal(metrics['x']!.high, metrics['x']!.low, 'no step twice');
+  };
+  for (let round = 0; round < 25; round++) {
+    const more = Array.from({ length: 20 }, (_, i) => line({ step: written + i, x: Math.random() })).join('');
+    if (round === 12) {
+      writeWhole(
+        log,
+        more.replace(/"step":(\d+)/g, (_, n: string) => `"step":${Number(n) - written}`),
+      );
+      written = 20;
+    } else {
+      appendFileSync(log, more);
+      written += 20;
+    }
+    const tabs = await Promise.all(Array.from({ length: 16 }, (_, tab) => ask(tab)));
+    tabs.forEach(check);
+    assert.is((await ask(0)).jobs[0]!.step, written, 'nothing is missing afterwards');
+  }
+  await close();
+});
+
+test('lines that are none of ours do not matter, and links lead nowhere', async () => {
+  const odd = mkdtempSync(join(tmpdir(), 'vpae-'));
+  const job = join(odd, 'job');
+  mkdirSync(join(job, 'samples'), { recursive: true });
+  writeFileSync(join(job, 'config.json'), '{}');
+  const names = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`m${i}`, i]));
+  const lines = [
+    'null', '[]', '1', '"step"', '{"step":null}', '{"step":-1,"x":1}', '{"step":0.5,"x":1}', '{"x":1}', '{"step":"1"}',
+    '{"step":0,"x":1,"seconds":"long"}', '{"step":1,"x":2,"__proto__":3,"constructor":4}', '{"step":1,"alarm":"bare"}',
+    '{"step":1,"alarm":{"a":1}}', '{"step":1,"alarm":"odd","cause":7,"remedy":null,"value":"x"}', '{"step":2,"x":1e999}',
+    `{"step":3,"text":"${'x'.repeat(200_000)}"}`, '{"step":1,"x":5}', JSON.stringify({ step: 4, x: 3, ...names }), '',
+  ]; // prettier-ignore
+  writeFileSync(join(job, 'metrics.jsonl'), `${lines.join('\n')}\n${'y'.repeat(3_000_000)}`);
+  symlinkSync('/etc/passwd', join(job, 'samples', '00000002.webp'));
+  writeFileSync(join(odd, 'secret'), 'within the run');
+  symlinkSync(join(odd, 'secret'), join(job, 'samples', '00000003.webp'));
+  mkdirSync(join(odd, 'elsewhere'));
+  writeFileSync(join(odd, 'elsewhere', 'config.json'), '{}');
+  symlinkSync('/etc/passwd', join(odd, 'elsewhere', 'metrics.jsonl'));
+  symlinkSync('/etc', join(odd, 'elsewhere', 'samples'));
+  const { url, close } = await serve(odd, 0);
+  await get(`${url}snapshot?job=job`);
+  appendFileSync(join(job, 'metrics.jsonl'), 'z\n{"step":5,"x":1}\n');
+  const { status, text } = await get(`${url}snapshot?job=job`);
+  assert.is(status, 200, text);
+  const { jobs, detail } = JSON.parse(text) as Snapshot;
+  assert.equal(jobs.map((j) => [j.name, j.step]).sort(), [
+    ['elsewhere', 0],
+    ['job', 6],
+  ]);
+  assert.equal(detail!.curves.at, [0, 1, 2, 4, 5]);
+  assert.is(Object.keys(detail!.curves.metrics).length, 200);
+  assert.equal(
+    detail!.alarms.map(({ alarm, cause, remedy, value }) => [alarm, cause, remedy, value]),
+    [
+      ['bare', '', '', null],
+      ['odd', '', '', null],
+    ],
+  );
+  assert.is((await get(`${url}picture?job=job&step=2`)).status, 404);
+  assert.is((await get(`${url}picture?job=job&step=3`)).text, 'within the run');
+  assert.is((await get(`${url}picture?job=elsewhere&step=2`)).status, 404);
+  const { headers } = await get(url);
+  for (const directive of ['frame-ancestors', 'base-uri', 'form-action', 'object-src'])
+    assert.match(headers['content-security-policy'] as string, `${directive} 'none'`);
+  assert.not.match(headers['content-security-policy'] as string, 'unsafe');
+  assert.is(headers['cross-origin-resource-policy'], 'same-origin');
+  assert.is(headers['x-content-type-options'], 'nosniff');
+  await close();
+});
+
+test('clients that ask and never read are cut off, others are answered meanwhile', async () => {
+  const { url, close } = await serve(run, 0);
+  const port = Number(new URL(url).port);
+  const asking = `GET /snapshot HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\n\r\n`;
+  const before = process.memoryUsage().rss;
+  const clients = Array.from({ length: 200 }, () => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(asking.repeat(100)));
+    return socket.pause().on('error', () => {});
+  });
+  await new Promise((done) => setTimeout(done, 300));
+  const start = performance.now();
+  for (let i = 0; i < 5; i++) assert.is((await get(`${url}snapshot`)).status, 200);
+  assert.ok(performance.now() - start < 4000, `${performance.now() - start} ms`);
+  const took = process.memoryUsage().rss - before;
+  assert.ok(took < 300 * 2 ** 20, `${Math.round(took / 2 ** 20)} MiB`);
+  for (const socket of clients) socket.destroy();
+  await close();
+});
+
 test('the page in a browser: tabs, curves, alarms, pictures, and it follows the run', async () => {
   const { url, close } = await serve(run, 0);
   const page = await Browser.open(url);
@@ -215,8 +326,19 @@ test('the page in a browser: tabs, curves, alarms, pictures, and it follows the 
     );
     const out = process.env['WATCH_SHOT'];
     if (out) writeFileSync(out, await page.screenshot());
-    appendFileSync(join(run, 'phase2', 'metrics.jsonl'), line({ step: 300, D: 1.5, seconds: 1.1 }));
+    const hostile = '<img src=x onerror="document.title=1">';
+    appendFileSync(
+      join(run, 'phase2', 'metrics.jsonl'),
+      line({ step: 299, alarm: hostile }) + line({ step: 300, D: 1.5, seconds: 1.1, [hostile]: 1 }),
+    );
     await page.until(`document.getElementById('facts').innerText.startsWith('step 301 ')`);
+    assert.equal(
+      await page.evaluate(
+        `[document.querySelectorAll('img').length, [...document.querySelectorAll('#curves h3 span')].some((s) => s.textContent.startsWith('<img'))]`,
+      ),
+      [1, true],
+      'a name is text',
+    );
     await page.evaluate(`document.querySelector('#jobs button').click()`);
     await page.until(
       `document.getElementById('alarms').innerText.startsWith('None') && document.getElementById('state').innerText === 'done'`,

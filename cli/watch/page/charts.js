@@ -90,13 +90,20 @@ function spread(_, low, high) {
 export function drawCard(chart, curves) {
   const card = document.createElement('section');
   const colors = palette();
-  const keys =
-    chart.of.length > 1
-      ? chart.of.map((m, i) => `<span class="key" style="color:${colors[i % 3]}">${m}</span>`).join('')
-      : '';
-  card.innerHTML = `<h3><span>${chart.title}</span><span class="now"></span></h3><p class="quiet">${chart.note} ${keys && `<br>${keys}`}</p><div></div>`;
-  const place = /** @type {HTMLElement} */ (card.lastElementChild);
-  const now = /** @type {HTMLElement} */ (card.querySelector('.now'));
+  // A metric's name is whatever the log says: it is text, never markup.
+  const make = (/** @type {string} */ tag, className = '', textContent = '') =>
+    Object.assign(document.createElement(tag), { className, textContent });
+  const [title, note, now, place] = [make('h3'), make('p', 'quiet', chart.note), make('span', 'now'), make('div')];
+  title.append(make('span', '', chart.title), now);
+  if (chart.of.length > 1) {
+    const keys = chart.of.map((m, i) => {
+      const key = make('span', 'key', m);
+      key.style.color = colors[i % 3];
+      return key;
+    });
+    note.append(' ', document.createElement('br'), ...keys);
+  }
+  card.append(title, note, place);
   const axis = {
     stroke: css('--quiet'),
     grid: { stroke: css('--line'), width: 1 },

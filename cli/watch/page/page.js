@@ -13,9 +13,9 @@ const ROWS = {
 const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 const last = (/** @type {string} */ name) => name.split('/').at(-1);
 const nameOf = (/** @type {string} */ job) =>
-  [...job.split('/').slice(0, -1), NAMES[last(job)] ?? last(job)].join(' / ');
+  [...job.split('/').slice(0, -1), Object.hasOwn(NAMES, last(job)) ? NAMES[last(job)] : last(job)].join(' / ');
 
-let chosen = decodeURIComponent(location.hash.slice(1));
+let chosen = new URLSearchParams(`job=${location.hash.slice(1).replaceAll('+', '%2B')}`).get('job') ?? '';
 let shown;
 let etag = '';
 /** The cards on the page, by what they draw. @type {Map<string, ReturnType<typeof drawCard>>} */
@@ -40,7 +40,8 @@ function tabs(/** @type {any[]} */ jobs) {
       tab.role = 'tab';
       tab.ariaSelected = String(name === shown);
       tab.textContent = nameOf(name);
-      if (alarms) tab.insertAdjacentHTML('beforeend', `<span class="badge">${alarms}</span>`);
+      if (alarms)
+        tab.append(Object.assign(document.createElement('span'), { className: 'badge', textContent: alarms }));
       tab.addEventListener('click', () => {
         chosen = name;
         location.hash = name;
@@ -86,8 +87,8 @@ function alarms(/** @type {any[]} */ list) {
           item.append(
             line('b', '', alarm),
             line('span', 'quiet', `step ${step}, ${of} ${short(value)}`),
-            line('span', 'remedy', `${cause[0].toUpperCase()}${cause.slice(1)}.`),
-            line('span', 'remedy quiet', `Remedy: ${remedy}.`),
+            ...(cause ? [line('span', 'remedy', `${cause[0].toUpperCase()}${cause.slice(1)}.`)] : []),
+            ...(remedy ? [line('span', 'remedy quiet', `Remedy: ${remedy}.`)] : []),
           );
           return item;
         })
@@ -98,7 +99,7 @@ function alarms(/** @type {any[]} */ list) {
 function samples(/** @type {number[]} */ steps) {
   pictures.steps = steps;
   $('samples').hidden = !steps.length;
-  const rows = ROWS[last(shown)] ?? [];
+  const rows = Object.hasOwn(ROWS, last(shown)) ? ROWS[last(shown)] : [];
   $('rows').replaceChildren(...rows.map((textContent) => Object.assign(document.createElement('li'), { textContent })));
   $('slide').max = String(Math.max(0, steps.length - 1));
   if (pictures.follow) $('slide').value = $('slide').max;
