@@ -259,10 +259,13 @@ test('lines that are none of ours do not matter, and links lead nowhere', async 
   const { status, text } = await get(`${url}snapshot?job=job`);
   assert.is(status, 200, text);
   const { jobs, detail } = JSON.parse(text) as Snapshot;
-  assert.equal(jobs.map((j) => [j.name, j.step]).sort(), [
-    ['elsewhere', 0],
-    ['job', 6],
-  ]);
+  assert.equal(
+    jobs.map((j) => [j.name, j.step] as const).sort(([a], [b]) => (a < b ? -1 : 1)),
+    [
+      ['elsewhere', 0],
+      ['job', 6],
+    ],
+  );
   assert.equal(detail!.curves.at, [0, 1, 2, 4, 5]);
   assert.is(Object.keys(detail!.curves.metrics).length, 200);
   assert.equal(
