@@ -13,6 +13,14 @@ export interface MatrixUnit {
   emulated: boolean;
 }
 
+/** A tile in an array in workgroup memory: element (r, c) lies at `at` + r·ld + c, or + c·ld + r if `across`. */
+export interface Laid {
+  tile: string;
+  at: string;
+  ld: number;
+  across?: boolean;
+}
+
 export interface Mma {
   enable: readonly string[];
   diagnostics: readonly string[];
@@ -22,13 +30,13 @@ export interface Mma {
   round(v: string, width?: 1 | 4): string;
   /** Declares a result of zeros; said outright, because a variable without a value keeps its last one in a loop on some drivers. */
   zeros(name: string): string;
-  /** Takes an operand from an array in workgroup memory: element (r, c) lies at `at` + r·ld + c, or + c·ld + r if `across`. */
-  load(side: 'left' | 'right', name: string, tile: string, at: string, ld: number, across: boolean): string;
+  /** Takes an operand from workgroup memory. */
+  load(side: 'left' | 'right', name: string, from: Laid): string;
   /** `acc` += left · right; no barrier may stand between the loads and this. */
   multiply(acc: string, left: string, right: string): string;
-  /** Into an array<f32> in workgroup memory, laid as `load` says, and back. */
-  store(acc: string, tile: string, at: string, ld: number, across?: boolean): string;
-  reload(acc: string, tile: string, at: string, ld: number, across?: boolean): string;
+  /** Into an array<f32> in workgroup memory, and back. */
+  store(acc: string, to: Laid): string;
+  reload(acc: string, from: Laid): string;
 }
 
 export const mma = (unit: MatrixUnit): Mma => (unit.emulated ? emulation(unit) : native(unit));
@@ -36,7 +44,7 @@ export const mma = (unit: MatrixUnit): Mma => (unit.emulated ? emulation(unit) :
 function native({ M, N, K }: MatrixUnit): Mma {
   const type = { left: `subgroup_matrix_left<f16, ${K}, ${M}>`, right: `subgroup_matrix_right<f16, ${N}, ${K}>` }; // columns, rows
   const result = `subgroup_matrix_result<f32, ${N}, ${M}>`;
-  const major = (across: boolean) => (across ? 'col_major' : 'row_major');
+  const major = (across = false) => (across ? 'col_major' : 'row_major');
   return {
     enable: ['f16', 'chromium_experimental_subgroup_matrix'],
     diagnostics: ['off, chromium.subgroup_matrix_uniformity'], // places depend on the subgroup, which Tint can't see to be uniform in it
@@ -44,12 +52,11 @@ function native({ M, N, K }: MatrixUnit): Mma {
     bytes: 2,
     round: (v, width = 4) => `${width === 4 ? 'vec4h' : 'f16'}(${v})`,
     zeros: (name) => `var ${name} = ${result}();`,
-    load: (side, name, tile, at, ld, across) =>
+    load: (side, name, { tile, at, ld, across }) =>
       `let ${name} = subgroupMatrixLoad<${type[side]}, ${major(across)}>(&${tile}, ${at}, ${ld}u);`,
     multiply: (acc, left, right) => `${acc} = subgroupMatrixMultiplyAccumulate(${left}, ${right}, ${acc});`,
-    store: (acc, tile, at, ld, across = false) =>
-      `subgroupMatrixStore<${major(across)}>(&${tile}, ${at}, ${acc}, ${ld}u);`,
-    reload: (acc, tile, at, ld, across = false) =>
+    store: (acc, { tile, at, ld, across }) => `subgroupMatrixStore<${major(across)}>(&${tile}, ${at}, ${acc}, ${ld}u);`,
+    reload: (acc, { tile, at, ld, across }) =>
       `${acc} = subgroupMatrixLoad<${result}, ${major(across)}>(&${tile}, ${at}, ${ld}u);`,
   };
 }
@@ -57,13 +64,10 @@ function native({ M, N, K }: MatrixUnit): Mma {
 /** Lane l holds the elements l, l + lanes, … of a result; an operand is the place where it lies. Loops run to `p.unitK`, so that no driver unrolls them. */
 function emulation({ M, N, lanes }: MatrixUnit): Mma {
   const held = (M * N) / lanes;
-  const operands = new Map<string, { tile: string; ld: number; across: boolean }>();
-  const place = (tile: string, at: string, ld: number, across: boolean, r = 'r', c = 'c'): string =>
+  const operands = new Map<string, Laid>();
+  const place = ({ tile, at, ld, across = false }: Laid, r = 'r', c = 'c'): string =>
     `${tile}[${at} + ${across ? c : r} * ${ld}u + ${across ? r : c}]`;
-  const element = (name: string, r: string, c: string): string => {
-    const { tile, ld, across } = operands.get(name)!;
-    return place(tile, name, ld, across, r, c);
-  };
+  const element = (name: string, r: string, c: string): string => place(operands.get(name)!, r, c);
   const each = (body: string) =>
     `for (var j = 0u; j < ${held}u; j++) { let r = (j * ${lanes}u + li % ${lanes}u) / ${N}u; let c = (j * ${lanes}u + li % ${lanes}u) % ${N}u; ${body} }`;
   return {
@@ -73,15 +77,15 @@ function emulation({ M, N, lanes }: MatrixUnit): Mma {
     bytes: 4,
     round: (v) => `quantizeToF16(${v})`,
     zeros: (name) => `var ${name} = array<f32, ${held}>();`,
-    load(_side, name, tile, at, ld, across) {
-      operands.set(name, { tile, ld, across });
-      return `let ${name} = ${at};`;
+    load(_side, name, from) {
+      operands.set(name, { ...from, at: name });
+      return `let ${name} = ${from.at};`;
     },
     multiply: (acc, left, right) =>
       each(
         `for (var k = 0u; k < p.unitK; k++) { ${acc}[j] = fma(${element(left, 'r', 'k')}, ${element(right, 'k', 'c')}, ${acc}[j]); }`,
       ),
-    store: (acc, tile, at, ld, across = false) => each(`${place(tile, at, ld, across)} = ${acc}[j];`),
-    reload: (acc, tile, at, ld, across = false) => each(`${acc}[j] = ${place(tile, at, ld, across)};`),
+    store: (acc, to) => each(`${place(to)} = ${acc}[j];`),
+    reload: (acc, from) => each(`${acc}[j] = ${place(from)};`),
   };
 }

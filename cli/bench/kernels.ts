@@ -37,15 +37,16 @@ function products(kernel: Kernel, f16: boolean, rows: number, dim: number, ffn: 
   ];
 }
 
-function attentions(
-  kernel: Kernel,
-  units: boolean,
-  batch: number,
-  tokens: number,
-  heads: number,
-  size: number,
-  textLen: number,
-): Case[] {
+interface Heads {
+  batch: number;
+  tokens: number;
+  heads: number;
+  /** Numbers of a head. */
+  size: number;
+  textLen: number;
+}
+
+function attentions(kernel: Kernel, units: boolean, { batch, tokens, heads, size, textLen }: Heads): Case[] {
   const q = wanted([batch, tokens, heads, size]),
     text = wanted([batch, textLen, heads, size]);
   const lse = wanted([batch, heads, tokens]);
@@ -99,7 +100,13 @@ export function kernelCases(device: Device, s: Shape): Case[] {
   const x = wanted([rows, dim]);
   return [
     ...products(kernel, device.caps.f16, rows, dim, ffn),
-    ...attentions(kernel, device.caps.matrix !== undefined, s.batch, tokens, heads, headDim(s.dit), textLen),
+    ...attentions(kernel, device.caps.matrix !== undefined, {
+      batch: s.batch,
+      tokens,
+      heads,
+      size: headDim(s.dit),
+      textLen,
+    }),
     ...convolutions(kernel, s.vae.dim, s.clip),
     kernel('layer norm', `${rows}x${dim}`, [x], (a) => a!.layerNorm()),
     kernel('RMS norm', `${rows}x${dim}`, [x], (a) => a!.rmsNorm()),

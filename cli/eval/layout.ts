@@ -35,7 +35,7 @@ export async function writeLayout(
     await sink.add(host(data, [channels, frames, height, width]));
     await sink.end();
     const still = new Picture(width, height);
-    still.frame({ data: video, shape }, 0, 0, 0, 1);
+    still.frame({ data: video, shape }, 0, { left: 0, top: 0, scale: 1 });
     writeWhole(join(out, 'images', `${nameOf(caption, i)}.png`), await still.encode('png'));
   }
   return ending;

@@ -44,7 +44,7 @@ export async function animate(
           throw new Error(
             `[animation] clips differ in size: ${video.shape[2]}x${video.shape[3]} beside ${height}x${width}`,
           );
-        picture.frame(video, Math.min(t, video.shape[1] - 1), c * cell, head + r * line, scale, t);
+        picture.frame(video, Math.min(t, video.shape[1] - 1), { left: c * cell, top: head + r * line, scale, page: t });
       }),
     );
   }

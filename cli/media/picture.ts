@@ -35,10 +35,7 @@ export class Picture {
   frame(
     { data, shape: [channels, frames, height, width] }: Video,
     t: number,
-    left: number,
-    top: number,
-    scale: number,
-    page = 0,
+    { left, top, scale, page = 0 }: { left: number; top: number; scale: number; page?: number },
   ): void {
     for (let y = 0; y < Math.floor(height * scale); y++) {
       for (let x = 0; x < Math.floor(width * scale); x++) {

@@ -41,7 +41,9 @@ export async function contactSheet(
   columns.forEach(({ clips }, c) =>
     clips
       .slice(0, captions.length)
-      .forEach((clip, r) => times.forEach((t, k) => picture.frame(clip, t, x(c, k), y(r), SCALE))),
+      .forEach((clip, r) =>
+        times.forEach((t, k) => picture.frame(clip, t, { left: x(c, k), top: y(r), scale: SCALE })),
+      ),
   );
   await picture.draw(
     [

@@ -45,7 +45,11 @@ export async function sinkFor(path: string): Promise<(size: ClipSize) => Promise
       async add(chunk) {
         const page = new Picture(width * scale, height * scale);
         for (let t = 0; t < chunk.shape[1]!; t++) {
-          page.frame({ data: chunk.data as Float32Array, shape: chunk.shape as ClipShape }, t, 0, 0, scale);
+          page.frame({ data: chunk.data as Float32Array, shape: chunk.shape as ClipShape }, t, {
+            left: 0,
+            top: 0,
+            scale,
+          });
           await movie.add(page.pixels.slice());
         }
       },
@@ -71,7 +75,7 @@ function pictureSink(
     add(chunk) {
       const video = { data: chunk.data as Float32Array, shape: chunk.shape as ClipShape };
       for (let t = 0; t < chunk.shape[1]!; t++, at++)
-        picture.frame(video, t, strip ? at * step : 0, 0, scale, strip ? 0 : at);
+        picture.frame(video, t, { left: strip ? at * step : 0, top: 0, scale, page: strip ? 0 : at });
       return Promise.resolve();
     },
     async end() {

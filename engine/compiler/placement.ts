@@ -49,6 +49,17 @@ export function place(groups: readonly Group[], outputs: readonly Output[]): Pla
       places.set(keyOf(r), { kind: 'arena' });
     }
   });
+  /** Whether the group that makes `v` may write it over donated input `into`. */
+  const writable = (v: Value, into: number, at: number): boolean => {
+    const group = groups[at]!;
+    const last = lastRead.get(into) ?? -1;
+    if (group.kind === 'join') return false; // its parts are written before it
+    if (last < at) return true;
+    const elsewhere = (leaf: Value): boolean => inputOf(leaf)?.index === into && leaf.node.op !== 'input';
+    if (last > at || !group.flat || group.leaves.some(elsewhere)) return false;
+    const old = inputs.get(into)!;
+    return sizeOf(typeOf(old)) === sizeOf(typeOf(v)) && ![...inPlace.values()].includes(old);
+  };
   outputs.forEach(({ value, into }, index) => {
     const v = base(value);
     const key = keyOf(v);
@@ -56,7 +67,7 @@ export function place(groups: readonly Group[], outputs: readonly Output[]): Pla
     if (v.node.op === 'input' && into === inputOf(v)!.index) return;
     const at = madeAt.get(key)!;
     const taken = places.get(key)!.kind !== 'arena';
-    if (taken || !(into === undefined || writable(groups[at]!, v, into, at, lastRead, inputs, inPlace))) {
+    if (taken || !(into === undefined || writable(v, into, at))) {
       copies.push({ from: v, to: target });
       return;
     }
@@ -86,26 +97,4 @@ function placeParts(groups: readonly Group[], outputs: readonly Output[], places
       offset += bytesOf(typeOf(part));
     }
   }
-}
-
-function writable(
-  group: Group,
-  v: Value,
-  into: number,
-  at: number,
-  lastRead: ReadonlyMap<number, number>,
-  inputs: ReadonlyMap<number, Value>,
-  inPlace: ReadonlyMap<string, Value>,
-): boolean {
-  const last = lastRead.get(into) ?? -1;
-  if (group.kind === 'join') return false; // its parts are written before it
-  if (last < at) return true;
-  if (
-    last > at ||
-    !group.flat ||
-    group.leaves.some((leaf) => inputOf(leaf)?.index === into && leaf.node.op !== 'input')
-  )
-    return false;
-  const old = inputs.get(into)!;
-  return sizeOf(typeOf(old)) === sizeOf(typeOf(v)) && ![...inPlace.values()].includes(old);
 }

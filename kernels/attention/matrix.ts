@@ -144,12 +144,14 @@ ${range(4)
       '{',
       ...sums.map((f) => this.m.zeros(f.name)),
       `for (var d = 0u; d < p.width; d += ${K}u) {`,
-      ...this.rows.map((i) => this.m.load('left', `x${i}`, own, `(rowS + ${i * M}u) * ${ld}u + d`, ld, false)),
-      ...range(this.wide).map((j) => this.m.load('right', `y${j}`, met, `${j * N * ld}u + d`, ld, true)),
+      ...this.rows.map((i) => this.m.load('left', `x${i}`, { tile: own, at: `(rowS + ${i * M}u) * ${ld}u + d`, ld })),
+      ...range(this.wide).map((j) =>
+        this.m.load('right', `y${j}`, { tile: met, at: `${j * N * ld}u + d`, ld, across: true }),
+      ),
       ...sums.map(({ name, i, j }) => this.m.multiply(name, `x${i}`, `y${j}`)),
       '}',
       ...sums.map(({ name, i, j }) =>
-        this.m.store(name, to, `${j * N * ldScores}u + rowS + ${i * M}u`, ldScores, true),
+        this.m.store(name, { tile: to, at: `${j * N * ldScores}u + rowS + ${i * M}u`, ld: ldScores, across: true }),
       ),
       '}',
     ].join('\n');
@@ -166,10 +168,15 @@ ${range(4)
     return [
       `for (var c = 0u; c < p.others; c += ${K}u) {`,
       ...this.rows.map((i) =>
-        this.m.load('left', `x${i}`, weights, `c * ${ldWeights}u + rowS + ${i * M}u`, ldWeights, true),
+        this.m.load('left', `x${i}`, {
+          tile: weights,
+          at: `c * ${ldWeights}u + rowS + ${i * M}u`,
+          ld: ldWeights,
+          across: true,
+        }),
       ),
       ...range(width / N).map(
-        (j) => `{ ${this.m.load('right', 'y', met, `c * ${ld}u + ${j * N}u`, ld, false)}
+        (j) => `{ ${this.m.load('right', 'y', { tile: met, at: `c * ${ld}u + ${j * N}u`, ld })}
 ${this.rows.map((i) => this.m.multiply(`${result}${i}_${j}`, `x${i}`, 'y')).join('\n')} }`,
       ),
       '}',
@@ -199,17 +206,25 @@ ${this.rows.map((i) => this.m.multiply(`${result}${i}_${j}`, `x${i}`, 'y')).join
   rescale = (result: string, factor: string): string =>
     this.through(
       result,
-      (_first, _columns, each) => `${each((name, at) => this.m.store(name, 's', at, this.g.ldScores, true))}
+      (
+        _first,
+        _columns,
+        each,
+      ) => `${each((name, at) => this.m.store(name, { tile: 's', at, ld: this.g.ldScores, across: true }))}
 workgroupBarrier();
 for (var c = c0; c < c1; c++) { s[c * ${this.g.ldScores}u + r] *= ${factor}; }
 workgroupBarrier();
-${each((name, at) => this.m.reload(name, 's', at, this.g.ldScores, true))}`,
+${each((name, at) => this.m.reload(name, { tile: 's', at, ld: this.g.ldScores, across: true }))}`,
     );
 
   put = (result: string, tensor: string, count: string, factor = ''): string => `workgroupBarrier();
 ${this.through(
   result,
-  (first, columns, each) => `${each((name, at) => this.m.store(name, 's', at, this.g.ldScores, true))}
+  (
+    first,
+    columns,
+    each,
+  ) => `${each((name, at) => this.m.store(name, { tile: 's', at, ld: this.g.ldScores, across: true }))}
 workgroupBarrier();
 for (var u = li; u < ${(this.tile.own * columns) / 4}u; u += ${this.plan.threads}u) {
 let line = u / ${columns / 4}u; let four = u % ${columns / 4}u; let at = 4u * four * ${this.g.ldScores}u + line;

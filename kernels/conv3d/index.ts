@@ -29,7 +29,7 @@ function correlate(name: 'conv3d' | 'conv3dInput', caps: Caps, problem: Conv3dPr
     const fused = { access: problem.access, epilogue: problem.epilogue, bind };
     return caps.tier === 'scalar'
       ? scalarCorrelation(name, c, scalarTile(caps, name, problem, sizesOf(c)), fused)
-      : tiledCorrelation(name, c, workgroupTile(caps, name, problem, sizesOf(c)), caps.matrix, fused);
+      : tiledCorrelation(name, c, { tile: workgroupTile(caps, name, problem, sizesOf(c)), unit: caps.matrix }, fused);
   };
 }
 
@@ -58,14 +58,14 @@ function weightParts(
     const { splits, chunk } = weightSplits(caps, groups, N * out[0] * out[1], 8);
     return { splits, part: (n, fused) => scalarWeight(problem, tile, n, chunk, fused) };
   }
-  const block = workgroupTile(caps, 'conv3dWeight', problem, sizes);
+  const tile = workgroupTile(caps, 'conv3dWeight', problem, sizes);
   const { splits, chunk } = weightSplits(
     caps,
-    ceilDiv(C * numel(kernel), block.columns) * ceilDiv(O, block.channels),
+    ceilDiv(C * numel(kernel), tile.columns) * ceilDiv(O, tile.channels),
     N * numel(out),
     256,
   );
-  return { splits, part: (n, fused) => tiledWeight(problem, block, caps.matrix, n, chunk, fused) };
+  return { splits, part: (n, fused) => tiledWeight(problem, { tile, unit: caps.matrix }, { splits: n, chunk }, fused) };
 }
 
 /** Slots: x, dy, dw. Voxels are split into parts whose sums are added in order, so two runs give the same bits. */

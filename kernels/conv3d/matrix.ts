@@ -50,9 +50,11 @@ export function matrixGemm(tile: MatrixTile, unit: MatrixUnit, g: Gemm): Printed
   const results = high.flatMap((i) => wide.map((j) => ({ name: `c${i}_${j}`, i, j })));
   const compute = [
     `    for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
-    ...high.map((i) => m.load('left', `a${i}`, 'rowTile', `(rowS + ${i * unit.M}u) * ${ldRows}u + s`, ldRows, false)),
+    ...high.map((i) =>
+      m.load('left', `a${i}`, { tile: 'rowTile', at: `(rowS + ${i * unit.M}u) * ${ldRows}u + s`, ld: ldRows }),
+    ),
     ...wide.map((j) =>
-      m.load('right', `b${j}`, 'columnTile', `s * ${ldColumns}u + colS + ${j * unit.N}u`, ldColumns, false),
+      m.load('right', `b${j}`, { tile: 'columnTile', at: `s * ${ldColumns}u + colS + ${j * unit.N}u`, ld: ldColumns }),
     ),
     ...results.map(({ name, i, j }) => m.multiply(name, `a${i}`, `b${j}`)),
     '    }',
@@ -95,7 +97,7 @@ ${panels(
   XYZW.map((part, j) => `rowTile[channel * ${ldRows}u + kq + ${j}u] = ${m.round(`a.${part}`, 1)};`).join(' '),
 )}`,
       ...results.map(
-        ({ name, i, j }) => `${m.store(name, 'results', 'mine', unit.N)}
+        ({ name, i, j }) => `${m.store(name, { tile: 'results', at: 'mine', ld: unit.N })}
   workgroupBarrier();
   for (var u = lane; u < ${size}u; u += ${unit.lanes}u) {
     let o = o0 + rowS + ${i * unit.M}u + u / ${unit.N}u;

@@ -95,15 +95,23 @@ ${g.place}
   };
 }
 
-function build(
-  label: (how: string) => string,
-  entries: [string, number][],
-  tile: WorkgroupTile | MatrixTile,
-  unit: MatrixUnit | undefined,
-  g: Gemm,
-  names: [string, string],
-  fused: Fused,
-) {
+/** A tile, and the matrix unit that makes one of units. */
+export interface Block {
+  tile: WorkgroupTile | MatrixTile;
+  unit: MatrixUnit | undefined;
+}
+
+interface Build {
+  label: (how: string) => string;
+  entries: [string, number][];
+  block: Block;
+  g: Gemm;
+  /** Of the two operands' buffers. */
+  names: [string, string];
+  fused: Fused;
+}
+
+function build({ label, entries, block: { tile, unit }, g, names, fused }: Build) {
   const { how, threads, functions, main, ...printed } = 'rows' in tile ? matrixGemm(tile, unit!, g) : gemm(tile, g);
   const params = [...entries, ...printed.entries, ...(fused.epilogue?.params ?? [])];
   return {
@@ -127,13 +135,8 @@ function build(
 }
 
 /** dst = correlation(source, w): rows are output channels, columns positions of the grid, the inner axis (c, kt, kh, kw). */
-export function tiledCorrelation(
-  name: string,
-  c: Correlation,
-  tile: WorkgroupTile | MatrixTile,
-  unit: MatrixUnit | undefined,
-  fused: Fused,
-): Dispatch {
+export function tiledCorrelation(name: string, c: Correlation, block: Block, fused: Fused): Dispatch {
+  const { tile } = block;
   const [kt, kh, kw] = c.kernel;
   const columns = c.N * c.grid[0] * c.grid[1] * c.grid[2];
   const inner = c.ci * kt * kh * kw;
@@ -197,7 +200,7 @@ export function tiledCorrelation(
   const label = (how: string) => `${name} ${how} k${c.kernel.join('')} ${c.ci}>${c.co} ${c.N}x${c.grid.join('x')}`;
   const [gx, gy] = foldGrid(ceilDiv(columns, tile.columns));
   return {
-    ...build(label, entries, tile, unit, g, ['src', 'weight'], fused),
+    ...build({ label, entries, block, g, names: ['src', 'weight'], fused }),
     grid: [gx, gy, ceilDiv(c.co, tile.channels)],
     ...cost(c),
   };
@@ -206,12 +209,11 @@ export function tiledCorrelation(
 /** Partial weight gradients [splits, O, C, ...kernel]: rows are O, columns (c, kt, kh, kw), the inner axis one part of the voxels. */
 export function tiledWeight(
   q: Conv3dProblem,
-  tile: WorkgroupTile | MatrixTile,
-  unit: MatrixUnit | undefined,
-  splits: number,
-  chunk: number,
+  block: Block,
+  { splits, chunk }: { splits: number; chunk: number },
   fused: Fused,
 ): Dispatch {
+  const { tile } = block;
   const [kt, kh, kw] = q.kernel;
   const [ot, oh, ow] = q.out;
   const columns = q.C * kt * kh * kw;
@@ -262,7 +264,7 @@ export function tiledWeight(
   const label = (how: string) =>
     `conv3dWeight ${how} k${q.kernel.join('')} ${q.C}>${q.O} ${q.N}x${q.out.join('x')}/${splits}`;
   return {
-    ...build(label, entries, tile, unit, g, ['src', 'dy'], fused),
+    ...build({ label, entries, block, g, names: ['src', 'dy'], fused }),
     grid: [ceilDiv(columns, tile.columns), splits, ceilDiv(q.O, tile.channels)],
     flops: 2 * voxels * q.O * columns,
     bytes: 4 * (voxels * q.O + q.N * q.C * q.in[0] * q.in[1] * q.in[2] + splits * q.O * columns),

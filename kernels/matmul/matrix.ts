@@ -89,14 +89,18 @@ let mine = subgroup * ${size}u;`,
     stage(m, 'b', 'col0', threads, b),
     `workgroupBarrier();
 for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
-    ...range(high).map((i) => m.load('left', `a${i}`, 'tileA', at(a, `rowS + ${i * unit.M}u`), a.ld, !a.alongK)),
-    ...range(wide).map((j) => m.load('right', `b${j}`, 'tileB', at(b, `colS + ${j * unit.N}u`), b.ld, b.alongK)),
+    ...range(high).map((i) =>
+      m.load('left', `a${i}`, { tile: 'tileA', at: at(a, `rowS + ${i * unit.M}u`), ld: a.ld, across: !a.alongK }),
+    ),
+    ...range(wide).map((j) =>
+      m.load('right', `b${j}`, { tile: 'tileB', at: at(b, `colS + ${j * unit.N}u`), ld: b.ld, across: b.alongK }),
+    ),
     ...results.map(({ name, i, j }) => m.multiply(name, `a${i}`, `b${j}`)),
     `}
 workgroupBarrier();
 }`,
     ...results.map(
-      ({ name, i, j }) => `${m.store(name, 'results', 'mine', unit.N)}
+      ({ name, i, j }) => `${m.store(name, { tile: 'results', at: 'mine', ld: unit.N })}
 workgroupBarrier();
 for (var u = lane; u < ${size / 4}u; u += ${unit.lanes}u) {
 let row = row0 + rowS + ${i * unit.M}u + u / ${unit.N / 4}u; let col = col0 + colS + ${j * unit.N}u + 4u * (u % ${unit.N / 4}u);

@@ -71,12 +71,13 @@ const OPS: Record<ReduceProblem['op'], { start: Start; combine: (a: string, b: s
  * Few outputs over many inputs go in two dispatches, partial results combined in order. amax and amin may drop NaN.
  */
 export function reduce(caps: Caps, { op, dtype = 'f32', dims, prologue, epilogue }: ReduceProblem): Launch {
+  const fold = { op, dtype };
   const plan = planReduce(caps, dims, !!prologue.fours && !epilogue);
   const outSlot = prologue.buffers.length;
   const extra = (epilogue?.buffers ?? []).map((_, i) => outSlot + 1 + i);
   const inputs = prologue.buffers.map((_, i) => i);
   if (plan.splits === 1) {
-    return { dispatches: [dispatch(op, dtype, plan, prologue, epilogue, [...inputs, outSlot, ...extra])], scratch: [] };
+    return { dispatches: [dispatch(fold, plan, prologue, epilogue, [...inputs, outSlot, ...extra])], scratch: [] };
   }
   const scratch = outSlot + 1 + extra.length;
   // Partials lie as [outputs, splits] for the tier that reads rows best, [splits, outputs] for the other: see `dispatch`.
@@ -90,16 +91,15 @@ export function reduce(caps: Caps, { op, dtype = 'f32', dims, prologue, epilogue
   const whole: ReducePlan = { ...combine, splits: 1, chunk: plan.splits };
   return {
     dispatches: [
-      dispatch(op, dtype, plan, prologue, undefined, [...inputs, scratch]),
-      dispatch(op, dtype, whole, plainPrologue('read_write', dtype), epilogue, [scratch, outSlot, ...extra]),
+      dispatch(fold, plan, prologue, undefined, [...inputs, scratch]),
+      dispatch(fold, whole, plainPrologue('read_write', dtype), epilogue, [scratch, outSlot, ...extra]),
     ],
     scratch: [4 * plan.outputs * plan.splits],
   };
 }
 
 function dispatch(
-  op: ReduceProblem['op'],
-  dtype: Element,
+  { op, dtype }: { op: ReduceProblem['op']; dtype: Element },
   plan: ReducePlan,
   { fours, ...ones }: Prologue,
   epilogue: Epilogue | undefined,

@@ -66,8 +66,7 @@ function dispatch(
   name: string,
   p: ScanProblem,
   level: Level,
-  buffers: Binding[],
-  bind: number[],
+  { buffers, bind }: { buffers: Binding[]; bind: number[] },
   body: string,
 ): Dispatch {
   const { outer, n, inner, chunk } = level;
@@ -105,8 +104,7 @@ function totals(p: ScanProblem, level: Level, depth: number, bind: number[]): Di
     'sums',
     p,
     level,
-    buffers,
-    bind,
+    { buffers, bind },
     `  var sum = ${p.dtype}(0);
   for (var r = first; r < end; r++) { sum += src[${place(p, depth)}]; }
   sums[line * p.parts + part] = sum;`,
@@ -126,8 +124,7 @@ function running(p: ScanProblem, level: Level, depth: number, bind: number[]): D
     split ? 'chunks' : 'lines',
     p,
     level,
-    buffers,
-    bind,
+    { buffers, bind },
     `  var sum = ${split ? 'before[line * p.parts + part]' : `${p.dtype}(0)`};
   for (var r = first; r < end; r++) {
     let i = ${place(p, depth)};

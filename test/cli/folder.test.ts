@@ -23,7 +23,7 @@ for (const [i, { video }] of clips.entries()) {
     await animate([[{ data: video, shape: [...SHAPE] }]], 'webp', { scale: 1 }),
   );
   const still = new Picture(32, 32);
-  still.frame({ data: video, shape: [...SHAPE] }, 0, 0, 0, 1);
+  still.frame({ data: video, shape: [...SHAPE] }, 0, { left: 0, top: 0, scale: 1 });
   writeFileSync(join(folder, 'images', `clip ${i}.png`), await still.encode('png'));
 }
 
@@ -50,7 +50,7 @@ test('what was written is read back: webp to the byte, with its picture, gif nea
   mkdirSync(join(other, 'a'));
   for (const t of [0, 1, 2]) {
     const picture = new Picture(32, 32);
-    picture.frame({ data: clips[0]!.video, shape: [...SHAPE] }, t, 0, 0, 1);
+    picture.frame({ data: clips[0]!.video, shape: [...SHAPE] }, t, { left: 0, top: 0, scale: 1 });
     writeFileSync(join(other, 'a', `${t}.png`), await picture.encode('png'));
   }
   const [frames, gif] = await Promise.all(findVideos(other).map((f) => readVideo(f.path)));

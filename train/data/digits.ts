@@ -104,8 +104,15 @@ function extent(sprite: Float32Array, side: number, axis: 'x' | 'y'): [number, n
   return [lo, hi];
 }
 
+/** A picture of one channel. */
+interface Square {
+  data: Float32Array;
+  side: number;
+}
+
 /** Adds a sprite to a canvas of -1…1 with its corner at (x, y), sub-pixel positions by bilinear weights. */
-function paint(canvas: Float32Array, size: number, sprite: Float32Array, side: number, x: number, y: number): void {
+function paint(canvas: Square, sprite: Square, x: number, y: number): void {
+  const { side } = sprite;
   const left = Math.floor(x);
   const top = Math.floor(y);
   for (let corner = 0; corner < 4; corner++) {
@@ -115,8 +122,8 @@ function paint(canvas: Float32Array, size: number, sprite: Float32Array, side: n
     if (weight === 0) continue;
     for (let j = 0; j < side; j++) {
       for (let i = 0; i < side; i++) {
-        const ink = sprite[j * side + i]!;
-        if (ink > 0) canvas[(top + dy + j) * size + left + dx + i]! += weight * ink;
+        const ink = sprite.data[j * side + i]!;
+        if (ink > 0) canvas.data[(top + dy + j) * canvas.side + left + dx + i]! += weight * ink;
       }
     }
   }
@@ -158,10 +165,8 @@ export function digits(split: Split, seed: number, settings: DigitsSettings = DI
     const video = new Float32Array(frames * size * size).fill(-1);
     for (let t = 0; t < frames; t++) {
       paint(
-        video.subarray(t * size * size, (t + 1) * size * size),
-        size,
-        sprite,
-        side,
+        { data: video.subarray(t * size * size, (t + 1) * size * size), side: size },
+        { data: sprite, side },
         corner[0]! + t * velocity[0],
         corner[1]! + t * velocity[1],
       );

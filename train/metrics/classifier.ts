@@ -49,9 +49,7 @@ export interface Reading {
 /** 3x3 convolution of stride 2 and zero padding 1, then ReLU, on every frame of [channels, frames, side, side]. */
 function convolve(
   x: Float32Array,
-  channels: number,
-  frames: number,
-  side: number,
+  { channels, frames, side }: { channels: number; frames: number; side: number },
   weight: Float32Array,
   bias: Float32Array,
 ): Float32Array {
@@ -107,9 +105,7 @@ export function classify(
   for (let l = 1; l <= 3; l++)
     x = convolve(
       x,
-      CHANNELS[l - 1]!,
-      frames,
-      SIZE >> (l - 1),
+      { channels: CHANNELS[l - 1]!, frames, side: SIZE >> (l - 1) },
       weights[`conv${l}.weight`]!,
       weights[`conv${l}.bias`]!,
     ) as Float32Array<ArrayBuffer>;

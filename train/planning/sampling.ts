@@ -35,17 +35,20 @@ export interface Sampler {
 }
 
 /** A stack of blocks that come from files one after the other: two are on the device. */
-function stacked(
-  name: string,
-  blocks: number,
-  block: Types,
-  fn: (s: Scope, x: Tensor, context: never) => Tensor,
-  x: TensorType,
-  context: unknown,
-  resident: ReadonlySet<number>,
-  target: Target,
-  operands: Precision = 'f32',
-): Stage {
+interface Stacked {
+  name: string;
+  blocks: number;
+  /** Parameters of one. */
+  block: Types;
+  fn: (s: Scope, x: Tensor, context: never) => Tensor;
+  x: TensorType;
+  context: unknown;
+  /** Numbers of the arguments (tokens, parameters, context) that lie on the device already. */
+  resident: ReadonlySet<number>;
+  operands?: Precision;
+}
+
+function stacked({ name, blocks, block, fn, x, context, resident, operands = 'f32' }: Stacked, target: Target): Stage {
   const step = ({ x }: { x: Tensor }, params: Params, c: never) => ({ x: fn(new Scope(params), x, c) });
   return {
     name,
@@ -61,24 +64,28 @@ function stacked(
 function encoders({ config }: Subject, target: Target): Stage[] {
   const [prompts, keys] = [2, config.text_len]; // the text and what guidance leads away from
   const text = stacked(
-    'umT5',
-    UMT5_XXL.num_layers,
-    paramTypes(shapesOf(umt5BlockSpecs(UMT5_XXL)), 'bf16'),
-    (s, x, c: UMT5Context) => umt5Block(s, UMT5_XXL, x, c),
-    type([prompts, keys, UMT5_XXL.dim]),
-    { buckets: type([keys, keys], 'i32'), lengths: type([prompts], 'u32') },
-    new Set([0, 1]),
+    {
+      name: 'umT5',
+      blocks: UMT5_XXL.num_layers,
+      block: paramTypes(shapesOf(umt5BlockSpecs(UMT5_XXL)), 'bf16'),
+      fn: (s, x, c: UMT5Context) => umt5Block(s, UMT5_XXL, x, c),
+      x: type([prompts, keys, UMT5_XXL.dim]),
+      context: { buckets: type([keys, keys], 'i32'), lengths: type([prompts], 'u32') },
+      resident: new Set([0, 1]),
+    },
     target,
   );
   if (config.model_type === 't2v') return [text];
   const image = stacked(
-    'CLIP',
-    givenFrames(config) * clipDepth(CLIP_VIT_H),
-    paramTypes(shapesOf(clipBlockSpecs(CLIP_VIT_H)), 'f16'),
-    (s, x) => clipBlock(s, CLIP_VIT_H, x),
-    type([1, clipTokens(CLIP_VIT_H), CLIP_VIT_H.dim]),
-    {},
-    new Set([0, 1]),
+    {
+      name: 'CLIP',
+      blocks: givenFrames(config) * clipDepth(CLIP_VIT_H),
+      block: paramTypes(shapesOf(clipBlockSpecs(CLIP_VIT_H)), 'f16'),
+      fn: (s, x) => clipBlock(s, CLIP_VIT_H, x),
+      x: type([1, clipTokens(CLIP_VIT_H), CLIP_VIT_H.dim]),
+      context: {},
+      resident: new Set([0, 1]),
+    },
     target,
   );
   return [text, image];
@@ -191,15 +198,17 @@ function diffusion(s: Subject, sampler: Sampler, target: Target): Stage {
     told: toBlocks,
   } = embedded.outTree.rebuild(embedded.outputs.map(typeOf)) as { x: TensorType; e: TensorType; told: object };
   const block = stacked(
-    'DiT',
-    config.num_layers * calls,
-    own,
-    run.block as Parameters<typeof stacked>[3],
-    tokens,
-    { ...toBlocks, tables },
-    new Set([0, 1, 2]),
+    {
+      name: 'DiT',
+      blocks: config.num_layers * calls,
+      block: own,
+      fn: run.block as Stacked['fn'],
+      x: tokens,
+      context: { ...toBlocks, tables },
+      resident: new Set([0, 1, 2]),
+      operands,
+    },
     target,
-    operands,
   );
   const head = planned(
     'head',

@@ -54,7 +54,7 @@ function blockFlow(a: Frame, b: Frame): Float32Array {
     for (let x = 0; x < width; x += size) {
       let best = { cost: Infinity, length: 0 };
       for (const [dx, dy, length] of shifts) {
-        const cost = mismatch(a, b, x, y, dx, dy, size, best.cost);
+        const cost = mismatch(a, b, { x, y, size }, [dx, dy], best.cost);
         if (cost < best.cost) best = { cost, length };
         if (cost === 0) break;
       }
@@ -69,11 +69,8 @@ function blockFlow(a: Frame, b: Frame): Float32Array {
 function mismatch(
   a: Frame,
   b: Frame,
-  x: number,
-  y: number,
-  dx: number,
-  dy: number,
-  size: number,
+  { x, y, size }: { x: number; y: number; size: number },
+  [dx, dy]: readonly [number, number],
   most: number,
 ): number {
   const { width, height } = a;

@@ -22,13 +22,19 @@ interface Ort {
 
 const WEBGPU = { executionProviders: ['webgpu'], preferredOutputLocation: 'gpu-buffer' };
 
+/** Where a session runs, how numbers come there, and when it is done. */
+interface Provider {
+  ort: Ort;
+  options: object;
+  input: (x: Float32Array, shape: readonly number[]) => Value;
+  settle: PeerRun['settle'];
+}
+
+/** @param fused attention by its fused operator, not by products and softmax */
 async function open(
-  ort: Ort,
+  { ort, options, input, settle }: Provider,
   work: Work,
   fused: boolean,
-  options: object,
-  input: (x: Float32Array, shape: readonly number[]) => Value,
-  settle: PeerRun['settle'],
   numbers: readonly Float32Array[],
 ): Promise<PeerRun | undefined> {
   const model = modelOf(work, fused);
@@ -54,12 +60,14 @@ export async function cpu(): Promise<Peer> {
     on: 'CPU',
     open: (work, numbers) =>
       open(
-        ort,
+        {
+          ort,
+          options: { executionProviders: ['cpu'] },
+          input: (x, shape) => new ort.Tensor('float32', x, shape),
+          settle: async () => {},
+        },
         work,
         true,
-        { executionProviders: ['cpu'] },
-        (x, shape) => new ort.Tensor('float32', x, shape),
-        async () => {},
         numbers,
       ),
   };
@@ -87,7 +95,6 @@ function copyShared(queue: GPUQueue): void {
   };
 }
 
-/** @param fused attention by its fused operator, not by products and softmax */
 export const web = (fused: boolean) => async (): Promise<Peer> => {
   const device = await lendWebGPU(copyShared);
   const bundle = join(dirname(resolve('onnxruntime-web')!), 'ort.webgpu.bundle.min.mjs');
@@ -105,7 +112,7 @@ export const web = (fused: boolean) => async (): Promise<Peer> => {
         device().queue.writeBuffer(buffer, 0, x as Float32Array<ArrayBuffer>);
         return ort.Tensor.fromGpuBuffer(buffer, { dataType: 'float32', dims });
       };
-      return await open(ort, work, fused, WEBGPU, input, settled(device), numbers);
+      return await open({ ort, options: WEBGPU, input, settle: settled(device) }, work, fused, numbers);
     },
   };
 };
