@@ -1,8 +1,10 @@
 /** The command line. Every command is one file whose default export is its yargs module. */
+import { readFileSync } from 'node:fs';
 import process from 'node:process';
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { didYouMean, EXIT_DOC, report, UsageError } from './common/errors.ts';
+import { ownFile } from './common/root.ts';
 
 const FILES = [
   'demo',
@@ -68,8 +70,10 @@ async function main(): Promise<void> {
   const flagHelp = Object.entries(FLAG_DOCS)
     .map(([name, doc]) => `  ${name.padEnd(13)} ${doc}`)
     .join('\n');
+  const { version } = JSON.parse(readFileSync(ownFile('package.json'), 'utf8')) as { version: string };
   const cli = yargs(hideBin(process.argv))
     .scriptName('vpae')
+    .version(version)
     .usage('$0 <command>: one-step video on any GPU')
     .epilogue(`Developer flags (environment variables):\n${flagHelp}\n\n${EXIT_DOC}`)
     .wrap(null)

@@ -10,7 +10,7 @@ const LIMIT_MS = 300_000;
 /** Times the teacher step of the preset `digits-test`; `firstMs` is the cold one. */
 export async function coldStep(): Promise<Times> {
   const cache = mkdtempSync(join(tmpdir(), 'vpae-cold-'));
-  const child = new Child(new URL('./coldchild.ts', import.meta.url), {
+  const child = new Child(new URL('./coldchild', import.meta.url), {
     env: { MESA_SHADER_CACHE_DIR: cache, __GL_SHADER_DISK_CACHE: '0' },
   });
   try {

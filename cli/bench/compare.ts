@@ -44,7 +44,7 @@ async function enter(
   numbers: Float32Array[],
   reference: readonly Float64Array[],
 ): Promise<Racer | undefined> {
-  const child = new Child(new URL('./peers/child.ts', import.meta.url), { flags });
+  const child = new Child(new URL('./peers/child', import.meta.url), { flags });
   try {
     const opened = await ask<Opened>(child, { open: { engine, work, numbers } }, OPEN_MS);
     if (!opened) {

@@ -2,6 +2,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
+import { EXTENSION } from './root.ts';
 
 export interface ChildOptions {
   args?: readonly string[];
@@ -19,10 +20,10 @@ export class Child {
   private waiting: ((answer: Answer) => void) | undefined;
   private ended: string | undefined;
 
-  /** @param file a TypeScript module that calls `serve` */
-  constructor(file: URL, { args = [], env = {}, flags = [] }: ChildOptions = {}) {
-    const loader = 'Deno' in globalThis ? [] : ['--import', import.meta.resolve('tsx')];
-    this.process = fork(fileURLToPath(file), args, {
+  /** @param module one that calls `serve`, without its extension: that of the sources or of the build */
+  constructor(module: URL, { args = [], env = {}, flags = [] }: ChildOptions = {}) {
+    const loader = 'Deno' in globalThis || EXTENSION === '.js' ? [] : ['--import', import.meta.resolve('tsx')];
+    this.process = fork(fileURLToPath(module) + EXTENSION, args, {
       execArgv: [...loader, ...flags],
       env: { ...process.env, ...env },
       serialization: 'advanced',

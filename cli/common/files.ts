@@ -1,20 +1,19 @@
 /** Where the models of a folder lie (a bundle and a run have the same names in them), and whether a place can be written. */
 import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { DiTConfig } from '../../model/config.ts';
 import { writeError } from '../../train/loop/files.ts';
 import { loadDiT, type Model } from '../../train/loop/models.ts';
 import { UsageError } from './errors.ts';
-
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+import { ownFile } from './root.ts';
 
 /** The weights that come with this program, from wherever it is started. */
-export const BUNDLE = relative('.', join(ROOT, 'bundle/digits'));
+export const BUNDLE = relative('.', ownFile('bundle/digits'));
 /** The frozen judge of `digits`. */
-export const CLASSIFIER = relative('.', join(ROOT, 'bundle/classifier.safetensors'));
+export const CLASSIFIER = relative('.', ownFile('bundle/classifier.safetensors'));
 
-export const modelFile = (dir: string, kind: 'vae' | 'teacher' | 'student'): string => join(dir, `${kind}.safetensors`);
+export const modelFile = (dir: string, kind: 'vae' | 'teacher' | 'student' | 'frames'): string =>
+  join(dir, `${kind}.safetensors`);
 
 /** The file of a run, or the bundle's where the run has none: it was trained with that one, or loading it tells. */
 export const ownOr = (run: string, bundle: string, kind: 'vae' | 'teacher'): string =>

@@ -16,6 +16,7 @@ import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } fro
 import { tokenize, wordsIn, wordsOf, type Language } from '../../model/text.ts';
 import { languageOf, videoShape } from '../../train/methods/conditions.ts';
 import { conditions } from '../../train/data/digits.ts';
+import { firstFrame, FRAMES_EACH } from '../../train/data/firstframes.ts';
 import { digitsOf } from '../../train/data/sets.ts';
 import { frameOf } from '../../train/data/frames.ts';
 import type { Preset } from '../../train/presets/index.ts';
@@ -164,7 +165,7 @@ async function trainedSource({ model: dir, teacher, lora, dtype, precision, offl
       return {
         pictures: [
           wanted.image === undefined
-            ? usualFrame(wanted, preset)
+            ? await usualFrame(wanted, preset)
             : await readPicture(wanted.image, channels, { width: height, height }),
         ],
         size,
@@ -186,11 +187,13 @@ function checkWords(prompt: string, language: Language): void {
 }
 
 /** A first frame for who gives none: of held-out digits with this caption, other handwriting for each seed. */
-function usualFrame({ prompt, seed }: Wanted, p: Preset): HostTensor {
+async function usualFrame({ prompt, seed }: Wanted, p: Preset): Promise<HostTensor> {
   if (p.data.set === 'emoji' || p.data.set === 'flare')
     throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
   const caption = prompt.split(/\s+/).filter(Boolean).join(' ');
-  const clips = conditions(p.seed, 80 * 8, digitsOf(p)).filter((c) => c.caption === caption); // every caption comes once in 80
+  const kept = await firstFrame(modelFile(BUNDLE, 'frames'), p, caption, seed);
+  if (kept) return kept;
+  const clips = conditions(p.seed, 80 * FRAMES_EACH, digitsOf(p)).filter((c) => c.caption === caption); // every caption comes once in 80
   if (!clips.length)
     throw new Error(
       `[sample] without --image the prompt names a digit and its way, as "a 3 moving up-left", got "${prompt}"`,

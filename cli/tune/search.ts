@@ -68,7 +68,7 @@ export class Bench implements Trials {
   }
 
   private async prepare(seen: Seen, flops: number): Promise<void> {
-    this.child ??= new Child(new URL('./child.ts', import.meta.url));
+    this.child ??= new Child(new URL('./child', import.meta.url));
     const { family, shape, problem, rule } = seen;
     const exact = flops <= EXACT_FLOPS && programOf(family, problem)!.inputs.every((i) => i.dtype !== 'f16');
     await this.ask({ problem: { family, shape, problem, rule }, exact }, OPEN_MS);

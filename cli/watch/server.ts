@@ -6,7 +6,7 @@ import { createRequire } from 'node:module';
 import type { AddressInfo, Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { fileURLToPath } from 'node:url';
+import { ownFile } from '../common/root.ts';
 import { Jobs, type View } from './jobs.ts';
 
 /** What the page asks for every few seconds. */
@@ -15,7 +15,7 @@ export interface Snapshot extends View {
 }
 
 const HOST = '127.0.0.1';
-const PAGE = fileURLToPath(new URL('page/', import.meta.url));
+const PAGE = ownFile('cli/watch/page');
 const UPLOT = join(dirname(createRequire(import.meta.url).resolve('uplot/package.json')), 'dist');
 const FILES: Record<string, readonly [path: string, type: string]> = {
   '/': [join(PAGE, 'index.html'), 'text/html'],

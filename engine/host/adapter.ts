@@ -15,6 +15,7 @@ import {
 } from './choose.ts';
 import { attempt, candidates } from './drivers.ts';
 import { flags } from './flags.ts';
+import './webgpu.ts';
 
 export interface AdapterInfo {
   name: string;
@@ -70,15 +71,17 @@ function matrixUnit(
   return best && { M: best.M, N: best.N, K: best.K, lanes, emulated: false };
 }
 
+/** Of GPUSupportedLimits. */
+interface Limits {
+  maxComputeInvocationsPerWorkgroup: number;
+  maxComputeWorkgroupStorageSize: number;
+  maxStorageBuffersPerShaderStage: number;
+  maxStorageBufferBindingSize: number;
+}
+
 /** What planners may use. A CPU driver wants loops and no workgroup memory, everything else tiles. */
 export function capsOf(
-  limits: Pick<
-    GPUSupportedLimits,
-    | 'maxComputeInvocationsPerWorkgroup'
-    | 'maxComputeWorkgroupStorageSize'
-    | 'maxStorageBuffersPerShaderStage'
-    | 'maxStorageBufferBindingSize'
-  >,
+  limits: Limits,
   features: ReadonlySet<string>,
   subgroup: { min?: number; max?: number; matrices?: readonly SubgroupMatrix[] },
   software: boolean,

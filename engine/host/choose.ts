@@ -49,7 +49,7 @@ export const WEBGPU_BROWSERS =
 /** What to do where nothing works. */
 export function remedy(system: string): string {
   if (system === 'linux')
-    return "install your GPU's Vulkan driver, or a software one (Debian, Ubuntu: apt install mesa-vulkan-drivers libvulkan1; Fedora: dnf install mesa-vulkan-drivers vulkan-loader; Arch: pacman -S vulkan-swrast vulkan-icd-loader)";
+    return "install your GPU's Vulkan driver, or a software one (Debian, Ubuntu: apt install mesa-vulkan-drivers libvulkan1; Fedora: dnf install mesa-vulkan-drivers vulkan-loader; Arch: pacman -S vulkan-swrast vulkan-icd-loader; on x64 also npm install @sparticuz/chromium@147.0.0)";
   if (system === 'darwin')
     return 'Metal is part of macOS: update macOS, and run outside a virtual machine without a GPU';
   if (system === 'browser') return `use ${WEBGPU_BROWSERS}`;

@@ -1,9 +1,12 @@
 /** Files as the readers of weights need them, under Node and Deno. A browser has browser/files.ts in this file's place. */
 import { access, open, readdir, readFile, stat } from 'node:fs/promises';
+import * as path from 'node:path';
 import * as zlib from 'node:zlib';
 import { readText } from './plain.ts';
 
-export { basename, dirname, join } from 'node:path';
+export const basename: (path: string) => string = path.basename;
+export const dirname: (path: string) => string = path.dirname;
+export const join: (...paths: string[]) => string = path.join;
 
 /** An open file, read by ranges. */
 export interface OpenFile {

@@ -60,7 +60,7 @@ export async function swiftshader(): Promise<Driver> {
   if (platform !== 'linux' || arch !== 'x64')
     throw new Error(`SwiftShader is carried for Linux x64 only, this is ${platform} ${arch}`);
   const root = packageDir('@sparticuz/chromium', 2);
-  if (!root) throw new Error('the optional package @sparticuz/chromium is not installed');
+  if (!root) throw new Error('it comes with an optional package: npm install @sparticuz/chromium@147.0.0 brings it');
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
   const dir = cacheDir(`swiftshader-${version}`);
   if (!existsSync(dir)) {

@@ -6,7 +6,7 @@ const PIECES = 4; // of each tensor
 const PIECE = 64; // elements
 
 /** 16 hex digits of SHA-256. */
-export async function hashOf(bytes: Uint8Array): Promise<string> {
+export async function hashBytes(bytes: Uint8Array): Promise<string> {
   const digest = await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>); // never shared memory
   return Array.from(new Uint8Array(digest, 0, 8), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
@@ -23,5 +23,5 @@ export async function fingerprint(weights: Weights): Promise<string> {
       parts.push(new Uint8Array(buffer, byteOffset, byteLength));
     }
   }
-  return hashOf(new Uint8Array(await new Blob(parts).arrayBuffer()));
+  return hashBytes(new Uint8Array(await new Blob(parts).arrayBuffer()));
 }

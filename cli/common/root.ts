@@ -1,0 +1,12 @@
+/** Where this program's own files lie, and whether it runs from its sources in the repository or built in a package. */
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** `.ts` in the repository, `.js` in a package. */
+export const EXTENSION = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
+
+// The build lies one folder deeper, in dist; what it reads while it runs lies beside dist as in the repository.
+const ROOT = fileURLToPath(new URL(EXTENSION === '.ts' ? '../..' : '../../..', import.meta.url));
+
+/** The path of a file that comes with the program, from its root. */
+export const ownFile = (path: string): string => join(ROOT, path);
