@@ -12,7 +12,7 @@ export const FRAMES_EACH = 8;
 
 /** What the frames depend on, as it stands in the file's metadata; undefined for another data set. */
 export function originOf({ seed, data }: Preset): string | undefined {
-  if (data.set !== undefined) return undefined;
+  if (data.set !== undefined && data.set !== 'digits') return undefined;
   const { size, frames, sprite, speed } = data;
   return canonical({ seed, size, frames, sprite, speed });
 }
