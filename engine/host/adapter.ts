@@ -15,7 +15,20 @@ import {
 } from './choose.ts';
 import { attempt, candidates } from './drivers.ts';
 import { flags } from './flags.ts';
-import './webgpu.ts';
+
+// WebGPU's interfaces by name, for whoever reads these declarations without TypeScript's `dom` or @webgpu/types, which exclude each
+// other: empty there, and one with the real ones where they are.
+declare global {
+  interface GPU {}
+  interface GPUAdapter {}
+  interface GPUBindGroup {}
+  interface GPUBuffer {}
+  interface GPUComputePassEncoder {}
+  interface GPUComputePipeline {}
+  interface GPUDevice {}
+  interface GPUDeviceLostInfo {}
+  interface GPUError {}
+}
 
 export interface AdapterInfo {
   name: string;

@@ -4,9 +4,9 @@ import * as path from 'node:path';
 import * as zlib from 'node:zlib';
 import { readText } from './plain.ts';
 
-export const basename: (path: string) => string = path.basename;
-export const dirname: (path: string) => string = path.dirname;
-export const join: (...paths: string[]) => string = path.join;
+export const basename = (file: string): string => path.basename(file);
+export const dirname = (file: string): string => path.dirname(file);
+export const join = (...paths: string[]): string => path.join(...paths);
 
 /** An open file, read by ranges. */
 export interface OpenFile {
