@@ -155,7 +155,7 @@ function matchOutputs(
     if (into !== undefined && printType(inputs[into]!) !== printType(type)) {
       throw new EngineError(
         name,
-        `${outTree.paths[i]} was donated as ${printType(inputs[into]!)} and returned as ${printType(type)}`,
+        `${outTree.paths[i] || 'the argument'} was donated as ${printType(inputs[into]!)} and returned as ${printType(type)}`,
       );
     }
     const source = base(v);

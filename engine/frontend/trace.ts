@@ -3,7 +3,7 @@ import { withTrace } from './tracing.ts';
 import type { Graph, TensorType, Value } from './graph.ts';
 import { Tensor, make, scalar } from './tensor.ts';
 import type { Flat } from './tree.ts';
-import { flatten } from './tree.ts';
+import { flatten, nameOf } from './tree.ts';
 import { fail } from '../host/errors.ts';
 
 export interface Traced {
@@ -25,7 +25,10 @@ export function trace(fn: (...args: never[]) => unknown, argTypes: readonly unkn
     const outputs = outTree.leaves.map((leaf, i) => {
       if (leaf instanceof Tensor) return leaf.value;
       if (typeof leaf === 'number') return scalar(leaf).value;
-      return fail('trace', `output ${outTree.paths[i] || 'value'} is no tensor but ${typeof leaf}`);
+      const other: unknown = leaf;
+      if (other instanceof Promise) other.catch(() => {}); // what it fails for is told here
+      const why = other instanceof Promise ? ': a traced function may not be async' : '';
+      return fail('trace', `output ${outTree.paths[i] || 'value'} is no tensor but ${nameOf(other)}${why}`);
     });
     return { graph, outputs, outTree };
   });

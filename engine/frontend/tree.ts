@@ -1,7 +1,7 @@
 /** Trees: nested plain objects and arrays around leaves. Also tensors in host memory, the commonest leaf. */
 import type { DType } from '../../kernels/kernel.ts';
-import { numel } from '../../kernels/kernel.ts';
-import { checkShape, fail, printShapes } from '../host/errors.ts';
+import { BYTES, numel } from '../../kernels/kernel.ts';
+import { fail, printShapes, shapeFault } from '../host/errors.ts';
 
 export type HostData = Float64Array | Float32Array | Int32Array | Uint32Array;
 
@@ -12,15 +12,60 @@ export interface HostTensor {
   readonly data: HostData;
 }
 
+export type Typed = Float32Array | Int32Array | Uint32Array | Uint16Array;
+/** What is uploaded: f16 and bf16 as their bits. */
+export type Numbers = Typed | HostData | readonly number[];
+
+/** What is wrong with a shape or a dtype, if anything is. */
+export function typeFault(shape: readonly number[], dtype: DType): string | undefined {
+  if (!Object.hasOwn(BYTES, dtype)) return `expected one of ${Object.keys(BYTES).join(', ')}, got ${dtype}`;
+  if (!Array.isArray(shape)) return `a shape is an array of sizes, got ${nameOf(shape)}`;
+  return shapeFault(shape);
+}
+
+/** What is wrong with data for a tensor: they are no numbers, not as many as the shape says, or none of the dtype. */
+export function dataFault(data: Numbers, shape: readonly number[], dtype: DType): string | undefined {
+  const typed = ArrayBuffer.isView(data) && 'length' in data && !data.constructor.name.startsWith('Big');
+  if (!typed && !(Array.isArray(data) && data.every((x) => typeof x === 'number')))
+    return `data are numbers in an array or a typed array, got ${nameOf(data)}`;
+  if (data.length !== numel(shape)) return `${data.length} numbers do not fill ${printShapes(shape)}`;
+  if ((dtype !== 'i32' && dtype !== 'u32') || (typed && dtypeOf(data) === dtype)) return undefined;
+  const to = dtype === 'i32' ? Int32Array.of(0) : Uint32Array.of(0);
+  const bad = Array.from(data).findIndex((x) => {
+    to[0] = x;
+    return to[0] !== x;
+  });
+  return bad < 0 ? undefined : `${data[bad]} at element ${bad} is no ${dtype}: round it, or leave it f32`;
+}
+
+/** @throws what `typeFault` finds */
+export function checkType(op: string, shape: readonly number[], dtype: DType): void {
+  const fault = typeFault(shape, dtype);
+  if (fault) fail(op, fault);
+}
+
+/** @throws what `typeFault` and `dataFault` find */
+export function checkTensor(op: string, data: Numbers, shape: readonly number[], dtype: DType): void {
+  const fault = typeFault(shape, dtype) ?? dataFault(data, shape, dtype);
+  if (fault) fail(op, fault);
+}
+
+/** What something is, in a message. */
+export const nameOf = (x: unknown): string =>
+  typeof x === 'object' && x !== null
+    ? ((x as { constructor?: { name: string } }).constructor?.name ?? 'an object')
+    : x === null
+      ? 'null'
+      : typeof x;
+
 /** What an array's type says of its numbers. */
 export const dtypeOf = (data: unknown): DType =>
   data instanceof Int32Array ? 'i32' : data instanceof Uint32Array ? 'u32' : 'f32';
 
 /** Numbers as a host tensor; the dtype follows the array's type unless given. Throws when the count does not match the shape. */
 export function host(data: HostData | readonly number[], shape: readonly number[], dtype?: DType): HostTensor {
-  if (data.length !== numel(shape)) fail('host', `${data.length} numbers do not fill ${printShapes(shape)}`);
-  checkShape('host', shape);
   const type = dtype ?? dtypeOf(data);
+  checkTensor('host', data, shape, type);
   if (!Array.isArray(data)) return { shape, dtype: type, data: data as HostData };
   return {
     shape,

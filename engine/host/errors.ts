@@ -27,10 +27,16 @@ export function fail(op: string, detail: string): never {
 const printShape = (shape: readonly number[]): string => `[${shape.join()}]`;
 export const printShapes = (...shapes: readonly (readonly number[])[]): string => shapes.map(printShape).join(' · ');
 
-/** @throws where a size is no whole number, which a wrong division easily makes */
+/** What is wrong with a shape: a size is no whole number, which a wrong division easily makes. */
+export const shapeFault = (shape: readonly number[]): string | undefined =>
+  shape.every((n) => Number.isInteger(n) && n >= 0)
+    ? undefined
+    : `sizes must be whole numbers, got ${printShapes(shape)}`;
+
+/** @throws what `shapeFault` finds */
 export function checkShape(op: string, shape: readonly number[]): void {
-  if (!shape.every((n) => Number.isInteger(n) && n >= 0))
-    fail(op, `sizes must be whole numbers, got ${printShapes(shape)}`);
+  const fault = shapeFault(shape);
+  if (fault) fail(op, fault);
 }
 
 let fixed: string | undefined;

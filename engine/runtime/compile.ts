@@ -1,17 +1,18 @@
 /**
  * A function over tensors becomes a program: traced once per input signature, carried through every stage, then replayed.
  */
-import type { DType } from '../../kernels/kernel.ts';
 import type { Device } from './device.ts';
-import { EngineError } from '../host/errors.ts';
+import { callSite, EngineError, withSite } from '../host/errors.ts';
 import { flags } from '../host/flags.ts';
 import { printType, typeOf, type TensorType } from '../frontend/graph.ts';
 import { NDArray } from './ndarray.ts';
 import type { Plan } from '../compiler/plan.ts';
-import { Program, type Span } from './program.ts';
+import { Program } from './program.ts';
+import type { ResultSet } from './program-memory.ts';
+import { Programs, type Built, type Entry } from './programs.ts';
 import { analyse, planStages, type CompileOptions, type Stages } from '../compiler/stages.ts';
 import type { Tensor } from '../frontend/tensor.ts';
-import { flatten, type Flat, type HostTensor } from '../frontend/tree.ts';
+import { dataFault, flatten, nameOf, type Flat, type HostTensor, type Numbers, typeFault } from '../frontend/tree.ts';
 
 export type { CompileOptions } from '../compiler/stages.ts';
 
@@ -33,6 +34,15 @@ export interface CompiledFunction<A extends readonly unknown[], R> {
 /**
  * Compiles `fn`, a function over trees of Tensors. The result takes trees of NDArray, HostTensor (uploaded at each call) and
  * number (an f32 scalar) and gives the tree that `fn` returned, of NDArrays.
+ *
+ * Calls take effect in the order in which they are made, whatever is awaited when; data may change as soon as a call has returned its
+ * promise. Results hold until the function's next call, and `keep()` copies one out: then they are refused, never wrong. Calls that overlap
+ * do not disturb each other, and a call may take results of the one before: each such call has one more set of results, which the plan does
+ * not count. A host tensor or a number in a donated argument is brought to the device, where its result is a tensor of its own.
+ *
+ * A program is made for each signature (shapes, dtypes, what lies where), and the last 64 are kept. What nobody holds any more, function
+ * or result, is given back; `free()` does so at once.
+ * @throws (the promise) an EngineError with the caller's line for arguments that do not fit; the device goes on
  */
 export function compile<A extends readonly unknown[], R>(
   device: Device,
@@ -40,29 +50,32 @@ export function compile<A extends readonly unknown[], R>(
   options: CompileOptions = {},
 ): CompiledFunction<A, R> {
   const compiled = new Compiled(device, fn as unknown as (...args: unknown[]) => unknown, options);
-  return Object.assign((...args: unknown[]) => compiled.run(...args), {
-    plan: (...args: unknown[]) => compiled.plan(...args),
+  return Object.assign((...args: unknown[]) => compiled.run(args), {
+    plan: (...args: unknown[]) => compiled.plan(args),
     free: () => compiled.free(),
   }) as CompiledFunction<A, R>;
 }
 
-interface Built {
-  program: Program;
-  inputs: TensorType[];
-  outTree: Flat;
-  /** For each result: its type, and the input it was written into. */
-  results: { type: TensorType; into?: number }[];
-  generation: number;
+/** The arguments of a call. */
+interface Call {
+  flat: Flat<Leaf>[];
+  leaves: Leaf[];
+  /** For each leaf, whether it may be overwritten. */
+  donated: boolean[];
+  /** Counts the function's calls. */
+  number: number;
+  /** Where its results are, once it has begun. */
+  results?: ResultSet;
 }
 
-/** The programs of one function, by input signature. */
 class Compiled {
   private readonly device: Device;
   private readonly fn: (...args: unknown[]) => unknown;
   private readonly donate: ReadonlySet<number>;
   private readonly name: string;
   private readonly options: CompileOptions;
-  private readonly built = new Map<string, Promise<Built>>();
+  private readonly programs = new Programs();
+  private calls = 0;
 
   constructor(device: Device, fn: (...args: unknown[]) => unknown, options: CompileOptions) {
     this.device = device;
@@ -72,137 +85,199 @@ class Compiled {
     this.options = options;
   }
 
-  async run(...args: unknown[]): Promise<unknown> {
-    const flat = args.map((a) => flatten<Leaf>(a));
-    const leaves = flat.flatMap((f) => f.leaves);
-    const built = await this.build(flat, leaves);
-    this.checkArrays(flat);
-    const spans = leaves.map((leaf, i) => this.span(leaf, built, i));
-    await built.program.run(spans);
-    const generation = ++built.generation;
-    const results = built.results.map(({ type, into }, i) => {
-      if (into !== undefined) return leaves[into];
-      const span = built.program.outputs[i]!;
-      return new NDArray(
-        this.device,
-        type.shape,
-        type.dtype,
-        span.buffer,
-        span.offset,
-        () => built.generation === generation,
-      );
-    });
-    return built.outTree.rebuild(results);
-  }
-
-  async plan(...args: unknown[]): Promise<Plan> {
-    const flat = args.map((a) => flatten<Leaf>(a));
-    return planStages(
-      this.name,
-      this.analyse(
-        flat,
-        flat.flatMap((f) => f.leaves),
-      ),
-      this.device,
-    );
-  }
-
-  async free(): Promise<void> {
-    await this.device.idle();
-    for (const b of this.built.values()) (await b).program.free();
-    this.built.clear();
-  }
-
-  private build(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Promise<Built> {
-    // A host tensor is uploaded into a buffer of the program's own, a device tensor is bound as it lies: two programs.
-    const key = `${flat.map((f) => f.key).join(';')}|${leaves.map((l) => (l instanceof NDArray ? '' : '^') + printType(leafType(l))).join()}`;
-    let found = this.built.get(key);
-    if (!found) {
-      found = this.make(flat, leaves);
-      this.built.set(key, found);
-      found.catch(() => this.built.delete(key));
+  async run(args: readonly unknown[]): Promise<unknown> {
+    const call = this.callOf(args);
+    this.check(call);
+    const entry = this.programs.get(this.keyOf(call), () => this.make(call));
+    entry.calls++;
+    try {
+      const out = await (entry.built && !inPieces() && !this.device.inUse
+        ? this.launch(entry.built, call)
+        : this.later(entry, call));
+      // In the microtask right before the caller's: what others call until then must not write over these results.
+      queueMicrotask(() => this.given(call));
+      return out;
+    } catch (error) {
+      this.given(call);
+      throw error;
+    } finally {
+      entry.calls--;
     }
-    return found;
   }
 
-  private analyse(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Stages {
-    const inputs = flat.map((f) => ({ ...f, leaves: f.leaves.map(leafType) }));
-    return analyse(
-      this.name,
-      this.fn,
-      inputs,
-      leaves.map((leaf) => !(leaf instanceof NDArray)),
-      this.device.caps,
-      this.options,
-    );
+  /** Calls from now on may write over its results. */
+  private given({ results }: Call): void {
+    if (results) results.free = this.calls;
   }
 
-  private async make(flat: readonly Flat<Leaf>[], leaves: readonly Leaf[]): Promise<Built> {
-    const { inputs, outTree, groups, lowered, placement, outputs, uploads } = this.analyse(flat, leaves);
-    const program = new Program(this.name, this.device, groups, lowered, placement, outputs, uploads);
+  /** A call that has to wait: its data are copied, its errors are the caller's, its donated arrays are spoken for. */
+  private async later({ building }: Entry, call: Call): Promise<unknown> {
+    const site = callSite();
+    call.leaves = call.leaves.map(copied);
+    const spoken = call.leaves.filter((leaf, i) => call.donated[i] && leaf instanceof NDArray) as NDArray[];
+    for (const t of spoken) t.awaited++;
+    return this.device.inTurn(async () => {
+      const built = await building.finally(() => spoken.forEach((t) => t.awaited--));
+      return withSite(site, () => {
+        this.check(call);
+        return this.launch(built, call);
+      });
+    });
+  }
+
+  private async launch({ program, results, outTree }: Built, call: Call): Promise<unknown> {
+    const { memory } = program;
+    const leaves = call.leaves.map((leaf, i) => (call.donated[i] ? this.brought(leaf) : leaf));
+    const lent = leaves.filter((leaf) => leaf instanceof NDArray && !leaf.owned) as NDArray[];
+    const set = memory.take(new Set(lent.map((t) => t.buffer)), call.number);
+    call.results = set;
+    const { generation } = set;
+    await program.run({
+      inputs: leaves.map((leaf, i) => (leaf instanceof NDArray ? leaf : memory.uploads[i]!)),
+      data: leaves.map((leaf) =>
+        leaf instanceof NDArray ? undefined : typeof leaf === 'number' ? [leaf] : (leaf.data as Numbers),
+      ),
+      results: set,
+    });
+    const kept = new Set(results.map(({ into }) => into));
+    leaves.forEach((leaf, i) => {
+      const brought = leaf instanceof NDArray && leaf !== call.leaves[i];
+      if (brought && !kept.has(i)) leaf.free();
+    });
+    const out = results.map(({ type, into }, i) => {
+      if (into !== undefined) return leaves[into];
+      const { buffer, offset } = set.spans[i]!;
+      return new NDArray(this.device, type.shape, type.dtype, buffer, {
+        offset,
+        stale: staleness(program, set, generation),
+      });
+    });
+    return outTree.rebuild(out);
+  }
+
+  private brought(leaf: Leaf): NDArray {
+    if (leaf instanceof NDArray) return leaf;
+    const { shape, dtype } = leafType(leaf);
+    return this.device.tensor(typeof leaf === 'number' ? [leaf] : leaf.data, shape, dtype);
+  }
+
+  async plan(args: readonly unknown[]): Promise<Plan> {
+    return planStages(this.name, this.analyse(this.callOf(args)), this.device);
+  }
+
+  /** After the calls before it. What is called from now on is compiled anew. */
+  free(): Promise<void> {
+    const entries = this.programs.take();
+    return this.device.inTurn(async () => {
+      for (const { building } of entries)
+        await building.then(
+          ({ program }) => program.free('was freed'),
+          () => {}, // whoever called knows
+        );
+    });
+  }
+
+  private callOf(args: readonly unknown[]): Call {
+    for (const a of this.donate)
+      if (!(Number.isInteger(a) && a >= 0 && a < args.length))
+        throw new EngineError(this.name, `donate: argument ${a} is none of the ${args.length} of this call`);
+    const flat = args.map((a) => flatten<Leaf>(a));
+    return {
+      flat,
+      leaves: flat.flatMap((f) => f.leaves),
+      donated: flat.flatMap((f, a) => f.leaves.map(() => this.donate.has(a))),
+      number: ++this.calls,
+    };
+  }
+
+  /** A host tensor is uploaded into a buffer of the program's own, a device tensor is bound as it lies: two programs. */
+  private fromHost({ leaves, donated }: Call): boolean[] {
+    return leaves.map((leaf, i) => !donated[i] && !(leaf instanceof NDArray));
+  }
+
+  private keyOf(call: Call): string {
+    const host = this.fromHost(call);
+    const types = call.leaves.map((leaf, i) => (host[i] ? '^' : '') + printType(leafType(leaf)));
+    return `${call.flat.map((f) => f.key).join(';')}|${types.join()}`;
+  }
+
+  private analyse(call: Call): Stages {
+    const inputs = call.flat.map((f) => ({ ...f, leaves: f.leaves.map(leafType) }));
+    return analyse(this.name, this.fn, inputs, this.fromHost(call), this.device.caps, this.options);
+  }
+
+  private async make(call: Call): Promise<Built> {
+    const stages = this.analyse(call);
+    const program = new Program(this.name, this.device, stages);
     await program.prepare();
     if (flags.DEBUG >= 1) {
       const { plan } = program;
       console.error(
-        `${this.name}: ${groups.length} groups, ${plan.kernels} kernels, ${(plan.flops / 1e9).toFixed(2)} GFLOP, ${(plan.bytes / 2 ** 20).toFixed(1)} MiB`,
+        `${this.name}: ${stages.groups.length} groups, ${plan.kernels} kernels, ${(plan.flops / 1e9).toFixed(2)} GFLOP, ${(plan.bytes / 2 ** 20).toFixed(1)} MiB`,
       );
     }
     return {
       program,
-      inputs,
-      outTree,
-      results: outputs.map((o) => ({ type: typeOf(o.value), into: o.into })),
-      generation: 0,
+      outTree: stages.outTree,
+      results: stages.outputs.map((o) => ({ type: typeOf(o.value), into: o.into })),
     };
   }
 
-  private checkArrays(flat: readonly Flat<Leaf>[]): void {
-    const buffers = new Map<GPUBuffer, string>();
-    flat.forEach((f, a) =>
-      f.leaves.forEach((leaf, i) => {
-        if (!(leaf instanceof NDArray)) return;
-        const name = `argument ${a} ${f.paths[i]}`.trimEnd();
-        if (leaf.device !== this.device)
-          throw new EngineError(
-            this.name,
-            `${name} lies on another device than this program: read() it there and bring it as host()`,
-          );
-        const before = buffers.get(leaf.buffer);
-        if (before && (this.donate.has(a) || before.startsWith('donated '))) {
-          throw new EngineError(this.name, `${name} shares its memory with ${before}: donate a keep() of it`);
-        }
-        if (this.donate.has(a) && leaf.whole) throw new EngineError(this.name, `${name} is a view: donate the whole`);
-        if (this.donate.has(a) && !leaf.owned)
-          throw new EngineError(this.name, `${name} is another program's result: donate a keep() of it`);
-        buffers.set(leaf.buffer, this.donate.has(a) ? `donated ${name}` : name);
-      }),
-    );
+  /** @throws for arrays that are not there, not here, or in each other's way, and for data that do not fit */
+  private check(call: Call): void {
+    const { leaves, donated } = call;
+    this.device.check();
+    const buffers = new Map<GPUBuffer, number>();
+    leaves.forEach((leaf, i) => {
+      if (!(leaf instanceof NDArray)) {
+        const { shape, dtype } = leafType(leaf);
+        const fault = typeof leaf === 'number' ? undefined : dataFault(leaf.data, shape, dtype);
+        if (fault) this.refuse(call, i, `: ${fault}`);
+        return;
+      }
+      if (leaf.device !== this.device)
+        this.refuse(call, i, ' lies on another device than this program: read() it there and bring it as host()');
+      leaf.check();
+      const before = buffers.get(leaf.buffer);
+      if (before !== undefined && (donated[i] || donated[before])) {
+        const other = `${donated[before] ? 'donated ' : ''}${leafName(call, before)}`;
+        this.refuse(call, i, ` shares its memory with ${other}: donate a keep() of it`);
+      }
+      if (donated[i] && leaf.whole) this.refuse(call, i, ' is a view: donate the whole');
+      if (donated[i] && !leaf.owned) this.refuse(call, i, " is another program's result: donate a keep() of it");
+      buffers.set(leaf.buffer, i);
+    });
   }
 
-  private span(leaf: Leaf, built: Built, i: number): Span {
-    if (leaf instanceof NDArray) {
-      leaf.check();
-      return { buffer: leaf.buffer, offset: leaf.offset, bytes: leaf.bytes };
-    }
-    const to = built.program.uploads[i]!;
-    const { dtype } = built.inputs[i]!;
-    this.device.write(
-      to.buffer,
-      0,
-      typeof leaf === 'number' ? Float32Array.of(leaf) : (leaf.data as Float32Array),
-      dtype,
-    );
-    return to;
+  private refuse(call: Call, leaf: number, why: string): never {
+    throw new EngineError(this.name, `${leafName(call, leaf)}${why}`);
   }
 }
+
+/** A leaf's argument and path. */
+const leafName = ({ flat }: Call, i: number): string =>
+  flat.flatMap((f, a) => f.paths.map((path) => `argument ${a} ${path}`.trimEnd()))[i]!;
+
+/** A result holds its program, whose memory is not given back under it, and nothing else of its call. */
+const staleness = (program: Program, set: ResultSet, generation: number) => () => program.memory.stale(set, generation);
+
+/** Runs that wait between their kernels: they must not meet another in the arenas. */
+const inPieces = (): boolean => flags.VALIDATE || flags.NANCHECK || flags.DEBUG >= 2 || !!flags.PROFILE;
+
+/** Data as they are now. */
+const copied = (leaf: Leaf): Leaf =>
+  leaf instanceof NDArray || typeof leaf === 'number' ? leaf : { ...leaf, data: leaf.data.slice() };
 
 function leafType(leaf: Leaf): TensorType {
   if (typeof leaf === 'number') return { shape: [], dtype: 'f32' };
   if (leaf instanceof NDArray || (leaf && typeof leaf === 'object' && 'shape' in leaf && 'dtype' in leaf)) {
-    return { shape: leaf.shape, dtype: leaf.dtype as DType };
+    const { shape, dtype } = leaf;
+    const fault = leaf instanceof NDArray ? undefined : typeFault(shape, dtype);
+    if (fault) throw new EngineError('compile', fault);
+    return { shape, dtype };
   }
   throw new EngineError(
     'compile',
-    `arguments are trees of tensors and numbers, got ${typeof leaf === 'object' ? (leaf as object).constructor.name : typeof leaf}; numbers in an array come as host(data, shape)`,
+    `arguments are trees of tensors and numbers, got ${nameOf(leaf)}; numbers in an array come as host(data, shape)`,
   );
 }

@@ -1,15 +1,18 @@
 /** A device: the adapter that was opened, its memory budget, its pipelines, and the way in and out for tensors. */
 import { boundBytes, BYTES, numel, type Caps, type DType } from '../../kernels/kernel.ts';
 import { openAdapter, type AdapterInfo, type DeviceState } from '../host/adapter.ts';
-import { checkShape, EngineError, mib } from '../host/errors.ts';
+import { EngineError, mib } from '../host/errors.ts';
 import { cores, memory, waiting } from '../host/runtime.ts';
+import { Garbage } from './garbage.ts';
 import { Scratch } from './scratch.ts';
-import { dtypeOf } from '../frontend/tree.ts';
+import { checkTensor, checkType, dtypeOf, type Numbers, type Typed } from '../frontend/tree.ts';
 import { tuningFor } from './tuning.ts';
-import { NDArray, type Typed } from './ndarray.ts';
+import { NDArray } from './ndarray.ts';
 import { Warmup } from './warmup.ts';
 import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
 
+/** Bytes taken between two sweeps for garbage: a GPU does not tell how many it has. */
+const SWEEP_EVERY = 2 ** 30;
 const USAGE = { mapRead: 0x1, copySrc: 0x4, copyDst: 0x8, uniform: 0x40, storage: 0x80 };
 
 export interface Counters {
@@ -49,7 +52,13 @@ export class Device {
     (bytes) => this.buffer(bytes),
     (buffer) => this.release(buffer),
   );
+  /** What nobody holds any more is given back here. */
+  readonly garbage = new Garbage();
   private turn: Promise<unknown> = Promise.resolve();
+  private turns = 0;
+  private closed = false;
+  /** Bytes held when garbage was last swept. */
+  private swept = 0;
   private readonly state: DeviceState;
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
 
@@ -69,9 +78,16 @@ export class Device {
 
   /** Runs `body` after those that came before: a run that waits between its kernels must not meet another in the arenas. */
   inTurn<T>(body: () => Promise<T>): Promise<T> {
+    this.turns++;
     const mine = this.turn.then(body);
-    this.turn = mine.catch(() => {});
+    const over = () => void this.turns--;
+    this.turn = mine.then(over, over);
     return mine;
+  }
+
+  /** Whether somebody waits for a turn, or has it: who is to come after them has to wait as well. */
+  get inUse(): boolean {
+    return this.turns > 0;
   }
 
   /** Compiles a function over trees of tensors; see `compile`. */
@@ -89,6 +105,7 @@ export class Device {
 
   /** Throws the first GPU error or the loss of the device: neither is ever swallowed. */
   check(): void {
+    if (this.closed) throw new EngineError('device', 'it was closed: open() gives another');
     if (this.state.error) throw new EngineError('device', this.state.error.message);
     if (this.lost) throw new EngineError('device', this.lost);
   }
@@ -96,6 +113,8 @@ export class Device {
   buffer(bytes: number, usage = USAGE.storage | USAGE.copySrc | USAGE.copyDst): GPUBuffer {
     this.check();
     const size = boundBytes(bytes);
+    if (size > this.maxBufferBytes)
+      throw new EngineError('memory', `${mib(size)} is over this adapter's ${mib(this.maxBufferBytes)} a buffer`);
     if (this.allocated + size > this.budget) {
       throw new EngineError(
         'memory',
@@ -106,6 +125,14 @@ export class Device {
     this.peak = Math.max(this.peak, this.allocated);
     this.counters.buffers++;
     return this.gpu.createBuffer({ size, usage });
+  }
+
+  /** Gives back what nobody holds, where it is that or refusing `bytes`, or has been let grow for long. */
+  makeRoom(bytes: number): void {
+    const wanted = this.allocated + bytes;
+    if (wanted <= this.budget && wanted - this.swept <= SWEEP_EVERY) return;
+    this.garbage.sweep();
+    this.swept = this.allocated;
   }
 
   uniforms(bytes: number): GPUBuffer {
@@ -145,13 +172,15 @@ export class Device {
 
   /** Uninitialised (zeroed by WebGPU). */
   empty(shape: readonly number[], dtype: DType = 'f32'): NDArray {
-    checkShape('tensor', shape);
+    checkType('tensor', shape, dtype);
     const bytes = numel(shape) * BYTES[dtype];
     if (bytes > this.maxBufferBytes)
       throw new EngineError(
         'tensor',
         `[${shape.join()}] ${dtype} takes ${mib(bytes)}, over this adapter's ${mib(this.maxBufferBytes)} a buffer`,
       );
+    this.check();
+    this.makeRoom(bytes);
     return new NDArray(this, shape, dtype, this.buffer(bytes));
   }
 
@@ -160,20 +189,29 @@ export class Device {
   }
 
   /** Uploads; the dtype follows the array's type unless given. f16 and bf16 take their bits in a Uint16Array; Float64Array is rounded to f32. */
-  tensor(data: Typed | Float64Array, shape: readonly number[], dtype: DType = dtypeOf(data)): NDArray {
-    if (data.length !== numel(shape))
-      throw new EngineError('tensor', `${data.length} values do not fill [${shape.join()}]`);
+  tensor(data: Numbers, shape: readonly number[], dtype: DType = dtypeOf(data)): NDArray {
+    checkTensor('tensor', data, shape, dtype);
+    const bytes = uploadable(data, dtype);
     const out = this.empty(shape, dtype);
-    this.write(out.buffer, out.offset, data, dtype);
+    this.upload(out.buffer, out.offset, bytes);
     return out;
   }
 
-  write(buffer: GPUBuffer, offset: number, data: Typed | Float64Array, dtype: DType): void {
+  /** @throws for data that are not numbers of this dtype, or too many */
+  write(buffer: GPUBuffer, offset: number, data: Numbers, dtype: DType): void {
     this.check();
-    this.gpu.queue.writeBuffer(buffer, offset, uploadable(data, dtype));
+    this.upload(buffer, offset, uploadable(data, dtype));
+  }
+
+  private upload(buffer: GPUBuffer, offset: number, bytes: Uint32Array<ArrayBuffer>): void {
+    checkRange('write', buffer, offset, bytes.byteLength);
+    this.gpu.queue.writeBuffer(buffer, offset, bytes);
   }
 
   copy(from: GPUBuffer, fromOffset: number, to: GPUBuffer, toOffset: number, bytes: number): void {
+    this.check();
+    checkRange('copy', from, fromOffset, bytes);
+    checkRange('copy', to, toOffset, bytes);
     const encoder = this.gpu.createCommandEncoder();
     encoder.copyBufferToBuffer(from, fromOffset, to, toOffset, bytes);
     this.gpu.queue.submit([encoder.finish()]);
@@ -181,9 +219,15 @@ export class Device {
 
   async readBuffer(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
     this.check();
+    checkRange('read', buffer, offset, bytes);
     const staging = this.gpu.createBuffer({ size: bytes, usage: USAGE.mapRead | USAGE.copyDst });
     this.copy(buffer, offset, staging, 0, bytes);
-    await waiting(staging.mapAsync(1));
+    try {
+      await waiting(staging.mapAsync(1));
+    } catch (error) {
+      this.check(); // says why, where it is known
+      throw error;
+    }
     const out = staging.getMappedRange().slice(0);
     staging.unmap();
     staging.destroy();
@@ -197,17 +241,25 @@ export class Device {
     this.check();
   }
 
+  /** Gives everything back. What is used of it afterwards is refused. */
   close(): void {
+    this.closed = true;
     this.warmup?.close();
     this.gpu.destroy();
   }
 }
 
+/** @throws for bytes that are not all in the buffer, which the driver would refuse together with all that comes after */
+function checkRange(op: string, { size }: GPUBuffer, offset: number, bytes: number): void {
+  if (offset >= 0 && offset % 4 === 0 && bytes >= 0 && bytes % 4 === 0 && offset + bytes <= size) return;
+  throw new EngineError(op, `${bytes} bytes from ${offset} on are not in a buffer of ${size}, by fours`);
+}
+
 /** Data as writeBuffer takes it: 4-byte multiples, and never a view on shared memory, which segfaults Dawn. */
-function uploadable(data: Typed | Float64Array, dtype: DType): Uint32Array<ArrayBuffer> {
+function uploadable(data: Numbers, dtype: DType): Uint32Array<ArrayBuffer> {
   if (BYTES[dtype] === 2 && !(data instanceof Uint16Array))
     throw new EngineError('tensor', `${dtype} takes its bits in a Uint16Array, got a ${data.constructor.name}`);
-  const typed: Typed =
+  const typed =
     dtype === 'f32' && !(data instanceof Float32Array)
       ? Float32Array.from(data)
       : dtype === 'i32' && !(data instanceof Int32Array)

@@ -1,16 +1,26 @@
 /** Concrete tensors on a device. */
 import { ALIGN, boundBytes, BYTES, numel, type DType } from '../../kernels/kernel.ts';
-import { EngineError } from '../host/errors.ts';
+import { callSite, EngineError, withSite } from '../host/errors.ts';
 import type { Device } from './device.ts';
+import type { Watched } from './garbage.ts';
 import { printType } from '../frontend/graph.ts';
+import { checkType } from '../frontend/tree.ts';
 
-export type Typed = Float32Array | Int32Array | Uint32Array | Uint16Array;
+/** Where in a buffer a tensor lies that is not all of one. */
+interface Lent {
+  offset: number;
+  /** The tensor that it is a view of. */
+  whole?: NDArray;
+  /** Why its bytes are another's by now, if they are. */
+  stale?: () => string | undefined;
+}
 
 /**
  * A tensor in device memory: f32, i32, u32, or f16 and bf16 (their bits in a Uint16Array).
  *
  * Results of a compiled function that were not written into a donated argument belong to their program and hold until its
- * next call; `keep()` copies one out. A stale one throws when it is used.
+ * next call (see `compile`); `keep()` copies one out. A stale one throws when it is used. Memory comes back by `free()`, or once
+ * nobody holds the tensor any more.
  */
 export class NDArray {
   readonly device: Device;
@@ -22,26 +32,23 @@ export class NDArray {
   readonly owned: boolean;
   /** The tensor that this one is a view of. */
   readonly whole: NDArray | undefined;
-  private readonly alive: () => boolean;
+  /** Calls that were given it to overwrite, and have not begun. */
+  awaited = 0;
+  private readonly stale: (() => string | undefined) | undefined;
+  private readonly watched: Watched | undefined;
   private freed = false;
 
-  constructor(
-    device: Device,
-    shape: readonly number[],
-    dtype: DType,
-    buffer: GPUBuffer,
-    offset = 0,
-    alive?: () => boolean,
-    whole?: NDArray,
-  ) {
+  /** Takes `buffer` over, unless it is lent. */
+  constructor(device: Device, shape: readonly number[], dtype: DType, buffer: GPUBuffer, lent?: Lent) {
     this.device = device;
-    this.shape = shape;
+    this.shape = Object.freeze([...shape]);
     this.dtype = dtype;
     this.buffer = buffer;
-    this.offset = offset;
-    this.owned = alive === undefined && !whole;
-    this.whole = whole;
-    this.alive = alive ?? (() => true);
+    this.offset = lent?.offset ?? 0;
+    this.owned = !lent;
+    this.whole = lent?.whole;
+    this.stale = lent?.stale;
+    if (!lent) this.watched = device.garbage.watch(this, device.release.bind(device, buffer));
   }
 
   get size(): number {
@@ -54,23 +61,34 @@ export class NDArray {
 
   /**
    * The numbers from `at` on as a tensor of its own, in the same memory; freeing it frees the whole.
-   * @throws when it would begin where no kernel may bind
+   * @throws when it would begin where no kernel may bind, or is not all inside
    */
   view(at: number, shape: readonly number[]): NDArray {
-    const offset = this.offset + at * BYTES[this.dtype];
+    this.check();
+    checkType('tensor', shape, this.dtype);
+    const from = at * BYTES[this.dtype];
+    const offset = this.offset + from;
+    const end = from + boundBytes(numel(shape) * BYTES[this.dtype]);
+    if (!(at >= 0 && end <= this.bytes))
+      throw new EngineError(
+        'tensor',
+        `a view of ${printType({ shape, dtype: this.dtype })} from ${at} on is not all in ${printType(this)}`,
+      );
     if (offset % ALIGN) throw new EngineError('tensor', `a view begins at a multiple of ${ALIGN} bytes, got ${offset}`);
-    return new NDArray(this.device, shape, this.dtype, this.buffer, offset, undefined, this);
+    return new NDArray(this.device, shape, this.dtype, this.buffer, { offset, whole: this });
+  }
+
+  /** The tensor whose memory this one is in. */
+  private get root(): NDArray {
+    return this.whole?.root ?? this;
   }
 
   /** Throws if this tensor's memory no longer holds it. */
   check(): void {
     this.whole?.check();
     if (this.freed) throw new EngineError('tensor', `${printType(this)} was freed`);
-    if (!this.alive())
-      throw new EngineError(
-        'tensor',
-        `the program that made this ${printType(this)} has run again: read() or keep() results before the next call`,
-      );
+    const why = this.stale?.();
+    if (why) throw new EngineError('tensor', `the program that made this ${printType(this)} ${why}`);
   }
 
   async read(): Promise<Float32Array> {
@@ -90,25 +108,37 @@ export class NDArray {
     return (await this.read())[0]!;
   }
 
-  /** The raw bytes. */
+  /** The raw bytes, as the calls before leave them. */
   async bits(): Promise<ArrayBuffer> {
     this.check();
+    if (this.device.inUse) {
+      const site = callSite();
+      await this.device.inTurn(() => Promise.resolve());
+      withSite(site, () => this.check());
+    }
     return this.device.readBuffer(this.buffer, this.offset, this.bytes);
   }
 
   /** A copy with its own memory. */
   keep(): NDArray {
     this.check();
+    if (this.root.awaited)
+      throw new EngineError('tensor', `${printType(this)} was donated to a call that has not begun: await that first`);
     const copy = this.device.empty(this.shape, this.dtype);
     this.device.copy(this.buffer, this.offset, copy.buffer, 0, this.bytes);
     return copy;
   }
 
+  /** What Node prints. */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return `NDArray ${printType(this)}`;
+  }
+
   /** Gives the memory back. A program's result is its program's and stays. */
   free(): void {
     this.whole?.free();
-    if (!this.owned || this.freed) return;
+    if (!this.watched) return;
     this.freed = true;
-    this.device.release(this.buffer);
+    this.device.garbage.give(this.watched);
   }
 }

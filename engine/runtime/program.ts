@@ -5,26 +5,31 @@ import { boundBytes, readsParams, type Dispatch } from '../../kernels/kernel.ts'
 import { windowBytes } from '../../kernels/windows.ts';
 import type { Device } from './device.ts';
 import { type Group } from '../compiler/fuse.ts';
-import { keyOf, bytesOf, typeOf, type Value } from '../frontend/graph.ts';
+import { keyOf, bytesOf, typeOf, type TensorType, type Value } from '../frontend/graph.ts';
+import type { Numbers } from '../frontend/tree.ts';
 import { waiting } from '../host/runtime.ts';
-import type { Lowered } from '../compiler/lowering.ts';
-import type { Output, Place, Placement } from '../compiler/placement.ts';
+import type { Place } from '../compiler/placement.ts';
 import { checkFits, planProgram, uniformBytes, type Plan } from '../compiler/plan.ts';
+import type { Stages } from '../compiler/stages.ts';
+import type { Watched } from './garbage.ts';
 import { profileRun } from './profile.ts';
+import { ProgramMemory, type ResultSet, type Span } from './program-memory.ts';
 import { checkRun, type Checked } from './check.ts';
 import { flags } from '../host/flags.ts';
 
-/** A tensor's bytes on the device. */
-export interface Span {
-  buffer: GPUBuffer;
-  offset: number;
-  bytes: number;
+/** Where a tensor's bytes are: in the shared arenas, in an input, or in a result. */
+type Home = ({ arena: number } | { input: number } | { result: number }) & { offset: number; bytes: number };
+
+/** What a run works on. */
+export interface Run {
+  /** Where each input lies. */
+  inputs: readonly Span[];
+  /** Data for those that come from the host. */
+  data: readonly (Numbers | undefined)[];
+  results: ResultSet;
 }
 
-/** Where a tensor's bytes are: in the shared arenas, in an input, or in the program's own memory. */
-type Home = Span | { input: number; offset: number; bytes: number } | { arena: number; offset: number; bytes: number };
-
-/** Sets of input buffers that bind groups are kept for. */
+/** Sets of inputs and results that bind groups are kept for. */
 const MAX_SETS = 8;
 /** Dispatches in one submit: short enough for watchdogs, long enough to hide its cost. */
 const SUBMIT_EVERY = 256;
@@ -39,16 +44,15 @@ interface Step {
 
 export class Program {
   readonly plan: Plan;
-  readonly outputs: Span[] = [];
-  /** Memory for the inputs that come from the host. */
-  readonly uploads: (Span | undefined)[];
+  readonly memory: ProgramMemory;
   private readonly name: string;
   private readonly device: Device;
   private readonly groups: readonly Group[];
+  private readonly inputs: readonly TensorType[];
+  private readonly watched: Watched;
   private readonly spanOf: (v: Value) => Home;
   private readonly steps: Step[] = [];
   private readonly copies: { from: Home; to: Home }[];
-  private readonly uniform: GPUBuffer;
   private pipelines: GPUComputePipeline[] = [];
   private readonly bound = new Map<string, GPUBindGroup[]>();
   /** Of the shared arenas, when `bound` was made. */
@@ -57,33 +61,15 @@ export class Program {
   private nextId = 0;
   private pending: Promise<unknown>[] = [];
 
-  constructor(
-    name: string,
-    device: Device,
-    groups: readonly Group[],
-    lowered: readonly Lowered[],
-    placement: Placement,
-    outputs: readonly Output[],
-    uploads: readonly (number | undefined)[],
-  ) {
+  constructor(name: string, device: Device, { groups, lowered, placement, inputs, outputs, uploads }: Stages) {
     const { plan, blockOf } = planProgram(lowered, placement, outputs, uploads, device.maxBufferBytes);
+    device.makeRoom(plan.bytes);
     checkFits(name, plan, device);
     this.name = name;
     this.device = device;
     this.plan = plan;
     this.groups = groups;
-    device.scratch.enter(this, plan.memory.arenas);
-    this.uploads = uploads.map((bytes) =>
-      bytes === undefined ? undefined : { buffer: device.buffer(bytes), offset: 0, bytes },
-    );
-    outputs.forEach((o, i) => {
-      if (o.into === undefined)
-        this.outputs[i] = {
-          buffer: device.buffer(bytesOf(typeOf(o.value))),
-          offset: 0,
-          bytes: boundBytes(bytesOf(typeOf(o.value))),
-        };
-    });
+    this.inputs = inputs;
     const arenaSpan = (key: string): Home => {
       const block = blockOf.get(key)!;
       const { arena, offset } = plan.memory.spots.get(block)!;
@@ -91,8 +77,8 @@ export class Program {
     };
     const home = (v: Value, where: Place): Home => {
       if (where.kind === 'arena') return arenaSpan(keyOf(v));
-      if (where.kind === 'output') return this.outputs[where.index]!;
       const bytes = boundBytes(bytesOf(typeOf(v)));
+      if (where.kind === 'output') return { result: where.index, offset: 0, bytes };
       if (where.kind === 'input') return { input: where.index, offset: where.offset, bytes };
       const whole = this.spanOf(where.whole);
       return { ...whole, offset: whole.offset + where.offset, bytes };
@@ -113,21 +99,34 @@ export class Program {
     });
     const uniforms = new Uint32Array(words || 4);
     for (const s of this.steps) uniforms.set(s.dispatch.params, s.uniformOffset / 4);
-    this.uniform = device.uniforms(uniforms.byteLength);
-    device.write(this.uniform, 0, uniforms, 'u32');
     this.copies = placement.copies.map(({ from, to }) => ({ from: this.spanOf(from), to: home(from, to) }));
+    this.memory = new ProgramMemory(device, {
+      arenas: plan.memory.arenas,
+      uniforms: uniforms.byteLength,
+      uploads,
+      results: outputs.map((o) => (o.into === undefined ? boundBytes(bytesOf(typeOf(o.value))) : undefined)),
+    });
+    device.write(this.memory.uniform, 0, uniforms, 'u32');
+    this.watched = device.garbage.watch(this, this.memory.free.bind(this.memory, 'was freed'));
   }
 
-  private at(home: Home, inputs: readonly Span[]): Span {
-    if ('input' in home) {
-      const { buffer, offset } = inputs[home.input]!;
-      return { buffer, offset: offset + home.offset, bytes: home.bytes };
-    }
-    return 'arena' in home ? { ...home, buffer: this.device.scratch.arena(home.arena) } : home;
+  private at({ offset, bytes, ...home }: Home, { inputs, results }: Run): Span {
+    if ('arena' in home) return { buffer: this.device.scratch.arena(home.arena), offset, bytes };
+    const whole = 'input' in home ? inputs[home.input]! : results.spans[home.result]!;
+    return { buffer: whole.buffer, offset: whole.offset + offset, bytes };
   }
 
-  /** Compiles every pipeline. */
+  /** Compiles every pipeline. @throws what a kernel does not compile for, with the memory given back */
   async prepare(): Promise<void> {
+    try {
+      await this.compile();
+    } catch (error) {
+      this.free('did not compile');
+      throw error;
+    }
+  }
+
+  private async compile(): Promise<void> {
     const made = await Promise.allSettled(
       this.steps.map((s) => this.device.pipeline(s.dispatch.wgsl, s.dispatch.label)),
     );
@@ -143,16 +142,12 @@ export class Program {
     this.device.check();
   }
 
-  /** Encodes and submits one run over these inputs. At most two runs are in flight. */
-  run(inputs: readonly Span[]): Promise<void> {
-    const inPieces = flags.VALIDATE || flags.NANCHECK || flags.DEBUG >= 2 || flags.PROFILE;
-    return inPieces ? this.device.inTurn(() => this.execute(inputs)) : this.execute(inputs);
-  }
-
-  private async execute(inputs: readonly Span[]): Promise<void> {
+  /** Runs in one piece before it returns, but for a wait: at most two runs are in flight. */
+  async run(run: Run): Promise<void> {
     const { device } = this;
     device.check();
-    const groups = this.bind(inputs);
+    const groups = this.bind(run);
+    run.data.forEach((data, i) => data && device.write(run.inputs[i]!.buffer, 0, data, this.inputs[i]!.dtype));
     const queue = device.gpu.queue;
     if (flags.VALIDATE || flags.NANCHECK) {
       await checkRun(
@@ -160,7 +155,7 @@ export class Program {
         this.name,
         this.groups.map((group, g): Checked => ({
           group,
-          spanOf: (v) => this.at(this.spanOf(v), inputs),
+          spanOf: (v) => this.at(this.spanOf(v), run),
           label: this.steps.find((s) => s.group === g)?.dispatch.label ?? '',
           encode: (pass) =>
             this.encode(
@@ -193,7 +188,7 @@ export class Program {
     if (this.copies.length) {
       const encoder = device.gpu.createCommandEncoder();
       for (const { from, to } of this.copies) {
-        const [a, b] = [this.at(from, inputs), this.at(to, inputs)];
+        const [a, b] = [this.at(from, run), this.at(to, run)];
         encoder.copyBufferToBuffer(a.buffer, a.offset, b.buffer, b.offset, a.bytes);
       }
       queue.submit([encoder.finish()]);
@@ -212,16 +207,16 @@ export class Program {
   }
 
   /** Bind groups for these buffers: made once for each set of them, the last few sets kept. */
-  private bind(inputs: readonly Span[]): GPUBindGroup[] {
+  private bind(run: Run): GPUBindGroup[] {
     if (this.generation !== this.device.scratch.generation) this.bound.clear();
     this.generation = this.device.scratch.generation;
-    const key = inputs.map((s) => `${this.idOf(s.buffer)}+${s.offset}`).join();
+    const key = `${run.results.id}:${run.inputs.map((s) => `${this.idOf(s.buffer)}+${s.offset}`).join()}`;
     const found = this.bound.get(key);
     if (found) return found;
     const groups = this.steps.map((s, i) => {
       const storage = s.spans.map((span, b) => {
         const { buffer, offset, bytes } = windowed(
-          this.at(span, inputs),
+          this.at(span, run),
           s.dispatch.windows?.[b],
           windowBytes(this.device.caps),
         );
@@ -229,7 +224,7 @@ export class Program {
       });
       const size = Math.ceil(Math.max(s.dispatch.params.length, 1) / 4) * 16;
       const entries = readsParams(s.dispatch.wgsl)
-        ? [{ binding: 0, resource: { buffer: this.uniform, offset: s.uniformOffset, size } }, ...storage]
+        ? [{ binding: 0, resource: { buffer: this.memory.uniform, offset: s.uniformOffset, size } }, ...storage]
         : storage;
       this.device.counters.bindGroups++;
       return this.device.gpu.createBindGroup({ layout: this.pipelines[i]!.getBindGroupLayout(0), entries });
@@ -245,10 +240,10 @@ export class Program {
     return id;
   }
 
-  free(): void {
-    const spans = [...this.outputs, ...this.uploads].filter((s) => s !== undefined);
-    this.device.scratch.leave(this);
-    for (const b of [this.uniform, ...spans.map((s) => s.buffer)]) this.device.release(b);
+  /** @param why for those who still hold results */
+  free(why: string): void {
+    this.memory.free(why);
+    this.device.garbage.give(this.watched);
   }
 }
 

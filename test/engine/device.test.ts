@@ -239,7 +239,7 @@ test("results are the program's until its next call", async () => {
     message = error.message;
   });
   assert.match(message, /the program that made this f32\[.*\] has run again/);
-  assert.throws(() => device.tensor(new Float32Array(3), [2, 2]), /3 values do not fill \[2,2\]/);
+  assert.throws(() => device.tensor(new Float32Array(3), [2, 2]), /3 numbers do not fill \[2,2\]/);
 });
 
 test('inputs that come back unchanged, swapped or twice have bytes of their own', async () => {

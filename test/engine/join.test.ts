@@ -7,6 +7,7 @@ import { evaluate } from '../../engine/frontend/oracle.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { trace } from '../../engine/frontend/trace.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
+import { held } from '../held.ts';
 
 const device = await open();
 const numbers = (n: number, seed = 1): HostTensor =>
@@ -151,7 +152,7 @@ test('a donated tensor is not overwritten while a piece of it is still read', as
 });
 
 test('views share the memory of their whole; what cannot be bound or donated is refused', async () => {
-  const before = device.allocated;
+  const before = await held(device);
   const whole = device.tensor(numbers(128).data, [128]);
   const view = whole.view(64, [8, 8]);
   assert.equal(await view.read(), (await whole.read()).slice(64));

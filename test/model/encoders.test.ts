@@ -21,6 +21,7 @@ import { encodeText } from '../../model/umt5/encode.ts';
 import { relativeBucket, relativeBuckets, umt5, umt5Specs, type UMT5Context } from '../../model/umt5/umt5.ts';
 import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled, tinyTokenizer } from './tiny.ts';
+import { held } from '../held.ts';
 
 const json = tinyTokenizer();
 const tokenizer = new Tokenizer(json);
@@ -102,7 +103,7 @@ test('padding does not change a text, and the order of its words does', async ()
 for (const dtype of ['BF16', 'F32'] as const) {
   test(`prompts from a ${dtype} file, block by block, are what the whole encoder gives`, async () => {
     const device = await open();
-    const before = device.allocated;
+    const before = await held(device);
     const prompts = ['Two cats in the snow', '', 'a red dog runs'];
     await stored(textParams, dtype, async (weights, rounded) => {
       const seen: number[] = [];
@@ -130,7 +131,7 @@ for (const dtype of ['BF16', 'F32'] as const) {
 
 test('a picture from an F16 file, block by block, gives the features of the whole tower', async () => {
   const device = await open();
-  const before = device.allocated;
+  const before = await held(device);
   const images = noise('pictures', [2, 3, 10, 6]);
   await stored(
     { ...scrambled(clipSpecs(imageConfig)), 'textual.head': noise('other', [2]) },
@@ -153,7 +154,7 @@ test('a picture from an F16 file, block by block, gives the features of the whol
 
 test('a stopped encoder gives its memory back', async () => {
   const device = await open();
-  const before = device.allocated;
+  const before = await held(device);
   const stop = new AbortController();
   const message = await stored(textParams, 'F32', (weights) =>
     encodeText(device, weights, tokenizer, ['a cat'], {

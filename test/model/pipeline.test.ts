@@ -18,6 +18,7 @@ import { ditTables, timeEmbedding, tokenGrid } from '../../model/wan/tables.ts';
 import { decode, denormalise, encode, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';
 import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled, scrambledDiT, tinyDiT } from './tiny.ts';
+import { held } from '../held.ts';
 
 const device = await open();
 const vae = vaeConfig({
@@ -182,9 +183,9 @@ const i2v = tinyDiT({ in_dim: 12, num_layers: 2 });
 test('image-to-video, guided: two jobs are each what is composed by hand', async () => {
   const params = scrambledDiT(i2v);
   const sampling: Sampling = { kind: 'euler', steps: 2, shift: 3, guidance: 2 };
-  const held = device.allocated;
+  const before = await held(device);
   const clips = await made(modelOf(i2v, params), [job(1), job(2)], sampling);
-  assert.is(device.allocated, held, 'every part was freed');
+  assert.is(device.allocated, before, 'every part was freed');
   for (const [i, clip] of clips.entries())
     assert.ok(difference(clip, await byHand(i2v, params, job(i + 1), sampling)) < 2e-5, `job ${i}`);
   assert.ok(largest(clips[0]![1]!, clips[1]![1]!) > 0.1, 'another seed is another clip');
@@ -219,12 +220,12 @@ test('block by block, with weights that come and go, it is the same clip; so it 
   const together = { ...params, ...lora };
   const around = (all: HostParams) =>
     Object.fromEntries(Object.entries(all).filter(([name]) => !name.startsWith('blocks.')));
-  let held = 0;
+  let inUse = 0;
   const streamed = (all: HostParams): Network => ({
     ...networkOf(upload(around(all))),
     blocks: {
       fetch: (i) => {
-        held++;
+        inUse++;
         return Promise.resolve(
           upload(
             Object.fromEntries(
@@ -236,18 +237,18 @@ test('block by block, with weights that come and go, it is the same clip; so it 
         );
       },
       release: (weights) => {
-        held--;
+        inUse--;
         Object.values(weights).forEach((t) => t.free());
       },
     },
   });
   const expected = await byHand(i2v, mergeLora(params, lora, 1), job(1), sampling);
-  const before = device.allocated;
+  const before = await held(device);
   for (const network of [undefined, streamed]) {
     const [clip] = await made(modelOf(i2v, together, network), [job(1)], sampling);
     assert.ok(difference(clip!, expected) < 2e-5, network ? 'streamed' : 'whole');
   }
-  assert.equal([held, device.allocated], [0, before]);
+  assert.equal([inUse, device.allocated], [0, before]);
   assert.ok(difference((await made(modelOf(i2v, params), [job(1)], sampling))[0]!, expected) > 0.01, 'adapters matter');
 });
 

@@ -13,6 +13,7 @@ import { generate } from '../../model/pipeline/generate.ts';
 import { precisionOn, PRECISIONS } from '../../model/pipeline/precision.ts';
 import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
 import { writeFolder } from './folders.ts';
+import { held } from '../held.ts';
 
 const device = await open();
 /** Of whole networks with rounded linears and attention, relative in the 2-norm: WAN.md. */
@@ -86,7 +87,7 @@ for (const precision of PRECISIONS) {
         const model = wanModel(checkpoint);
         const huge = precision === 'f16' ? 1e6 : 1e38; // f16 ends at 65504, f32 at 3e38
         const job = { prompt: 'a cat', negative: '', pictures: [], size: SIZE, frames: 5, seed: 1 };
-        const held = device.allocated;
+        const before = await held(device);
         const text = {
           ...model,
           encodeText: (async (...args) =>
@@ -114,7 +115,7 @@ for (const precision of PRECISIONS) {
             ? /^\[sample\] \d+ of 256 numbers of the latent of "a cat" are not finite: .*; use --precision f32$/
             : /are not finite: check the weights and LoRAs$/,
         );
-        assert.is(device.allocated, held);
+        assert.is(device.allocated, before);
       }));
 }
 

@@ -11,6 +11,7 @@ import { writeTensors, type Output } from '../../model/files/safetensors.ts';
 import { UPLOAD_HOST_BYTES, uploadWeights } from '../../model/files/upload.ts';
 import { fromBF16, toBF16, toF16 } from '../../model/halves.ts';
 import { pth } from './pthfile.ts';
+import { held } from '../held.ts';
 
 const test = suite('upload');
 const device = await open();
@@ -36,7 +37,7 @@ test('matrices take the type that is asked for, small weights keep theirs', asyn
     }),
   );
   const weights = await openWeights(path);
-  const before = device.allocated;
+  const before = await held(device);
   for (const [dtype, encode] of [
     ['f32', (v: Float32Array) => v],
     ['f16', toF16],

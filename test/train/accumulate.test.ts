@@ -12,6 +12,7 @@ import { start } from '../../train/methods/jobs.ts';
 import { update, type AdamConfig, type Micro, type Trained } from '../../train/loop/optim.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { compileStep } from '../../train/loop/step.ts';
+import { held } from '../held.ts';
 
 const adam: AdamConfig = { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, clip: 0.5 };
 const device = await open();
@@ -71,7 +72,7 @@ async function run(updates: readonly number[][]) {
 }
 
 test('the mean of the gradients, updated with once', async () => {
-  const before = device.allocated;
+  const before = await held(device);
   const [whole, parts] = [
     await run([[0.5], [-0.25]]),
     await run([

@@ -13,6 +13,7 @@ import { findFit } from '../../train/planning/fit.ts';
 import { costOf, guessPeak, stageOf, type JobName, type Target } from '../../train/planning/jobs.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
 import { loadPreset, type Preset } from '../../train/presets/index.ts';
+import { held } from '../held.ts';
 
 const device = await open();
 const GPU: Target = {
@@ -50,7 +51,7 @@ function blank(p: Preset): Shards {
 
 /** Bytes that one step of a job holds at most. */
 async function allocated(p: Preset, make: (shards: Shards) => Promise<StudentJob>): Promise<number> {
-  const before = device.allocated;
+  const before = await held(device);
   device.peak = before;
   const job = await make(blank(p));
   let state = await job.initial();

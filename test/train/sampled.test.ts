@@ -26,6 +26,7 @@ import { subjectOf, type Subject } from '../../train/planning/subject.ts';
 import { courseOf, distillVideos } from '../../train/videos/distill.ts';
 import { writeFolder } from '../model/folders.ts';
 import { noise } from '../model/tiny.ts';
+import { held } from '../held.ts';
 
 const device = await open();
 const test = suite('sampling, planned and allocated');
@@ -48,7 +49,7 @@ async function allocated(
       noise(`picture ${i}`, [channels, height, width]),
     ),
   };
-  const before = device.allocated;
+  const before = await held(device);
   const peaks: Record<string, number> = {};
   let stage = '';
   const enter = (next: string): void => {
@@ -206,7 +207,7 @@ test('distilling records, judged and shown', async () => {
       records,
       batch: (_seed, _step, size) => records(Array.from({ length: size }, () => 0)),
     };
-    const before = device.allocated;
+    const before = await held(device);
     device.peak = before;
     const { done } = await distillVideos({
       device,

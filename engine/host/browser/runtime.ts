@@ -38,6 +38,9 @@ export function memory(): { total: number; free: number } {
   return { total, free: total };
 }
 
+/** A page cannot ask its collector: what nobody holds comes back when that runs by itself. */
+export const collectGarbage = (): void => {};
+
 export const nativeGpu = (): GPU | undefined => page.navigator?.gpu;
 
 /** A browser wakes us itself. */
