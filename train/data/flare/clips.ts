@@ -151,10 +151,12 @@ function paste(view: Uint8ClampedArray, { width, height, rgba }: Sprite, left: n
   for (let j = Math.max(0, -top); j < Math.min(height, VIEW - top); j++) {
     for (let i = Math.max(0, -left); i < Math.min(width, VIEW - left); i++) {
       const from = 4 * (j * width + i);
-      const over = rgba[from + 3]! / 255;
-      if (over === 0) continue;
+      const alpha = rgba[from + 3]!;
+      if (alpha === 0) continue;
       const to = 3 * ((top + j) * VIEW + left + i);
-      for (let c = 0; c < 3; c++) view[to + c] = over * rgba[from + c]! + (1 - over) * view[to + c]!;
+      const over = alpha / 255;
+      for (let c = 0; c < 3; c++)
+        view[to + c] = alpha === 255 ? rgba[from + c]! : over * rgba[from + c]! + (1 - over) * view[to + c]!;
     }
   }
 }
