@@ -201,14 +201,14 @@ async function bench(args: BenchArgs): Promise<void> {
   if (args.save !== undefined) willWrite(args.save);
   if (args.budget !== undefined && !(args.budget > 0))
     throw new UsageError(`--budget must be more than 0 seconds, got ${args.budget}`);
-  if (args.preset in WAN && (args.what !== 'steps' || args.vs !== undefined))
+  if (Object.hasOwn(WAN, args.preset) && (args.what !== 'steps' || args.vs !== undefined))
     throw new UsageError(`--preset ${args.preset} is for its steps: bench steps --preset ${args.preset}`);
   const peers = args.vs === undefined ? undefined : peersOf(args.vs);
   await session('stopped; nothing was written', async ({ device, signal }) => {
     const { info, caps } = device;
     const measured = peers
       ? await runPeers(device, peers, signal)
-      : await (args.preset in WAN ? runReleased : runCases)(device, args, signal);
+      : await (Object.hasOwn(WAN, args.preset) ? runReleased : runCases)(device, args, signal);
     const report: Report = {
       adapter: info.name,
       driver: info.driver,

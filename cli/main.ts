@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs';
 import process from 'node:process';
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
-import { didYouMean, EXIT_DOC, report, UsageError } from './common/errors.ts';
+import { didYouMean, EXIT, EXIT_DOC, report, UsageError } from './common/errors.ts';
 import { ownFile } from './common/root.ts';
+import { reasonOf } from '../train/loop/files.ts';
 
 const FILES = [
   'demo',
@@ -76,6 +77,7 @@ async function main(): Promise<void> {
     .version(version)
     .usage('$0 <command>: one-step video on any GPU')
     .epilogue(`Developer flags (environment variables):\n${flagHelp}\n\n${EXIT_DOC}`)
+    .exitProcess(false) // by itself it would leave before the output is written
     .wrap(null)
     .strict()
     .demandCommand(1, 'say which command: vpae --help lists them')
@@ -88,6 +90,16 @@ async function main(): Promise<void> {
   for (const command of commands) cli.command(command.default);
   await cli.parseAsync();
 }
+
+/** A reader that has left (`| head`) ends the program, as it ends any other; a full disk behind `>` is one line. */
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(EXIT.unread);
+  console.error(`vpae: the output could not be written: ${reasonOf(error)}`);
+  process.exit(EXIT.failed);
+});
+process.stderr.on('error', () => {
+  /* a terminal that was closed: the work goes on */
+});
 
 try {
   await main();

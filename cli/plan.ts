@@ -16,7 +16,8 @@ import { findFit, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, USUAL, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import type { Subject } from '../train/planning/subject.ts';
 import { precisionOn, type Precision } from '../model/pipeline/precision.ts';
-import { json, memoryBytes, type Args } from './common/options.ts';
+import { UsageError } from './common/errors.ts';
+import { count, json, memoryBytes, type Args } from './common/options.ts';
 import { gb, overrides, released, subjectsOf } from './common/released.ts';
 import { bandwidth, leastMs, roofline, type Roofline } from './bench/roofline.ts';
 import { session } from './common/session.ts';
@@ -170,6 +171,10 @@ function time(seconds: number): string {
 
 async function plan(args: PlanArgs): Promise<void> {
   const memory = args.memory === undefined ? undefined : memoryBytes(args.memory);
+  count('steps', args.steps, 1, 1000);
+  for (const [name, rate] of Object.entries({ tflops: args.tflops, gbps: args.gbps }))
+    if (rate !== undefined && !(rate > 0 && rate <= 1e9))
+      throw new UsageError(`--${name} must be above 0 and at most 1000000000, got ${rate}`);
   const make = subjectsOf(args);
   const subject = make([]);
   const jobs: JobName[] = args.job ? [args.job] : subject.preset ? USUAL.filter((j) => j !== 'sample') : ['sample'];

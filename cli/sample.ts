@@ -7,14 +7,14 @@ import { precisionOn } from '../model/pipeline/precision.ts';
 import { type SolverKind } from '../model/schedulers/index.ts';
 import { willWrite } from './common/files.ts';
 import { sinkFor } from './media/sink.ts';
-import { count, memoryBytes, model, precision, type Args } from './common/options.ts';
+import { count, memoryBytes, model, MOST_SEED, precision, type Args } from './common/options.ts';
 import { stageMeter } from './common/progress.ts';
 import { wantedClips } from './sample/jobs.ts';
 import { openSource, type Source } from './sample/wan.ts';
 import { session } from './common/session.ts';
 import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
 import { wanSubject } from '../train/planning/subject.ts';
-import { UsageError } from './common/errors.ts';
+import { printable, UsageError } from './common/errors.ts';
 
 /** Other names are those of Wan's generate script and of Diffusers' pipelines. */
 const options = {
@@ -116,7 +116,7 @@ const solverOf = (sampler: NonNullable<SampleArgs['sampler']>): SolverKind => (s
 /** Numbers that no model could make sense of. */
 function checkNumbers(args: SampleArgs): void {
   count('count', args.count, 1, 10_000);
-  count('seed', args.seed, 0, Number.MAX_SAFE_INTEGER - 10_000);
+  count('seed', args.seed, 0, MOST_SEED);
   if (args.steps !== undefined) count('steps', args.steps, 1, 1000);
   const above = (name: 'shift' | 'guidance-scale' | 'fps', most: number) => {
     const value = args[name];
@@ -142,10 +142,12 @@ function samplingOf(args: SampleArgs, source: Source, size: Size): Sampling {
   };
 }
 
+const MOST_TILE = 16_384;
+
 function checkTile(tile: number | undefined, { model: { vae } }: Source): void {
   const stride = 2 ** (vae.dim_mult.length - 1);
-  if (tile !== undefined && (tile % stride || tile < 4 * stride))
-    throw new UsageError(`--tile must be a multiple of ${stride} and at least ${4 * stride}, got ${tile}`);
+  if (tile !== undefined && (tile % stride || tile < 4 * stride || tile > MOST_TILE))
+    throw new UsageError(`--tile must be a multiple of ${stride} from ${4 * stride} to ${MOST_TILE}, got ${tile}`);
 }
 
 async function sample(args: SampleArgs): Promise<void> {
@@ -210,7 +212,7 @@ async function sample(args: SampleArgs): Promise<void> {
           async end() {
             await file.end();
             shown.end();
-            console.log(`${out}: "${prompt}", seed ${todo[i]!.seed}`);
+            console.log(printable(`${out}: "${prompt}", seed ${todo[i]!.seed}`));
           },
         };
       },

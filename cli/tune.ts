@@ -27,7 +27,7 @@ const options = {
 
 async function tune(args: Args<typeof options>): Promise<void> {
   if (!(args.seconds > 0)) throw new UsageError(`--seconds must be more than 0, got ${args.seconds}`);
-  if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
+  if (!Object.hasOwn(WAN, args.preset)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
   const subject = subjectOf(args.preset, args.set);
   await session('stopped; what was found so far is kept', async ({ device, signal }) => {
     const asked = await questions(device, subject.preset ? USUAL : ['sample'], subject);

@@ -45,13 +45,19 @@ export interface VAEConfig {
   latent_std: readonly number[];
 }
 
-export const count = z.number().int().positive();
+/** Sizes of a network. No checkpoint has larger ones; who names such would be worked at for hours. */
+export const count = z
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 22);
+export const layers = count.max(1000);
 
 const ditSchema = z
   .object({
     model_type: z.enum(['t2v', 'i2v', 'flf2v']),
-    patch_size: z.tuple([count, count, count]),
-    text_len: count,
+    patch_size: z.tuple([count.max(64), count.max(64), count.max(64)]),
+    text_len: count.max(16_384),
     in_dim: count,
     out_dim: count,
     dim: count,
@@ -59,7 +65,7 @@ const ditSchema = z
     freq_dim: count,
     text_dim: count,
     num_heads: count,
-    num_layers: count,
+    num_layers: layers,
     eps: z.number().positive().default(1e-6),
     clip_dim: count.default(1280),
     checkpoint: z.union([z.boolean(), z.enum(['lean', 'nested'])]).default(false),
@@ -98,10 +104,10 @@ const ditSchema = z
 const vaeSchema = z
   .object({
     dim: count,
-    z_dim: count,
-    dim_mult: z.array(count).min(1),
-    num_res_blocks: count,
-    temperal_downsample: z.array(z.boolean()),
+    z_dim: count.max(4096),
+    dim_mult: z.array(count.max(64)).min(1).max(8),
+    num_res_blocks: count.max(64),
+    temperal_downsample: z.array(z.boolean()).max(8),
     channels: count.default(3),
     latent_mean: z.array(z.number()).optional(),
     latent_std: z.array(z.number().positive()).optional(),

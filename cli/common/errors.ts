@@ -7,16 +7,18 @@ export class UsageError extends Error {}
 /** Ctrl-C, after what was under way has been brought to a good end. The message says what is kept and how to go on. */
 export class Interrupted extends Error {}
 
-export const EXIT = { failed: 1, usage: 2, noAdapter: 3, interrupted: 130 } as const;
+export const EXIT = { failed: 1, usage: 2, noAdapter: 3, interrupted: 130, unread: 141 } as const;
 
-export const EXIT_DOC = `Exit codes: 0 done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.noAdapter} no adapter, ${EXIT.interrupted} interrupted.`;
+export const EXIT_DOC = `Exit codes: 0 done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.noAdapter} no adapter, ${EXIT.interrupted} interrupted, ${EXIT.unread} nobody reads the output any more.`;
 
 const SHOWN = 3; // lines of a long message, before its last
 
+/** Text that somebody else wrote, for a terminal: what would move its cursor, colour it or turn it around is left out. */
+export const printable = (text: string): string => text.replace(/[^\P{C}\n]/gu, '');
+
 /** A message of several lines as one: the first few and the last. Bytes of a file that it quotes do not reach the terminal as controls. */
 export function oneLine(message: string): string {
-  const lines = message
-    .replace(/[^\P{C}\n]/gu, '')
+  const lines = printable(message)
     .split('\n')
     .map((l) => l.trim())
     .filter(Boolean);

@@ -70,12 +70,18 @@ export function count(name: string, value: number, lo = 1, hi = 100_000): number
   return value;
 }
 
+/** Counting up from a seed stays exact. */
+export const MOST_SEED = Number.MAX_SAFE_INTEGER - 10_000;
+
+const MOST_MEMORY = 1e15;
 const UNITS: Record<string, number> = { MB: 1e6, GB: 1e9, MiB: 2 ** 20, GiB: 2 ** 30 };
 
 /** `24GB` → 24e9. @throws one line */
 export function memoryBytes(text: string): number {
   const [, value, unit] = /^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(text) ?? [];
-  const size = UNITS[unit ?? ''];
-  if (!Number(value) || !size) throw new UsageError(`--memory reads as 24GB or 24GiB, got "${text}"`);
-  return Number(value) * size;
+  const size = Object.hasOwn(UNITS, unit ?? '') ? UNITS[unit!]! : NaN;
+  const bytes = Number(value) * size;
+  if (!(bytes > 0 && bytes <= MOST_MEMORY))
+    throw new UsageError(`--memory reads as 24GB or 24GiB, up to 1000000GB, got "${text.slice(0, 40)}"`);
+  return bytes;
 }

@@ -40,8 +40,8 @@ function sizeOf({ size, frames, layers }: ReleasedArgs): Partial<Size> {
 /** What the arguments name, with more overrides. @throws one line when the name is neither a preset nor a released model */
 export function subjectsOf(args: ReleasedArgs): (sets: readonly string[]) => Subject {
   const size = sizeOf(args);
-  if (!(args.preset in WAN)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
-  if (args.precision && !(args.preset in WAN))
+  if (!Object.hasOwn(WAN, args.preset)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
+  if (args.precision && !Object.hasOwn(WAN, args.preset))
     throw new UsageError(`--precision is for sampling with a released model, and ${args.preset} is none`);
   const mode = args.mode ? [`student.mode=${args.mode === 'adapters' ? 'lora' : 'full'}`] : [];
   return (sets) => subjectOf(args.preset, [...mode, ...args.set, ...sets], size);

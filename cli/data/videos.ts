@@ -10,7 +10,7 @@ import { WAN_FPS, WAN_FRAMES, wanModel } from '../../model/pipeline/wan.ts';
 import { makeVideoShards, type Refused, type VideoSource } from '../../train/data/videos.ts';
 import { hashOf } from '../../train/loop/run.ts';
 import type { Footage } from '../../train/vbench/footage.ts';
-import { UsageError } from '../common/errors.ts';
+import { printable, UsageError } from '../common/errors.ts';
 import { willWrite } from '../common/files.ts';
 import { findVideos, isFilm, readFilm, readVideo } from '../media/read.ts';
 import { count, type Args } from '../common/options.ts';
@@ -105,7 +105,7 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
   const size = parseSize(args.size);
   const shardClips = count('shard', args.shard, 1, 10_000);
   if (!(fps > 0 && fps <= 240)) throw new UsageError(`--fps must be above 0 and at most 240, got ${fps}`);
-  const refused = ({ file, why }: Refused): void => console.error(`${file} is left out: ${why}`);
+  const refused = ({ file, why }: Refused): void => console.error(printable(`${file} is left out: ${why}`));
   const captionOf = captionsOf(folder);
   const sources = findVideos(folder).flatMap((v): VideoSource[] => {
     const caption = captionOf(v.path, v.name);
@@ -144,7 +144,7 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
           signal.throwIfAborted();
         },
         onShard: (done, total) => shown.say(`${dir}: ${done} of ${total} shards`),
-        onRefused: (r) => shown.say(`${r.file} is left out: ${r.why}`),
+        onRefused: (r) => shown.say(printable(`${r.file} is left out: ${r.why}`)),
       }).finally(() => shown.end());
       console.log(
         others ? `${dir}: ${others} shards are still being made by other processes` : `${dir}: all shards are there`,

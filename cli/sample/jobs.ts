@@ -1,7 +1,8 @@
 /** What `vpae sample` is to make: one prompt, some seeds of it, or a file of prompts, and where each clip goes. */
-import { existsSync, readFileSync } from 'node:fs';
-import { dirname, isAbsolute, join } from 'node:path';
+import { existsSync, readFileSync, realpathSync } from 'node:fs';
+import { dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import { UsageError } from '../common/errors.ts';
+import { MOST_SEED } from '../common/options.ts';
 
 export interface Wanted {
   prompt: string;
@@ -54,11 +55,31 @@ function parseLine(text: string, where: string): Line {
     throw fail(`is not JSON: ${(error as Error).message}`);
   }
   for (const [name, value] of Object.entries(line)) {
-    if (!FIELDS[name]) throw fail(`unknown field "${name}"; known are ${Object.keys(FIELDS).join(', ')}`);
+    if (!Object.hasOwn(FIELDS, name))
+      throw fail(`unknown field "${name}"; known are ${Object.keys(FIELDS).join(', ')}`);
     if (typeof value !== FIELDS[name]) throw fail(`${name} must be a ${FIELDS[name]}, got ${JSON.stringify(value)}`);
   }
   if (!line['prompt']) throw fail('there is no prompt');
+  const { seed = 0 } = line as { seed?: number };
+  if (!Number.isInteger(seed) || seed < 0 || seed > MOST_SEED)
+    throw fail(`seed must be a whole number from 0 to ${MOST_SEED}, got ${seed}`);
   return line as unknown as Line;
+}
+
+/** The nearest folder above a path that is there, whatever links lead to it. */
+const realAbove = (path: string): string => (existsSync(path) ? realpathSync(path) : realAbove(dirname(path)));
+
+/** Where a line's `out` is, in the folder of the file of prompts: who wrote that may not be who runs it. @throws one line when it is elsewhere */
+function placeOf(out: string, path: string, where: string): string {
+  const folder = resolve(dirname(path));
+  const place = resolve(folder, out);
+  const leaves = (from: string, to: string) =>
+    /^\.\.($|[\\/])/.test(relative(from, to)) || isAbsolute(relative(from, to));
+  if (isAbsolute(out) || leaves(folder, place) || leaves(realpathSync(folder), realAbove(dirname(place))))
+    throw new UsageError(
+      `${where}: out must be a path within ${dirname(path)}, the folder of the file, got ${JSON.stringify(out)}`,
+    );
+  return join(dirname(path), out);
 }
 
 /** One job a line of a file of prompts or of JSON objects; paths in it are seen from its folder. Clips without a name of their own are numbered after `out`. */
@@ -87,7 +108,8 @@ export function readPrompts(path: string, { negative, image, lastImage, seed, ou
       seed: line.seed ?? seed,
       image: own(line.image, image),
       lastImage: own(line.last_image, lastImage),
-      out: own(line.out, undefined) ?? numbered(out, String(i + 1).padStart(digits, '0')),
+      out:
+        line.out === undefined ? numbered(out, String(i + 1).padStart(digits, '0')) : placeOf(line.out, path, l.where),
     };
   });
   const twice = jobs.find((j, i) => jobs.findIndex((k) => k.out === j.out) < i);

@@ -1,6 +1,6 @@
 /** The numbers that make the visual tower of a CLIP, under the names of Wan's own config, checked on entry. */
 import { z } from 'zod';
-import { check, count } from '../config.ts';
+import { check, count, layers } from '../config.ts';
 
 export interface CLIPConfig {
   /** Edge of the square picture, and of a patch, in pixels. */
@@ -23,12 +23,12 @@ const colour = z.array(z.number()).length(3);
 
 const schema = z
   .object({
-    image_size: count,
+    image_size: count.max(4096),
     patch_size: count,
     dim: count,
     out_dim: count,
     num_heads: count,
-    num_layers: count.min(2, 'needs two blocks: the features are those of the last but one'),
+    num_layers: layers.min(2, 'needs two blocks: the features are those of the last but one'),
     mlp_ratio: z.number().positive().default(4),
     eps: z.number().positive().default(1e-5),
     image_mean: colour.default([0.48145466, 0.4578275, 0.40821073]),

@@ -13,6 +13,19 @@ function steps(dit: DiTConfig, vae: VAEConfig): Size {
   return { width: strideW * dit.patch_size[2], height: strideH * dit.patch_size[1] };
 }
 
+const [EDGE, FRAMES, TOKENS] = [16_384, 16_385, 2 ** 18];
+
+/** What is beyond every model and machine, before anything is planned. @param tokens of the clip's latent @throws one line */
+export function checkExtent({ width, height }: Size, frames: number, tokens: number): void {
+  const asked = `${width}x${height}, ${frames} frames`;
+  if (Math.max(width, height) > EDGE) throw new Error(`[size] ${asked}: width and height are at most ${EDGE}`);
+  if (frames > FRAMES) throw new Error(`[size] ${asked}: frames are at most ${FRAMES}`);
+  if (tokens > TOKENS)
+    throw new Error(
+      `[size] ${asked} are ${tokens} tokens, at most ${TOKENS} are meant (832x480, 81 frames are 32760): a smaller size or fewer frames`,
+    );
+}
+
 /** `832x480`, or `832*480` as Wan's script has it. @throws one line */
 export function parseSize(text: string): Size {
   const [, width, height] = /^(\d+)[x*](\d+)$/.exec(text) ?? [];
@@ -36,6 +49,8 @@ export function checkClip(dit: DiTConfig, vae: VAEConfig, { width, height }: Siz
       `[size] frames must be 1 more than a multiple of ${time}, as ${below} or ${below + time}, got ${frames}`,
     );
   }
+  const [, f, h, w] = latentShape(vae, { width, height }, frames);
+  checkExtent({ width, height }, frames, (f * h * w) / dit.patch_size.reduce((a, b) => a * b, 1));
   if (frames < givenFrames(dit))
     throw new Error(
       `[size] between a first and a last frame there must be others: frames must be ${1 + time} or more, got ${frames}`,

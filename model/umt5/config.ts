@@ -1,6 +1,6 @@
 /** The numbers that make a umT5 encoder, under the names of Wan's own config, checked on entry. */
 import { z } from 'zod';
-import { check, count } from '../config.ts';
+import { check, count, layers } from '../config.ts';
 
 export interface UMT5Config {
   vocab: number;
@@ -23,8 +23,8 @@ const schema = z
     dim_attn: count,
     dim_ffn: count,
     num_heads: count,
-    num_layers: count,
-    num_buckets: count.multipleOf(4).default(32),
+    num_layers: layers,
+    num_buckets: count.max(4096).multipleOf(4).default(32),
     max_dist: count.default(128),
     eps: z.number().positive().default(1e-6),
     shared_pos: z.literal(false).default(false), // what sets umT5 apart from T5

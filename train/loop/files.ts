@@ -28,7 +28,8 @@ const REASONS: Record<string, string> = {
   EEXIST: 'a file of that name is in the way',
 };
 
-function reasonOf(error: unknown): string {
+/** Why the system refused something, in words. */
+export function reasonOf(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
   return (code && REASONS[code]) ?? message;
 }

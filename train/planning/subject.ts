@@ -5,6 +5,7 @@ import { clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { givenFrames, vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import { inParts } from '../../model/pipeline/forward.ts';
+import { checkExtent } from '../../model/pipeline/size.ts';
 import { WAN_FRAMES } from '../../model/pipeline/wan.ts';
 import { isMatrix } from '../../model/params.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
@@ -42,7 +43,7 @@ const tapsOf = (layers: number): number[] => [0.5, 0.75, 1].map((share) => Math.
 
 /** @throws one line when the name is unknown or the size is none of the network's */
 export function subjectOf(name: string, sets: readonly string[], size?: Partial<Size>): Subject {
-  const released = WAN[name];
+  const released = Object.hasOwn(WAN, name) ? WAN[name] : undefined;
   return released
     ? wanSubject(name, sets, { ...released, frames: WAN_FRAMES, ...size })
     : presetSubject(name, sets, size);
@@ -101,6 +102,7 @@ export function wanSubject(
     throw new Error(`[plan] --size must be multiples of ${cell}, got ${width}x${height}`);
   if ((frames - 1) % time) throw new Error(`[plan] --frames must be 1 + a multiple of ${time}, got ${frames}`);
   const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
+  checkExtent({ width, height }, frames, numel(tokenGrid(dit, latent)));
   const settings = wanSettings(dit, latent, sets);
   const { kind, dim, head_dim } = settings.phase2.head;
   return {

@@ -14,7 +14,7 @@ export const presetNames = (): string[] => Object.keys(PRESETS);
  * @throws one line: an unknown preset or setting, or a value out of range.
  */
 export function loadPreset(name: string, sets: readonly string[] = []): Preset {
-  const found = PRESETS[name];
+  const found = Object.hasOwn(PRESETS, name) ? PRESETS[name] : undefined;
   if (!found) throw new Error(`[preset] there is no preset "${name}"; there are: ${presetNames().join(', ')}`);
   return checkPreset(override(found, sets));
 }
@@ -83,9 +83,38 @@ function consistent(p: Preset): void {
     fail(
       `phase1.fake.ida needs student and fake model of one form, got ${student.mode} and ${fake.mode}, ranks ${student.rank} and ${fake.rank}`,
     );
+  refuseGiants(p, fail);
   const deepest = Math.max(...p.phase2.taps);
   if (deepest >= p.dit.num_layers)
     fail(
       `phase2.taps names block ${deepest} of a network of ${p.dit.num_layers} blocks (0 to ${p.dit.num_layers - 1})`,
+    );
+}
+
+/** Numbers that are each within their bounds may be none of a machine's together: what a network and one micro-batch would take, roughly. */
+const [MOST_PARAMETERS, MOST_ACTIVATIONS, MOST_PIXELS] = [1e12, 2 ** 40, 2 ** 31];
+
+function refuseGiants(p: Preset, fail: (what: string) => never): void {
+  const { dim, ffn_dim, num_layers, patch_size } = p.dit;
+  const parameters = num_layers * dim * (8 * dim + 2 * ffn_dim);
+  if (parameters > MOST_PARAMETERS)
+    fail(
+      `dit.dim ${dim}, dit.ffn_dim ${ffn_dim} and dit.num_layers ${num_layers} make ${parameters.toExponential(1)} parameters, at most ${MOST_PARAMETERS} are meant`,
+    );
+  const micro = Math.max(
+    p.trainVae.batch,
+    p.baselines.consistency.batch,
+    ...[p.teacher, p.phase1, p.phase2].map(({ batch, accumulate }) => batch / accumulate),
+  );
+  const pixels = micro * p.vae.channels * p.data.frames * p.data.size ** 2;
+  const tokens =
+    (p.data.frames * p.data.size ** 2) / (4 ** p.vae.dim_mult.length * patch_size.reduce((a, b) => a * b, 1));
+  const activations =
+    micro * Math.max((tokens + p.text.text_len) * Math.max(dim, ffn_dim), p.text.text_len * p.text.text_dim);
+  const wrong =
+    pixels > MOST_PIXELS ? [pixels, 'pixels', MOST_PIXELS] : [activations, 'numbers in one layer', MOST_ACTIVATIONS];
+  if (Number(wrong[0]) > Number(wrong[2]))
+    fail(
+      `${micro} clips of ${p.data.frames} frames, ${p.data.size}x${p.data.size}, at a time are ${Number(wrong[0]).toExponential(1)} ${wrong[1]}, at most ${wrong[2]} are meant: a smaller batch, or accumulate`,
     );
 }

@@ -4,11 +4,15 @@ import type { DiTConfig } from '../../model/config.ts';
 import { PRECISIONS } from '../../model/pipeline/precision.ts';
 import { BASELINES } from './baselines.ts';
 
-const count = z.number().int().positive();
-const whole = z.number().int().nonnegative();
+/** What is larger than these is a slip of the keyboard: it is refused before it is worked at for minutes. */
+const upTo = (most: number) => z.number().int().positive().max(most);
+const count = upTo(1e6);
+const width = upTo(65_536);
+const whole = z.number().int().nonnegative().max(1e9);
+const steps = upTo(1e9);
 const positive = z.number().positive();
 const share = z.number().min(0).max(1);
-const triple = z.tuple([count, count, count]);
+const triple = z.tuple([upTo(64), upTo(64), upTo(64)]);
 
 const adam = z.strictObject({
   lr: positive,
@@ -29,14 +33,14 @@ const timeLaw = z.discriminatedUnion('law', [
 ]);
 
 /** Clips of an update, and in how many micro-batches they are taken, one after the other. */
-const batching = { batch: count, accumulate: count.default(1) };
+const batching = { batch: upTo(16_384), accumulate: upTo(16_384).default(1) };
 const even = ({ batch, accumulate }: { batch: number; accumulate: number }, at: z.RefinementCtx) => {
   if (batch % accumulate)
     at.addIssue({ code: 'custom', message: `accumulate ${accumulate} does not divide batch ${batch}` });
 };
 
 /** How a trained network is held: all its weights, or adapters of the frozen teacher. */
-const form = { mode: z.enum(['full', 'lora']), rank: count, alpha: positive };
+const form = { mode: z.enum(['full', 'lora']), rank: upTo(16_384), alpha: positive };
 const student = z.strictObject({
   ...form,
   /** Evaluations that it is trained for. */
@@ -46,7 +50,7 @@ const student = z.strictObject({
 // Presets are kept in model files: a setting that came later has the meaning of its absence as default.
 export const presetSchema = z.strictObject({
   name: z.string(),
-  seed: whole,
+  seed: z.number().int().nonnegative(),
   data: z.discriminatedUnion('set', [
     z.strictObject({
       set: z.literal('digits').optional(),
@@ -58,33 +62,33 @@ export const presetSchema = z.strictObject({
     z.strictObject({ set: z.literal('flare'), ...clips }),
   ]),
   vae: z.strictObject({
-    dim: count,
-    z_dim: count,
-    dim_mult: z.array(count).min(1),
-    num_res_blocks: count,
-    temperal_downsample: z.array(z.boolean()),
-    channels: count,
+    dim: width,
+    z_dim: upTo(4096),
+    dim_mult: z.array(upTo(64)).min(1).max(8),
+    num_res_blocks: upTo(64),
+    temperal_downsample: z.array(z.boolean()).max(8),
+    channels: upTo(64),
   }),
-  text: z.strictObject({ text_dim: count, text_len: count }),
+  text: z.strictObject({ text_dim: width, text_len: upTo(16_384) }),
   dit: z.strictObject({
     /** From text and first frame, or from text alone. */
     model_type: z.enum(['i2v', 't2v']).default('i2v'),
-    dim: count,
-    num_heads: count,
-    ffn_dim: count,
-    num_layers: count,
+    dim: width,
+    num_heads: upTo(1024),
+    ffn_dim: upTo(2 ** 18),
+    num_layers: upTo(1000),
     patch_size: triple,
-    freq_dim: count,
+    freq_dim: width,
     /** Width of the image tokens, where they come from an encoder instead of the frame's own patches. */
-    clip_dim: count.optional(),
+    clip_dim: width.optional(),
     /** Recompute blocks in the backward pass: slower, smaller. */
     checkpoint: z.union([z.boolean(), z.enum(['lean', 'nested'])]),
     /** Parts of the tokens that the feed-forward takes one after the other: smaller. */
-    ffn_parts: count.default(1),
+    ffn_parts: upTo(65_536).default(1),
   }),
   trainVae: z.strictObject({
-    steps: count,
-    batch: count,
+    steps,
+    batch: upTo(16_384),
     warmup: whole,
     adam,
     kl: z.number().nonnegative(),
@@ -94,14 +98,14 @@ export const presetSchema = z.strictObject({
   }),
   teacher: z
     .strictObject({
-      steps: count,
+      steps,
       ...batching,
       warmup: whole,
       adam,
       ema: share,
       times: timeLaw,
       textDrop: share,
-      sampler: z.strictObject({ steps: count, guidance: positive, shift: positive }),
+      sampler: z.strictObject({ steps: upTo(1000), guidance: positive, shift: positive }),
     })
     .superRefine(even),
   /** How the frozen teacher's matrices lie on the device; they are computed with in f32. */
@@ -109,7 +113,7 @@ export const presetSchema = z.strictObject({
   student: student.default({ mode: 'full', rank: 16, alpha: 16, steps: 1 }),
   phase1: z
     .strictObject({
-      steps: count,
+      steps,
       ...batching,
       warmup: whole,
       generator: z.strictObject({ adam, times: timeLaw, ema: share }),
@@ -117,7 +121,7 @@ export const presetSchema = z.strictObject({
         adam,
         ...form,
         mode: form.mode.default('lora'),
-        updates: count,
+        updates: upTo(1000),
         warmup: whole,
         /** After each generator step, fake ← ida · fake + (1 - ida) · generator; 1 is off. */
         ida: share.default(1),
@@ -130,12 +134,12 @@ export const presetSchema = z.strictObject({
     .superRefine(even),
   phase2: z
     .strictObject({
-      steps: count,
+      steps,
       ...batching,
       warmup: whole,
       generator: z.strictObject({ adam, ema: share }),
       head: z
-        .strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: count, head_dim: count, warmup: whole })
+        .strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: width, head_dim: width, warmup: whole })
         .superRefine(({ kind, dim, head_dim }, at) => {
           if (kind !== 'conv' && dim % head_dim)
             at.addIssue({ code: 'custom', message: `dim ${dim} is not a multiple of head_dim ${head_dim}` });
@@ -148,7 +152,7 @@ export const presetSchema = z.strictObject({
       /** Less memory: samples one after the other, the generator's forward twice. */
       apart: z.boolean().default(false),
       /** 0-based ids of the blocks whose tokens the discriminator sees. */
-      taps: z.array(whole).min(1),
+      taps: z.array(whole).min(1).max(1000),
       discriminatorTimes: timeLaw,
       scoreTimes: timeLaw,
       /** Weight of C-SDS, and guidance inside it. */
@@ -168,7 +172,7 @@ export const presetSchema = z.strictObject({
   baselines: z
     .strictObject({
       consistency: z.strictObject({
-        batch: count,
+        batch: upTo(16_384),
         warmup: whole,
         adam,
         ema: share,
