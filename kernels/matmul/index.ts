@@ -15,7 +15,7 @@ import { mma } from '../mma.ts';
 import { quotientFunction } from '../quotient.ts';
 import { matrixFunctions, matrixMain, matrixThreads } from './matrix.ts';
 import { planMatmul, type MatmulProblem, type Plan } from './plan.ts';
-import { scalarMain } from './scalar.ts';
+import { BLOCK, scalarMain } from './scalar.ts';
 import { tiledFunctions, tiledMain, tiledThreads } from './tiled.ts';
 
 export type { MatmulProblem } from './plan.ts';
@@ -122,7 +122,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
     strideB: b.stride / width,
     ldA: a.ld / width,
     ldB: b.ld / width,
-    panel: config.tier === 'tiled' ? config.BK / 4 : config.tier === 'matrix' ? config.BK : 0,
+    panel: config.tier === 'tiled' ? config.BK / 4 : config.tier === 'matrix' ? config.BK : BLOCK,
     unitK: caps.matrix?.K ?? 0,
   };
   const template = print(plan, caps);

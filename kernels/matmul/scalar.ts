@@ -21,6 +21,10 @@ import { laneIndices, ofLane } from '../lanes.ts';
 import { range, XYZW } from '../print.ts';
 import type { Plan, ScalarConfig } from './plan.ts';
 
+/** Products from which on a sum is made of sums of BLOCK: one by one, equal terms would all round the same way. */
+const LONG = 1024;
+export const BLOCK = 256;
+
 /** Strides and indices count vec4 when `plan.vec`, else elements. */
 export function scalarMain(plan: Plan, config: ScalarConfig): string {
   const { vec, read } = plan;
@@ -91,9 +95,15 @@ var atA${j} = baseA + part * p.chunk * p.ldA + min(ia${j}, p.M / ${u}u - 1u);`
         : `let ib${c} = (col + ${4 * c}u) / ${u}u; var atB${c} = baseB + part * p.chunk * p.ldB + min(ib${c}, p.N / ${u}u - 1u);`,
     );
   }
-  for (const i of range(rows)) for (const c of range(cols)) text.push(`var c${i}_${c} = vec4f();`);
+  const sums = range(rows).flatMap((i) => range(cols).map((c) => `${i}_${c}`));
+  const long = plan.chunk > LONG;
+  for (const n of sums) text.push(`var c${n} = vec4f();${long ? ` var all${n} = vec4f();` : ''}`);
 
-  text.push('for (var k = part * p.chunk; k < k1; k += 4u) {');
+  if (long)
+    text.push(`for (var start = part * p.chunk; start < k1; start += p.panel) {
+let stop = min(start + p.panel, k1);
+for (var k = start; k < stop; k += 4u) {`);
+  else text.push('for (var k = part * p.chunk; k < k1; k += 4u) {');
   for (const j of range(loadsA)) {
     text.push(
       `let a${j} = ${a.trans ? across('a', `atA${j}`, `ka${j}`, `ia${j}`, `p.M / ${u}u`) : alongK('a', `ia${j}`)};`,
@@ -125,10 +135,11 @@ var atA${j} = baseA + part * p.chunk * p.ldA + min(ia${j}, p.M / ${u}u - 1u);`
     }
   }
   text.push('}');
+  if (long) text.push(sums.map((n) => `all${n} += c${n}; c${n} = vec4f();`).join('\n'), '}');
 
   // One store in the text, whatever the epilogue loads. The sum is chosen bit by bit: an array would be kept in memory, and take
   // these drivers longer to compile than the product itself.
-  const names = range(rows).flatMap((i) => range(cols).map((c) => `c${i}_${c}`));
+  const names = sums.map((n) => (long ? `all${n}` : `c${n}`));
   text.push(`
 if (row >= p.M || col >= p.N) { return; }
 for (var i = 0u; i < min(${rows}u, p.M - row); i++) {

@@ -3,6 +3,7 @@ import {
   ceilDiv,
   epilogueBindings,
   epilogueFunction,
+  f32bits,
   foldGrid,
   shader,
   type Access,
@@ -13,6 +14,7 @@ import {
   type Launch,
 } from '../kernel.ts';
 import { quotientFunction } from '../quotient.ts';
+import { isNaN, type Real } from '../special.ts';
 import { planReduce, type Axis, type Dim, type ReducePlan } from './plan.ts';
 
 /** Code that gives a (virtual) input: `functions` declares `load`. */
@@ -59,16 +61,46 @@ export interface ReduceProblem {
 }
 
 type Start = Record<Element, string>;
-const OPS: Record<ReduceProblem['op'], { start: Start; combine: (a: string, b: string) => string }> = {
-  sum: { start: { f32: '0.0', i32: '0', u32: '0' }, combine: (a, b) => `${a} + ${b}` },
-  prod: { start: { f32: '1.0', i32: '1', u32: '1' }, combine: (a, b) => `${a} * ${b}` },
-  amax: { start: { f32: '-3.4028234e38', i32: '-2147483648', u32: '0' }, combine: (a, b) => `max(${a}, ${b})` },
-  amin: { start: { f32: '3.4028234e38', i32: '2147483647', u32: '4294967295' }, combine: (a, b) => `min(${a}, ${b})` },
+type Join = (a: string, b: string, t: Element | 'vec4f') => string;
+/** WGSL's own lose NaN. */
+const extreme =
+  (name: 'max' | 'min'): Join =>
+  (a, b, t) =>
+    `${name}${t === 'f32' ? 'Of' : t === 'vec4f' ? 'Of4' : ''}(${a}, ${b})`;
+const extremeOf = (name: 'max' | 'min', t: Real): string =>
+  `fn ${name}Of${t === 'f32' ? '' : '4'}(a: ${t}, b: ${t}) -> ${t} { return select(a, b, (b ${name === 'max' ? '>' : '<'} a) | ${isNaN('b', t)}); }`;
+
+/** `limit`: where f32 begins, in a uniform word, for WGSL has no infinities. */
+interface Operation {
+  start: Start;
+  join: Join;
+  limit?: number;
+  functions?: (t: Real) => string;
+}
+const REALS: readonly Real[] = ['f32', 'vec4f'];
+const FARTHEST = 'bitcast<f32>(p.limit)';
+const OPS: Record<ReduceProblem['op'], Operation> = {
+  sum: { start: { f32: '0.0', i32: '0', u32: '0' }, join: (a, b) => `${a} + ${b}` },
+  prod: { start: { f32: '1.0', i32: '1', u32: '1' }, join: (a, b) => `${a} * ${b}` },
+  amax: {
+    start: { f32: FARTHEST, i32: '-2147483648', u32: '0' },
+    join: extreme('max'),
+    limit: -Infinity,
+    functions: (t) => extremeOf('max', t),
+  },
+  amin: {
+    start: { f32: FARTHEST, i32: '2147483647', u32: '4294967295' },
+    join: extreme('min'),
+    limit: Infinity,
+    functions: (t) => extremeOf('min', t),
+  },
 };
+/** Loads by one thread from which on sums of blocks are summed by blocks too. */
+const LONG = 4096;
 
 /**
  * Slots: the prologue's buffers, out (of the dtype, contiguous over the kept dims), the epilogue's buffers, scratch.
- * Few outputs over many inputs go in two dispatches, partial results combined in order. amax and amin may drop NaN.
+ * Few outputs over many inputs go in two dispatches, partial results combined in order.
  */
 export function reduce(caps: Caps, { op, dtype = 'f32', dims, prologue, epilogue }: ReduceProblem): Launch {
   const fold = { op, dtype };
@@ -105,14 +137,17 @@ function dispatch(
   epilogue: Epilogue | undefined,
   bind: number[],
 ): Dispatch {
-  const { combine } = OPS[op];
+  const { join, limit, functions } = OPS[op];
   const start = OPS[op].start[dtype];
   const { template, workgroup: wg, kept, reduced, load, count, splits, chunk } = plan;
   const prologue = load === 'one' ? ones : fours!;
-  const [type, out] = [load === 'one' ? dtype : 'vec4f', load === 'across' ? 'vec4f' : dtype];
+  const [type, out] = [load === 'one' ? dtype : 'vec4f', load === 'across' ? 'vec4f' : dtype] as const;
   const width = load === 'across' ? 4 : 1;
   const outputs = plan.outputs / width;
-  const total = load === 'along' ? combine(`(${combine('acc.x', 'acc.y')})`, `(${combine('acc.z', 'acc.w')})`) : 'acc';
+  const combine = (a: string, b: string, t = type): string => join(a, b, t);
+  const along = combine(`(${combine('acc.x', 'acc.y', dtype)})`, `(${combine('acc.z', 'acc.w', dtype)})`, dtype);
+  const total = load === 'along' ? along : 'acc';
+  const far = op === 'sum' && chunk > LONG;
   const params: [string, number][] = [
     ['outputs', outputs],
     ['count', count],
@@ -126,6 +161,7 @@ function dispatch(
     axes.forEach((a, i) => params.push([`${letter}n${i}`, a.size], [`${letter}s${i}`, a.stride]));
   }
   params.push(...[...prologue.params, ...(epilogue?.params ?? [])].map(([k, v]): [string, number] => [k, v]));
+  if (limit !== undefined) params.push(['limit', f32bits(limit)]);
   const inner = reduced.length - 1;
   const main =
     template === 'columns'
@@ -135,7 +171,7 @@ function dispatch(
   let base = keptOffset(${width === 4 ? '4u * (t - part * p.outputs)' : 't - part * p.outputs'});
   var r = part * p.chunk;
   let end = min(r + p.chunk, p.count);
-  var acc = ${type}(${start});
+  var acc = ${type}(${start});${far ? ` var far = acc; var blocks = 0u;` : ''}
   while (r < end) { // a run along the innermost reduced axis, at most 64 long: blocked sums keep the rounding small
     let left = p.rn${inner} - ${inner === 0 ? 'r' : `(r - quotient(r, p.rn${inner}) * p.rn${inner})`};
     let run = min(min(left, 64u), end - r);
@@ -146,8 +182,8 @@ function dispatch(
       i += p.rs${inner};
     }
     acc = ${combine('acc', 'block')};
-    r += run;
-  }
+    r += run;${far ? `\n    blocks++;\n    if (blocks % 64u == 0u) { far += acc; acc = ${type}(); }` : ''}
+  }${far ? '\n  acc += far;' : ''}
   dst[t] = ${epilogue ? `epilogue(${total}, t)` : total};`
       : `  let g = wid.x + wid.y * nwg.x;
   if (g >= p.outputs * p.splits) { return; }
@@ -155,7 +191,12 @@ function dispatch(
   let first = g % p.splits * p.chunk;
   let end = min(first + p.chunk, p.count);
   var acc = ${dtype}(${start});
-  for (var r = first + li; r < end; r += ${wg}u) { acc = ${combine('acc', 'load(base + reducedOffset(r))')}; }
+  for (var r = first + li; r < end;) {
+    let stop = min(end, r + ${64 * wg}u);
+    var block = ${dtype}(${start});
+    for (; r < stop; r += ${wg}u) { block = ${combine('block', 'load(base + reducedOffset(r))')}; }
+    acc = ${combine('acc', 'block')};
+  }
   parts[li] = acc;
   workgroupBarrier();
   for (var half = ${wg / 2}u; half > 0u; half /= 2u) {
@@ -169,6 +210,7 @@ function dispatch(
     workgroup: [wg, 1, 1],
     functions: [
       prologue.functions,
+      ...(functions && dtype === 'f32' ? (load === 'one' ? ['f32' as const] : REALS).map(functions) : []),
       epilogue ? epilogueFunction(epilogue, 1) : '',
       quotientFunction('quotient'),
       offset('keptOffset', 'k', kept),

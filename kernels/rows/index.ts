@@ -9,6 +9,7 @@ import {
   type Caps,
   type Launch,
 } from '../kernel.ts';
+import { unlessNaN } from '../special.ts';
 import { planRows, type RowsProblem } from './plan.ts';
 import { rowFunctions, rowMain, type RowOperation } from './template.ts';
 
@@ -55,23 +56,29 @@ const family =
     };
   };
 
-/** Robust for any finite row; a row of nothing but the lowest number, which masks, gives equal weights. */
+/**
+ * Robust for any finite row; a row of nothing but the lowest number, which masks, gives equal weights. One with NaN or +inf, or of
+ * nothing but -inf, is NaN.
+ */
 export const softmax = family({
   name: 'softmax',
   inputs: ['x'],
   work: 6,
   passes: [
     { join: 'max', terms: ['x'], after: 'let top = r.x;' },
-    { join: 'sum', terms: ['exp(x - top)'], after: 'let inv = 1.0 / r.x;' },
+    { join: 'sum', terms: ['weight(x - top)'], after: 'let inv = 1.0 / r.x;' },
   ],
-  result: 'exp(x - top) * inv',
+  result: 'weight(x - top) * inv',
+  functions: (t) => `fn weight(d: ${t}) -> ${t} { return ${unlessNaN('d', 'exp(d)', t)}; }`,
 });
 
 /**
  * Mean and variance in one pass, of d = x − x0: x0 is one of the row's own values, so that the variance is at least
  * (mean d)² / cols, and what cancels in mean d² − (mean d)² costs at most a relative cols · 2⁻²⁴, however large the mean.
  */
-const moments = 'let m = r.x / count; let inv = inverseSqrt(max(r.y / count - m * m, 0.0) + eps);';
+const moments = `let m = r.x / count; let variance = r.y / count - m * m;
+let below = bitcast<u32>(variance) - 0x80000000u <= 0x7f800000u; // by rounding; NaN stays
+let inv = inverseSqrt(select(variance, 0.0, below) + eps);`;
 
 /** (x − mean) / √(var + eps). */
 export const layerNorm = family({

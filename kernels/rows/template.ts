@@ -7,6 +7,7 @@
  *     let r0 = total_sum2(u0_0, u0_1, li); let inv = inverseSqrt(r0.x / count + eps);
  *     for (var c = me; c < p.steps; c += 8u) { let x = xs[base + c]; ys[base + c] = epilogue(x * inv, …); }
  */
+import type { Real } from '../special.ts';
 import type { RowsFamily, RowsPlan } from './plan.ts';
 
 /** Walks the row once: `terms` (up to four expressions of x, dy and what `from` declares) are joined; `after` reads the totals as r.x, r.y, …. */
@@ -26,6 +27,8 @@ export interface RowOperation {
   inputs: readonly ('x' | 'dy')[];
   passes: readonly Pass[];
   result: string;
+  /** Functions of f32 or vec4f that the terms and the result call. */
+  functions?: (t: Real) => string;
   /** Operations for an element, to count flops. */
   work: number;
 }
@@ -63,6 +66,7 @@ function totalFunction(plan: RowsPlan, kind: Pass['join'], n: 2 | 4): string {
 export function rowFunctions(plan: RowsPlan, op: RowOperation): string {
   return [
     plan.reduce === 'tree' ? `var<workgroup> part: array<vec4f, ${plan.share}>;` : '',
+    op.functions?.(plan.vec ? 'vec4f' : 'f32') ?? '',
     ...new Set(op.passes.map((pass) => totalFunction(plan, pass.join, totals(pass)))),
   ].join('\n');
 }

@@ -1,5 +1,5 @@
 /** Reductions over axes, which stay with size 1. */
-import type { DType } from '../../../kernels/kernel.ts';
+import { numel, type DType } from '../../../kernels/kernel.ts';
 import { fail, printShapes } from '../../host/errors.ts';
 import type { Reduction, TensorType } from '../graph.ts';
 import { sizeOf } from '../graph.ts';
@@ -15,7 +15,11 @@ function infer(op: Reduction, x: readonly TensorType[], axes: readonly number[])
   if (dtype === 'bf16') fail(op, `expected f32, f16, i32 or u32, got bf16${printShapes(shape)}`);
   for (const axis of axes)
     if (!(axis >= 0 && axis < shape.length)) fail(op, `no axis ${axis} in ${printShapes(shape)}`);
-  return [{ shape: shape.map((n, i) => (axes.includes(i) ? 1 : n)), dtype }];
+  if (new Set(axes).size < axes.length) fail(op, `an axis stands twice in [${axes.join()}]`);
+  const out = shape.map((n, i) => (axes.includes(i) ? 1 : n));
+  if ((op === 'amax' || op === 'amin') && numel(out) && !numel(shape))
+    fail(op, `there is none among no values: ${printShapes(shape)} over [${axes.join()}]`);
+  return [{ shape: out, dtype }];
 }
 
 function fold(x: HostTensor, out: TensorType, start: number, f: (a: number, b: number) => number): Float64Array[] {
