@@ -14,7 +14,7 @@ import { numel } from '../../kernels/kernel.ts';
 import { head, headShapes, initHead, type HeadConfig } from '../../model/heads.ts';
 import type { Params } from '../../model/params.ts';
 import { noise } from './flow.ts';
-import { ADVERSARIAL } from './losses.ts';
+import { ADVERSARIAL, weighted } from './losses.ts';
 import {
   assemble,
   features,
@@ -72,7 +72,7 @@ export function dmd2FakeStep(p: Dmd2Config, adam: AdamConfig): ReturnType<typeof
     const adversarial = ADVERSARIAL.logistic.discriminator(...(D.split(0, 2) as [Tensor, Tensor]));
     const { state, norm, skipped } = update(
       s,
-      vjp(loss.add(adversarial.mul(p.weights.fake)), constant(1), s.params),
+      vjp(loss.add(weighted(adversarial, p.weights.fake)), constant(1), s.params),
       adam,
       at,
     );

@@ -9,7 +9,7 @@ import { head, headShapes, initHead, type HeadConfig } from '../../model/heads.t
 import type { Params } from '../../model/params.ts';
 import { cosine, health } from './diagnostics.ts';
 import { noise } from './flow.ts';
-import { ADVERSARIAL, perturbation, str1Loss, type Str1 } from './losses.ts';
+import { ADVERSARIAL, perturbation, str1Loss, weighted, type Str1 } from './losses.ts';
 import {
   assemble,
   features,
@@ -69,7 +69,7 @@ export interface EquilibriumInputs<X = Tensor> extends Rates<X> {
 
 /** λ mean (x̂0 - sg xr)², as its gradient at x̂0: 2 λ (x̂0 - xr) / numel = 2 λ σ' (v_real - (ε' - x̂0)) / numel. */
 export function csdsGradient(x0: Tensor, real: Tensor, lambda: number): Tensor {
-  return x0.sub(real).mul((2 * lambda) / numel(x0.shape));
+  return weighted(x0.sub(real), (2 * lambda) / numel(x0.shape));
 }
 
 /** Where the weights of a `full` backbone stand among the discriminator's. */
@@ -162,7 +162,7 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
     const str1 = moved
       .map((m, i) => str1Loss(m, regularised[i] === xt ? real : fake, p.str1))
       .reduce((a, b) => a.add(b), constant(0));
-    const loss = adversarial.add(str1.mul(p.str1.weight));
+    const loss = adversarial.add(weighted(str1, p.str1.weight));
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     const active = real.lt(1).mean().add(constant(-1).lt(fake).mean()).mul(0.5);
     return {

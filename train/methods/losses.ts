@@ -2,6 +2,9 @@
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { normal, relu, softplus } from '../../engine/frontend/functional.ts';
 
+/** A term of a loss by its weight. One of weight 0 is left out, with all that only it needs: x · 0 would still be NaN where x is. */
+export const weighted = (term: Tensor, weight: number): Tensor => (weight === 0 ? term.like(0) : term.mul(weight));
+
 export interface Adversarial {
   discriminator: (real: Tensor, fake: Tensor) => Tensor;
   /** `real` gives the logits of the same pairs' real samples, for a loss that looks at them. */

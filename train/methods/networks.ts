@@ -154,7 +154,7 @@ export const stackConditions = (cs: readonly Condition[]): Condition => ({
 /** u + g (c - u), both branches in one forward of 2B; g = 1 is one forward of B. The unguided branch loses the text only, as in Wan. */
 export function guidedVelocity(net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, g: number): Tensor {
   if (g === 1) return velocity(net, config, x, t, c);
-  const unguided = { ...c, text: c.text.mul(0) };
+  const unguided = { ...c, text: c.text.like(0) };
   const [vc, vu] = velocity(net, config, concat([x, x], 0), stackTimes([t, t]), stackConditions([c, unguided])).split(
     0,
     2,

@@ -6,6 +6,7 @@ import type { VAEConfig } from '../../model/config.ts';
 import { decode, encode } from '../../model/wan/vae.ts';
 import type { Params } from '../../model/params.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
+import { weighted } from './losses.ts';
 
 export interface VaeWeights {
   l1: number;
@@ -23,7 +24,7 @@ export function vaeLoss(net: Params, config: VAEConfig, weights: VaeWeights, vid
   const error = decode(net, config, z).sub(video);
   const mse = error.square().mean();
   const kl = mean.square().add(logvar.exp()).sub(1).sub(logvar).mul(0.5).mean();
-  const loss = error.abs().mean().mul(weights.l1).add(mse.mul(weights.mse)).add(kl.mul(weights.kl));
+  const loss = weighted(error.abs().mean(), weights.l1).add(weighted(mse, weights.mse)).add(weighted(kl, weights.kl));
   return { loss, mse, kl };
 }
 
