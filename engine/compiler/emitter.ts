@@ -2,79 +2,16 @@
  * Expressions to WGSL: a value at an index becomes straight-line scalar code. Views are index arithmetic on the way down to
  * the leaves; sizes and constants go through the uniform so that equal structures share one shader.
  */
-import { BF16, floatReader, nativeHalf, type FloatType } from '../../kernels/halves.ts';
+import { floatReader, nativeHalf, type FloatType } from '../../kernels/halves.ts';
 import { f32bits, type Access, type Binding, type Caps, type DType } from '../../kernels/kernel.ts';
+import { isSet, type Real } from '../../kernels/special.ts';
 import { EngineError } from '../host/errors.ts';
-import { quotientFunction } from '../../kernels/quotient.ts';
-import { TRIG } from '../../kernels/trig.ts';
-import {
-  keyOf,
-  typeOf,
-  sizeOf,
-  type Binary,
-  type Node,
-  type OpAttrs,
-  type OpName,
-  type Unary,
-  type Value,
-} from '../frontend/graph.ts';
-import { opOf } from '../frontend/ops/index.ts';
+import { keyOf, POINTWISE, typeOf, sizeOf, type Node, type OpAttrs, type Value } from '../frontend/graph.ts';
+import { rounded } from '../frontend/ops/rounding.ts';
+import { cancels } from './cancel.ts';
+import { comparison, conversion, formula, isComparison, isReal } from './formulas.ts';
 import { Index, type Place } from './index-space.ts';
 import { swapsPairs, type Lanes } from './vectorize.ts';
-
-/** `t` is the type, f32 or vec4f. */
-const UNARY: { [K in Unary]: (a: string, t: string) => string } = {
-  neg: (a) => `-${a}`,
-  exp: (a) => `exp(${a})`,
-  log: (a) => `log(${a})`,
-  sqrt: (a) => `sqrt(${a})`,
-  rsqrt: (a) => `inverseSqrt(${a})`,
-  sin: (a) => `sine(${a})`,
-  cos: (a) => `cosine(${a})`,
-  tanh: (a, t) => `tanh(clamp(${a}, ${t}(-15.0), ${t}(15.0)))`, // tanh(100) is NaN on one driver
-  sigmoid: (a) => `(1.0 / (1.0 + exp(-${a})))`,
-  erf: (a) => `erf(${a})`,
-  abs: (a) => `abs(${a})`,
-  sign: (a) => `sign(${a})`,
-  floor: (a) => `floor(${a})`,
-  round: (a) => `round(${a})`, // ties to even
-  isFinite: (a) => `finite(${a})`,
-};
-const BINARY: { [K in Binary]: (a: string, b: string, t: string) => string } = {
-  add: (a, b) => `${a} + ${b}`,
-  sub: (a, b) => `${a} - ${b}`,
-  mul: (a, b) => `${a} * ${b}`,
-  div: (a, b) => `${a} / ${b}`,
-  max: (a, b) => `max(${a}, ${b})`,
-  min: (a, b) => `min(${a}, ${b})`,
-  pow: (a, b) => `power(${a}, ${b})`,
-  lt: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} < ${b})`,
-  le: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} <= ${b})`,
-  eq: (a, b, t) => `select(${t}(0.0), ${t}(1.0), ${a} == ${b})`,
-};
-
-/** Functions that generated code may call; only those named in it are put into the module. */
-const LIBRARY: Record<string, string> = {
-  divide: quotientFunction('divide'),
-  // pow of a negative base with an integer exponent is undefined in WGSL; 0^0 is 1.
-  power: `fn power(a: f32, b: f32) -> f32 {
-  if (b == 0.0) { return 1.0; }
-  let m = pow(abs(a), b);
-  return select(m, -m, a < 0.0 && floor(b * 0.5) * 2.0 != b);
-}`,
-  finite: `fn finite(x: f32) -> f32 { return select(0.0, 1.0, (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u); }`, // WGSL may assume NaN away: test bits
-  // Maclaurin series below 0.9, Chebyshev fit of erfc (Numerical Recipes, erfcc) above: 1e-7 relative on both sides.
-  erf: `fn erf(x: f32) -> f32 {
-  let a = abs(x);
-  if (a < 0.9) {
-    let s = x * x;
-    return x * (1.1283791671 + s * (-0.3761263890 + s * (0.1128379167 + s * (-0.0268661706 + s * (0.0052239776 + s * (-0.0008548327 + s * (0.0001205533 + s * (-0.0000149256 + s * 0.0000016462))))))));
-  }
-  let t = 1.0 / (1.0 + 0.5 * a);
-  let y = t * exp(-a * a - 1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806 + t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277)))))))));
-  return select(y - 1.0, 1.0 - y, x >= 0.0);
-}`,
-};
 
 export class Emitter {
   /** Uniform words, in the order of the struct. */
@@ -87,6 +24,11 @@ export class Emitter {
   private readonly known = new Map<string, string>();
   private readonly ids = new Map<Index, number>();
   private readonly derived = new Map<string, Index>();
+
+  /** Bools behind the 1 and 0 of comparisons. */
+  private readonly truths = new Map<string, string>();
+  /** A word that is 0. */
+  private nothing: string | undefined;
 
   private readonly caps: Caps;
   private readonly lanes: ReadonlyMap<string, Lanes> | undefined;
@@ -106,6 +48,10 @@ export class Emitter {
   /** WGSL type a value is computed in: halves are widened on load and rounded on store. */
   private type(d: DType): string {
     if (d === 'i32' || d === 'u32') return d;
+    return this.lanes ? 'vec4f' : 'f32';
+  }
+
+  private get real(): Real {
     return this.lanes ? 'vec4f' : 'f32';
   }
 
@@ -184,25 +130,20 @@ export class Emitter {
     const arg = (i: number, at = index) => this.value(n.inputs[i]!, at);
     const shape = n.inputs[0] ? typeOf(n.inputs[0]).shape : [];
     const read = (make: () => Index) => arg(0, this.through(n, index, 0, make));
-    if (n.op in UNARY || n.op in BINARY)
-      return this.let(
-        type,
-        this.apply(
-          n.op,
-          n.inputs.map((_, i) => arg(i)),
-        ),
-      );
+    if (POINTWISE.has(n.op) && n.op !== 'cast' && n.op !== 'where') {
+      const args = n.inputs.map((_, i) => arg(i));
+      if (cancels(n, (v) => this.leaves.has(keyOf(v)) || this.known.has(keyOf(v)))) args.push(this.hidden(args.pop()!));
+      return isComparison(n.op) ? this.compare(n, args) : this.let(type, formula(n, args, !!this.lanes));
+    }
     switch (n.op) {
       case 'const':
         return this.constant(n as Node<'const'>);
       case 'iota':
         return this.let('f32', `f32(${index.at((n.attrs as OpAttrs['iota']).axis)})`);
       case 'where':
-        return this.let(type, `select(${arg(2)}, ${arg(1)}, ${arg(0)} != ${this.lanes ? 'vec4f()' : '0.0'})`);
-      case 'cast': {
-        const to = n.outs[0]!.dtype;
-        return this.let(type, to === 'f16' ? `f32(f16(${arg(0)}))` : `${to}(${arg(0)})`);
-      }
+        return this.let(type, `select(${arg(2)}, ${arg(1)}, ${this.truths.get(arg(0)) ?? isSet(arg(0), this.real)})`);
+      case 'cast':
+        return this.let(type, conversion(typeOf(n.inputs[0]!).dtype, n.outs[0]!.dtype, arg(0)));
       case 'detach':
         return arg(0);
       case 'reshape':
@@ -253,19 +194,19 @@ export class Emitter {
     }
   }
 
-  private apply(op: OpName, args: string[]): string {
-    const one = (a: string[], t: string) =>
-      op in UNARY ? UNARY[op as Unary](a[0]!, t) : BINARY[op as Binary](a[0]!, a[1]!, t);
-    if (!this.lanes) return one(args, 'f32');
-    if (opOf(op).traits.lanes === 'vector') return one(args, 'vec4f');
-    return `vec4f(${['x', 'y', 'z', 'w']
-      .map((c) =>
-        one(
-          args.map((a) => `${a}.${c}`),
-          'f32',
-        ),
-      )
-      .join(', ')})`;
+  /** 1 or 0. Its bool stays at hand for a `where`. */
+  private compare(n: Node, args: string[]): string {
+    const truth = this.let(this.lanes ? 'vec4<bool>' : 'bool', comparison(n, args, this.real));
+    const name = this.let(this.real, `select(${this.real}(0.0), ${this.real}(1.0), ${truth})`);
+    this.truths.set(name, truth);
+    return name;
+  }
+
+  /** The same bits, of which a compiler knows nothing: see `cancels`. */
+  private hidden(x: string): string {
+    const t = this.lanes ? 'vec4u' : 'u32';
+    this.nothing ??= this.size(0);
+    return this.let(this.real, `bitcast<${this.real}>(bitcast<${t}>(${x}) ^ ${t}(${this.nothing}))`);
   }
 
   private constant(n: Node<'const'>): string {
@@ -273,15 +214,14 @@ export class Emitter {
     return this.lanes ? this.let('vec4f', `vec4f(${text})`) : text;
   }
 
+  /** Through the uniform, where a compiler does not see what could be left out; it also takes what WGSL has no literal for. */
   private literal(n: Node<'const'>): string {
-    const { value, dtype } = n.attrs;
-    if (dtype === 'i32') return `${value}i`;
-    if (dtype === 'u32') return `${value}u`;
-    if (Number.isInteger(value) && Math.abs(value) <= 2) return value < 0 ? `(${value}.0)` : `${value}.0`;
-    const limit = 3.4028234663852886e38; // no infinities in WGSL
+    const { dtype } = n.attrs;
+    const value = rounded(n.attrs.value, dtype);
+    if (isReal(dtype) && [1, 2].includes(Math.abs(value))) return value < 0 ? `(${value}.0)` : `${value}.0`;
     const name = `${this.prefix}s${this.params.length}`;
-    this.params.push([name, f32bits(Math.min(limit, Math.max(-limit, value)))]);
-    return `bitcast<f32>(p.${name})`;
+    this.params.push([name, isReal(dtype) ? f32bits(value) : value >>> 0]);
+    return dtype === 'u32' ? `p.${name}` : `bitcast<${dtype === 'i32' ? 'i32' : 'f32'}>(p.${name})`;
   }
 
   private pad(n: Node<'pad'>, index: Index): string {
@@ -340,16 +280,6 @@ export class Emitter {
 
 const zero = (d: DType): string => (d === 'i32' ? '0i' : d === 'u32' ? '0u' : '0.0');
 
-/** Library functions the code calls, in a fixed order. */
-export const library = (code: string): string =>
-  [
-    ...Object.entries(LIBRARY)
-      .filter(([name]) => code.includes(`${name}(`))
-      .map(([, text]) => text),
-    ...(/\b(sine|cosine)\(/.test(code) ? [TRIG] : []),
-    ...(code.includes('bf16x1(') ? [BF16] : []),
-  ].join('\n');
-
 const isHalf = (d: DType): d is FloatType => d === 'f16' || d === 'bf16';
 
 export const bindingOf = (caps: Caps, name: string, dtype: DType, access: Access): Binding => ({
@@ -358,13 +288,15 @@ export const bindingOf = (caps: Caps, name: string, dtype: DType, access: Access
   access,
 });
 
-/** What to write for a value of this dtype: halves are rounded on store. */
-export function stored(caps: Caps, dtype: DType, name: string): string {
+/** What to write for a value, computed as `name`: halves are rounded on store. */
+export function stored(caps: Caps, v: Value, name: string): string {
+  const { dtype } = typeOf(v);
   if (!isHalf(dtype)) return name;
   if (!nativeHalf(caps, dtype))
     throw new EngineError(
-      'cast',
+      v.node.op,
       `this adapter can store ${dtype} weights but no kernel of it writes ${dtype}: cast to f32`,
+      v.node.site,
     );
   return `f16(${name})`;
 }

@@ -28,7 +28,8 @@ import { scan } from '../../kernels/scan/index.ts';
 import { inWindows } from '../../kernels/windows.ts';
 import { linesOf } from '../frontend/ops/order.ts';
 import type { FusedEpilogue } from './epilogue.ts';
-import { bindingOf, Emitter, library, stored } from './emitter.ts';
+import { bindingOf, Emitter, stored } from './emitter.ts';
+import { library } from './formulas.ts';
 import { vectorize, type Lanes } from './vectorize.ts';
 import { type Group } from './fuse.ts';
 import {
@@ -251,6 +252,7 @@ function lowerEpilogue(
     return { emitter, body: `${kept ? `kept[i / ${width}u] = v;\n` : ''}${emitter.take()}\nreturn ${value};` };
   };
   const { emitter, body } = emit(1); // sizes and constants are asked for in the same order at both widths
+  const calls = lanes ? `${body}\n${emit(4).body}` : body;
   return {
     buffers: [
       ...(kept ? [{ ...bindingOf(context.caps, 'kept', 'f32', 'read_write'), wide: true }] : []),
@@ -260,7 +262,7 @@ function lowerEpilogue(
       })),
     ],
     params: emitter.params,
-    functions: library(body),
+    functions: library(calls),
     body: (width) => emit(width).body,
   };
 }
@@ -366,7 +368,7 @@ function lowerPointwise(group: Group, context: LowerContext): Lowered {
       buffers.push({ ...bindingOf(context.caps, target, dtype, 'read_write'), ...(lanes && { type: 'vec4f' }) });
       slots.push(root);
     }
-    stores.push(`${target}[${lanes ? 'i / 4u' : 'i'}] = ${stored(context.caps, dtype, value)};`);
+    stores.push(`${target}[${lanes ? 'i / 4u' : 'i'}] = ${stored(context.caps, root, value)};`);
   }
   const code = emitter.take();
   const bytes =

@@ -2,11 +2,12 @@
 import type { DType } from '../../kernels/kernel.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { withSite } from '../host/errors.ts';
-import { Graph, POINTWISE, replay, typeOf, valuesOf } from '../frontend/graph.ts';
+import { constantOf, Graph, POINTWISE, replay, typeOf, valuesOf } from '../frontend/graph.ts';
 import type { Made, MakeValue, Node, OpAttrs, OpName, Reduction, TensorType, Value } from '../frontend/graph.ts';
 import { mergeLowRank } from './lowrank.ts';
 import { opOf } from '../frontend/ops/index.ts';
 import { isFloat, sameShape } from '../frontend/ops/op.ts';
+import { rounded } from '../frontend/ops/rounding.ts';
 import { tiledConv, tiledConvInput, tiledConvWeight } from './conv-as-matmul.ts';
 
 /** `inputs` are simplified already; null leaves the node as it is. */
@@ -22,13 +23,7 @@ const same = (a: Value, b: Value): boolean => a.node === b.node && a.out === b.o
 /** The node behind a value when it is of this op. */
 const as = <K extends OpName>(v: Value, op: K): Node<K> | null => (v.node.op === op ? (v.node as Node<K>) : null);
 
-/** The number that fills a tensor of one number: a constant, reshaped and expanded. */
-function uniform(v: Value): number | null {
-  if (v.node.op === 'reshape' || v.node.op === 'expand') return uniform(v.node.inputs[0]!);
-  return as(v, 'const')?.attrs.value ?? null;
-}
-
-/** Ops over uniform operands whose result is uniform too: computed here, where the result is finite. */
+/** Ops over operands of one number whose result is one number too: computed here, as they would be on the device. */
 function foldConstant(
   op: OpName,
   inputs: readonly Value[],
@@ -36,21 +31,25 @@ function foldConstant(
   to: Rewriter,
   out: TensorType,
 ): Value | null {
-  const numbers = inputs.map(uniform);
-  if (!inputs.length || numbers.some((n) => n === null)) return null;
-  const operands = numbers.map((n, i) => ({ shape: [], dtype: typeOf(inputs[i]!).dtype, data: Float64Array.of(n!) }));
-  const scalarOut = [{ shape: [], dtype: out.dtype }];
+  const values = inputs.map(constantOf);
+  if (!inputs.length || values.some((n) => n === null)) return null;
+  const numbers = values.map((n, i) => rounded(n!, typeOf(inputs[i]!).dtype));
+  const operands = numbers.map((n, i) => ({ shape: [], dtype: typeOf(inputs[i]!).dtype, data: Float64Array.of(n) }));
   if (POINTWISE.has(op)) {
-    const value = opOf(op).oracle(operands, attrs, scalarOut)[0]![0]!;
-    return Number.isFinite(value) ? to.fill(value, out) : null;
+    const [y] = opOf(op).oracle(operands, attrs, [{ shape: [], dtype: out.dtype }]);
+    return to.fill(rounded(y![0]!, out.dtype), out);
   }
-  const [first] = numbers as number[];
-  if (['reshape', 'permute', 'expand', 'slice', 'flip', 'amax', 'amin'].includes(op)) return to.fill(first!, out);
-  if (op === 'concat' && numbers.every((n) => n === first)) return to.fill(first!, out);
-  if (op === 'pad' && first === 0) return to.fill(0, out);
-  if (op === 'sum' && isFloat(out.dtype)) return to.fill((first! * numel(shapeOf(inputs[0]!))) / numel(out.shape), out);
+  const [first] = values as [number];
+  if (['reshape', 'permute', 'expand', 'slice', 'flip', 'amax', 'amin'].includes(op)) return to.fill(first, out);
+  if (op === 'concat' && values.every((n) => Object.is(n, first))) return to.fill(first, out);
+  if (op === 'pad' && Object.is(first, 0)) return to.fill(0, out);
+  if (op === 'sum' && isFloat(out.dtype)) return to.fill(rounded(total(numbers[0]!, inputs[0]!, out), out.dtype), out);
   return null;
 }
+
+/** The sum of a number over the axes that `out` lacks: that of nothing is 0, of infinities too. */
+const total = (number: number, { node, out: at }: Value, out: TensorType): number =>
+  numel(node.outs[at]!.shape) ? (number * numel(node.outs[at]!.shape)) / numel(out.shape) : 0;
 
 /** The tensor whose consecutive pieces along `axis` these are. */
 function piecedTogether(parts: readonly Value[], axis: number): Value | null {
@@ -80,6 +79,7 @@ const reduces =
   (op: Reduction): Rule<Reduction> =>
   ([x], { axes }, to, out) => {
     if (sameShape(shapeOf(x!), out.shape)) return x!;
+    if (!numel(shapeOf(x!))) return op === 'sum' ? to.fill(0, out) : null;
     const inner = as(x!, op);
     if (inner)
       return to.make(op, inner.inputs, { axes: [...new Set([...inner.attrs.axes, ...axes])].sort((a, b) => a - b) });
@@ -90,39 +90,47 @@ const reduces =
     return op === 'sum' ? to.make('mul', [y, to.fill(numel(shapeOf(x!)) / numel(out.shape), out)], {}) : y;
   };
 
+/** Two factors in a row that can be one: what overflows or vanishes by the first does so by their product too. */
+const mergeable = (a: number, b: number): boolean => {
+  const [small, large] = [Math.abs(a), Math.abs(b)].sort((x, y) => x - y) as [number, number];
+  return (small >= 1 || large <= 1) && small * large >= 2 ** -126 && small * large <= 2 ** 127;
+};
+
 const RULES: { [K in OpName]?: Rule<K> } = {
   detach: ([x]) => x!,
   neg: ([x]) => as(x!, 'neg')?.inputs[0] ?? null,
   add([a, b], _, to) {
-    if (uniform(b!) === 0) return a!;
-    if (uniform(a!) !== null) return to.make('add', [b!, a!], {});
+    if (constantOf(b!) === 0) return a!;
+    if (constantOf(a!) !== null) return to.make('add', [b!, a!], {});
     const [na, nb] = [as(a!, 'neg'), as(b!, 'neg')];
     if (nb) return to.make('sub', [a!, nb.inputs[0]!], {});
-    const merged = mergeLowRank([a!, b!], to.make, (v) => uniform(v) !== null);
+    const merged = mergeLowRank([a!, b!], to.make, (v) => constantOf(v) !== null);
     if (merged) return merged;
     return na ? to.make('sub', [b!, na.inputs[0]!], {}) : null;
   },
   sub([a, b], _, to) {
-    if (uniform(b!) === 0) return a!;
-    if (uniform(a!) === 0) return to.make('neg', [b!], {});
+    if (constantOf(b!) === 0) return a!;
+    if (constantOf(a!) === 0) return to.make('neg', [b!], {});
     const nb = as(b!, 'neg');
     return nb ? to.make('add', [a!, nb.inputs[0]!], {}) : null;
   },
   mul([a, b], _, to, out) {
-    const c = uniform(b!);
-    if (c === null) return uniform(a!) === null ? null : to.make('mul', [b!, a!], {});
+    const c = constantOf(b!);
+    if (c === null) return constantOf(a!) === null ? null : to.make('mul', [b!, a!], {});
     if (c === 1) return a!;
-    if (c === 0) return to.fill(0, out);
+    if (c === 0 && !isFloat(out.dtype)) return to.fill(0, out); // of floats it is NaN at infinities
     if (c === -1) return to.make('neg', [a!], {});
     const negated = as(a!, 'neg');
     if (negated) return to.make('mul', [negated.inputs[0]!, to.fill(-c, out)], {});
     const scaled = as(a!, 'mul');
-    const inner = scaled && isFloat(out.dtype) ? uniform(scaled.inputs[1]!) : null;
-    return inner === null ? null : to.make('mul', [scaled!.inputs[0]!, to.fill(inner * c, out)], {});
+    const inner = scaled && out.dtype === 'f32' ? constantOf(scaled.inputs[1]!) : null;
+    return inner === null || !mergeable(inner, c)
+      ? null
+      : to.make('mul', [scaled!.inputs[0]!, to.fill(inner * c, out)], {});
   },
-  div: ([a, b]) => (uniform(b!) === 1 ? a! : null),
+  div: ([a, b]) => (constantOf(b!) === 1 ? a! : null),
   pow([a, b], _, to, out) {
-    const c = uniform(b!);
+    const c = constantOf(b!);
     if (c === 0) return to.fill(1, out);
     if (c === 1) return a!;
     if (c === 2) return to.make('mul', [a!, a!], {});
@@ -131,7 +139,7 @@ const RULES: { [K in OpName]?: Rule<K> } = {
   },
   where([mask, a, b]) {
     if (same(a!, b!)) return a!;
-    const c = uniform(mask!);
+    const c = constantOf(mask!);
     return c === null ? null : c !== 0 ? a! : b!;
   },
   cast([x], { dtype }) {

@@ -79,9 +79,9 @@ export function gelu(x: Tensor, form: 'tanh' | 'exact' = 'tanh'): Tensor {
 }
 export const silu = (x: Tensor): Tensor => x.mul(x.sigmoid());
 /** max(x, 0), with slope 0 at 0. */
-export const relu = (x: Tensor): Tensor => x.select(x.like(0).lt(x), 0);
+export const relu = (x: Tensor): Tensor => x.like(0).select(x.le(0), x);
 /** log(1 + eˣ), without overflow. */
-export const softplus = (x: Tensor): Tensor => x.max(0).add(x.abs().neg().exp().add(1).log());
+export const softplus = (x: Tensor): Tensor => x.max(0).add(x.abs().neg().exp().log1p());
 export const lerp = (a: Tensor, b: Tensor, weight: Like): Tensor => a.add(b.sub(a).mul(weight));
 export const clamp = (x: Tensor, lo: Like, hi: Like): Tensor => x.max(lo).min(hi);
 
@@ -192,7 +192,8 @@ export function adamW(
   const denominator = v.sqrt().div(root).add(eps);
   const direction = (m ?? g).div(denominator);
   const size = m ? rate.div(biasCorrection(beta1, step)) : rate;
-  const next = p.mul(rate.mul(-weightDecay).add(1)).sub(direction.mul(size));
+  const kept = weightDecay ? p.mul(rate.mul(-weightDecay).add(1)) : p;
+  const next = kept.sub(direction.mul(size));
   return m ? { p: next, m, v } : { p: next, v };
 }
 

@@ -17,6 +17,7 @@ const UNARY = [
   'neg',
   'exp',
   'log',
+  'log1p',
   'sqrt',
   'rsqrt',
   'sin',
@@ -192,9 +193,18 @@ export const typeOf = (v: Value): TensorType => v.node.outs[v.out]!;
 export const sizeOf = (t: TensorType): number => numel(t.shape);
 export const bytesOf = (t: TensorType): number => sizeOf(t) * BYTES[t.dtype];
 
-/** Attributes as text that tells apart whatever differs: JSON knows no infinities. */
-export const attrsText = <K extends OpName>(op: K, attrs: OpAttrs[K]): string =>
-  op === 'const' ? Object.values(attrs).join() : JSON.stringify(attrs);
+/** The number that fills a tensor of one number: a constant, reshaped and expanded. */
+export function constantOf({ node }: Value): number | null {
+  if (node.op === 'reshape' || node.op === 'expand') return constantOf(node.inputs[0]!);
+  return node.op === 'const' ? (node as Node<'const'>).attrs.value : null;
+}
+
+/** Attributes as text that tells apart whatever differs: JSON knows no infinities, and text no -0. */
+export function attrsText<K extends OpName>(op: K, attrs: OpAttrs[K]): string {
+  if (op !== 'const') return JSON.stringify(attrs);
+  const { value, dtype } = attrs as OpAttrs['const'];
+  return `${Object.is(value, -0) ? '-0' : value},${dtype}`;
+}
 
 export class Graph {
   readonly nodes: Node[] = [];

@@ -4,17 +4,30 @@ import type { Graph, Node, OpAttrs, TensorType, Value } from './graph.ts';
 import { EngineError } from '../host/errors.ts';
 import { opOf } from './ops/index.ts';
 import { sameShape } from './ops/op.ts';
+import { toHalf } from './ops/rounding.ts';
 import type { HostTensor } from './tree.ts';
+
+/** What f32 would overflow at or flush is infinite or 0; nothing is rounded. */
+function inRange(x: number): number {
+  const held = Math.fround(x);
+  return held === 0 || !Number.isFinite(held) ? held : x;
+}
 
 function typed({ shape, dtype }: TensorType, data: ArrayLike<number>): HostTensor {
   return {
     shape,
     dtype,
-    data: dtype === 'i32' ? Int32Array.from(data) : dtype === 'u32' ? Uint32Array.from(data) : Float64Array.from(data),
+    data:
+      dtype === 'i32'
+        ? Int32Array.from(data)
+        : dtype === 'u32'
+          ? Uint32Array.from(data)
+          : Float64Array.from(data, dtype === 'f16' ? toHalf : inRange),
   };
 }
 
-/** `inputs[i]` is the value of the input node with index i. Floats come back as Float64Array, never rounded in between. */
+/** `inputs[i]` is the value of the input node with index i. Floats come back as Float64Array; of them
+ * only f16 is rounded in between, and f32 has its range. */
 export function evaluate(graph: Graph, outputs: readonly Value[], inputs: readonly HostTensor[]): HostTensor[] {
   const live = new Set<Node>();
   const stack = outputs.map((v) => v.node);

@@ -128,6 +128,10 @@ export class Tensor {
   log(): Tensor {
     return this.unary('log');
   }
+  /** log(1 + x), exact for small x too. */
+  log1p(): Tensor {
+    return this.unary('log1p');
+  }
   sqrt(): Tensor {
     return this.unary('sqrt');
   }
@@ -236,7 +240,7 @@ export class Tensor {
   /** Equal parts along an axis. */
   split(axis: number, parts: number): Tensor[] {
     const size = this.shape[this.axis('split', axis)]!;
-    if (!(parts >= 1 && size % parts === 0))
+    if (!(Number.isInteger(parts) && parts >= 1 && size % parts === 0))
       fail('split', `axis ${axis} of ${printShapes(this.shape)} does not split into ${parts}`);
     return Array.from({ length: parts }, (_, i) => this.slice(axis, (i * size) / parts, ((i + 1) * size) / parts));
   }
@@ -254,7 +258,10 @@ export class Tensor {
   }
   /** A new axis of size 1 that stands at `axis` of the result. */
   unsqueeze(axis: number): Tensor {
-    return this.reshape(this.shape.toSpliced(axis < 0 ? axis + this.shape.length + 1 : axis, 0, 1));
+    const places = this.shape.length + 1;
+    if (!Number.isInteger(axis) || axis < -places || axis >= places)
+      fail('unsqueeze', `no place ${axis} for an axis in ${printShapes(this.shape)}`);
+    return this.reshape(this.shape.toSpliced(axis < 0 ? axis + places : axis, 0, 1));
   }
 
   // Reductions, over all axes unless named; of floats in f32, of i32 and u32 in their own arithmetic, which wraps.

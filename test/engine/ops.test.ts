@@ -182,7 +182,8 @@ test('erf is good to double precision', () => {
 test('every op that passes a gradient has a case for it', () => {
   for (const op of Object.keys(OPS) as (keyof typeof OPS)[]) {
     const gradient = ALL_CASES.some((c) => c.op === op && !c.flat);
-    if (OPS[op].vjp) assert.ok(gradient, op);
+    // That of a cast passes straight through the rounding, which differences do not: see values.test.ts.
+    if (OPS[op].vjp && op !== 'cast') assert.ok(gradient, op);
   }
 });
 

@@ -39,16 +39,15 @@ test('constants fold through pointwise ops and views', () => {
     left((x) => x.add(full([3], 2).mul(3).exp().reshape([3, 1]).expand([3, 4])), [3, 4]),
     ['input', 'const', 'reshape', 'expand', 'add'],
   );
-  assert.equal(
-    left((x) => x.mul(0), [2]),
-    ['const', 'reshape', 'expand'],
-  );
+  assert.ok(left((x) => x.mul(0), [2]).includes('mul'), 'which is NaN at infinities');
   assert.equal(
     left(() => full([2, 3], 2).sum()),
     ['const'],
   );
-  // What is not finite has no literal in a shader: it stays to be computed.
-  assert.ok(left(() => constant(-1).log()).includes('log'));
+  assert.equal(
+    left(() => constant(-1).log()),
+    ['const'],
+  );
 });
 
 test('chains of views and of factors become one', () => {
@@ -56,7 +55,11 @@ test('chains of views and of factors become one', () => {
     left((x) => x.slice(0, 2, 8).slice(0, 1, 6, 2), [9]),
     ['input', 'slice'],
   );
-  assert.equal(left((x) => x.mul(2).mul(3).neg(), [2]).filter((op) => op === 'mul').length, 1);
+  const factors = (...by: number[]): number =>
+    left((x) => by.reduce((y, c) => y.mul(c), x).neg(), [2]).filter((op) => op === 'mul').length;
+  assert.is(factors(2, 3), 1);
+  assert.is(factors(1e30, 1e30), 2, 'their product overflows');
+  assert.is(factors(1e30, 1e-30), 2, 'the first may overflow');
   assert.equal(
     left((x) => x.sum([0], true).sum([1]), [2, 3]),
     ['input', 'sum', 'reshape'],

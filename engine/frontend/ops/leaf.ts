@@ -3,6 +3,7 @@ import { numel } from '../../../kernels/kernel.ts';
 import { fail, printShapes } from '../../host/errors.ts';
 import { isFloat, strides } from './op.ts';
 import type { OpDef } from './op.ts';
+import { rounded } from './rounding.ts';
 import { INLINED, KERNEL } from './traits.ts';
 
 const input: OpDef<'input'> = {
@@ -15,9 +16,8 @@ const input: OpDef<'input'> = {
 
 const constant: OpDef<'const'> = {
   infer(_, { value, dtype }) {
-    if (!Number.isFinite(value))
-      fail('const', `expected a finite number, got ${value}: shaders have no literal for it`);
-    if (!isFloat(dtype) && (!Number.isInteger(value) || (dtype === 'u32' && value < 0)))
+    if (typeof value !== 'number') fail('const', `expected a number, got ${typeof value}`);
+    if (!isFloat(dtype) && rounded(value, dtype) !== value)
       fail('const', `${value} is no ${dtype}: cast the tensor beside it first`);
     return [{ shape: [], dtype }];
   },
@@ -29,7 +29,8 @@ const constant: OpDef<'const'> = {
 
 const iota: OpDef<'iota'> = {
   infer(_, { shape, axis }) {
-    if (!(axis >= 0 && axis < shape.length)) fail('iota', `no axis ${axis} in ${printShapes(shape)}`);
+    if (!(Number.isInteger(axis) && axis >= 0 && axis < shape.length))
+      fail('iota', `no axis ${axis} in ${printShapes(shape)}`);
     return [{ shape, dtype: 'f32' }];
   },
   oracle(_, { shape, axis }) {

@@ -111,8 +111,9 @@ const pad: OpDef<'pad'> = {
   infer(x, { lo, hi, inner }) {
     const shape = rankOf('pad', x, lo, hi, inner);
     for (const n of [...lo, ...hi, ...inner])
-      if (!(n >= 0)) fail('pad', `negative padding: lo [${lo.join()}], hi [${hi.join()}], inner [${inner.join()}]`);
-    return [{ shape: shape.map((n, i) => lo[i]! + n + (n - 1) * inner[i]! + hi[i]!), dtype: x[0]!.dtype }];
+      if (!(Number.isInteger(n) && n >= 0))
+        fail('pad', `expected whole numbers from 0, got lo [${lo.join()}], hi [${hi.join()}], inner [${inner.join()}]`);
+    return [{ shape: shape.map((n, i) => lo[i]! + n + Math.max(0, n - 1) * inner[i]! + hi[i]!), dtype: x[0]!.dtype }];
   },
   oracle: ([x], { lo, inner }, outs) =>
     remap(x!, outs[0]!.shape, (index) => {
@@ -135,6 +136,7 @@ const flip: OpDef<'flip'> = {
     arity('flip', x, 1);
     for (const axis of axes)
       if (!(axis >= 0 && axis < x[0]!.shape.length)) fail('flip', `no axis ${axis} in ${printShapes(x[0]!.shape)}`);
+    if (new Set(axes).size < axes.length) fail('flip', `an axis stands twice in [${axes.join()}]`);
     return [x[0]!];
   },
   oracle: ([x], { axes }) =>
@@ -148,7 +150,8 @@ const concat: OpDef<'concat'> = {
   infer(x, { axis }) {
     if (!x.length) fail('concat', 'expected at least one operand');
     const { shape, dtype } = x[0]!;
-    if (!(axis >= 0 && axis < shape.length)) fail('concat', `no axis ${axis} in ${printShapes(shape)}`);
+    if (!(Number.isInteger(axis) && axis >= 0 && axis < shape.length))
+      fail('concat', `no axis ${axis} in ${printShapes(shape)}`);
     for (const t of x) {
       if (t.dtype !== dtype) fail('concat', `dtypes differ: ${dtype} and ${t.dtype}; cast one`);
       if (!sameShape(t.shape.with(axis, 0), shape.with(axis, 0)))

@@ -6,7 +6,8 @@ import { sizeOf } from '../graph.ts';
 import type { Tensor } from '../tensor.ts';
 import type { OpDef } from './op.ts';
 import { arity, floats, isFloat, sameShape } from './op.ts';
-import { EXPENSIVE, INLINED, SINGLE, type Traits } from './traits.ts';
+import { rounded, toEven, toWhole } from './rounding.ts';
+import { EXACT, EXPENSIVE, INLINED, SINGLE, type Traits } from './traits.ts';
 
 const each = (_: readonly TensorType[], outs: readonly TensorType[]): number => sizeOf(outs[0]!);
 
@@ -28,13 +29,6 @@ export function erf(x: number): number {
   return Math.sign(x) * (1 - Math.exp(-a * a) / (Math.sqrt(Math.PI) * fraction));
 }
 
-/** To the nearest whole number, ties to the even one. */
-export function toEven(x: number): number {
-  const below = Math.floor(x);
-  const up = x - below > 0.5 || (x - below === 0.5 && below % 2 !== 0);
-  return up ? Math.ceil(x) : below;
-}
-
 /** `local(x, y, dy)` is the cotangent of x. */
 function unary(
   op: Unary,
@@ -48,12 +42,20 @@ function unary(
       if (op !== 'neg' && op !== 'abs' && op !== 'sign') floats(op, x);
       return [op === 'isFinite' ? { shape: x[0]!.shape, dtype: 'f32' } : x[0]!];
     },
-    oracle: ([x]) => [Float64Array.from(x!.data, f)],
+    oracle: ([x], _, [out]) => [
+      Float64Array.from(x!.data, isFloat(out!.dtype) ? f : (v: number) => rounded(f(v), out!.dtype)),
+    ],
     vjp: local && (({ x, y, dy }) => [local(x[0]!, y[0]!, dy[0]!)]),
     flops: each,
     traits,
   };
 }
+
+/** Of whole numbers: products wrap, quotients are cut at the point, and 0 where nothing divides. */
+const OF_INTEGERS: { [K in Binary]?: (a: number, b: number) => number } = {
+  mul: Math.imul,
+  div: (a, b) => (b === 0 ? 0 : Math.trunc(a / b)),
+};
 
 type BinaryRule = (c: { a: Tensor; b: Tensor; y: Tensor; dy: Tensor }) => Tensor;
 
@@ -75,10 +77,11 @@ function binary(
     },
     oracle([a, b], _, outs) {
       const y = new Float64Array(sizeOf(outs[0]!));
-      const whole = outs[0]!.dtype === 'i32' || outs[0]!.dtype === 'u32';
+      const { dtype } = outs[0]!;
+      const g = isFloat(a!.dtype) ? f : (OF_INTEGERS[op] ?? f);
       for (let i = 0; i < y.length; i++) {
-        const value = f(a!.data[i]!, b!.data[i]!);
-        y[i] = whole ? Math.trunc(value) : value;
+        const value = g(a!.data[i]!, b!.data[i]!);
+        y[i] = isFloat(dtype) ? value : rounded(value, dtype);
       }
       return [y];
     },
@@ -91,16 +94,23 @@ function binary(
   };
 }
 
+/** 0 where the mask is set. */
+const unless = (mask: Tensor, x: Tensor): Tensor => x.like(0).select(mask, x);
+
+/** As in C: 1 to any power is 1, where JavaScript has NaN of NaN and infinities. */
+const power = (a: number, b: number): number => (a === 1 || (a === -1 && Math.abs(b) === Infinity) ? 1 : a ** b);
+
 /** Operands that tie share the cotangent. */
 const wins = (less: Tensor, equal: Tensor): Tensor => less.add(equal.mul(0.5));
 
 export const unaryOps: { [K in Unary]: OpDef<K> } = {
   neg: unary(
     'neg',
-    INLINED,
+    EXACT,
     (x) => -x,
     (_x, _y, dy) => dy.neg(),
   ),
+  log1p: unary('log1p', EXPENSIVE, Math.log1p, (x, _y, dy) => dy.div(x.add(1))),
   exp: unary('exp', EXPENSIVE, Math.exp, (_x, y, dy) => dy.mul(y)),
   log: unary('log', EXPENSIVE, Math.log, (x, _y, dy) => dy.div(x)),
   sqrt: unary('sqrt', INLINED, Math.sqrt, (_x, y, dy) => dy.mul(0.5).div(y)),
@@ -120,10 +130,10 @@ export const unaryOps: { [K in Unary]: OpDef<K> } = {
     (_x, y, dy) => dy.mul(y).mul(y.neg().add(1)),
   ),
   erf: unary('erf', SINGLE, erf, (x, _y, dy) => dy.mul(x.mul(x).neg().exp()).mul(2 / Math.sqrt(Math.PI))),
-  abs: unary('abs', INLINED, Math.abs, (x, _y, dy) => dy.mul(x.sign())),
-  sign: unary('sign', INLINED, Math.sign, null),
-  floor: unary('floor', INLINED, Math.floor, null),
-  round: unary('round', INLINED, toEven, null),
+  abs: unary('abs', EXACT, Math.abs, (x, _y, dy) => dy.mul(x.sign())),
+  sign: unary('sign', EXACT, Math.sign, null),
+  floor: unary('floor', EXACT, Math.floor, null),
+  round: unary('round', EXACT, toEven, null),
   isFinite: unary('isFinite', { ...INLINED, lanes: 'single' }, (x) => Number(Number.isFinite(x)), null),
 };
 
@@ -132,18 +142,19 @@ export const binaryOps: { [K in Binary]: OpDef<K> } = {
   sub: binary('sub', INLINED, (a, b) => a - b, [({ dy }) => dy, ({ dy }) => dy.neg()]),
   mul: binary('mul', INLINED, (a, b) => a * b, [({ b, dy }) => dy.mul(b), ({ a, dy }) => dy.mul(a)]),
   div: binary('div', INLINED, (a, b) => a / b, [({ b, dy }) => dy.div(b), ({ b, y, dy }) => dy.mul(y).div(b).neg()]),
-  max: binary('max', INLINED, Math.max, [
+  max: binary('max', EXACT, Math.max, [
     ({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b))),
     ({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b))),
   ]),
-  min: binary('min', INLINED, Math.min, [
+  min: binary('min', EXACT, Math.min, [
     ({ a, b, dy }) => dy.mul(wins(a.lt(b), a.eq(b))),
     ({ a, b, dy }) => dy.mul(wins(b.lt(a), a.eq(b))),
   ]),
-  pow: binary('pow', SINGLE, Math.pow, [
-    ({ a, b, dy }) => dy.mul(b).mul(a.pow(b.sub(1))),
+  pow: binary('pow', SINGLE, power, [
+    // Of x⁰ it is 0, even at 0.
+    ({ a, b, dy }) => unless(b.eq(0), dy.mul(b).mul(a.pow(b.sub(1)))),
     // The derivative by the exponent exists for a positive base only; elsewhere it is taken as 0.
-    ({ a, y, dy }) => dy.mul(y).mul(a.select(a.like(0).lt(a), 1).log()),
+    ({ a, y, dy }) => unless(a.le(0), dy.mul(y).mul(a.like(1).select(a.le(0), a).log())),
   ]),
   lt: binary('lt', INLINED, (a, b) => Number(a < b), null),
   le: binary('le', INLINED, (a, b) => Number(a <= b), null),
@@ -178,9 +189,9 @@ export const cast: OpDef<'cast'> = {
     return [{ shape: x[0]!.shape, dtype }];
   },
   oracle: ([x], { dtype }) => [
-    isFloat(dtype) || dtype === 'bf16'
-      ? x!.data
-      : Float64Array.from(x!.data, dtype === 'i32' ? Math.trunc : (v) => Math.max(0, Math.trunc(v))),
+    dtype === 'i32' || dtype === 'u32'
+      ? Float64Array.from(x!.data, (v) => (isFloat(x!.dtype) ? toWhole(v, dtype) : rounded(v, dtype)))
+      : x!.data,
   ],
   vjp: ({ x, dy }) => [isFloat(x[0]!.dtype) ? dy[0]!.cast(x[0]!.dtype) : null],
   flops: each,

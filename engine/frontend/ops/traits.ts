@@ -16,6 +16,8 @@ export interface Traits {
    * its neighbour in a pair, as rotary embedding reads it: families of rows have four at hand.
    */
   readonly epilogue: 'none' | 'flat' | 'placed' | 'rows';
+  /** Of f16 operands its value is an f16: there is nothing to round. */
+  readonly exact: boolean;
   /** Floats that its kernel reads: any, or f32 alone, to which narrower ones are cast in front. */
   readonly reads: 'any' | 'f32';
   /** How it takes operands in half precision: not at all, by a cast in front, or by its kernel (attribute `half`). */
@@ -30,6 +32,7 @@ export const INLINED: Traits = {
   scattered: false,
   lanes: 'vector',
   epilogue: 'none',
+  exact: false,
   reads: 'any',
   half: 'never',
   source: false,
@@ -37,6 +40,9 @@ export const INLINED: Traits = {
 
 /** A kernel of its own that reads f32. */
 export const KERNEL: Traits = { ...INLINED, cost: 'kernel', reads: 'f32' };
+
+/** One that rounds nothing. */
+export const EXACT: Traits = { ...INLINED, exact: true };
 
 /** A transcendental function. */
 export const EXPENSIVE: Traits = { ...INLINED, cost: 'expensive' };
