@@ -2,15 +2,19 @@
 import * as F from '../../engine/frontend/functional.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { Attrs } from './format.ts';
-import { logSoftmax, type GoldenOp, type Named } from './optable.ts';
+import { Skip } from './executor.ts';
+import { along, type GoldenOp, type Named } from './optable.ts';
 
 type Pointwise = (d: Tensor, attrs: Attrs) => Tensor;
+/** The reference's `reduction`, the mean unless given. */
+function summarised(each: Tensor, { reduction = 'mean' }: Attrs): Tensor {
+  if (!['none', 'sum', 'mean'].includes(reduction)) throw new Skip(`the reduction ${reduction}`);
+  return reduction === 'none' ? each : reduction === 'sum' ? each.sum() : each.mean();
+}
 const reduced =
   (f: Pointwise): GoldenOp =>
-  ({ p, t }, attrs) => {
-    const each = f(p!.sub(t!), attrs);
-    return attrs['reduction'] === 'sum' ? each.sum() : each.mean();
-  };
+  ({ p, t }, attrs) =>
+    summarised(f(p!.sub(t!), attrs), attrs);
 const huber: Pointwise = (d, { delta }) =>
   F.where(
     d.abs().le(delta),
@@ -21,7 +25,7 @@ const huber: Pointwise = (d, { delta }) =>
       .mul(delta),
   );
 
-/** Values of w, m, v after each step, as `w0_step1`, …, `m0`, `v0`. */
+/** Values of w, m, v after each step, as `w0_step1`, …, `m0`, `v0`. With beta1 = 0 the first moment is the last gradient. */
 function adamW(t: Named, { lr, weight_decay: weightDecay, beta1, beta2, eps, steps }: Attrs): Named {
   const out: Named = {};
   for (let i = 0; t[`w${i}`]; i++) {
@@ -29,13 +33,15 @@ function adamW(t: Named, { lr, weight_decay: weightDecay, beta1, beta2, eps, ste
       m = F.zeros(p.shape),
       v = F.zeros(p.shape);
     for (let step = 1; step <= steps; step++) {
+      const grad = t[`grad${i}_step${step}`];
+      if (!grad) throw new Skip(`adamw has no gradient of w${i} at step ${step} of ${steps}`);
       const next = F.adamW(
         p,
-        t[`grad${i}_step${step}`]!,
+        grad,
         { m, v },
         { lr: F.constant(lr), beta1, beta2, eps, weightDecay, step: F.constant(step) },
       );
-      [p, m, v] = [next.p, next.m!, next.v];
+      [p, m, v] = [next.p, next.m ?? grad, next.v];
       out[`w${i}_step${step}`] = p;
     }
     out[`m${i}`] = m;
@@ -75,9 +81,15 @@ export const LOSSES: Record<string, GoldenOp> = {
   loss_hinge_g: ({ fake }) => fake!.mean().neg(),
   loss_gan_softplus_d: ({ real, fake }) => F.softplus(real!.neg()).mean().add(F.softplus(fake!).mean()),
   loss_gan_softplus_g: ({ fake }) => F.softplus(fake!.neg()).mean(),
-  loss_cross_entropy: ({ logits, t }) => {
+  loss_cross_entropy: ({ logits, t }, attrs) => {
     const chosen = F.iota(logits!.shape, 1).eq(t!.cast('f32').unsqueeze(1));
-    return logSoftmax(logits!).mul(chosen).sum().div(-logits!.shape[0]!);
+    return summarised(
+      along(logits!, 1, (x) => x.logSoftmax())
+        .mul(chosen)
+        .sum([1])
+        .neg(),
+      attrs,
+    );
   },
   adamw: adamW,
   ema,

@@ -1,15 +1,16 @@
 /** The reference's op names as functions over our tensors. Attributes keep the reference's names. */
 import * as F from '../../engine/frontend/functional.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
-import { resize } from '../../model/clip/resize.ts';
+import { resize as bicubic } from '../../model/clip/resize.ts';
 import { channelNorm } from '../../model/wan/vaelayers.ts';
 import { rotate } from '../../model/wan/tables.ts';
+import { Skip } from './executor.ts';
 import type { Attrs } from './format.ts';
 import { LOSSES } from './losses.ts';
 
 export type Named = Record<string, Tensor>;
-/** Inputs by name → outputs by name; a single tensor is the output `y`. */
-export type GoldenOp = (t: Named, attrs: Attrs) => Tensor | Named;
+/** Inputs by name → outputs by name; a single tensor is the output `y`. `inputs`: their names in the case's order. */
+export type GoldenOp = (t: Named, attrs: Attrs, inputs?: readonly string[]) => Tensor | Named;
 
 type One = (x: Tensor, attrs: Attrs) => Tensor;
 type Two = (a: Tensor, b: Tensor, attrs: Attrs) => Tensor;
@@ -24,9 +25,9 @@ const ACTIVATIONS = each({
   silu: F.silu,
   sigmoid: (x) => x.sigmoid(),
   tanh: (x) => x.tanh(),
-  softplus: F.softplus,
+  softplus: (x, { beta = 1 }) => F.softplus(x.mul(beta)).div(beta),
   relu: F.relu,
-  leaky_relu: (x, { number }) => x.select(x.like(0).lt(x), x.mul(number)),
+  leaky_relu: (x, { number, negative_slope: slope = number }) => x.select(x.like(0).lt(x), x.mul(slope)),
   quick_gelu: (x) => x.mul(x.mul(1.702).sigmoid()),
   erf: (x) => x.erf(),
   abs: (x) => x.abs(),
@@ -40,9 +41,12 @@ const ACTIVATIONS = each({
   reciprocal: (x) => x.like(1).div(x),
   sin: (x) => x.sin(),
   cos: (x) => x.cos(),
-  pow: (x, { number }) => x.pow(number),
+  pow: (x, { number, exponent = number }) => x.pow(exponent),
   neg: (x) => x.neg(),
-  clamp: (x, { min, max }) => F.clamp(x, min, max),
+  clamp: (x, { min, max }) => {
+    const above = min === undefined ? x : x.max(min);
+    return max === undefined ? above : above.min(max);
+  },
 });
 
 const ARITHMETIC = pairs({
@@ -68,8 +72,10 @@ const matmul: Two = (a, b, { transpose_a: transA = false, transpose_b: transB = 
 
 /** Products of all operands over the axes of all letters, summed over the letters that the result lacks. */
 function einsum(equation: string, operands: readonly Tensor[]): Tensor {
-  const [left, right] = equation.replaceAll(' ', '').split('->') as [string, string];
+  const [left, right] = equation.replaceAll(' ', '').split('->') as [string, string | undefined];
   const terms = left.split(',');
+  if (right === undefined || equation.includes('.') || terms.some((t) => new Set(t).size < t.length))
+    throw new Skip(`einsum ${equation}: expected an arrow, and each letter once in an operand`);
   const letters = [...new Set(`${right}${left.replaceAll(',', '')}`.split(''))];
   const spread = operands.map((x, i) => {
     const own = letters.filter((c) => terms[i]!.includes(c));
@@ -79,43 +85,74 @@ function einsum(equation: string, operands: readonly Tensor[]): Tensor {
   return spread.reduce((a, b) => a.mul(b)).sum(letters.map((_, i) => i).slice(right.length));
 }
 
+/** PyTorch's `interpolate`. */
+const upsample: GoldenOp = ({ x, rows, columns }, { mode, size, scale, align_corners: corners = false }) => {
+  if (mode === 'bicubic') {
+    if (corners) throw new Skip('upsample: bicubic with aligned corners');
+    return bicubic(x!, { rows: rows!, columns: columns! });
+  }
+  const how = {
+    nearest: { mode: 'nearest', coordinates: 'asymmetric' },
+    'nearest-exact': { mode: 'nearest' },
+    linear: { coordinates: corners ? 'align-corners' : 'half-pixel' },
+  } as const;
+  const name = ['bilinear', 'trilinear'].includes(mode) ? 'linear' : mode;
+  if (!(name in how)) throw new Skip(`upsample: the mode ${mode}`);
+  return F.resize(x!, size ? { size } : { scale }, how[name as keyof typeof how]);
+};
+
 const PRODUCTS: Record<string, GoldenOp> = {
   ...pairs({ matmul }),
   linear: ({ x, w, b }) => F.linear(x!, w!, b),
-  einsum: (t, { equation, inputs }) =>
+  einsum: (t, { equation }, inputs = Object.keys(t)) =>
     einsum(
       equation,
-      inputs.map((n: string) => t[n]!),
+      inputs.map((n) => t[n]!),
     ),
-  conv3d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi_t_lo_hi: [w0, w1, h0, h1, t0, t1] }) =>
-    F.conv3d(x!, w!, b, { stride, padLo: [t0, h0, w0], padHi: [t1, h1, w1] }),
-  conv2d: ({ x, w, b }, { stride, pad_w_lo_hi_h_lo_hi: [w0, w1, h0, h1] }) =>
-    F.conv2d(x!, w!, b, { stride, padLo: [h0, w0], padHi: [h1, w1] }),
-  upsample: ({ x, rows, columns }) => resize(x!, { rows: rows!, columns: columns! }),
+  conv3d: (
+    { x, w, b },
+    { stride, dilation, groups, pad_w_lo_hi_h_lo_hi_t_lo_hi: [w0, w1, h0, h1, t0, t1] = [0, 0, 0, 0, 0, 0] },
+  ) => F.conv3d(x!, w!, b, { stride, dilation, groups, padLo: [t0, h0, w0], padHi: [t1, h1, w1] }),
+  conv2d: ({ x, w, b }, { stride, dilation, groups, pad_w_lo_hi_h_lo_hi: [w0, w1, h0, h1] = [0, 0, 0, 0] }) =>
+    F.conv2d(x!, w!, b, { stride, dilation, groups, padLo: [h0, w0], padHi: [h1, w1] }),
+  upsample,
 };
 
+export const along = (x: Tensor, axis: number, f: (x: Tensor) => Tensor): Tensor =>
+  f(x.transpose(axis, -1)).transpose(axis, -1);
+/** Several axes as one, the last. */
+function over(x: Tensor, axes: readonly number[], f: (x: Tensor) => Tensor): Tensor {
+  const rank = x.shape.length;
+  const own = axes.map((a) => (a + rank) % rank);
+  const order = [...[...x.shape.keys()].filter((a) => !own.includes(a)), ...own];
+  const moved = x.permute(order);
+  const y = f(moved.reshape([...moved.shape.slice(0, rank - own.length), -1])).reshape(moved.shape);
+  return y.permute(order.map((_, a) => order.indexOf(a)));
+}
 const affine = (y: Tensor, { w, b }: Named): Tensor => {
   const scaled = w ? y.mul(w) : y;
   return b ? scaled.add(b) : scaled;
 };
 const NORMS: Record<string, GoldenOp> = {
-  layer_norm: (t, { eps }) => affine(t['x']!.layerNorm(eps), t),
-  rms_norm: (t, { eps }) => affine(t['x']!.rmsNorm(eps), t),
+  layer_norm: (t, { eps, axis = -1 }) =>
+    affine(
+      over(t['x']!, [axis].flat(), (x) => x.layerNorm(eps)),
+      t,
+    ),
+  rms_norm: (t, { eps, axis = -1 }) =>
+    affine(
+      over(t['x']!, [axis].flat(), (x) => x.rmsNorm(eps)),
+      t,
+    ),
   group_norm: ({ x, w, b }, { groups, eps }) =>
     F.groupNorm(x!, groups, w ?? F.full([x!.shape[1]!], 1), b ?? F.zeros([x!.shape[1]!]), eps),
   channel_rms_norm: ({ x, gamma }) => channelNorm(x!, gamma!),
 };
 
-const along = (x: Tensor, axis: number, f: (x: Tensor) => Tensor): Tensor =>
-  f(x.transpose(axis, -1)).transpose(axis, -1);
-export const logSoftmax = (x: Tensor): Tensor => {
-  const shifted = x.sub(F.stopGradient(x.amax([-1], true)));
-  return shifted.sub(shifted.exp().sum([-1], true).log());
-};
 const heads = (x: Tensor): Tensor => x.permute([0, 2, 1, 3]);
 const ATTENTION: Record<string, GoldenOp> = {
   softmax: ({ x }, { axis }) => along(x!, axis, (y) => y.softmax()),
-  log_softmax: ({ x }, { axis }) => along(x!, axis, logSoftmax),
+  log_softmax: ({ x }, { axis }) => along(x!, axis, (y) => y.logSoftmax()),
   attention: ({ q, k, v, keep, bias, lengths }, { scale }) => {
     // Masks that are no prefix, biases and narrower values are not our fused op's business.
     if ((keep && !lengths) || bias || v!.shape[3] !== q!.shape[3]) {
@@ -134,7 +171,7 @@ const ATTENTION: Record<string, GoldenOp> = {
 };
 
 const count = (x: Tensor, axes: number[]): number => axes.reduce((n, a) => n * x.shape.at(a)!, 1);
-const variance: One = (x, { axes, keepdim = false, correction }) => {
+const variance: One = (x, { axes = [...x.shape.keys()], keepdim = false, correction = 1 }) => {
   const d = x.sub(x.mean(axes, true));
   return d
     .square()
@@ -146,26 +183,20 @@ const REDUCTIONS = each({
   mean: (x, { axes, keepdim }) => x.mean(axes, keepdim),
   var: variance,
   std: (x, attrs) => variance(x, attrs).sqrt(),
-  l2norm: (x, { axes }) => x.square().sum(axes).sqrt(),
-  amax: (x, { axes }) => x.amax(axes),
-  amin: (x, { axes }) => x.neg().amax(axes).neg(),
-  argmax: (x, { axis }) =>
-    F.where(x.eq(x.amax([axis], true)), F.iota(x.shape, axis), 1e9)
-      .neg()
-      .amax([axis])
-      .neg(),
-  cumsum: (x, { axis }) => {
-    const n = x.shape[axis]!;
-    const mask = F.iota([n, n], 1).le(F.iota([n, n], 0));
-    return x.shape.length === 1
-      ? mask.matmul(x.unsqueeze(1)).squeeze(1)
-      : along(x, axis, (y) => y.matmul(mask, { transB: true }));
-  },
+  prod: (x, { axes, keepdim }) => x.prod(axes, keepdim),
+  l2norm: (x, { axes, keepdim }) => x.square().sum(axes, keepdim).sqrt(),
+  amax: (x, { axes, keepdim }) => x.amax(axes, keepdim),
+  amin: (x, { axes, keepdim }) => x.amin(axes, keepdim),
+  argmax: (x, { axis, keepdim }) => x.argmax(axis, keepdim),
+  argmin: (x, { axis, keepdim }) => x.argmin(axis, keepdim),
+  cumsum: (x, { axis }) => x.cumSum(axis),
 });
 
 /** Rows of x along `axis` by one list of ids. */
-const select = (x: Tensor, axis: number, ids: Tensor): Tensor => {
-  const order = [axis, ...x.shape.map((_, i) => i).filter((i) => i !== axis)];
+const front = (x: Tensor, axis: number): number => (axis < 0 ? axis + x.shape.length : axis);
+const select = (x: Tensor, a: number, ids: Tensor): Tensor => {
+  const axis = front(x, a);
+  const order = [axis, ...[...x.shape.keys()].filter((i) => i !== axis)];
   return F.gather(x.permute(order), ids).permute(order.map((_, i) => order.indexOf(i)));
 };
 const lohi = (x: Tensor, flat: number[]): [number, number][] =>
@@ -176,7 +207,7 @@ const lohi = (x: Tensor, flat: number[]): [number, number][] =>
 const SHAPES: Record<string, GoldenOp> = {
   ...each({
     slice: (x, { start, stop, step }) => x.shape.reduce((y, _, a) => y.slice(a, start[a], stop[a], step[a]), x),
-    flip: (x, { axis }) => x.flip(axis),
+    flip: (x, { axis }) => x.flip(...[axis].flat()),
     pad: (x, { pad_last_lo_hi_then_prev: flat, value }) => {
       const pads = lohi(x, flat);
       const cut = pads.reduce((y, [lo, hi], a) => y.slice(a, Math.max(0, -lo), y.shape[a]! + Math.min(0, hi)), x);
@@ -197,11 +228,13 @@ const SHAPES: Record<string, GoldenOp> = {
         .reshape([b, c2 / 2, 2 * t, h, w]);
     },
     expand: (x, { shape }) => x.expand(shape),
-    repeat_interleave: (x, { axis, repeats }) =>
-      x
+    repeat_interleave: (x, { axis: a, repeats }) => {
+      const axis = front(x, a);
+      return x
         .unsqueeze(axis + 1)
         .expand(x.shape.toSpliced(axis + 1, 0, repeats))
-        .reshape(x.shape.with(axis, x.shape[axis]! * repeats)),
+        .reshape(x.shape.with(axis, x.shape[axis]! * repeats));
+    },
     masked_fill: (x, { value }) => F.where(F.iota(x.shape, -1).le(F.iota(x.shape, -2)), x, value),
   }),
   embedding: ({ ids, w }) => F.gather(w!, ids!),
@@ -209,7 +242,7 @@ const SHAPES: Record<string, GoldenOp> = {
   gather: ({ x, idx }, { axis }) => {
     // The flat position of each picked element.
     const place = x!.shape.reduce<Tensor>(
-      (at, n, a) => at.mul(n).add(a === axis ? idx!.cast('f32') : F.iota(idx!.shape, a)),
+      (at, n, a) => at.mul(n).add(a === front(x!, axis) ? idx!.cast('f32') : F.iota(idx!.shape, a)),
       F.zeros(idx!.shape),
     );
     return F.gather(x!.reshape([-1, 1]), place.cast('i32')).squeeze(-1);
@@ -219,9 +252,9 @@ const SHAPES: Record<string, GoldenOp> = {
       (order as string[]).map((n) => t[n]!),
       axis,
     ),
-  stack: (t, { axis, inputs }) =>
+  stack: (t, { axis }, inputs = Object.keys(t)) =>
     F.stack(
-      inputs.map((n: string) => t[n]!),
+      inputs.map((n) => t[n]!),
       axis,
     ),
   chunk: ({ x }, { axis, chunks }) => {
@@ -259,5 +292,50 @@ export function goldenOp(name: string): GoldenOp | undefined {
   if (OP_TABLE[name]) return OP_TABLE[name];
   const [, stem, number] = /^(.*?)_?(-?\d+(?:\.\d+)?)$/.exec(name) ?? [];
   const op = OP_TABLE[stem ?? ''];
-  return op && ((t, attrs) => op(t, { ...attrs, number: Number(number) }));
+  return (
+    op &&
+    ((t, attrs, inputs) => op(t, Object.assign(Object.create(attrs) as Attrs, { number: Number(number) }), inputs))
+  );
+}
+
+/** Attributes that only describe what the tensors show. */
+const NOTES: Record<string, readonly string[]> = {
+  conv3d: ['kernel', 'bias'],
+  conv2d: ['kernel', 'bias'],
+  rope3d: ['head_dim', 'grid_thw', 'pairs_t_h_w', 'freq_dim_t_h_w'],
+};
+/** Attributes that may have one value alone. */
+const FIXED: Record<string, Attrs> = {
+  upsample: { a: -0.75, antialias: false },
+  rope3d: { theta: 10000 },
+  channel_rms_norm: { axis: 1, eps: 1e-12 },
+  clip_grad_norm: { eps: 1e-6, norm_type: 2 },
+  reshape: { in: '[b,2c,t,h,w]', out: '[b,c,2t,h,w]' },
+  masked_fill: { mask: 'upper triangle above diagonal' },
+  loss_cross_entropy: { label_smoothing: 0 },
+};
+
+/** An op with all its attributes: refused in a line where there is one that it does not look at, or with a value it does not know. */
+export function strictly(name: string, op: GoldenOp): GoldenOp {
+  return (t, attrs, inputs) => {
+    const seen = new Set<string>(NOTES[name] ?? []);
+    for (const [key, value] of Object.entries(FIXED[name] ?? {})) {
+      if (attrs[key] !== undefined && attrs[key] !== value)
+        throw new Skip(`${name} with ${key} ${JSON.stringify(attrs[key])}: only ${JSON.stringify(value)} is known`);
+      seen.add(key);
+    }
+    const watched = new Proxy(attrs, {
+      get: (target, key) => {
+        seen.add(String(key));
+        return target[String(key)] as unknown;
+      },
+    });
+    const result = op(t, watched, inputs);
+    const unknown = Object.keys(attrs).filter((key) => !seen.has(key));
+    if (unknown.length)
+      throw new Skip(
+        `${name} takes no attribute ${unknown.map((k) => `${k} (${JSON.stringify(attrs[k])})`).join(', ')}`,
+      );
+    return result;
+  };
 }
