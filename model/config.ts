@@ -1,5 +1,5 @@
 /** The numbers that make a Wan2.1 DiT or VAE, under the names of Wan's own configs, checked on entry. */
-import { z } from 'zod';
+import * as z from 'zod'; // as a namespace: a bundler leaves out what is not used
 import type { Triple } from '../engine/frontend/graph.ts';
 
 export interface DiTConfig {

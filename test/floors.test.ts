@@ -31,13 +31,19 @@ function* sources(floor: string): Generator<Source> {
   }
 }
 
-for (const [height, floor] of FLOORS.entries()) {
-  test(`${floor} imports from ${FLOORS.slice(0, height + 1).join(', ')} only`, () => {
+/** A floor and what it may import from: itself and those below. The page stands beside the command line. */
+const ALLOWED = [
+  ...FLOORS.map((floor, height) => [floor, FLOORS.slice(0, height + 1)] as const),
+  ['web', ['kernels', 'engine', 'model', 'train', 'web']] as const,
+];
+
+for (const [floor, allowed] of ALLOWED) {
+  test(`${floor} imports from ${allowed.join(', ')} only`, () => {
     let files = 0;
     for (const { file, imports } of sources(floor)) {
       files++;
       for (const target of imports) {
-        const below = FLOORS.slice(0, height + 1).some((f) => target.startsWith(`${f}/`));
+        const below = allowed.some((f) => target.startsWith(`${f}/`));
         assert.ok(below, `${file} imports ${target}`);
       }
     }
@@ -100,7 +106,7 @@ test('kernels, engine and model reach the host through engine/host only', () => 
 });
 
 test('no source is longer than 500 lines', () => {
-  for (const floor of [...FLOORS, 'test']) {
+  for (const floor of [...FLOORS, 'web', 'test']) {
     for (const { file } of sources(floor)) {
       const lines = readFileSync(join(root, file), 'utf8').split('\n').length;
       assert.ok(lines <= 500, `${file} has ${lines} lines`);

@@ -182,7 +182,7 @@ export async function openAdapter(options: { adapter?: Choice; log?: Log } = {})
     flags,
   );
   const info: AdapterInfo = {
-    name: facts.device || facts.description || source,
+    name: facts.device || facts.description || facts.architecture || source,
     vendor: facts.vendor,
     driver: facts.description.trim(),
     kind: software || source === 'null' ? 'software' : 'gpu',

@@ -13,14 +13,14 @@ export async function hashBytes(bytes: Uint8Array): Promise<string> {
 
 /** 16 hex digits over every tensor's name, dtype, shape and some of its elements, from its first to its last. */
 export async function fingerprint(weights: Weights): Promise<string> {
-  const parts: Uint8Array[] = [];
+  const parts: Uint8Array<ArrayBuffer>[] = [];
   for (const [name, { dtype, shape }] of [...weights.entries].sort(([a], [b]) => (a < b ? -1 : 1))) {
-    parts.push(new TextEncoder().encode(`${JSON.stringify([name, dtype, shape])}\n`));
+    parts.push(new TextEncoder().encode(`${JSON.stringify([name, dtype, shape])}\n`) as Uint8Array<ArrayBuffer>);
     const last = Math.max(0, numel(shape) - PIECE);
     for (let i = 0; i < PIECES; i++) {
       const from = Math.floor((last * i) / (PIECES - 1));
       const { buffer, byteOffset, byteLength } = await weights.read(name, from, from + PIECE);
-      parts.push(new Uint8Array(buffer, byteOffset, byteLength));
+      parts.push(new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength));
     }
   }
   return hashBytes(new Uint8Array(await new Blob(parts).arrayBuffer()));

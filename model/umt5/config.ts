@@ -1,5 +1,5 @@
 /** The numbers that make a umT5 encoder, under the names of Wan's own config, checked on entry. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { check, count, layers } from '../config.ts';
 
 export interface UMT5Config {

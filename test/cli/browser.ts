@@ -1,4 +1,4 @@
-/** A real browser for tests: the headless Chromium of the optional package @sparticuz/chromium, driven over a pipe (DevTools protocol). */
+/** A real browser for tests: the headless Chromium of @sparticuz/chromium, or the system's, driven over a pipe (DevTools protocol). */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -51,36 +51,44 @@ export class Browser {
     process.stdio[3]!.on('error', () => {
       /* told by its exit */
     });
+    process.on('error', () => {
+      for (const w of this.waiting.values()) w.failed(new Error('the browser does not start'));
+    });
     process.on('exit', () => {
       for (const w of this.waiting.values()) w.failed(new Error('the browser has ended'));
     });
   }
 
-  /** Opens a page, or undefined where the optional package is not installed or does not run. */
-  static async open(url: string, { width = 1280, height = 900 } = {}): Promise<Browser | undefined> {
-    const found = await import('@sparticuz/chromium').catch(() => undefined);
-    if (!found) return undefined;
-    const { default: chromium } = found;
-    const path = await chromium.executablePath();
-    // Its libraries are the system's, or else those that come in the package.
-    for (const libraries of [undefined, packedLibraries()]) {
-      const browser = await Browser.start(path, url, { width, height }, libraries).catch(() => undefined);
-      if (browser) return browser;
+  /** Opens a page, or undefined where no browser runs. @param webgpu with an adapter in software */
+  static async open(url: string, { width = 1280, height = 900, webgpu = false } = {}): Promise<Browser | undefined> {
+    for (const { path, libraries } of await Browser.programs()) {
+      const browser = await Browser.start(path, url, { width, height, webgpu }, libraries).catch(() => undefined);
+      const adapter = 'navigator.gpu?.requestAdapter().then((adapter) => adapter !== null)';
+      if (browser && (!webgpu || (await browser.evaluate<boolean>(adapter)))) return browser;
+      await browser?.close();
     }
-    console.error('Chromium does not start here: what is tested in it is not tested');
+    console.error(`no Chromium${webgpu ? ' with WebGPU' : ''} starts here: what is tested in it is not tested`);
     return undefined;
+  }
+
+  /** The package's, whose libraries are the system's or else those that come in it; and what the system calls chromium. */
+  private static async programs(): Promise<{ path: string; libraries?: string | undefined }[]> {
+    const found = await import('@sparticuz/chromium').catch(() => undefined);
+    const path = await found?.default.executablePath();
+    const packed = path ? [undefined, packedLibraries()].map((libraries) => ({ path, libraries })) : [];
+    return [...packed, { path: 'chromium' }];
   }
 
   private static async start(
     path: string,
     url: string,
-    { width, height }: { width: number; height: number },
+    { width, height, webgpu }: { width: number; height: number; webgpu: boolean },
     libraries: string | undefined,
   ): Promise<Browser> {
     const args = [
       '--headless',
       '--no-sandbox',
-      '--disable-gpu',
+      ...(webgpu ? ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'] : ['--disable-gpu']),
       '--no-first-run',
       '--remote-debugging-pipe',
       `--user-data-dir=${mkdtempSync(join(tmpdir(), 'vpae-'))}`,

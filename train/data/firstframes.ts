@@ -4,7 +4,7 @@
  */
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { openWeights } from '../../model/files/open.ts';
-import { canonical } from '../loop/run.ts';
+import { canonical } from '../loop/canonical.ts';
 import type { Preset } from '../presets/index.ts';
 
 /** Handwritings of each caption. */

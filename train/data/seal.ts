@@ -1,7 +1,7 @@
 /** Indexes that notice when they were changed: JSON that carries the hash of everything else in it, and of the records it tells of. */
 import { createHash } from 'node:crypto';
 import { readText } from '../../engine/host/plain.ts';
-import { canonical } from '../loop/run.ts';
+import { canonical } from '../loop/canonical.ts';
 
 const LARGEST = 2 ** 28; // bytes
 

@@ -18,7 +18,8 @@ import { writeWhole } from '../loop/files.ts';
 import { isThere, ownerOf, releaseLock, takeLock } from '../loop/lock.ts';
 import { frameOf, type ClipShape } from './frames.ts';
 import { Stream } from '../loop/rng.ts';
-import { canonical, hashOf } from '../loop/run.ts';
+import { canonical } from '../loop/canonical.ts';
+import { hashOf } from '../loop/run.ts';
 import { readSealed, sealed, sha256 } from './seal.ts';
 import { inEpochs, type Batch, type Shards } from './shards.ts';
 

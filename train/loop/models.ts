@@ -13,7 +13,7 @@ import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import { writeError } from './files.ts';
 import { checkPreset, type Preset } from '../presets/index.ts';
-import { canonical } from './run.ts';
+import { canonical } from './canonical.ts';
 
 /** `student` needs one evaluation, `teacher` many with guidance. */
 export type Kind = 'vae' | 'teacher' | 'student';

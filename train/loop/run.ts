@@ -7,6 +7,7 @@ import { appendFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sweepParts } from '../../engine/host/draft.ts';
+import { canonical } from './canonical.ts';
 import { readText, textOr } from '../../engine/host/plain.ts';
 import { writeError, writeWhole } from './files.ts';
 import { isHeld, isThere, ownerOf, releaseLock, takeLock } from './lock.ts';
@@ -15,16 +16,6 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
 
 const LOCK = 'run.lock';
 const LARGEST_LOG = 2 ** 29; // bytes: a string's limit
-
-/** JSON with sorted keys, so that equal settings give equal text. */
-export function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join()}]`;
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
-  return `{${Object.entries(value)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([k, v]) => `${JSON.stringify(k)}:${canonical(v)}`)
-    .join()}}`;
-}
 
 /** 16 hex digits that name a configuration or the bytes of a file. */
 export const hashOf = (value: unknown): string =>

@@ -1,5 +1,5 @@
 /** The shape of a preset: every number of data, networks, training and sampling. Overrides are checked against it. */
-import { z } from 'zod';
+import * as z from 'zod';
 import type { DiTConfig } from '../../model/config.ts';
 import { PRECISIONS } from '../../model/pipeline/precision.ts';
 import { BASELINES } from './baselines.ts';

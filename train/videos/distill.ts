@@ -23,7 +23,7 @@ import { PixelJudge } from '../judge/pixeljudge.ts';
 import { wanSettings } from '../planning/subject.ts';
 import { loadPreset, type Course } from '../presets/index.ts';
 import { samplePreviews } from '../judge/previews.ts';
-import { canonical } from '../loop/run.ts';
+import { canonical } from '../loop/canonical.ts';
 import { Sampler, studentSampler } from '../methods/sample.ts';
 import type { Work } from '../work.ts';
 import { PREVIEWED, RecordEnds, type Remake } from './records.ts';

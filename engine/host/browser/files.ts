@@ -36,7 +36,8 @@ export const readBytes = async (path: string): Promise<Uint8Array> =>
   new Uint8Array(await (await get(path)).arrayBuffer());
 
 export const exists = (path: string): Promise<boolean> =>
-  fetch(path, { method: 'HEAD' }).then(
+  // What a page holds itself, a blob, knows no HEAD.
+  fetch(path, { method: path.startsWith('blob:') ? 'GET' : 'HEAD' }).then(
     (response) => response.ok,
     () => false,
   );
