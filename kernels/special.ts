@@ -27,22 +27,28 @@ const tangent = (t: Real): string => `fn tangent${suffix(t)}(x: ${t}) -> ${t} {
   return ${unlessNaN('x', 'y', t)};
 }`;
 
-/** `logarithm`: of numbers below the normal ones too. -inf at 0, NaN below. */
+/** `nearOne(x)`: log(1 + x) = 2 atanh(x / (2 + x)) for |x| < ½, by its series. */
+const nearOne = (t: Real): string => `fn nearOne${suffix(t)}(x: ${t}) -> ${t} {
+  let r = x / (2.0 + x);
+  let s = r * r;
+  return 2.0 * r + 2.0 * r * s * (0.33333334 + s * (0.2 + s * (0.14285715 + s * (0.11111111 + s * (0.09090909 + s * (0.07692308 + s * 0.06666667))))));
+}`;
+
+/** `logarithm`: of numbers below the normal ones too, and near 1, where drivers keep no digit. -inf at 0, NaN below. */
 const logarithm = (t: Real): string => `fn logarithm${suffix(t)}(x: ${t}) -> ${t} {
   let b = ${bits('x', t)};
   let small = b < ${all(t, '0x00800000u')};
   var y = log(select(x, ${t}(b), small)) - select(${t}(), ${t}(103.27893), small);
+  let d = x - 1.0;
+  y = select(y, nearOne${suffix(t)}(d), abs(d) < ${t}(0.5));
   y = select(y, bitcast<${t}>(b | ${all(t, '0xff800000u')}), (b << ${all(t, '1u')}) == ${all(t, '0u')});
   y = select(y, x, b == ${all(t, '0x7f800000u')});
   return select(y, bitcast<${t}>(b | ${all(t, '0x7fc00000u')}), (b > ${all(t, '0x7f800000u')}) & (b != ${all(t, '0x80000000u')}));
 }`;
 
-/** `logarithmOfOneAnd`: log(1 + x) = 2 atanh(x / (2 + x)), by its series where 1 + x rounds x away. */
+/** `logarithmOfOneAnd`: log(1 + x), also where 1 + x rounds x away. */
 const log1p = (t: Real): string => `fn logarithmOfOneAnd${suffix(t)}(x: ${t}) -> ${t} {
-  let r = x / (2.0 + x);
-  let s = r * r;
-  let near = 2.0 * r + 2.0 * r * s * (0.33333334 + s * (0.2 + s * (0.14285715 + s * (0.11111111 + s * (0.09090909 + s * (0.07692308 + s * 0.06666667))))));
-  return select(logarithm${suffix(t)}(1.0 + x), near, abs(x) < ${t}(0.5));
+  return select(logarithm${suffix(t)}(1.0 + x), nearOne${suffix(t)}(x), abs(x) < ${t}(0.5));
 }`;
 
 /**
@@ -92,6 +98,7 @@ export const SPECIAL: Record<string, string> = Object.fromEntries(
   (['f32', 'vec4f'] as const).flatMap((t) => [
     [`logarithmOfOneAnd${suffix(t)}`, log1p(t)],
     [`logarithm${suffix(t)}`, logarithm(t)],
+    [`nearOne${suffix(t)}`, nearOne(t)],
     [`tangent${suffix(t)}`, tangent(t)],
   ]),
 );

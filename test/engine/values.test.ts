@@ -325,6 +325,14 @@ on(
   SMALL.map((x) => Math.tanh(Math.fround(x))),
   { tolerance: 3e-7 },
 );
+const NEAR = [0.6, 0.999985, 1.00001, 1, 1.4, 2, 1e-30];
+on(
+  'log',
+  (x) => x!.log(),
+  [NEAR],
+  NEAR.map((x) => Math.log(Math.fround(x))),
+  { tolerance: 5e-7 },
+);
 on(
   'log1p',
   (x) => x!.log1p(),
