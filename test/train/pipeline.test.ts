@@ -13,6 +13,7 @@ import { freeTree, toHost } from '../../train/loop/checkpoint.ts';
 import { conditioner } from '../../train/methods/conditions.ts';
 import { openShards } from '../../train/data/shards.ts';
 import { evaluate, sampleClips } from '../../train/judge/infer.ts';
+import { METHOD_NAMES, METHODS } from '../../train/methods/index.ts';
 import { teacherJob } from '../../train/methods/jobs.ts';
 import { CLASSIFIER_SHAPES } from '../../train/metrics/classifier.ts';
 import { loadDiT } from '../../train/loop/models.ts';
@@ -135,6 +136,33 @@ test('both phases; stopped in each and resumed, the losses are the same', async 
   told('phase2', ['score', 'motionRatio', 'firstFramePsnr']);
   for (const phase of ['phase1', 'phase2'])
     assert.ok(readdirSync(join(out, phase, 'samples')).includes('00000000.webp'), 'a picture of the start');
+});
+
+test('every method of the table distils the same teacher, and says what it kept', async () => {
+  const brief = loadPreset('digits-test', [
+    'phase1.steps=1',
+    'phase1.fake.warmup=1',
+    'phase1.fake.updates=1',
+    'phase2.steps=1',
+    'phase2.head.warmup=1',
+    'best.every=1',
+  ]);
+  for (const method of METHOD_NAMES.filter((name) => name !== 'vpae')) {
+    const own = mkdtempSync(join(tmpdir(), 'vpae-'));
+    for (const part of ['vae.safetensors', 'teacher.safetensors', 'data'])
+      cpSync(join(out, part), join(own, part), { recursive: true });
+    const { done, path, phases } = await distill({ ...work, preset: brief, out: own, classifier, method });
+    assert.ok(done, method);
+    assert.equal(
+      phases.map((phase) => phase.name),
+      METHODS[method].stages.map((stage) => stage.name),
+    );
+    const { params } = await loadDiT(path);
+    assert.ok(
+      Object.values(params).every((t) => (t.data as Float32Array).every(Number.isFinite)),
+      method,
+    );
+  }
 });
 
 test('the student makes a clip in one evaluation, the same whatever stands beside it; the teacher takes two a step', async () => {

@@ -69,6 +69,7 @@ for (const [job, ...sets] of [
   ['phase2'],
   ['consistency', 'student.mode=lora'],
   ['dmd2'],
+  ['meanflow', 'baselines.meanflow.accumulate=2'],
   ['dmd2', 'phase1.accumulate=2', 'dit.checkpoint=true'],
   ['phase2', 'run.precision=f16'],
   ['phase2', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=nested', 'phase2.apart=true', 'phase2.accumulate=2'],

@@ -6,6 +6,7 @@
 import { apt } from '../methods/apt.ts';
 import { consistency, trajectories } from '../methods/consistency.ts';
 import { dmd2 } from '../methods/dmd2.ts';
+import { meanflow } from '../methods/meanflow.ts';
 import type { Stage } from '../methods/stage.ts';
 import { equilibrium, vpae, vsd } from '../methods/vpae.ts';
 import type { Preset } from '../presets/index.ts';
@@ -53,6 +54,7 @@ export const ROWS: readonly Row[] = [
     change: (p) => phase2({ str1: { ...p.phase2.str1, weight: 0 } })(p),
   },
   { id: 'dmd2', title: 'DMD2, jointly', stages: dmd2.stages },
+  { id: 'meanflow', title: 'MeanFlow distillation alone', stages: meanflow.stages },
   { id: 'apt', title: 'APT', stages: apt.stages, change: apt.change },
   { id: 'four-zero-shot', title: 'four evaluations, trained for one', stages: BOTH, evaluations: 4 },
   {

@@ -2,10 +2,11 @@
 import { apt } from './apt.ts';
 import { consistency } from './consistency.ts';
 import { dmd2 } from './dmd2.ts';
+import { meanflow } from './meanflow.ts';
 import type { Method, Stage } from './stage.ts';
 import { vpae, vsd } from './vpae.ts';
 
-export const METHODS = { vpae, vsd, dmd2, consistency, apt } as const satisfies Record<string, Method>;
+export const METHODS = { vpae, vsd, dmd2, consistency, meanflow, apt } as const satisfies Record<string, Method>;
 export type MethodName = keyof typeof METHODS;
 export const METHOD_NAMES = Object.keys(METHODS) as readonly MethodName[];
 

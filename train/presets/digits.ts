@@ -134,7 +134,11 @@ const test: Preset = {
     taps: [0, 1],
     head: { ...digits.phase2.head, dim: 32, head_dim: 16, warmup: 2 },
   },
-  baselines: { ...BASELINES, consistency: { ...BASELINES.consistency, batch: 2, warmup: 1, grid: 8 } },
+  baselines: {
+    ...BASELINES,
+    consistency: { ...BASELINES.consistency, batch: 2, warmup: 1, grid: 8 },
+    meanflow: { ...BASELINES.meanflow, batch: 2, warmup: 1 },
+  },
   best: { ...digits.best, every: 3, clips: 4 },
   run: { saveEvery: 2, maxSkipped: 3, sampleEvery: 2, precision: 'f32' },
 };

@@ -182,6 +182,22 @@ export const presetSchema = z.strictObject({
       }),
       /** Weights of the adversarial terms in the generator's and in the fake model's loss. */
       dmd2: z.strictObject({ generator: z.number().nonnegative(), fake: z.number().nonnegative() }),
+      meanflow: z
+        .strictObject({
+          ...batching,
+          warmup: whole,
+          adam,
+          ema: share,
+          times: timeLaw,
+          /** Of σ, to either side, that the derivative along the flow is taken over. */
+          step: positive.max(0.1),
+          /** Of the teacher's velocity. */
+          guidance: positive,
+          /** Added to a sample's square error in the weight that divides it. */
+          floor: positive,
+        })
+        .superRefine(even)
+        .default(BASELINES.meanflow),
     })
     .default(BASELINES),
   /** Which EMA of a phase is kept: see `score` in eval.ts. It is judged every so many steps; 0: never, and the last one is kept. */

@@ -72,6 +72,17 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
       guidance: 3, //             FastVideo
     },
     dmd2: { generator: 0.03, fake: 1 }, //  FastGen's for Wan
+    meanflow: {
+      batch: 1,
+      accumulate: 1,
+      warmup: 20,
+      adam: { ...adam(mode === 'lora' ? 1e-4 : 2e-6, 0.999, 1), beta1: 0.9 }, // as consistency distillation
+      ema: 0.99,
+      times: { law: 'uniform' as const, shift: 5, lo: 0.02, hi: 1 }, // as at small scale; Wan's shift
+      step: 1e-3,
+      guidance: 5, //             the sampler's
+      floor: 1e-3, //             as at small scale
+    },
   },
   best: { every: 50, clips: 4, minMotion: 0.8, frechetWeight: 0.01 }, // budget: a clip is dear
   run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32' },
