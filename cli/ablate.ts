@@ -10,7 +10,7 @@ import { didYouMean, Interrupted, UsageError } from './common/errors.ts';
 import { CLASSIFIER, ownOr, willWrite } from './common/files.ts';
 import { writeReport } from './media/report.ts';
 import { bundle, count, preset, presetOf, run, type Args } from './common/options.ts';
-import { jobName, meter, type Meter } from './common/progress.ts';
+import { meter, type Meter } from './common/progress.ts';
 import { session } from './common/session.ts';
 import { makeShards } from './common/shards.ts';
 import { draw } from './common/table.ts';
@@ -47,7 +47,7 @@ async function ablate(args: Args<typeof options>): Promise<void> {
   const p = presetOf(args);
   const rows = chosen(args.rows);
   const seeds = count('seeds', args.seeds, 1, 100);
-  const updates = count('steps', args.steps ?? p.phase1.steps + p.phase2.steps, 2);
+  const updates = count('steps', args.steps ?? p.priming.steps + p.equilibrium.steps, 2);
   const out = join(args.run, 'ablations');
   willWrite(join(out, 'x'));
   await session(
@@ -93,7 +93,7 @@ async function ablate(args: Args<typeof options>): Promise<void> {
         updates,
         onStep({ done, total, row, seed, job }) {
           shown ??= meter('ablations', { unit: 'steps', total, from: done - 1, memory: () => device.allocated });
-          shown.at(done, `${row.id}, seed ${seed}: ${jobName(job)}`);
+          shown.at(done, `${row.id}, seed ${seed}: ${job}`);
         },
         onResult: async (results) => void (await write(results)),
       };

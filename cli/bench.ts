@@ -239,7 +239,7 @@ const command: CommandModule<object, BenchArgs> = {
       .options(options)
       .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
       .example(
-        '$0 bench steps --preset wan2.1-t2v-1.3b --mode adapters',
+        '$0 bench steps --preset wan2.1-t2v-1.3b --mode lora',
         'sampling and training steps of a released model on made-up weights, beside the plan',
       )
       .example('VPAE_ADAPTER=null $0 bench steps', 'what training steps cost the host: a device that computes nothing')

@@ -78,14 +78,14 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   const student = existsSync(modelFile(args.bundle, 'student')) ? await loadNet(args.bundle, 'student') : undefined;
   for (const net of student ? [teacher, student] : [teacher]) checkPair(vae, net);
   const made = teacher.about.preset;
-  const { phase1, phase2 } = (student ?? teacher).about.preset;
+  const { priming, equilibrium } = (student ?? teacher).about.preset;
   const trainClips = Math.min(sizes.train, made.data.trainClips);
   const alone = (usual: number): number => Math.min(usual, sizes.alone);
   const preset: Preset = {
     ...made,
     data: { ...made.data, trainClips, shardClips: Math.min(made.data.shardClips, trainClips) },
-    phase1: { ...phase1, fake: { ...phase1.fake, warmup: alone(phase1.fake.warmup) } },
-    phase2: { ...phase2, head: { ...phase2.head, warmup: alone(phase2.head.warmup) } },
+    priming: { ...priming, fake: { ...priming.fake, warmup: alone(priming.fake.warmup) } },
+    equilibrium: { ...equilibrium, head: { ...equilibrium.head, warmup: alone(equilibrium.head.warmup) } },
     best: { ...made.best, clips: Math.min(2 * sizes.group, made.best.clips) },
   };
   const classifier = await loadClassifier(CLASSIFIER);

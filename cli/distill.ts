@@ -12,7 +12,7 @@ import { Interrupted, UsageError } from './common/errors.ts';
 import { CLASSIFIER, ownOr, willWrite } from './common/files.ts';
 import { drawSamples } from './media/animation.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './common/options.ts';
-import { jobMeter, jobName } from './common/progress.ts';
+import { jobMeter } from './common/progress.ts';
 import { session } from './common/session.ts';
 import { makeShards } from './common/shards.ts';
 import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
@@ -46,8 +46,7 @@ const stagesOf = (method: MethodName): StageName[] => METHODS[method].stages.map
 const keptBy = ({ phases }: Distilled): string =>
   phases
     .map(
-      ({ name, step, score }) =>
-        `${jobName(name)} kept step ${step}${score === undefined ? '' : `, score ${score.toFixed(3)}`}`,
+      ({ name, step, score }) => `${name} kept step ${step}${score === undefined ? '' : `, score ${score.toFixed(3)}`}`,
     )
     .join('; ');
 
@@ -150,7 +149,7 @@ const command: CommandModule<object, DistillArgs> = {
         'a downloaded Wan2.1 on real videos',
       )
       .example('$0 distill --method dmd2 --run runs/dmd2', 'the same by another method')
-      .example('$0 distill --set phase1.steps=100 --set phase2.steps=100', 'a shorter run of runs/digits'),
+      .example('$0 distill --set priming.steps=100 --set equilibrium.steps=100', 'a shorter run of runs/digits'),
   handler: distill,
 };
 export default command;

@@ -237,9 +237,9 @@ const command: CommandModule<object, PlanArgs> = {
   builder: (y) =>
     y
       .options(options)
-      .example('$0 plan --set phase1.batch=64', 'will a larger batch fit?')
+      .example('$0 plan --set priming.batch=64', 'will a larger batch fit?')
       .example('$0 plan --preset wan2.1-t2v-1.3b --job sample --memory 12GB', 'will a card of 12 GB sample it?')
-      .example('$0 plan --preset wan2.1-i2v-14b-480p --job phase2 --mode adapters --memory 80GB', 'and train it?'),
+      .example('$0 plan --preset wan2.1-i2v-14b-480p --job equilibrium --mode lora --memory 80GB', 'and train it?'),
   handler: plan,
 };
 export default command;

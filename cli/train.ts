@@ -4,7 +4,7 @@ import type { CommandModule } from 'yargs';
 import { CLASSIFIER_TRAINING, trainClassifier } from '../train/methods/classifier.ts';
 import { subjectOf } from '../train/planning/subject.ts';
 import { trainTeacher, trainVae } from '../train/pipeline.ts';
-import type { Trained } from '../train/work.ts';
+import type { Made } from '../train/work.ts';
 import { Interrupted } from './common/errors.ts';
 import { ownOr, willWrite } from './common/files.ts';
 import { drawSamples } from './media/animation.ts';
@@ -65,7 +65,7 @@ async function train(args: TrainArgs): Promise<void> {
       };
       const vae = ownOr(args.run, args.bundle, 'vae');
       if (args.network === 'teacher') await makeShards({ ...work, vae });
-      const training: Promise<Trained & { psnr?: number }> =
+      const training: Promise<Made & { psnr?: number }> =
         args.network === 'vae' ? trainVae(work) : trainTeacher({ ...work, vae, from: args.from });
       const made = await training.finally(progress.end);
       if (!made.done)

@@ -1,6 +1,5 @@
 /** Distillation: the stages of a method one after the other, each from what the one before it kept. Every command that trains a student comes here. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { openWeights } from '../model/files/open.ts';
 import { inFile, type Origin } from '../model/files/origin.ts';
 import { dropCheckpoints, freeTree } from './loop/checkpoint.ts';
@@ -10,6 +9,7 @@ import type { Score } from './judge/eval.ts';
 import type { StudentJob } from './methods/jobs.ts';
 import { bestFile, lastFile, saveAverage, type Job } from './loop/loop.ts';
 import type { Course } from './presets/index.ts';
+import { folderOf } from './presets/renamed.ts';
 import type { Weights } from './methods/sample.ts';
 import type { Method, Stage } from './methods/stage.ts';
 import { run, type Work } from './work.ts';
@@ -79,7 +79,7 @@ export async function runStages(
 ): Promise<Ran> {
   const ran: Ran = { done: true, step: 0, phases: [] };
   for (const turn of turns) {
-    const at = join(w.out, turn.folder);
+    const at = folderOf(w.out, turn.folder);
     if (!lesson.archive || !existsSync(lastFile(at))) {
       const { done, step } = await runStage(w, turn, lesson, ran.file);
       ran.step = step;

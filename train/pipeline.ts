@@ -3,7 +3,7 @@
  *
  *   out/vae.safetensors, teacher.safetensors, student.safetensors    the models
  *   out/student.lora.safetensors                                     beside it, where it is adapters of the teacher
- *   out/{vae,data,teacher,phase1,phase2}/                            the runs and the precomputed latents
+ *   out/{vae,data,teacher,priming,equilibrium}/                            the runs and the precomputed latents
  */
 import { join } from 'node:path';
 import { host } from '../engine/frontend/tree.ts';
@@ -28,10 +28,10 @@ import { PixelJudge } from './judge/pixeljudge.ts';
 import { presetPreviews, reconstructions, samplePreviews } from './judge/previews.ts';
 import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from './methods/sample.ts';
 import { LatentStatistics } from './methods/vae.ts';
-import { run, type Trained, type Work } from './work.ts';
+import { run, type Made, type Work } from './work.ts';
 
 /** Trains the VAE, then measures the latents' mean and deviation and its PSNR on held-out clips. */
-export async function trainVae(w: Work): Promise<Trained & { psnr?: number }> {
+export async function trainVae(w: Work): Promise<Made & { psnr?: number }> {
   const { preset: p, device } = w;
   const path = join(w.out, 'vae.safetensors');
   const samples = w.draw && reconstructions(device, p, w.draw);
@@ -117,7 +117,7 @@ export async function precompute(
  * Trains the teacher on the shards in `out/data`, made if missing; its averaged weights are the model.
  * @param w.from a teacher to go on from, with fresh moments and the preset's warm-up and decay
  */
-export async function trainTeacher(w: Work & { vae?: string; from?: string | undefined }): Promise<Trained> {
+export async function trainTeacher(w: Work & { vae?: string; from?: string | undefined }): Promise<Made> {
   const { preset: p } = w;
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const from = w.from === undefined ? undefined : await loadDiT(w.from);
@@ -163,7 +163,7 @@ export interface Distill extends Work {
 }
 
 /** A student, and what each stage kept of it. */
-export type Distilled = Trained & { phases: Kept[] };
+export type Distilled = Made & { phases: Kept[] };
 
 const PREVIEWED = [1, 4]; // evaluations
 

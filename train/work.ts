@@ -1,5 +1,4 @@
 /** What every training function is given and gives back, and how a job runs in its folder. */
-import { join } from 'node:path';
 import type { Device } from '../engine/runtime/device.ts';
 import { arch, platform, runtime } from '../engine/host/runtime.ts';
 import type { Alarm } from './loop/alarms.ts';
@@ -7,6 +6,7 @@ import type { OpenJob } from './methods/jobs.ts';
 import { drive, type LoopResult, type Progress } from './loop/loop.ts';
 import type { Draw } from './judge/previews.ts';
 import type { Preset } from './presets/index.ts';
+import { folderOf } from './presets/renamed.ts';
 import type { Json } from './loop/run.ts';
 
 export interface Work {
@@ -22,7 +22,7 @@ export interface Work {
 }
 
 /** What a training function made. `done` is false when the signal stopped it; then there is no model yet, and calling again resumes. */
-export interface Trained {
+export interface Made {
   done: boolean;
   step: number;
   path: string;
@@ -41,7 +41,7 @@ export async function run(
   job: OpenJob,
   settings: Record<string, unknown>,
 ): Promise<LoopResult & { folder: string }> {
-  const folder = join(w.out, job.name);
+  const folder = folderOf(w.out, job.name);
   try {
     const result = await drive(job, {
       device: w.device,

@@ -84,16 +84,20 @@ function step(device: Device, name: string, shape: string, n: number, make: () =
 export function stepCases(device: Device, p: Preset): Case[] {
   const shards = noiseShards(p);
   const net = initDiT(ditConfigOf(p), p.seed);
-  const { fake } = p.phase1;
+  const { fake } = p.priming;
   const opening = { device, course: p, shards, teacher: net };
   return [
     step(device, 'VAE step', `batch ${p.trainVae.batch}`, 0, () => vaeJob(device, p)),
     step(device, 'teacher step', `batch ${p.teacher.batch}`, 0, () => teacherJob(device, p, shards)),
-    step(device, 'priming step', `batch ${p.phase1.batch}, ${fake.updates} of the fake model`, fake.warmup, () =>
+    step(device, 'priming step', `batch ${p.priming.batch}, ${fake.updates} of the fake model`, fake.warmup, () =>
       priming.open(opening),
     ),
-    step(device, 'equilibrium step', `batch ${p.phase2.batch}, with the discriminator's`, p.phase2.head.warmup, () =>
-      equilibrium.open(opening),
+    step(
+      device,
+      'equilibrium step',
+      `batch ${p.equilibrium.batch}, with the discriminator's`,
+      p.equilibrium.head.warmup,
+      () => equilibrium.open(opening),
     ),
   ];
 }

@@ -172,12 +172,8 @@ export interface Wanted {
   budget: number;
 }
 
-export const RELEASED_JOBS = ['sample', 'teacher', 'phase1', 'phase2'] as const satisfies readonly JobName[];
-const NAMES: Partial<Record<JobName, string>> = {
-  sample: 'sampling, an evaluation under both texts',
-  phase1: 'priming step',
-  phase2: 'equilibrium step',
-};
+export const RELEASED_JOBS = ['sample', 'teacher', 'priming', 'equilibrium'] as const satisfies readonly JobName[];
+const NAMES: Partial<Record<JobName, string>> = { sample: 'sampling, an evaluation under both texts' };
 
 /** Why a job is not run, in one line. */
 function refusal(

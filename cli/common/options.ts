@@ -15,7 +15,7 @@ export const preset = {
     array: true,
     nargs: 1,
     default: [] as string[],
-    describe: 'overrides one setting, as phase1.steps=200; may be given again',
+    describe: 'overrides one setting, as priming.steps=200; may be given again',
   },
 } as const satisfies Record<string, Options>;
 

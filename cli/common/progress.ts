@@ -3,6 +3,7 @@ import process from 'node:process';
 import cliProgress from 'cli-progress';
 import { tell, type Alarm } from '../../train/loop/alarms.ts';
 import type { Progress } from '../../train/loop/loop.ts';
+import { STAGES } from '../../train/methods/index.ts';
 
 export interface Meter {
   /** @param done units done so far, `note` what to say beside it, such as the loss, `total` a new total */
@@ -111,16 +112,11 @@ function lines(title: string, unit: string, total: number, from: number, text: D
   };
 }
 
-const NAMES: Record<string, string> = { phase1: 'priming', phase2: 'equilibrium' };
-/** A training job as people call it. */
-export const jobName = (job: string): string => NAMES[job] ?? job;
-
 /** The number of a step that says most, by job. */
 const TOLD: Record<string, readonly string[]> = {
   vae: ['loss'],
   teacher: ['loss'],
-  phase1: ['gap', 'fakeLoss'],
-  phase2: ['D', 'csds'],
+  ...Object.fromEntries(STAGES.map(({ name, tells }) => [name, tells])),
 };
 
 interface StageMeter {
@@ -155,7 +151,7 @@ export function jobMeter(memory: () => number): {
   return {
     onProgress: ({ job, step, steps, metrics }) =>
       shown.at(
-        jobName(job),
+        job,
         'steps',
         step,
         steps,

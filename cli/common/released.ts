@@ -17,8 +17,8 @@ export const released = {
   layers: { type: 'number', describe: 'blocks of a released model; all of them unless given' },
   precision: { ...precision.precision, describe: `of sampling: ${precision.precision.describe}` },
   mode: {
-    choices: ['full', 'adapters'] as const,
-    describe: 'how the student is held: all its weights, or low-rank adapters of the frozen teacher',
+    choices: ['full', 'lora'] as const,
+    describe: 'how the student is held: all its weights, or as LoRA of the frozen teacher',
   },
   memory: {
     type: 'string',
@@ -43,7 +43,7 @@ export function subjectsOf(args: ReleasedArgs): (sets: readonly string[]) => Sub
   if (!Object.hasOwn(WAN, args.preset)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
   if (args.precision && !Object.hasOwn(WAN, args.preset))
     throw new UsageError(`--precision is for sampling with a released model, and ${args.preset} is none`);
-  const mode = args.mode ? [`student.mode=${args.mode === 'adapters' ? 'lora' : 'full'}`] : [];
+  const mode = args.mode ? [`student.mode=${args.mode}`] : [];
   return (sets) => subjectOf(args.preset, [...mode, ...args.set, ...sets], size);
 }
 

@@ -47,7 +47,7 @@ const SCALE = 4;
 
 /** What was trained in this run and what came with the program. */
 export function origins({
-  preset: { phase1, phase2 },
+  preset: { priming, equilibrium },
   primed,
   trained,
   seconds,
@@ -66,7 +66,7 @@ export function origins({
       text:
         `The student "trained here": distilled from the bundled teacher in ${duration(seconds)}, on ${trainClips} clips. Stability priming took ${primed.steps} steps ` +
         `(the first ${primed.rested} for the fake model alone), adversarial equilibrium ${trained.steps} (the first ${trained.rested} for the head alone), ` +
-        `batches of ${phase1.batch} and ${phase2.batch}. This is a small part of a full run: it shows the way, not its end.`,
+        `batches of ${priming.batch} and ${equilibrium.batch}. This is a small part of a full run: it shows the way, not its end.`,
     },
     {
       title: 'Came bundled',

@@ -88,7 +88,7 @@ async function cases(): Promise<Case[]> {
     { what: 'text for a number', args: ['train', 'vae', '--seed', 'one'], code: 2, line: /--seed must be a number/ },
     { what: 'unknown preset', args: ['plan', '--preset', 'digts'], line: /no preset "digts".*did you mean "digits"\?/ },
     { what: 'unknown setting', args: ['plan', '--set', 'teacher.stps=3'], line: /no setting "teacher.stps"/ },
-    { what: 'setting out of range', args: ['plan', '--set', 'phase1.batch=0'], line: /phase1\.batch: / },
+    { what: 'setting out of range', args: ['plan', '--set', 'priming.batch=0'], line: /priming\.batch: / },
     {
       what: 'setting against another',
       args: ['plan', '--set', 'dit.num_heads=3'],

@@ -166,7 +166,7 @@ test("ablations stand in a report with their figure, their spread, and the paper
     updates: 160,
     seeds: 2,
     adapter: 'a GPU',
-    set: ['phase1.batch=8'],
+    set: ['priming.batch=8'],
     rows,
     paper: compare([{ about: 'priming', rows: ['no-priming', 'method'] }], rows),
   };

@@ -24,7 +24,7 @@ test('absurd settings are refused with their limit, each alone and all together'
     'dit.num_layers=1e9',
     'dit.dim=1e9',
     'teacher.batch=1e9',
-    'phase1.fake.rank=1e9',
+    'priming.fake.rank=1e9',
     'student.rank=1e9',
     'text.text_len=1e9',
     'data.frames=1000000001',
@@ -32,7 +32,7 @@ test('absurd settings are refused with their limit, each alone and all together'
     'trainVae.steps=1e300',
     'vae.num_res_blocks=1e6',
     'teacher.sampler.steps=1e9',
-    'phase2.taps=[1e300]',
+    'equilibrium.taps=[1e300]',
     'dit.patch_size=[1,1000,1000]',
     'baselines.consistency.grid=1e8',
     'run.saveEvery=1e8',
@@ -146,7 +146,7 @@ test('a reader that has left, a full disk, a signal while planning', async () =>
   const [unread, full, stopped] = await Promise.all([
     cli([...plan, ...rates], 'pipe'),
     cli([...plan, ...rates], openSync('/dev/full', 'w')),
-    cli(['plan', '--preset', 'wan2.1-i2v-14b-480p', '--job', 'phase2'], 'pipe', 'SIGTERM'),
+    cli(['plan', '--preset', 'wan2.1-i2v-14b-480p', '--job', 'equilibrium'], 'pipe', 'SIGTERM'),
   ]);
   assert.equal([unread.code, unread.stderr], [141, '']);
   assert.equal([full.code, full.stderr], [1, 'vpae: the output could not be written: the disk is full\n']);

@@ -52,14 +52,14 @@ const BRIEF = [
   'run.sampleEvery=1',
   'student.mode=lora',
   'student.rank=2',
-  'phase1.fake.rank=2',
-  'phase1.steps=1',
-  'phase1.fake.warmup=1',
-  'phase1.fake.updates=1',
-  'phase2.steps=1',
-  'phase2.head.warmup=1',
-  'phase2.head.head_dim=24',
-  'phase2.taps=[0,1]',
+  'priming.fake.rank=2',
+  'priming.steps=1',
+  'priming.fake.warmup=1',
+  'priming.fake.updates=1',
+  'equilibrium.steps=1',
+  'equilibrium.head.warmup=1',
+  'equilibrium.head.head_dim=24',
+  'equilibrium.taps=[0,1]',
 ].flatMap((s) => ['--set', s]);
 const command = [
   'data',
@@ -223,7 +223,7 @@ test('distill runs on the records, and sample takes what it wrote', async () => 
   assert.is(made.code, 0, made.stderr);
   assert.match(made.stderr, /2 clips of latents 16x2x4x4; 1 of other forms are left aside/);
   assert.match(made.stdout, /priming kept step 2, score -?[\d.]+; equilibrium kept step 2, score/);
-  for (const phase of ['phase1', 'phase2']) {
+  for (const phase of ['priming', 'equilibrium']) {
     const job = join(at('run'), phase);
     const { heldOut } = JSON.parse(readFileSync(join(job, 'config.json'), 'utf8')) as { heldOut: number[] };
     assert.is(heldOut.length, 1);

@@ -22,19 +22,19 @@ const line = (record: object) => `${JSON.stringify(record)}\n`;
 async function makeRun(): Promise<void> {
   const videos = conditions(1, 12).map((c) => c.video);
   for (const [job, steps] of [
-    ['phase1', 350],
-    ['phase2', 300],
+    ['priming', 350],
+    ['equilibrium', 300],
   ] as const) {
     const dir = join(run, job);
     mkdirSync(dir, { recursive: true });
     writeFileSync(join(dir, 'config.json'), '{}');
-    writeFileSync(join(dir, 'environment.json'), JSON.stringify({ steps: job === 'phase1' ? steps : 400 }));
+    writeFileSync(join(dir, 'environment.json'), JSON.stringify({ steps: job === 'priming' ? steps : 400 }));
     const wave = (mean: number, spread: number) => mean * (1 + spread * random.normal());
     writeFileSync(
       join(dir, 'metrics.jsonl'),
       Array.from({ length: steps }, (_, step) =>
         line(
-          job === 'phase1'
+          job === 'priming'
             ? {
                 step,
                 fakeLoss: wave(0.35 + 0.3 * Math.exp(-step / 60), 0.1),
@@ -90,17 +90,17 @@ async function makeRun(): Promise<void> {
       );
   }
   appendFileSync(
-    join(run, 'phase2', 'metrics.jsonl'),
+    join(run, 'equilibrium', 'metrics.jsonl'),
     line({
       step: 263,
       alarm: 'saturation',
       value: 1.182,
       of: 'deviation',
       cause: "the samples' latents spread over 1.15 times as wide as the data's: too much contrast and colour",
-      remedy: "lower phase1.guidance or the generator's learning rate",
+      remedy: "lower priming.guidance or the generator's learning rate",
     }),
   );
-  writeFileSync(join(run, 'phase2', 'run.lock'), JSON.stringify({ pid: process.pid, host: hostname() }));
+  writeFileSync(join(run, 'equilibrium', 'run.lock'), JSON.stringify({ pid: process.pid, host: hostname() }));
 }
 await makeRun();
 
@@ -145,20 +145,20 @@ test('a log is read where it was left, and anew when it was rewritten; nothing n
   assert.equal(
     first.body!.jobs.map((j) => [j.name, j.step, j.steps, j.running, j.alarms]),
     [
-      ['phase1', 350, 350, false, 0],
-      ['phase2', 300, 400, true, 1],
+      ['priming', 350, 350, false, 0],
+      ['equilibrium', 300, 400, true, 1],
     ],
   );
-  assert.is(first.body!.shown, 'phase2');
+  assert.is(first.body!.shown, 'equilibrium');
   assert.equal(first.body!.detail!.samples, [0, 50, 100, 150, 200, 250, 300]);
   assert.is((await ask('', first.etag)).status, 304);
-  const log = join(run, 'phase1', 'metrics.jsonl');
+  const log = join(run, 'priming', 'metrics.jsonl');
   appendFileSync(log, '{"step":350,"gap":0.1,"sec');
-  assert.is((await ask('phase1')).body!.jobs[0]!.step, 350, 'half a line is not a step');
+  assert.is((await ask('priming')).body!.jobs[0]!.step, 350, 'half a line is not a step');
   appendFileSync(log, 'onds":1}\n');
-  assert.is((await ask('phase1')).body!.jobs[0]!.step, 351);
+  assert.is((await ask('priming')).body!.jobs[0]!.step, 351);
   writeWhole(log, line({ step: 0, gap: 1 }));
-  assert.equal((await ask('phase1')).body!.detail!.curves.at, [0]);
+  assert.equal((await ask('priming')).body!.detail!.curves.at, [0]);
   await close();
   await makeRun();
 });
@@ -168,9 +168,9 @@ test('only this machine is answered, and only what the page needs', async () => 
   assert.is(new URL(url).hostname, '127.0.0.1');
   assert.is((await get(url, { host: 'elsewhere.example' })).status, 403);
   for (const path of [
-    'picture?job=phase1&step=1',
+    'picture?job=priming&step=1',
     'picture?job=..&step=0',
-    'picture?job=phase1&step=../../x',
+    'picture?job=priming&step=../../x',
     'x',
     '../package.json',
   ])
@@ -331,7 +331,7 @@ test('the page in a browser: tabs, curves, alarms, pictures, and it follows the 
     if (out) writeFileSync(out, await page.screenshot());
     const hostile = '<img src=x onerror="document.title=1">';
     appendFileSync(
-      join(run, 'phase2', 'metrics.jsonl'),
+      join(run, 'equilibrium', 'metrics.jsonl'),
       line({ step: 299, alarm: hostile }) + line({ step: 300, D: 1.5, seconds: 1.1, [hostile]: 1 }),
     );
     await page.until(`document.getElementById('facts').innerText.startsWith('step 301 ')`);

@@ -129,7 +129,7 @@ test('rows share what they begin with; stopped in the middle, a run does only wh
     ...work,
     signal: stop.signal,
     onStep: ({ row, job }) => {
-      if (row.id === 'lambda-0' && job === 'phase2') stop.abort();
+      if (row.id === 'lambda-0' && job === 'equilibrium') stop.abort();
     },
   });
   assert.equal([first.done, first.results.map((r) => r.row)], [false, ['method']]);
@@ -138,7 +138,11 @@ test('rows share what they begin with; stopped in the middle, a run does only wh
     ...work,
     onStep: ({ row, job, done, total }) => steps.push(`${row.id} ${job} ${done}/${total}`),
   });
-  assert.equal(steps, ['lambda-0 phase2 11/12', 'lambda-0 phase2 12/12'], 'the step that was under way is done');
+  assert.equal(
+    steps,
+    ['lambda-0 equilibrium 11/12', 'lambda-0 equilibrium 12/12'],
+    'the step that was under way is done',
+  );
   assert.equal(
     second.results.map((r) => r.row),
     rows.map((r) => r.id),

@@ -118,10 +118,10 @@ test('one micro-batch that is not finite spoils its update and no other', async 
 
 test('a batch that does not divide is refused', () => {
   assert.throws(
-    () => loadPreset('digits', ['phase1.accumulate=3']),
-    /^\[preset\] phase1\.?: accumulate 3 does not divide batch 16$/,
+    () => loadPreset('digits', ['priming.accumulate=3']),
+    /^\[preset\] priming\.?: accumulate 3 does not divide batch 16$/,
   );
-  assert.is(loadPreset('digits', ['phase2.batch=8', 'phase2.accumulate=8']).phase2.accumulate, 8);
+  assert.is(loadPreset('digits', ['equilibrium.batch=8', 'equilibrium.accumulate=8']).equilibrium.accumulate, 8);
 });
 
 test.run();

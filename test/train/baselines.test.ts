@@ -61,7 +61,7 @@ test('DMD2 without its GAN is phase I, bit by bit; with it, generator, fake mode
     params,
     v: mapTree((t: HostTensor) => host(new Float32Array(t.data.length), t.shape), params),
   });
-  const adam = preset.phase1.fake.adam;
+  const adam = preset.priming.fake.adam;
   const fake = initFake(p(0, 0), weights(3), 1);
   const lora = Object.fromEntries(Object.entries(fake).filter(([name]) => !name.startsWith('classifier.')));
 
@@ -83,9 +83,9 @@ test('DMD2 without its GAN is phase I, bit by bit; with it, generator, fake mode
 
 test('APT is a preset, and leaves phase I alone', () => {
   const p = checkPreset(apt.change(preset));
-  assert.equal(p.phase1, preset.phase1);
+  assert.equal(p.priming, preset.priming);
   assert.equal(
-    [p.phase2.backbone, p.phase2.sees, p.phase2.loss, p.phase2.lambda, p.phase2.str1.on],
+    [p.equilibrium.backbone, p.equilibrium.sees, p.equilibrium.loss, p.equilibrium.lambda, p.equilibrium.str1.on],
     ['full', 'clean', 'logistic', 0, 'real'],
   );
 });

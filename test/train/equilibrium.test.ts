@@ -57,16 +57,21 @@ test('C-SDS: the gradient of λ mean (x0 - sg xr)² is 2 λ σ (v - (ε - x0)) /
 });
 
 test('the split gradients are those of -mean D + λ C-SDS with a constant backbone', () => {
-  const p = config(['phase2.guidance=2']);
+  const p = config(['equilibrium.guidance=2']);
   const all = () => [weights(1), weights(2), weights(3), initHead(p.head, 4), batch(), at] as const;
   // Two traces, so that the same draws come from the same streams.
-  const { grads, metrics } = onHost([...all()], (generator, ema, real, psi, b, inputs) =>
-    generatorGradients(p, generator, ema, psi, real, b, inputs),
+  const { grads, metrics } = onHost([...all()], (generator, ema, real, discriminator, b, inputs) =>
+    generatorGradients(p, generator, ema, discriminator, real, b, inputs),
   );
-  const joint = onHost([...all()], (generator, ema, real, psi, { x0: x, c }, inputs) => {
+  const joint = onHost([...all()], (generator, ema, real, discriminator, { x0: x, c }, inputs) => {
     const pair = normal(inputs.noiseKey, x.shape);
     const x0 = predictX0(generator, dit, normal(inputs.key, x.shape), inputs.end, c);
-    const D = head(psi, p.head, features(ema, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps), semantics(c));
+    const D = head(
+      discriminator,
+      p.head,
+      features(ema, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps),
+      semantics(c),
+    );
     const xr = guidedX0(real, dit, noise(x0, normal(inputs.key, x.shape), inputs.score.sigma), inputs.score, c, 2);
     return vjp(mse(x0, stopGradient(xr)).mul(10).sub(D.mean()), constant(1), generator);
   });
@@ -75,12 +80,14 @@ test('the split gradients are those of -mean D + λ C-SDS with a constant backbo
 });
 
 test('without C-SDS the generator follows D: its gradient is the finite difference of -mean D along a direction', () => {
-  const p = config(['phase2.lambda=0']);
-  const [net, ema, psi] = [weights(1), weights(2), initHead(p.head, 4)];
-  const { grads, metrics } = onHost([net, ema, psi, weights(3), batch(), at], (...a) => generatorGradients(p, ...a));
+  const p = config(['equilibrium.lambda=0']);
+  const [net, ema, discriminator] = [weights(1), weights(2), initHead(p.head, 4)];
+  const { grads, metrics } = onHost([net, ema, discriminator, weights(3), batch(), at], (...a) =>
+    generatorGradients(p, ...a),
+  );
   assert.not.ok('gS' in metrics, 'nothing of C-SDS is computed');
   const D = (moved: HostParams) =>
-    onHost([moved, ema, psi, batch(), at], (generator, average, head_, { x0: x, c }, inputs) => {
+    onHost([moved, ema, discriminator, batch(), at], (generator, average, head_, { x0: x, c }, inputs) => {
       const pair = normal(inputs.noiseKey, x.shape);
       const x0 = predictX0(generator, dit, normal(inputs.key, x.shape), inputs.end, c);
       return head(
@@ -97,27 +104,27 @@ test('without C-SDS the generator follows D: its gradient is the finite differen
 test('the backbone: a copy of its own learns with the head, any other is a constant, and the generator never moves it', () => {
   const discriminator = (sets: string[]) => {
     const p = config(sets);
-    const psi = initDiscriminator(p, weights(3), 4);
+    const discriminator = initDiscriminator(p, weights(3), 4);
     const zero = Object.fromEntries(
-      Object.entries(psi).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]),
+      Object.entries(discriminator).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]),
     );
     const adam = { lr: 1, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 };
     const { v } = onHost(
-      [{ params: psi, v: zero }, weights(1), weights(2), weights(3), batch(), at],
+      [{ params: discriminator, v: zero }, weights(1), weights(2), weights(3), batch(), at],
       discriminatorStep(p, adam),
     );
     const moved = Object.entries(v)
       .filter(([, t]) => t.data.some((x) => x > 0))
       .map(([name]) => name);
-    const { grads } = onHost([weights(1), weights(2), psi, weights(3), batch(), at], (...a) =>
+    const { grads } = onHost([weights(1), weights(2), discriminator, weights(3), batch(), at], (...a) =>
       generatorGradients(p, ...a),
     );
     return { moved, backbone: moved.filter((name) => name.startsWith('backbone.')).length, grads };
   };
-  const own = discriminator(['phase2.backbone=full', 'phase2.lambda=0']);
+  const own = discriminator(['equilibrium.backbone=full', 'equilibrium.lambda=0']);
   assert.ok(own.backbone > 20 && own.moved.length > own.backbone);
   const others = ['ema', 'live', 'frozen'].map((backbone) =>
-    discriminator([`phase2.backbone=${backbone}`, 'phase2.lambda=0']),
+    discriminator([`equilibrium.backbone=${backbone}`, 'equilibrium.lambda=0']),
   );
   for (const { backbone, moved } of others) assert.ok(backbone === 0 && moved.length > 5);
   const name = 'blocks.1.ffn.0.weight';
@@ -132,9 +139,11 @@ test('adapters: at zero the network is the teacher, and the gradient of B is sca
   const lora = config(['student.mode=lora', 'student.rank=2', 'student.alpha=3']);
   const teacher = weights(3);
   const own = ownFrom(lora.student, dit, teacher, 1);
-  const psi = initHead(full.head, 4);
-  const dW = onHost([teacher, teacher, psi, teacher, batch(), at], (...a) => generatorGradients(full, ...a)).grads;
-  const dAB = onHost([own, own, psi, teacher, batch(), at], (...a) => generatorGradients(lora, ...a)).grads;
+  const discriminator = initHead(full.head, 4);
+  const dW = onHost([teacher, teacher, discriminator, teacher, batch(), at], (...a) =>
+    generatorGradients(full, ...a),
+  ).grads;
+  const dAB = onHost([own, own, discriminator, teacher, batch(), at], (...a) => generatorGradients(lora, ...a)).grads;
   assert.equal(Object.keys(dAB).sort(), Object.keys(own).sort());
   const linear = 'blocks.0.cross_attn.q';
   const expected = onHost([dW[`${linear}.weight`]!, own[`${linear}.lora_A.weight`]!], (g, A) =>
@@ -145,22 +154,25 @@ test('adapters: at zero the network is the teacher, and the gradient of B is sca
 });
 
 for (const sets of [
-  ['phase2.loss=logistic', 'phase2.head.kind=cross', 'phase2.str1.weight=0'],
-  ['phase2.loss=relativistic', 'phase2.head.kind=conv', 'phase2.str1.on=real'],
-  ['phase2.sees=clean', 'phase2.str1.drawn=element'],
+  ['equilibrium.loss=logistic', 'equilibrium.head.kind=cross', 'equilibrium.str1.weight=0'],
+  ['equilibrium.loss=relativistic', 'equilibrium.head.kind=conv', 'equilibrium.str1.on=real'],
+  ['equilibrium.sees=clean', 'equilibrium.str1.drawn=element'],
   ['dit.model_type=t2v'],
 ]) {
   test(`a step of both with ${sets.join(', ')} moves discriminator and generator`, () => {
     const q = loadPreset('digits-test', sets);
     const p = equilibriumConfigOf(numbersOf(q));
     const net = (seed: number) => weights(seed, p.dit);
-    const psi = initDiscriminator(p, net(3), 4);
+    const discriminator = initDiscriminator(p, net(3), 4);
     const state = (params: HostParams) => ({ params, v: params, ema: params });
     const b = batch(q);
-    const D = onHost([state(psi), net(1), net(2), net(3), b, at], discriminatorStep(p, q.phase2.head.adam));
-    const G = onHost([state(net(1)), psi, net(3), b, at], generatorStep(p, q.phase2.generator.adam));
+    const D = onHost(
+      [state(discriminator), net(1), net(2), net(3), b, at],
+      discriminatorStep(p, q.equilibrium.head.adam),
+    );
+    const G = onHost([state(net(1)), discriminator, net(3), b, at], generatorStep(p, q.equilibrium.generator.adam));
     for (const [step, before] of [
-      [D, psi],
+      [D, discriminator],
       [G, net(1)],
     ] as const) {
       for (const [name, x] of Object.entries(step.metrics))
@@ -172,17 +184,17 @@ for (const sets of [
 }
 
 test('samples one after the other and a generator step in two programs make the same updates', () => {
-  const [whole, apart] = [config(), config(['phase2.apart=true', 'dit.checkpoint=lean', 'dit.ffn_parts=2'])];
+  const [whole, apart] = [config(), config(['equilibrium.apart=true', 'dit.checkpoint=lean', 'dit.ffn_parts=2'])];
   const adam = { lr: 1, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 };
   const zero = (params: HostParams): HostParams =>
     Object.fromEntries(
       Object.entries(params).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]),
     );
-  const psi = initHead(whole.head, 4);
+  const discriminator = initHead(whole.head, 4);
   const heads = [whole, apart].map(
     (p) =>
       onHost(
-        [{ params: psi, v: zero(psi) }, weights(1), weights(2), weights(3), batch(), at],
+        [{ params: discriminator, v: zero(discriminator) }, weights(1), weights(2), weights(3), batch(), at],
         discriminatorStep(p, adam),
       ).v,
   );
@@ -190,9 +202,12 @@ test('samples one after the other and a generator step in two programs make the 
     assert.ok(v.data.every((x) => x < 1e-20) || close(heads[1]![name]!, v) < 1e-8, `head ${name}`); // the logit's bias gets nothing while real and fake are both inside the hinge
 
   const student = { params: weights(1), v: zero(weights(1)), ema: weights(2) };
-  const { metrics, ...together } = onHost([student, psi, weights(3), batch(), at], generatorStep(whole, adam));
+  const { metrics, ...together } = onHost(
+    [student, discriminator, weights(3), batch(), at],
+    generatorStep(whole, adam),
+  );
   const judged = onHost(
-    [{ params: {}, v: {} }, student.params, student.ema, psi, weights(3), batch(), at],
+    [{ params: {}, v: {} }, student.params, student.ema, discriminator, weights(3), batch(), at],
     judgeStep(apart),
   );
   const followed = onHost([student, weights(3), judged.params.cotangent, batch(), at], followStep(apart, adam));

@@ -24,7 +24,7 @@ import { courseOf } from '../../train/videos/distill.ts';
 
 const device = await open();
 const folder = mkdtempSync(join(tmpdir(), 'vpae-host-'));
-const SETS = ['student.mode=lora', 'student.rank=4', 'phase1.fake.rank=4'];
+const SETS = ['student.mode=lora', 'student.rank=4', 'priming.fake.rank=4'];
 const subject = subjectOf('wan2.1-t2v-1.3b', SETS, { width: 64, height: 64, frames: 5 });
 /** 100 MB in its file, twice that in f32. */
 const dit = { ...subject.config, dim: 1024, num_heads: 8, ffn_dim: 4096, num_layers: 3, text_dim: 64 };

@@ -109,7 +109,7 @@ test('both phases; stopped in each and resumed, the losses are the same', async 
   assert.ok(whole.done && whole.phases.length === 2 && existsSync(whole.path));
 
   let stop = new AbortController();
-  const stops = new Set(['phase1 1', 'phase1 4', 'phase2 3']);
+  const stops = new Set(['priming 1', 'priming 4', 'equilibrium 3']);
   const again = () =>
     distill({
       ...work,
@@ -125,26 +125,26 @@ test('both phases; stopped in each and resumed, the losses are the same', async 
     stop = new AbortController();
   }
   assert.equal((await again()).phases, whole.phases);
-  for (const phase of ['phase1', 'phase2']) assert.equal(log(join(other, phase)), log(join(out, phase)));
+  for (const phase of ['priming', 'equilibrium']) assert.equal(log(join(other, phase)), log(join(out, phase)));
   const told = (phase: string, names: string[]) =>
     assert.ok(
       log(join(out, phase)).some((line) => names.every((n) => n in line)),
       `what the alarms of ${phase} watch`,
     );
-  told('phase1', ['floor', 'fakeLoss', 'deviation', 'motion', 'first', 'skipped', 'fakeSkipped']);
-  told('phase2', ['active', 'deviation', 'motion', 'first', 'skipped', 'headSkipped']);
-  told('phase2', ['score', 'motionRatio', 'firstFramePsnr']);
-  for (const phase of ['phase1', 'phase2'])
+  told('priming', ['floor', 'fakeLoss', 'deviation', 'motion', 'first', 'skipped', 'fakeSkipped']);
+  told('equilibrium', ['active', 'deviation', 'motion', 'first', 'skipped', 'headSkipped']);
+  told('equilibrium', ['score', 'motionRatio', 'firstFramePsnr']);
+  for (const phase of ['priming', 'equilibrium'])
     assert.ok(readdirSync(join(out, phase, 'samples')).includes('00000000.webp'), 'a picture of the start');
 });
 
 test('every method of the table distils the same teacher, and says what it kept', async () => {
   const brief = loadPreset('digits-test', [
-    'phase1.steps=1',
-    'phase1.fake.warmup=1',
-    'phase1.fake.updates=1',
-    'phase2.steps=1',
-    'phase2.head.warmup=1',
+    'priming.steps=1',
+    'priming.fake.warmup=1',
+    'priming.fake.updates=1',
+    'equilibrium.steps=1',
+    'equilibrium.head.warmup=1',
     'best.every=1',
   ]);
   for (const method of METHOD_NAMES.filter((name) => name !== 'vpae')) {

@@ -63,16 +63,23 @@ async function allocated(p: Preset, make: (shards: Shards) => Promise<StudentJob
 }
 
 for (const [job, ...sets] of [
-  ['phase1', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'dit.ffn_parts=2'],
-  ['phase1', 'phase1.accumulate=2'],
-  ['phase1', 'run.precision=f16', 'stored=bf16'],
-  ['phase2'],
+  ['priming', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'dit.ffn_parts=2'],
+  ['priming', 'priming.accumulate=2'],
+  ['priming', 'run.precision=f16', 'stored=bf16'],
+  ['equilibrium'],
   ['consistency', 'student.mode=lora'],
   ['dmd2'],
   ['meanflow', 'baselines.meanflow.accumulate=2'],
-  ['dmd2', 'phase1.accumulate=2', 'dit.checkpoint=true'],
-  ['phase2', 'run.precision=f16'],
-  ['phase2', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=nested', 'phase2.apart=true', 'phase2.accumulate=2'],
+  ['dmd2', 'priming.accumulate=2', 'dit.checkpoint=true'],
+  ['equilibrium', 'run.precision=f16'],
+  [
+    'equilibrium',
+    'student.mode=lora',
+    'stored=bf16',
+    'dit.checkpoint=nested',
+    'equilibrium.apart=true',
+    'equilibrium.accumulate=2',
+  ],
 ] as [JobName, ...string[]][]) {
   if (device.caps.f16 || !sets.includes('run.precision=f16'))
     test(`digits-test, ${[job, ...sets].join(', ')}: the planned peak is the allocated one`, async () => {
@@ -106,15 +113,15 @@ function vectors(s: ReturnType<typeof subjectOf>): number {
 
 test('the cheapest changes are found, a guess is near the plan, and what cannot fit is told', () => {
   const make = (sets: readonly string[]) => subjectOf('digits-test', sets);
-  const whole = peakOf(costOf('phase1', make([]), SAMPLER, GPU));
-  assert.equal(findFit('phase1', make, SAMPLER, GPU, whole)!.changes, []);
-  const less = findFit('phase1', make, SAMPLER, GPU, 0.8 * whole)!;
+  const whole = peakOf(costOf('priming', make([]), SAMPLER, GPU));
+  assert.equal(findFit('priming', make, SAMPLER, GPU, whole)!.changes, []);
+  const less = findFit('priming', make, SAMPLER, GPU, 0.8 * whole)!;
   assert.ok(less.changes.length > 0 && peakOf(less.cost) <= 0.8 * whole);
   assert.not.ok(
     less.changes.some((c) => c.sets[0]!.startsWith('student')),
     'training itself is changed last',
   );
-  assert.is(findFit('phase1', make, SAMPLER, GPU, 1000), undefined);
+  assert.is(findFit('priming', make, SAMPLER, GPU, 1000), undefined);
   const tight = findFit('teacher', make, SAMPLER, GPU, 1.535e6);
   assert.ok(
     tight?.changes.some((c) => c.sets[0] === 'dit.checkpoint=true'),

@@ -20,30 +20,30 @@ test('every preset is complete, and the models take its numbers', () => {
 
 test('overrides change the copy, not the preset', () => {
   const p = loadPreset('digits', [
-    'phase1.steps=200',
+    'priming.steps=200',
     'teacher.times.shift=3',
-    'phase2.head.kind=cross',
-    'phase2.taps=[1,5]',
+    'equilibrium.head.kind=cross',
+    'equilibrium.taps=[1,5]',
   ]);
   assert.equal(
     [
-      p.phase1.steps,
+      p.priming.steps,
       p.teacher.times.law === 'logit-normal' && p.teacher.times.shift,
-      p.phase2.head.kind,
-      p.phase2.taps,
+      p.equilibrium.head.kind,
+      p.equilibrium.taps,
     ],
     [200, 3, 'cross', [1, 5]],
   );
-  assert.is.not(loadPreset('digits').phase1.steps, 200);
+  assert.is.not(loadPreset('digits').priming.steps, 200);
 });
 
 test('a preset kept in a model file before a setting existed means what it did', () => {
   const old = structuredClone(loadPreset('digits')) as Record<string, unknown>;
   const part = (name: string) => old[name] as Record<string, Record<string, unknown>>;
   for (const name of ['student', 'baselines']) delete old[name];
-  for (const name of ['backbone', 'loss', 'sees']) delete part('phase2')[name];
-  delete part('phase2')['str1']!['drawn'];
-  for (const name of ['mode', 'ida']) delete part('phase1')['fake']![name];
+  for (const name of ['backbone', 'loss', 'sees']) delete part('equilibrium')[name];
+  delete part('equilibrium')['str1']!['drawn'];
+  for (const name of ['mode', 'ida']) delete part('priming')['fake']![name];
   delete part('dit')['model_type'];
   assert.equal(checkPreset(old), loadPreset('digits'));
 });
@@ -58,15 +58,15 @@ test('what is wrong is one line that names it', () => {
     return 'accepted';
   };
   const cases: [string[], RegExp][] = [
-    [['phase1.stepz=200'], /^\[preset\] there is no setting "phase1\.stepz": "stepz" is not among steps, /],
-    [['phase1.steps.x=200'], /"x" is not there/],
-    [['phase1.steps=many'], /^\[preset\] phase1\.steps: /],
-    [['phase1.steps=-1'], /^\[preset\] phase1\.steps: /],
-    [['phase1'], /^\[preset\] an override reads path=value, got "phase1"$/],
-    [['phase2.head.kind=dense'], /^\[preset\] phase2\.head\.kind: /],
-    [['phase2.head.head_dim=24'], /^\[preset\] phase2\.head: dim 128 is not a multiple of head_dim 24$/],
+    [['priming.stepz=200'], /^\[preset\] there is no setting "priming\.stepz": "stepz" is not among steps, /],
+    [['priming.steps.x=200'], /"x" is not there/],
+    [['priming.steps=many'], /^\[preset\] priming\.steps: /],
+    [['priming.steps=-1'], /^\[preset\] priming\.steps: /],
+    [['priming'], /^\[preset\] an override reads path=value, got "priming"$/],
+    [['equilibrium.head.kind=dense'], /^\[preset\] equilibrium\.head\.kind: /],
+    [['equilibrium.head.head_dim=24'], /^\[preset\] equilibrium\.head: dim 128 is not a multiple of head_dim 24$/],
     [['dit.num_heads=3'], /^\[preset\] dit\.dim 128 is not a multiple of dit\.num_heads 3$/],
-    [['phase2.taps=[6]'], /^\[preset\] phase2\.taps names block 6 /],
+    [['equilibrium.taps=[6]'], /^\[preset\] equilibrium\.taps names block 6 /],
     [['data.frames=10'], /^\[preset\] data\.frames must be 1 \+ a multiple of 4, got 10$/],
   ];
   for (const [sets, expected] of cases)
@@ -86,12 +86,12 @@ test('what is wrong is one line that names it', () => {
 
 test('a released model is trained at the rates of its size and mode, unless others are set', () => {
   const rates = (...sets: string[]) => {
-    const { phase1, phase2 } = subjectOf('wan2.1-t2v-1.3b', sets);
-    return [phase1.generator.adam.lr, phase1.fake.adam.lr, phase2.generator.adam.lr];
+    const { priming, equilibrium } = subjectOf('wan2.1-t2v-1.3b', sets);
+    return [priming.generator.adam.lr, priming.fake.adam.lr, equilibrium.generator.adam.lr];
   };
   assert.equal(rates(), [1e-6, 2e-5, 2e-6]);
   assert.equal(rates('student.mode=lora'), [1e-4, 2e-5, 1e-4]);
-  assert.equal(rates('student.mode=lora', 'phase1.generator.adam.lr=3e-5'), [3e-5, 2e-5, 1e-4]);
+  assert.equal(rates('student.mode=lora', 'priming.generator.adam.lr=3e-5'), [3e-5, 2e-5, 1e-4]);
 });
 
 test.run();

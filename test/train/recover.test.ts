@@ -21,7 +21,7 @@ const preset = loadPreset('digits-test', [
   'data.trainClips=8',
   'data.shardClips=8',
   'dit.num_layers=1',
-  'phase2.taps=[0]',
+  'equilibrium.taps=[0]',
 ]);
 const latent = latentShape(preset);
 const random = new Stream(1, 0, 'latents');

@@ -173,20 +173,20 @@ test('distilling records, judged and shown', async () => {
     const course = courseOf(checkpoint, latent, [
       'student.mode=lora',
       'student.rank=2',
-      'phase1.fake.rank=2',
-      'phase1.steps=1',
-      'phase1.fake.warmup=1',
-      'phase1.fake.updates=1',
-      'phase2.steps=1',
-      'phase2.head.warmup=1',
-      'phase2.head.head_dim=24',
-      'phase2.taps=[0,1]',
+      'priming.fake.rank=2',
+      'priming.steps=1',
+      'priming.fake.warmup=1',
+      'priming.fake.updates=1',
+      'equilibrium.steps=1',
+      'equilibrium.head.warmup=1',
+      'equilibrium.head.head_dim=24',
+      'equilibrium.taps=[0,1]',
       'best.every=1',
       'run.sampleEvery=1',
-      'phase1.batch=2',
-      'phase1.accumulate=2',
-      'phase2.batch=2',
-      'phase2.accumulate=2',
+      'priming.batch=2',
+      'priming.accumulate=2',
+      'equilibrium.batch=2',
+      'equilibrium.accumulate=2',
     ]);
     const records = (numbers: ArrayLike<number>): Batch => ({
       latent: host(noise('latent', [numbers.length, ...latent]).data as Float32Array, [numbers.length, ...latent]),
@@ -229,7 +229,7 @@ test('distilling records, judged and shown', async () => {
       encoders: true,
     };
     const want = Math.max(
-      ...(['phase1', 'phase2'] as const).map((job) =>
+      ...(['priming', 'equilibrium'] as const).map((job) =>
         peakOf(costOf(job, s, { steps: 1, guided: true, offload: false }, device)),
       ),
     );

@@ -21,13 +21,13 @@ const device = await open();
 const preset = loadPreset('digits-test', [
   'dit.model_type=t2v',
   'dit.num_layers=1',
-  'phase2.taps=[0]',
+  'equilibrium.taps=[0]',
   'student.mode=lora',
   'student.steps=2',
-  'phase1.fake.ida=0.5',
-  'phase1.fake.warmup=1',
-  'phase1.fake.updates=1',
-  'phase2.head.warmup=0',
+  'priming.fake.ida=0.5',
+  'priming.fake.warmup=1',
+  'priming.fake.updates=1',
+  'equilibrium.head.warmup=0',
 ]);
 const dit = ditConfigOf(preset);
 const teacher = weights(3, dit);
@@ -92,7 +92,7 @@ test("f16 operands in the forward passes: both phases' numbers are near those of
   for (const stage of [priming, equilibrium] as readonly Stage[]) {
     const runs = [];
     for (const precision of ['f32', 'f16']) {
-      const p = loadPreset('digits-test', ['dit.num_layers=1', 'phase2.taps=[0]', `run.precision=${precision}`]);
+      const p = loadPreset('digits-test', ['dit.num_layers=1', 'equilibrium.taps=[0]', `run.precision=${precision}`]);
       const job = await stage.open({ device, course: p, shards, teacher: weights(3, ditConfigOf(p)) });
       const { state, metrics } = await job.advance(await job.initial(), job.alone);
       runs.push({ metrics: await metrics, moved: (await toHost(state))['generator']!.params });

@@ -23,6 +23,7 @@ import { checkFit, checkPair, loadDiT, loadVAE } from '../loop/models.ts';
 import { wholeOf } from '../methods/networks.ts';
 import { precompute } from '../pipeline.ts';
 import { checkPreset, type Preset } from '../presets/index.ts';
+import { underNamesBefore } from '../presets/renamed.ts';
 import { hashOf } from '../loop/run.ts';
 import { Codec, endsOf, Sampler, studentSampler } from '../methods/sample.ts';
 import type { Work } from '../work.ts';
@@ -63,16 +64,16 @@ export interface Result {
 function turnsOf(w: Ablate, row: Row, seed: number, made: Record<string, unknown>): (Turn & { course: Preset })[] {
   const base = { ...w.preset, seed };
   const changed = checkPreset(row.change?.(base) ?? base);
-  const { phase1, phase2 } = w.preset;
+  const { priming, equilibrium } = w.preset;
   const first =
     row.stages.length === 1
       ? w.updates
-      : Math.max(1, Math.round((w.updates * phase1.steps) / (phase1.steps + phase2.steps)));
+      : Math.max(1, Math.round((w.updates * priming.steps) / (priming.steps + equilibrium.steps)));
   let before: string | null = null;
   return row.stages.map((stage, i) => {
     const course = stage.budget(changed, i === 0 ? first : Math.max(1, w.updates - first));
     const settings = { ...commonSettings(course, made), before, ...stage.settings(course) };
-    const hash = hashOf({ name: stage.name, seed, ...settings });
+    const hash = hashOf({ name: stage.name, seed, ...underNamesBefore(settings) }); // found again in folders of before
     before = hash;
     return { stage, course, settings, folder: `${stage.name}-${hash}` };
   });

@@ -22,13 +22,13 @@ export interface Row {
 }
 
 const BOTH = vpae.stages;
-const phase2 =
-  (change: Partial<Preset['phase2']>) =>
-  (p: Preset): Preset => ({ ...p, phase2: { ...p.phase2, ...change } });
+const adversarial =
+  (change: Partial<Preset['equilibrium']>) =>
+  (p: Preset): Preset => ({ ...p, equilibrium: { ...p.equilibrium, ...change } });
 const head =
-  (kind: Preset['phase2']['head']['kind']) =>
+  (kind: Preset['equilibrium']['head']['kind']) =>
   (p: Preset): Preset =>
-    phase2({ head: { ...p.phase2.head, kind } })(p);
+    adversarial({ head: { ...p.equilibrium.head, kind } })(p);
 
 export const ROWS: readonly Row[] = [
   { id: 'method', title: 'both phases', stages: BOTH },
@@ -36,22 +36,22 @@ export const ROWS: readonly Row[] = [
   { id: 'consistency-priming', title: 'consistency priming', stages: [trajectories, equilibrium] },
   { id: 'consistency-only', title: 'consistency distillation alone', stages: consistency.stages },
   { id: 'vsd-only', title: 'score distillation alone', stages: vsd.stages },
-  { id: 'frozen', title: 'backbone: frozen teacher', stages: BOTH, change: phase2({ backbone: 'frozen' }) },
-  { id: 'live', title: 'backbone: the generator itself', stages: BOTH, change: phase2({ backbone: 'live' }) },
-  { id: 'full', title: 'backbone: trained in full', stages: BOTH, change: phase2({ backbone: 'full' }) },
+  { id: 'frozen', title: 'backbone: frozen teacher', stages: BOTH, change: adversarial({ backbone: 'frozen' }) },
+  { id: 'live', title: 'backbone: the generator itself', stages: BOTH, change: adversarial({ backbone: 'live' }) },
+  { id: 'full', title: 'backbone: trained in full', stages: BOTH, change: adversarial({ backbone: 'full' }) },
   { id: 'conv', title: 'head: convolutional', stages: BOTH, change: head('conv') },
   { id: 'cross', title: 'head: cross attention', stages: BOTH, change: head('cross') },
   ...[0, 1, 100].map((lambda) => ({
     id: `lambda-${lambda}`,
     title: `C-SDS λ ${lambda}`,
     stages: BOTH,
-    change: phase2({ lambda }),
+    change: adversarial({ lambda }),
   })),
   {
     id: 'no-str1',
     title: 'without STR1',
     stages: BOTH,
-    change: (p) => phase2({ str1: { ...p.phase2.str1, weight: 0 } })(p),
+    change: (p) => adversarial({ str1: { ...p.equilibrium.str1, weight: 0 } })(p),
   },
   { id: 'dmd2', title: 'DMD2, jointly', stages: dmd2.stages },
   { id: 'meanflow', title: 'MeanFlow distillation alone', stages: meanflow.stages },

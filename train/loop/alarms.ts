@@ -46,7 +46,7 @@ const decibels = (db: number): number => 10 ** (db / 10);
 const collapse = {
   kind: 'condition collapse',
   cause: 'the first frame is kept 2 dB worse than it was',
-  remedy: "raise phase2.lambda (C-SDS ties the frames to the given one), or lower the generator's learning rate",
+  remedy: "raise equilibrium.lambda (C-SDS ties the frames to the given one), or lower the generator's learning rate",
 } as const;
 
 const still = {
@@ -54,12 +54,13 @@ const still = {
   bad: (x: number) => x < 0.7,
   good: (x: number) => x > 0.8,
   cause: 'the samples move less than 0.7 times as much as the data',
-  remedy: "keep an earlier average, lower phase2.lambda or the generator's learning rate, or raise guidance in phase I",
+  remedy:
+    "keep an earlier average, lower equilibrium.lambda or the generator's learning rate, or raise guidance in phase I",
 } as const;
 
 const lags = {
   kind: 'fake model lags',
-  remedy: "raise phase1.fake.updates or its learning rate, or lower the generator's",
+  remedy: "raise priming.fake.updates or its learning rate, or lower the generator's",
 } as const;
 
 export const RULES: readonly Rule[] = [
@@ -70,8 +71,8 @@ export const RULES: readonly Rule[] = [
     patience: 10,
     bad: (x) => x > 0.5,
     good: (x) => x < 0.25,
-    cause: 'for most samples mean|x̂0 - real| is below phase1.wmin, so their gradient is no longer normalised',
-    remedy: 'priming has little left to teach: stop it here, or lower phase1.wmin',
+    cause: 'for most samples mean|x̂0 - real| is below priming.wmin, so their gradient is no longer normalised',
+    remedy: 'priming has little left to teach: stop it here, or lower priming.wmin',
   },
   {
     kind: 'discriminator wins',
@@ -81,7 +82,7 @@ export const RULES: readonly Rule[] = [
     bad: (x) => x < 0.05,
     good: (x) => x > 0.1,
     cause: 'under 5 % of its hinge terms are active: it tells real from fake without effort and teaches nothing',
-    remedy: 'lower phase2.head.adam.lr or raise phase2.str1.weight; if the samples are poor, prime longer',
+    remedy: 'lower equilibrium.head.adam.lr or raise equilibrium.str1.weight; if the samples are poor, prime longer',
   },
   {
     kind: 'saturation',
@@ -91,7 +92,7 @@ export const RULES: readonly Rule[] = [
     bad: (x) => x > 1.15,
     good: (x) => x < 1.1,
     cause: "the samples' latents spread over 1.15 times as wide as the data's: too much contrast and colour",
-    remedy: "lower phase1.guidance or the generator's learning rate",
+    remedy: "lower priming.guidance or the generator's learning rate",
   },
   { ...still, of: 'motion', over: 20, patience: 10 },
   { ...still, of: 'motionRatio', over: 1, patience: 1 },

@@ -18,6 +18,7 @@ import {
 } from './checkpoint.ts';
 import { writeError, writeWhole } from './files.ts';
 import type { Metrics, Pending } from './pending.ts';
+import { nameNow } from '../presets/renamed.ts';
 import { numbersOf, RunFolder, type Json } from './run.ts';
 
 /** A training job as pure functions: all randomness comes from (seed, step, role), so a state and a step decide what follows. */
@@ -230,7 +231,7 @@ class Loop {
     const last = await latestCheckpoint(o.folder);
     const saved = last ? await openSaved(last) : undefined;
     try {
-      if (saved && (saved.meta.config !== folder.hash || saved.meta.job !== job.name)) {
+      if (saved && (saved.meta.config !== folder.hash || nameNow(saved.meta.job) !== job.name)) {
         throw new Error(
           `[resume] ${last} belongs to another run (${saved.meta.job}, configuration ${saved.meta.config}, expected ${job.name}, ${folder.hash})`,
         );

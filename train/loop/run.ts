@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { sweepParts } from '../../engine/host/draft.ts';
 import { canonical } from './canonical.ts';
 import { readText, textOr } from '../../engine/host/plain.ts';
+import { underNamesBefore, underNamesNow } from '../presets/renamed.ts';
 import { writeError, writeWhole } from './files.ts';
 import { isHeld, isThere, ownerOf, releaseLock, takeLock } from './lock.ts';
 
@@ -26,7 +27,7 @@ export const hashOf = (value: unknown): string =>
 
 export class RunFolder {
   readonly path: string;
-  readonly hash: string;
+  hash: string;
 
   private constructor(path: string, hash: string) {
     this.path = path;
@@ -51,7 +52,12 @@ export class RunFolder {
       for (const each of [path, join(path, 'samples')]) sweepParts(each);
       const before = savedConfig(join(path, 'config.json'));
       if (before === undefined) writeWhole(join(path, 'config.json'), JSON.stringify(config, null, 1));
-      else refuseOther(path, before, JSON.parse(JSON.stringify(config)));
+      else {
+        const now = underNamesNow(before);
+        refuseOther(path, now, JSON.parse(JSON.stringify(config)));
+        // Its checkpoints carry the hash of the names that it began with.
+        if (canonical(now) !== canonical(before)) folder.hash = hashOf(underNamesBefore(config as object));
+      }
       writeWhole(join(path, 'environment.json'), JSON.stringify(environment, null, 1));
     } catch (error) {
       folder.close();

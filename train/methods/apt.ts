@@ -13,20 +13,20 @@ const rmsProp = { beta1: 0, beta2: 0.9, clip: 1e6 };
 
 const settings = <P extends Course>(p: P): P => ({
   ...p,
-  phase2: {
-    ...p.phase2,
+  equilibrium: {
+    ...p.equilibrium,
     backbone: 'full',
     sees: 'clean',
     loss: 'logistic',
     lambda: 0,
     // λ 100 at σ 0.1 is weight 1: STR1 divides by σ².
     str1: { weight: 1, spatial: 0.1, temporal: 0, on: 'real', drawn: 'element' },
-    generator: { ...p.phase2.generator, adam: { ...p.phase2.generator.adam, ...rmsProp } },
+    generator: { ...p.equilibrium.generator, adam: { ...p.equilibrium.generator.adam, ...rmsProp } },
     // The discriminator is a whole network: APT trains it at the generator's rate.
     head: {
-      ...p.phase2.head,
+      ...p.equilibrium.head,
       kind: 'cross',
-      adam: { ...p.phase2.head.adam, ...rmsProp, lr: p.phase2.generator.adam.lr },
+      adam: { ...p.equilibrium.head.adam, ...rmsProp, lr: p.equilibrium.generator.adam.lr },
     },
   },
 });

@@ -31,13 +31,13 @@ export const ditConfigOf = (p: Course): DiTConfig => ({
 });
 
 export const headConfigOf = (p: Course): HeadConfig => {
-  const { kind, dim, head_dim } = p.phase2.head;
+  const { kind, dim, head_dim } = p.equilibrium.head;
   const dit = ditConfigOf(p);
   return {
     kind,
     dim,
     head_dim,
-    taps: p.phase2.taps.length,
+    taps: p.equilibrium.taps.length,
     input_dim: dit.dim,
     clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim,
     text_dim: dit.text_dim,

@@ -59,7 +59,7 @@ const configOf = ({ config: dit, student, baselines }: Numbers): ConsistencyConf
 
 export const trajectories = soloStage('consistency', {
   settings: ({ baselines }) => ({ ...baselines.consistency, accumulate: 1 }),
-  kept: ({ phase1: { steps }, baselines }) => ({ steps, consistency: baselines.consistency }),
+  kept: ({ priming: { steps }, baselines }) => ({ steps, consistency: baselines.consistency }),
   step: (s) => consistencyStep(configOf(s), s.baselines.consistency.adam),
   precision: (p) => p.run.precision,
   times: ['t', 'next'],

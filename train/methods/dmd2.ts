@@ -98,7 +98,7 @@ export function dmd2GeneratorStep(p: Dmd2Config, adam: AdamConfig): ReturnType<t
 export const dmd2ConfigOf = (s: Numbers): Dmd2Config => ({
   ...primingConfigOf(s),
   head: { ...s.head, kind: 'conv' },
-  taps: s.phase2.taps,
+  taps: s.equilibrium.taps,
   weights: s.baselines.dmd2,
 });
 
@@ -109,14 +109,14 @@ export const dmd2 = {
   stages: [
     pairStage(
       'dmd2',
-      ({ phase1, phase2: { head: classifier, taps }, baselines: { dmd2: weights } }) => ({
-        phase1,
+      ({ priming, equilibrium: { head: classifier, taps }, baselines: { dmd2: weights } }) => ({
+        priming,
         head: classifier,
         taps,
         dmd2: weights,
       }),
       (s) => {
-        const { fake, generator } = s.phase1;
+        const { fake, generator } = s.priming;
         const config = dmd2ConfigOf(s);
         return {
           fake: (teacher, seed) => initFake(config, teacher, seed),

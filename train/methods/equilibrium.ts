@@ -47,8 +47,13 @@ export interface EquilibriumConfig {
   apart: boolean;
 }
 
-export function equilibriumConfigOf({ config: dit, head: headConfig, student, phase2 }: Numbers): EquilibriumConfig {
-  const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = phase2;
+export function equilibriumConfigOf({
+  config: dit,
+  head: headConfig,
+  student,
+  equilibrium,
+}: Numbers): EquilibriumConfig {
+  const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = equilibrium;
   return { dit, student, head: headConfig, taps, backbone, loss, sees, lambda, guidance, str1, apart };
 }
 
@@ -98,19 +103,19 @@ export function initDiscriminator<T>(
 /** The network whose features the discriminator reads. */
 function backboneOf(
   p: EquilibriumConfig,
-  { generator, ema, psi, teacher }: Record<'generator' | 'ema' | 'psi' | 'teacher', Params>,
+  { generator, ema, discriminator, teacher }: Record<'generator' | 'ema' | 'discriminator' | 'teacher', Params>,
 ): Net {
   if (p.backbone === 'frozen') return teacher;
   if (p.backbone !== 'full') return assemble(p.student, teacher, p.backbone === 'ema' ? ema : generator);
-  const own = Object.entries(psi)
+  const own = Object.entries(discriminator)
     .filter(([name]) => name.startsWith(BACKBONE))
     .map(([name, t]) => [name.slice(BACKBONE.length), t]);
   return assemble(p.student, teacher, Object.fromEntries(own) as Params);
 }
 
 /** D(z, t, c) → logits [B]: the head on the backbone's tapped tokens. */
-const logits = (p: EquilibriumConfig, backbone: Net, psi: Params, z: Tensor, t: Time, c: Condition): Tensor =>
-  head(psi, p.head, features(backbone, p.dit, z, t, c, p.taps), semantics(c));
+const logits = (p: EquilibriumConfig, backbone: Net, discriminator: Params, z: Tensor, t: Time, c: Condition): Tensor =>
+  head(discriminator, p.head, features(backbone, p.dit, z, t, c, p.taps), semantics(c));
 
 /** What of a sample the discriminator sees. */
 const seenAt = (p: EquilibriumConfig, x0: Tensor, eps: Tensor, t: Time): Tensor =>
@@ -146,7 +151,7 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
 
     const regularised = p.str1.weight === 0 ? [] : { fake: [xh], real: [xt], both: [xh, xt] }[p.str1.on];
     const inputs = [xt, xh, ...regularised.map((z) => z.add(perturbation(at.key, x.shape, p.str1)))];
-    const backbone = backboneOf(p, { generator, ema, psi: s.params, teacher });
+    const backbone = backboneOf(p, { generator, ema, discriminator: s.params, teacher });
     const D = (z: readonly Tensor[]): Tensor[] =>
       logits(p, backbone, s.params, concat(z, 0), stackTimes(z.map(() => at.t)), stackConditions(z.map(() => c))).split(
         0,
@@ -183,7 +188,7 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
 interface Networks {
   generator: Params;
   ema: Params;
-  psi: Params;
+  discriminator: Params;
   teacher: Params;
 }
 
@@ -193,15 +198,15 @@ interface Networks {
  */
 function judge(
   p: EquilibriumConfig,
-  { generator, ema, psi, teacher }: Networks,
+  { generator, ema, discriminator, teacher }: Networks,
   seen: Tensor,
   eps: Tensor,
   batch: Batch,
   at: EquilibriumInputs,
 ) {
   const { x0: x, c } = batch;
-  const backbone = backboneOf(p, { generator, ema, psi, teacher });
-  const D = (sample: Tensor) => logits(p, backbone, psi, seenAt(p, sample, eps, at.t), at.t, c);
+  const backbone = backboneOf(p, { generator, ema, discriminator, teacher });
+  const D = (sample: Tensor) => logits(p, backbone, discriminator, seenAt(p, sample, eps, at.t), at.t, c);
   const loss = ADVERSARIAL[p.loss].generator(D(seen), () => D(x));
   const gD = vjp(loss, constant(1), seen);
   const metrics: Record<string, Tensor> = { G: loss, gD: length(gD), ...health(seen, x, c.latent) };
@@ -229,14 +234,14 @@ export function generatorGradients(
   p: EquilibriumConfig,
   generator: Params,
   ema: Params,
-  psi: Params,
+  discriminator: Params,
   teacher: Params,
   batch: Batch,
   at: EquilibriumInputs,
 ) {
   const { eps, input } = drawn(batch, at);
   const x0 = generated(p, generator, teacher, input, batch, at);
-  const { cotangent, metrics } = judge(p, { generator, ema, psi, teacher }, stopGradient(x0), eps, batch, at);
+  const { cotangent, metrics } = judge(p, { generator, ema, discriminator, teacher }, stopGradient(x0), eps, batch, at);
   return { grads: vjp(x0, cotangent, generator), metrics };
 }
 
@@ -246,7 +251,7 @@ export function judgeStep(p: EquilibriumConfig) {
     _: Trained,
     generator: Params,
     ema: Params,
-    psi: Params,
+    discriminator: Params,
     teacher: Params,
     batch: Batch,
     at: EquilibriumInputs,
@@ -254,7 +259,7 @@ export function judgeStep(p: EquilibriumConfig) {
     const { eps, input } = drawn(batch, at);
     const { cotangent, metrics } = judge(
       p,
-      { generator, ema, psi, teacher },
+      { generator, ema, discriminator, teacher },
       generated(p, generator, teacher, input, batch, at),
       eps,
       batch,
@@ -275,8 +280,8 @@ export function followStep(p: EquilibriumConfig, adam: AdamConfig) {
 
 /** One update of the generator `s`, judged by its EMA as it was before the update. */
 export function generatorStep(p: EquilibriumConfig, adam: AdamConfig) {
-  return (s: Trained, psi: Params, teacher: Params, batch: Batch, at: EquilibriumInputs) => {
-    const { grads, metrics } = generatorGradients(p, s.params, s.ema!, psi, teacher, batch, at);
+  return (s: Trained, discriminator: Params, teacher: Params, batch: Batch, at: EquilibriumInputs) => {
+    const { grads, metrics } = generatorGradients(p, s.params, s.ema!, discriminator, teacher, batch, at);
     const { state, norm, skipped } = update(s, grads, adam, at);
     return { ...state, metrics: { ...metrics, norm, skipped } };
   };

@@ -96,7 +96,7 @@ export const meanflow = {
     soloStage('meanflow', {
       settings: ({ baselines }) => baselines.meanflow,
       accumulates: 'baselines.meanflow.accumulate',
-      kept: ({ phase1: { steps }, baselines }) => ({ steps, meanflow: baselines.meanflow }),
+      kept: ({ priming: { steps }, baselines }) => ({ steps, meanflow: baselines.meanflow }),
       step: (s) => meanFlowStep(meanFlowConfigOf(s), s.baselines.meanflow.adam),
       precision: () => 'f32', // a difference that f16 would round away
       times: ['t', 'above', 'below'],

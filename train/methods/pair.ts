@@ -33,17 +33,18 @@ export const pairStage = <Name extends string>(
   of: (s: Numbers) => Pair,
 ): Stage<Name> => ({
   name,
-  budget: (p, steps) => ({ ...p, phase1: { ...p.phase1, steps } }),
-  steps: ({ phase1: { steps, fake } }) => fake.warmup + steps,
+  budget: (p, steps) => ({ ...p, priming: { ...p.priming, steps } }),
+  steps: ({ priming: { steps, fake } }) => fake.warmup + steps,
   settings,
-  batching: ({ phase1 }) => phase1,
-  accumulates: 'phase1.accumulate',
+  tells: ['gap', 'fakeLoss'],
+  batching: ({ priming }) => priming,
+  accumulates: 'priming.accumulate',
   open: (o) => pairJob(o, name, of(numbersOf(o.course))),
   outline: (s, on) => outlineOf(s, on, name, of(s)),
 });
 
 function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
-  const { phase1: o, student, run } = s;
+  const { priming: o, student, run } = s;
   const generator = on.trained(ownShapes(student, s.config), o.generator.adam, true);
   const fake = on.trained(pair.shapes, o.fake.adam);
   const inputs = { key: on.key(), t: on.time(), score: on.time() };
@@ -75,7 +76,7 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
 
 /** The first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the generator once. */
 async function pairJob({ device, course: p, shards, teacher }: Opening, name: string, pair: Pair): Promise<StudentJob> {
-  const { phase1: o, seed, student } = p;
+  const { priming: o, seed, student } = p;
   const { generator, fake } = o;
   const { batch } = conditioner(p);
   const draw = draws(p);

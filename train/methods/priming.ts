@@ -54,7 +54,7 @@ export interface PrimingConfig {
 export const primingConfigOf = ({
   config: dit,
   student,
-  phase1: { fake, guidance, wmin },
+  priming: { fake, guidance, wmin },
 }: Numbers): PrimingConfig => ({ dit, student, fake, guidance, wmin });
 
 /** What the generator makes of the step's input: x̂0 = f_θ(x_t, t, c). */

@@ -118,7 +118,7 @@ export const samplerOf = ({ kind, about: { preset } }: Pick<Model<DiTConfig>, 'k
   kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps);
 
 /** Clips that are sampled together: real videos are large, and go as they are trained on. */
-export const batchOf = ({ data, phase1 }: Course): number => (data.set === 'videos' ? microBatch(phase1) : 32);
+export const batchOf = ({ data, priming }: Course): number => (data.set === 'videos' ? microBatch(priming) : 32);
 
 export interface SampleOptions {
   batch?: number | undefined;

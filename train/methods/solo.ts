@@ -40,9 +40,10 @@ export interface Solo<T extends string> {
 /** @param name of its stage, and of its draws */
 export const soloStage = <Name extends string, T extends string>(name: Name, solo: Solo<T>): Stage<Name> => ({
   name,
-  budget: (p, steps) => ({ ...p, phase1: { ...p.phase1, steps } }),
-  steps: (p) => p.phase1.steps,
+  budget: (p, steps) => ({ ...p, priming: { ...p.priming, steps } }),
+  steps: (p) => p.priming.steps,
   settings: solo.kept,
+  tells: ['loss'],
   batching: solo.settings,
   ...(solo.accumulates && { accumulates: solo.accumulates }),
   open: (o) => soloJob(o, name, solo),
@@ -73,7 +74,7 @@ async function soloJob<T extends string>(
   };
   return {
     name,
-    steps: p.phase1.steps,
+    steps: p.priming.steps,
     alone: 0,
     initial: async () => ({
       generator: await start(device, ownFrom(student, dit, teacher, seed), { m: o.adam.beta1 > 0, ema: true }),

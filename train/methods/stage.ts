@@ -31,6 +31,8 @@ export interface Stage<Name extends string = string> {
   steps: (p: Course) => number;
   /** What of a preset decides its numbers, beside networks and data. */
   settings: (p: Course) => Record<string, unknown>;
+  /** The numbers of a step that say most. */
+  tells: readonly string[];
   open: (o: Opening) => Promise<StudentJob>;
   batching: (s: Settings) => Batching;
   /** The setting of its micro-batches, where it takes any. */

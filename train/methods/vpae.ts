@@ -32,10 +32,10 @@ import { compileStep, type StepOptions } from '../loop/step.ts';
 
 /** Phase I. */
 export const priming = pairStage(
-  'phase1',
-  ({ phase1 }) => ({ phase1 }),
+  'priming',
+  ({ priming }) => ({ priming }),
   (s) => {
-    const { fake, generator } = s.phase1;
+    const { fake, generator } = s.priming;
     return {
       fake: (teacher, seed) => ownFrom(fake, s.config, teacher, seed),
       shapes: ownShapes(fake, s.config),
@@ -52,12 +52,12 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
   const follow = compileStep(device, 'equilibrium', followStep(config, adam), options);
   const update = async (
     s: Trained<NDArray>,
-    psi: Feed<Params>,
+    discriminator: Feed<Params>,
     teacher: Feed<Params>,
     b: Feed<Batch>,
     at: Feed<EquilibriumInputs>,
   ) => {
-    const seen = await judge({ params: {}, v: {} }, s.params, s.ema!, psi, teacher, b, at);
+    const seen = await judge({ params: {}, v: {} }, s.params, s.ema!, discriminator, teacher, b, at);
     const { state, metrics } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
     return { state, metrics: joined(seen.metrics, metrics) };
   };
@@ -71,7 +71,7 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
 
 /** The first `head.warmup` steps update the discriminator alone. */
 async function equilibriumJob({ device, course: p, shards, teacher, before }: Opening): Promise<StudentJob> {
-  const { phase2: o, seed, student } = p;
+  const { equilibrium: o, seed, student } = p;
   const { generator, head } = o;
   const config = equilibriumConfigOf(numbersOf(p));
   const { batch } = conditioner(p);
@@ -92,7 +92,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
     return { key: draw.key(n, role), ...(given ? { input: given.input, end: given.t } : { end: draw.at(1, size) }) };
   };
   return {
-    name: 'phase2',
+    name: 'equilibrium',
     steps: head.warmup + o.steps,
     alone: head.warmup,
     initial: async () => ({
@@ -146,7 +146,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
 }
 
 function outline(s: Numbers, on: Types): Outline {
-  const { phase2: o, student, run } = s;
+  const { equilibrium: o, student, run } = s;
   const { precision } = run;
   const config = equilibriumConfigOf(s);
   const generator = on.trained(ownShapes(student, s.config), o.generator.adam, true);
@@ -184,13 +184,14 @@ function outline(s: Numbers, on: Types): Outline {
 }
 
 /** Phase II; without a stage before it, it begins at the teacher. */
-export const equilibrium: Stage<'phase2'> = {
-  name: 'phase2',
-  budget: (p, steps) => ({ ...p, phase2: { ...p.phase2, steps } }),
-  steps: ({ phase2: { steps, head } }) => head.warmup + steps,
-  settings: ({ phase2 }) => ({ phase2 }),
-  batching: ({ phase2 }) => phase2,
-  accumulates: 'phase2.accumulate',
+export const equilibrium: Stage<'equilibrium'> = {
+  name: 'equilibrium',
+  budget: (p, steps) => ({ ...p, equilibrium: { ...p.equilibrium, steps } }),
+  steps: ({ equilibrium: { steps, head } }) => head.warmup + steps,
+  settings: ({ equilibrium }) => ({ equilibrium }),
+  tells: ['D', 'csds'],
+  batching: ({ equilibrium: o }) => o,
+  accumulates: 'equilibrium.accumulate',
   open: equilibriumJob,
   outline,
 };

@@ -61,11 +61,13 @@ function changesFor(job: JobName, s: Subject): Change[][] {
         })),
       );
   }
-  if (stage === equilibrium && !s.phase2.apart)
-    rows.push([{ sets: ['phase2.apart=true'], what: 'samples one after the other', cost: 12 }]);
+  if (stage === equilibrium && !s.equilibrium.apart)
+    rows.push([{ sets: ['equilibrium.apart=true'], what: 'samples one after the other', cost: 12 }]);
   const narrow = NARROW - (NARROW % s.head.head_dim);
   if (stage === equilibrium && s.head.dim > narrow)
-    rows.push([{ sets: [`phase2.head.dim=${narrow}`], what: `a discriminator head of width ${narrow}`, cost: 5000 }]);
+    rows.push([
+      { sets: [`equilibrium.head.dim=${narrow}`], what: `a discriminator head of width ${narrow}`, cost: 5000 },
+    ]);
   if (stage && s.student.mode === 'full')
     rows.push([{ sets: ['student.mode=lora'], what: 'adapters instead of all weights', cost: 10_000 }]);
   return rows;

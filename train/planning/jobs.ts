@@ -32,8 +32,8 @@ const EXACT = 12;
 
 /** The same network with fewer blocks. */
 function shallow(s: Subject, layers: number): Subject {
-  const taps = s.phase2.taps.map((_, i, all) => layers - all.length + i);
-  return { ...s, config: { ...s.config, num_layers: layers }, phase2: { ...s.phase2, taps } };
+  const taps = s.equilibrium.taps.map((_, i, all) => layers - all.length + i);
+  return { ...s, config: { ...s.config, num_layers: layers }, equilibrium: { ...s.equilibrium, taps } };
 }
 
 /** What stays for as long as a stage lasts, then the arenas of each of its programs. */

@@ -4,7 +4,6 @@ import { numel, type DType } from '../../kernels/kernel.ts';
 import { clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { givenFrames, vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
-import { inParts } from '../../model/pipeline/forward.ts';
 import { checkExtent } from '../../model/pipeline/size.ts';
 import { WAN_FRAMES } from '../../model/pipeline/wan.ts';
 import { isMatrix } from '../../model/params.ts';
@@ -13,8 +12,8 @@ import { WAN } from '../../model/wan/released.ts';
 import { latentShape, numbersOf, vaeConfigOf, videoShape } from '../methods/conditions.ts';
 import type { Batch, Condition, Time } from '../methods/networks.ts';
 import type { Numbers } from '../methods/stage.ts';
-import { checkSettings, loadPreset, override, type Preset, type Settings } from '../presets/index.ts';
-import { wanTraining } from '../presets/wan.ts';
+import { loadPreset, type Preset } from '../presets/index.ts';
+import { wanSettings } from '../presets/wan.ts';
 
 export interface Subject extends Numbers {
   name: string;
@@ -37,9 +36,6 @@ export interface Size {
 }
 
 export const type = (shape: readonly number[], dtype: DType = 'f32'): TensorType => ({ shape, dtype });
-
-/** METHOD §1.6: blocks round(L {0.5, 0.75, 1}) - 1. */
-const tapsOf = (layers: number): number[] => [0.5, 0.75, 1].map((share) => Math.round(layers * share) - 1);
 
 /** @throws one line when the name is unknown or the size is none of the network's */
 export function subjectOf(name: string, sets: readonly string[], size?: Partial<Size>): Subject {
@@ -66,23 +62,6 @@ function presetSubject(name: string, sets: readonly string[], size?: Partial<Siz
   };
 }
 
-/**
- * How a Wan2.1 is trained, on latents of one form.
- * @param latent [C,F,h,w]
- */
-export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: readonly string[]): Settings {
-  const { ffn_parts } = inParts(dit, 1, numel(tokenGrid(dit, latent)), Infinity);
-  const settings = (mode: Settings['student']['mode']) => {
-    const { phase2, ...training } = wanTraining(mode);
-    const head = { ...phase2.head, dim: dit.dim, head_dim: dit.dim % 64 ? headDim(dit) : 64 };
-    return override(
-      { ...training, dit: { checkpoint: true, ffn_parts }, phase2: { ...phase2, taps: tapsOf(dit.num_layers), head } },
-      sets,
-    );
-  };
-  return checkSettings(settings(settings('full').student.mode)); // the mode decides rates that overrides may yet change
-}
-
 /** Of a latent [C,F,h,w] of Wan's VAE. */
 export function clipSize([, frames, tall, wide]: readonly number[]): Size {
   const [time, high, broad] = vaeStride(WAN_VAE);
@@ -104,7 +83,7 @@ export function wanSubject(
   const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
   checkExtent({ width, height }, frames, numel(tokenGrid(dit, latent)));
   const settings = wanSettings(dit, latent, sets);
-  const { kind, dim, head_dim } = settings.phase2.head;
+  const { kind, dim, head_dim } = settings.equilibrium.head;
   return {
     ...settings,
     name,
@@ -117,7 +96,7 @@ export function wanSubject(
       kind,
       dim,
       head_dim,
-      taps: settings.phase2.taps.length,
+      taps: settings.equilibrium.taps.length,
       input_dim: dit.dim,
       clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim,
       text_dim: dit.text_dim,

@@ -56,7 +56,7 @@ const digits: Preset = {
   },
   stored: 'f32', //                       exact: the teacher is small
   student: { mode: 'full', rank: 16, alpha: 16, steps: 1 }, // paper: a full copy, one evaluation; METHOD §1.5's rank where it is adapters
-  phase1: {
+  priming: {
     steps: 150,
     batch: 16,
     accumulate: 1,
@@ -79,7 +79,7 @@ const digits: Preset = {
     guidance: 3,
     wmin: 1e-2, //             trial's 2 left digits undecided after 150 steps, 3 settles them; METHOD §1.5 floor for unit-variance data
   },
-  phase2: {
+  equilibrium: {
     steps: 450,
     batch: 16,
     accumulate: 1,
@@ -119,20 +119,20 @@ const test: Preset = {
   trainVae: { ...digits.trainVae, steps: 4, batch: 2, warmup: 1, statClips: 8 },
   teacher: { ...digits.teacher, steps: 6, batch: 2, warmup: 1, sampler: { ...digits.teacher.sampler, steps: 4 } },
   student: { ...digits.student, rank: 4, alpha: 4 },
-  phase1: {
-    ...digits.phase1,
+  priming: {
+    ...digits.priming,
     steps: 3,
     batch: 2,
     warmup: 1,
-    fake: { ...digits.phase1.fake, rank: 4, alpha: 4, warmup: 2 },
+    fake: { ...digits.priming.fake, rank: 4, alpha: 4, warmup: 2 },
   },
-  phase2: {
-    ...digits.phase2,
+  equilibrium: {
+    ...digits.equilibrium,
     steps: 3,
     batch: 2,
     warmup: 1,
     taps: [0, 1],
-    head: { ...digits.phase2.head, dim: 32, head_dim: 16, warmup: 2 },
+    head: { ...digits.equilibrium.head, dim: 32, head_dim: 16, warmup: 2 },
   },
   baselines: {
     ...BASELINES,

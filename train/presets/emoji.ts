@@ -54,7 +54,7 @@ const emoji: Preset = {
   },
   stored: 'f32',
   student: { mode: 'full', rank: 32, alpha: 32, steps: 1 },
-  phase1: {
+  priming: {
     steps: 1500,
     batch: 64,
     accumulate: 1,
@@ -77,7 +77,7 @@ const emoji: Preset = {
     guidance: 2,
     wmin: 1e-2,
   },
-  phase2: {
+  equilibrium: {
     steps: 2000,
     batch: 64,
     accumulate: 1,

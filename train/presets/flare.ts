@@ -55,7 +55,7 @@ const flare: Preset = {
   },
   stored: 'f32',
   student: { mode: 'full', rank: 16, alpha: 16, steps: 1 }, // digits
-  phase1: {
+  priming: {
     steps: 300,
     batch: 16,
     accumulate: 1,
@@ -78,7 +78,7 @@ const flare: Preset = {
     guidance: 2,
     wmin: 1e-2, //             trial
   },
-  phase2: {
+  equilibrium: {
     steps: 300,
     batch: 16,
     accumulate: 1,

@@ -1,8 +1,9 @@
-/** Finds a preset by name, applies overrides such as `phase1.steps=200`, and checks the result. */
+/** Finds a preset by name, applies overrides such as `priming.steps=200`, and checks the result. */
 import { PRESETS as DIGITS } from './digits.ts';
 import { EMOJI } from './emoji.ts';
 import { FLARE } from './flare.ts';
 import type { z } from 'zod';
+import { nameNow, underNamesNow } from './renamed.ts';
 import { presetSchema, settingsSchema, type Preset, type Settings } from './schema.ts';
 
 export type { Course, Preset, Settings } from './schema.ts';
@@ -21,7 +22,7 @@ export function loadPreset(name: string, sets: readonly string[] = []): Preset {
 
 /** Checks a preset that came from a file. @throws one line naming the first setting that is wrong. */
 export function checkPreset(preset: unknown): Preset {
-  const parsed = parse(presetSchema, preset);
+  const parsed = parse(presetSchema, underNamesNow(preset));
   consistent(parsed);
   return parsed;
 }
@@ -47,7 +48,8 @@ function assign(preset: Record<string, unknown>, set: string): void {
   const [, path, text] = /^([\w.]+)=(.*)$/s.exec(set) ?? [];
   if (path === undefined || text === undefined) throw new Error(`[preset] an override reads path=value, got "${set}"`);
   let at: unknown = preset;
-  const names = path.split('.');
+  const [first, ...inner] = path.split('.');
+  const names = [nameNow(first!), ...inner];
   for (const [depth, name] of names.entries()) {
     if (typeof at !== 'object' || at === null || !Object.hasOwn(at, name)) {
       const known = typeof at === 'object' && at !== null ? `among ${Object.keys(at).join(', ')}` : 'there';
@@ -77,17 +79,17 @@ function consistent(p: Preset): void {
   if ((p.data.frames - 1) % 4 !== 0) fail(`data.frames must be 1 + a multiple of 4, got ${p.data.frames}`);
   const {
     student,
-    phase1: { fake },
+    priming: { fake },
   } = p;
   if (fake.ida < 1 && (student.mode !== fake.mode || student.rank !== fake.rank))
     fail(
-      `phase1.fake.ida needs student and fake model of one form, got ${student.mode} and ${fake.mode}, ranks ${student.rank} and ${fake.rank}`,
+      `priming.fake.ida needs student and fake model of one form, got ${student.mode} and ${fake.mode}, ranks ${student.rank} and ${fake.rank}`,
     );
   refuseGiants(p, fail);
-  const deepest = Math.max(...p.phase2.taps);
+  const deepest = Math.max(...p.equilibrium.taps);
   if (deepest >= p.dit.num_layers)
     fail(
-      `phase2.taps names block ${deepest} of a network of ${p.dit.num_layers} blocks (0 to ${p.dit.num_layers - 1})`,
+      `equilibrium.taps names block ${deepest} of a network of ${p.dit.num_layers} blocks (0 to ${p.dit.num_layers - 1})`,
     );
 }
 
@@ -104,7 +106,7 @@ function refuseGiants(p: Preset, fail: (what: string) => never): void {
   const micro = Math.max(
     p.trainVae.batch,
     p.baselines.consistency.batch,
-    ...[p.teacher, p.phase1, p.phase2].map(({ batch, accumulate }) => batch / accumulate),
+    ...[p.teacher, p.priming, p.equilibrium, p.baselines.meanflow].map(({ batch, accumulate }) => batch / accumulate),
   );
   const pixels = micro * p.vae.channels * p.data.frames * p.data.size ** 2;
   const tokens =

@@ -111,7 +111,7 @@ export const presetSchema = z.strictObject({
   /** How the frozen teacher's matrices lie on the device; they are computed with in f32. */
   stored: z.enum(['f32', 'bf16']).default('f32'),
   student: student.default({ mode: 'full', rank: 16, alpha: 16, steps: 1 }),
-  phase1: z
+  priming: z
     .strictObject({
       steps,
       ...batching,
@@ -132,7 +132,7 @@ export const presetSchema = z.strictObject({
       wmin: positive,
     })
     .superRefine(even),
-  phase2: z
+  equilibrium: z
     .strictObject({
       steps,
       ...batching,
@@ -226,8 +226,8 @@ export const settingsSchema = presetSchema
     stored: true,
     student: true,
     teacher: true,
-    phase1: true,
-    phase2: true,
+    priming: true,
+    equilibrium: true,
     baselines: true,
     best: true,
     run: true,

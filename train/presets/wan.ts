@@ -2,14 +2,19 @@
  * How a released Wan2.1 is trained: every number with its source. The paper's where it states one; sources else as in digits.ts, and
  * FastGen, FastVideo, Self-Forcing, rCM, LightX2V = the recipes that these repositories ship for Wan (METHOD §1.5, §1.6).
  */
-import type { Preset } from './schema.ts';
+import { numel } from '../../kernels/kernel.ts';
+import { headDim, type DiTConfig } from '../../model/config.ts';
+import { inParts } from '../../model/pipeline/forward.ts';
+import { tokenGrid } from '../../model/wan/tables.ts';
+import { checkSettings, override } from './index.ts';
+import type { Preset, Settings } from './schema.ts';
 
 const ADAPTERS = { rank: 64, alpha: 64 }; // LightX2V, METHOD §1.11
 const SHIFTED = { law: 'uniform', shift: 5, lo: 0.02, hi: 0.98 } as const; // METHOD §1.4: Self-Forcing, rCM; FastGen's is near
 const adam = (lr: number, beta2: number, clip: number) => ({ lr, beta1: 0, beta2, eps: 1e-8, weightDecay: 0, clip });
 
 /** All but what hangs on the network: taps and the head's width. @param mode adapters want a hundred times the rate of whole weights */
-export const wanTraining = (mode: Preset['student']['mode']) => ({
+const wanTraining = (mode: Preset['student']['mode']) => ({
   stored: 'bf16' as const, //               as Wan runs
   student: { mode, ...ADAPTERS, steps: 1 },
   teacher: {
@@ -23,7 +28,7 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
     textDrop: 0.1,
     sampler: { steps: 50, guidance: 5, shift: 5 }, // Wan
   },
-  phase1: {
+  priming: {
     steps: 500,
     batch: 1,
     accumulate: 1,
@@ -45,7 +50,7 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
     guidance: 5,
     wmin: 1e-2, // FastGen for I2V-14B; METHOD §1.5
   },
-  phase2: {
+  equilibrium: {
     steps: 1000,
     batch: 1,
     accumulate: 1,
@@ -87,3 +92,27 @@ export const wanTraining = (mode: Preset['student']['mode']) => ({
   best: { every: 50, clips: 4, minMotion: 0.8, frechetWeight: 0.01 }, // budget: a clip is dear
   run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32' },
 });
+
+/** METHOD §1.6: blocks round(L {0.5, 0.75, 1}) - 1. */
+const tapsOf = (layers: number): number[] => [0.5, 0.75, 1].map((share) => Math.round(layers * share) - 1);
+
+/**
+ * How a Wan2.1 is trained, on latents of one form.
+ * @param latent [C,F,h,w]
+ */
+export function wanSettings(dit: DiTConfig, latent: readonly number[], sets: readonly string[]): Settings {
+  const { ffn_parts } = inParts(dit, 1, numel(tokenGrid(dit, latent)), Infinity);
+  const settings = (mode: Settings['student']['mode']) => {
+    const { equilibrium, ...training } = wanTraining(mode);
+    const head = { ...equilibrium.head, dim: dit.dim, head_dim: dit.dim % 64 ? headDim(dit) : 64 };
+    return override(
+      {
+        ...training,
+        dit: { checkpoint: true, ffn_parts },
+        equilibrium: { ...equilibrium, taps: tapsOf(dit.num_layers), head },
+      },
+      sets,
+    );
+  };
+  return checkSettings(settings(settings('full').student.mode)); // the mode decides rates that overrides may yet change
+}

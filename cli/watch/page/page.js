@@ -2,12 +2,12 @@
 import { chartsOf, drawCard, short } from './charts.js';
 
 const [BUSY_MS, QUIET_MS, PLAY_MS] = [2000, 10000, 700];
-const NAMES = { vae: 'VAE', teacher: 'Teacher', phase1: 'Stability priming', phase2: 'Adversarial equilibrium' };
+const NAMES = { vae: 'VAE', teacher: 'Teacher', priming: 'Stability priming', equilibrium: 'Adversarial equilibrium' };
 const ROWS = {
   vae: ['real', 'recon­structed'],
   teacher: ['real', 'teacher'],
-  phase1: ['real', '1 evaluation', '4 evaluations'],
-  phase2: ['real', '1 evaluation', '4 evaluations'],
+  priming: ['real', '1 evaluation', '4 evaluations'],
+  equilibrium: ['real', '1 evaluation', '4 evaluations'],
 };
 
 const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
