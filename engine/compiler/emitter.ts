@@ -132,7 +132,9 @@ export class Emitter {
     const read = (make: () => Index) => arg(0, this.through(n, index, 0, make));
     if (POINTWISE.has(n.op) && n.op !== 'cast' && n.op !== 'where') {
       const args = n.inputs.map((_, i) => arg(i));
-      if (cancels(n, (v) => this.leaves.has(keyOf(v)) || this.known.has(keyOf(v)))) args.push(this.hidden(args.pop()!));
+      // Whole numbers lose nothing.
+      const near = (v: Value): boolean => this.leaves.has(keyOf(v)) || this.known.has(keyOf(v));
+      if (isReal(typeOf(n.inputs[0]!).dtype) && cancels(n, near)) args.push(this.hidden(args.pop()!));
       return isComparison(n.op) ? this.compare(n, args) : this.let(type, formula(n, args, !!this.lanes));
     }
     switch (n.op) {

@@ -1,6 +1,7 @@
 /** Sums and maxima of windows that slide along three axes: a thread makes an output, and walks what its window holds of the input. */
-import { quotientFunction } from '../quotient.ts';
 import { ceilDiv, foldGrid, numel, shader, type Access, type Caps, type Launch } from '../kernel.ts';
+import { quotientFunction } from '../quotient.ts';
+import { isNaN } from '../special.ts';
 
 type Triple = readonly [number, number, number];
 
@@ -18,8 +19,6 @@ export interface PoolProblem {
 }
 
 const WORKGROUP = 64;
-/** By bits: comparisons with NaN are the driver's. */
-const NAN = 'fn nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }';
 const AXES = [0, 1, 2] as const;
 const PARAMS = ['n', 'out', 'k', 's', 'd', 'lo'] as const;
 
@@ -32,16 +31,15 @@ export function pool(_caps: Caps, p: PoolProblem): Launch {
   const outputs = p.lines * numel(p.out);
   const sizes = { n: p.in, out: p.out, k: p.kernel, s: p.stride, d: p.dilation, lo: p.padLo };
   const take = max
-    ? `let tap = (j0 * p.k1 + j1) * p.k2 + j2;
-        if (place < 0 || (!isNaN && (v > best || nan(v)))) { best = v; place = i32(tap); isNaN = nan(v); }`
-    : 'best += v;';
-  const loop = (
-    axis: number,
-    body: string,
-  ): string => `for (var j${axis} = first${axis}; j${axis} < p.k${axis}; j${axis}++) {
-    let c${axis} = start${axis} + i32(j${axis} * p.d${axis});
-    if (c${axis} >= i32(p.n${axis})) { break; }
-    let i${axis} = ${axis ? `i${axis - 1} * p.n${axis} + ` : 'line * p.n0 + '}u32(c${axis});
+    ? `let better = ok2 & ((place < 0) | (!(${isNaN('best', 'f32')}) & ((v > best) | ${isNaN('v', 'f32')})));
+    best = select(best, v, better);
+    place = select(place, i32((j0 * p.k1 + j1) * p.k2 + j2), better);`
+    : 'best += select(0.0, v, ok2);';
+  // Every lane walks the whole window, and leaves out what lies outside: branches that lanes take apart cost more on CPU drivers.
+  const loop = (axis: number, body: string): string => `for (var j${axis} = 0u; j${axis} < p.k${axis}; j${axis}++) {
+    let c${axis} = start${axis} + j${axis} * p.d${axis}; // before the first it wraps to a large number
+    let ok${axis} = ${axis ? `ok${axis - 1} & ` : ''}(c${axis} < p.n${axis});
+    let i${axis} = ${axis ? `i${axis - 1}` : 'line'} * p.n${axis} + min(c${axis}, p.n${axis} - 1u);
     ${body}
   }`;
   const wgsl = shader({
@@ -52,19 +50,17 @@ export function pool(_caps: Caps, p: PoolProblem): Launch {
       ...(max ? [{ name: 'places', type: 'i32', access: 'read_write' as const }] : []),
     ],
     workgroup: [WORKGROUP, 1, 1],
-    functions: `${quotientFunction('quotient')}
-${max ? NAN : ''}`,
+    functions: quotientFunction('quotient'),
     main: `  let t = (wid.x + wid.y * nwg.x) * ${WORKGROUP}u + li;
   if (t >= p.outputs) { return; }
   let rest2 = quotient(t, p.out2);
   let rest1 = quotient(rest2, p.out1);
   let line = quotient(rest1, p.out0);
-  let start0 = i32((rest1 - line * p.out0) * p.s0) - i32(p.lo0);
-  let start1 = i32((rest2 - rest1 * p.out1) * p.s1) - i32(p.lo1);
-  let start2 = i32((t - rest2 * p.out2) * p.s2) - i32(p.lo2);
-  ${AXES.map((a) => `let first${a} = quotient(u32(max(0, -start${a})) + p.d${a} - 1u, p.d${a});`).join('\n  ')}
+  let start0 = (rest1 - line * p.out0) * p.s0 - p.lo0;
+  let start1 = (rest2 - rest1 * p.out1) * p.s1 - p.lo1;
+  let start2 = (t - rest2 * p.out2) * p.s2 - p.lo2;
   var best = 0.0;
-  ${max ? 'var place = -1; var isNaN = false;' : ''}
+  ${max ? 'var place = -1;' : ''}
   ${loop(0, loop(1, loop(2, `let v = src[i2];\n    ${take}`)))}
   dst[t] = best;
   ${max ? 'places[t] = place;' : ''}`,

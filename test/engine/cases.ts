@@ -107,7 +107,15 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
   ],
   sub: [on('broadcast row', [f(3, 5), f(5)], (a, b) => a!.sub(b!))],
   mul: [on('broadcast scalar', [f(3, 5), f()], (a, b) => a!.mul(b!)), on('square', [f(7)], (a) => a!.mul(a!))],
-  div: [on('broadcast column', [f(3, 5), within(0.4, 2, 3, 1)], (a, b) => a!.div(b!))],
+  div: [
+    on(
+      'remainders of i32',
+      [{ shape: [9], dtype: 'i32', range: [-90, 90] }],
+      (x) => x!.sub(x!.div(7).mul(7)).add(x!).sub(x!),
+      true,
+    ),
+    on('broadcast column', [f(3, 5), within(0.4, 2, 3, 1)], (a, b) => a!.div(b!)),
+  ],
   max: [on('same', [f(3, 5), f(3, 5)], (a, b) => a!.max(b!))],
   min: [on('broadcast', [f(3, 5), f(5)], (a, b) => a!.min(b!))],
   pow: [

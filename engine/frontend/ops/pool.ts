@@ -38,17 +38,32 @@ function eachTap(
   );
 }
 
-/** y [...,o] of the windows' tap j along an axis, as zeros but for where x [...,n] was read. */
-function spread(y: Tensor, axis: number, n: number, j: number, i: number, attrs: PoolAttrs): Tensor {
-  const [count, stride] = [y.shape[axis]!, attrs.stride[i]!];
-  const first = j * attrs.dilation[i]! - attrs.padLo[i]!; // where the first window reads
-  const from = Math.max(0, Math.ceil(-first / stride));
-  const to = Math.min(count, Math.floor((n - 1 - first) / stride) + 1);
-  const each = (value: number): number[] => y.shape.map((_, a) => (a === axis ? value : 0));
-  if (from >= to) return y.slice(axis, 0, 1).like(0).expand(y.shape.with(axis, n));
-  const lo = first + from * stride;
-  const hi = n - (lo + (to - from - 1) * stride + 1);
-  return y.slice(axis, from, to).pad(each(lo), each(hi), each(stride - 1));
+/** What one tap of each window gave, along one pooled axis of `n` elements: tap `j` of axis `i` of the last three. */
+interface Tap {
+  i: number;
+  j: number;
+  n: number;
+}
+
+/** y, of windows, where their taps were read: zeros elsewhere. */
+function spread(y: Tensor, taps: readonly Tap[], { stride, dilation, padLo }: PoolAttrs): Tensor {
+  const lead = y.shape.length - 3;
+  const zeros = (): number[] => y.shape.map(() => 0);
+  const [lo, hi, inner] = [zeros(), zeros(), zeros()];
+  let inside = y;
+  for (const { i, j, n } of taps) {
+    const axis = lead + i;
+    const first = j * dilation[i]! - padLo[i]!; // where the first window reads
+    const from = Math.max(0, Math.ceil(-first / stride[i]!));
+    const to = Math.min(y.shape[axis]!, Math.floor((n - 1 - first) / stride[i]!) + 1);
+    if (from >= to)
+      return taps.reduce((t, tap) => t.slice(lead + tap.i, 0, 1).expand(t.shape.with(lead + tap.i, tap.n)), y.like(0));
+    inside = inside.slice(axis, from, to);
+    lo[axis] = first + from * stride[i]!;
+    hi[axis] = n - (lo[axis] + (to - from - 1) * stride[i]! + 1);
+    inner[axis] = stride[i]! - 1;
+  }
+  return inside.pad(lo, hi, inner);
 }
 
 const sumPool: OpDef<'sumPool'> = {
@@ -60,11 +75,10 @@ const sumPool: OpDef<'sumPool'> = {
   },
   /** Axis by axis. */
   vjp({ x, dy, attrs }) {
-    const first = x[0]!.shape.length - 3;
+    const size = x[0]!.shape.slice(-3);
     return [
       attrs.kernel.reduce((g, k, i) => {
-        const n = x[0]!.shape[first + i]!;
-        const taps = Array.from({ length: k }, (_, j) => spread(g, first + i, n, j, i, attrs));
+        const taps = Array.from({ length: k }, (_, j) => spread(g, [{ i, j, n: size[i]! }], attrs));
         return taps.reduce((a, b) => a.add(b));
       }, dy[0]!),
     ];
@@ -98,12 +112,17 @@ const maxPool: OpDef<'maxPool'> = {
   /** To the element that won. */
   vjp({ x, y, dy, attrs }) {
     if (!dy[0]) return [null];
-    const { shape } = x[0]!;
-    const first = shape.length - 3;
+    const size = x[0]!.shape.slice(-3);
     const parts: Tensor[] = [];
     eachIndex(attrs.kernel, (taps, tap) => {
       const won = dy[0]!.select(y[1]!.eq(tap), 0);
-      parts.push(taps.reduce((g, j, i) => spread(g, first + i, shape[first + i]!, j, i, attrs), won));
+      parts.push(
+        spread(
+          won,
+          taps.map((j, i) => ({ i, j, n: size[i]! })),
+          attrs,
+        ),
+      );
     });
     return [parts.reduce((a, b) => a.add(b))];
   },
