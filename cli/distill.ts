@@ -9,7 +9,7 @@ import { openVideoShards } from '../train/data/videos.ts';
 import { clipSize, subjectOf, wanSubject } from '../train/planning/subject.ts';
 import { courseOf, distillVideos } from '../train/videos/distill.ts';
 import { Interrupted, UsageError } from './common/errors.ts';
-import { CLASSIFIER, ownOr, willWrite } from './common/files.ts';
+import { classifierOf, ownOr, willWrite } from './common/files.ts';
 import { drawSamples } from './media/animation.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './common/options.ts';
 import { jobMeter } from './common/progress.ts';
@@ -125,9 +125,12 @@ async function distill(args: DistillArgs): Promise<void> {
         vae,
       };
       await makeShards(work);
-      const made = await distillTeacher({ ...work, method: args.method, teacher, classifier: CLASSIFIER }).finally(
-        progress.end,
-      );
+      const made = await distillTeacher({
+        ...work,
+        method: args.method,
+        teacher,
+        classifier: classifierOf(p, args.run),
+      }).finally(progress.end);
       if (!made.done)
         throw new Interrupted(
           `stopped after step ${made.step}, saved in ${args.run}; the same command goes on from there`,

@@ -2,10 +2,11 @@
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { CLASSIFIER_TRAINING, trainClassifier } from '../train/methods/classifier.ts';
+import { FLARE_READER_TRAINING, trainFlareReader } from '../train/methods/flarereader.ts';
 import { subjectOf } from '../train/planning/subject.ts';
 import { trainTeacher, trainVae } from '../train/pipeline.ts';
 import type { Made } from '../train/work.ts';
-import { Interrupted } from './common/errors.ts';
+import { Interrupted, UsageError } from './common/errors.ts';
 import { ownOr, willWrite } from './common/files.ts';
 import { drawSamples } from './media/animation.ts';
 import { bundle, preset, presetOf, run, seed, type Args } from './common/options.ts';
@@ -25,16 +26,24 @@ const options = {
 type TrainArgs = Args<typeof options> & { network: 'vae' | 'teacher' | 'classifier' };
 
 /** The judge of `eval`: its settings are its own, and it is trained in one go. */
-async function classifier({ run: dir, seed: s = CLASSIFIER_TRAINING.seed }: TrainArgs): Promise<void> {
-  const path = join(dir, 'classifier.safetensors');
+async function classifier(args: TrainArgs): Promise<void> {
+  const p = presetOf(args);
+  if (p.data.set === 'emoji') throw new UsageError(`the clips of --preset ${p.name} are judged without a classifier`);
+  const path = join(args.run, 'classifier.safetensors');
   willWrite(path);
+  const usual = p.data.set === 'flare' ? FLARE_READER_TRAINING : CLASSIFIER_TRAINING;
+  const { steps, seed: s } = { ...usual, seed: args.seed ?? usual.seed };
   await session('stopped; nothing was written', async ({ device, signal }) => {
-    const { steps } = CLASSIFIER_TRAINING;
     const shown = meter('classifier', { unit: 'steps', total: steps, memory: () => device.allocated });
-    await trainClassifier(device, path, { ...CLASSIFIER_TRAINING, seed: s }, (step, loss) => {
+    const onStep = (step: number, loss: number): void => {
       shown.at(step, `loss ${loss.toPrecision(3)}`);
       signal.throwIfAborted();
-    }).finally(shown.end);
+    };
+    await (
+      p.data.set === 'flare'
+        ? trainFlareReader(device, path, p.data, { ...FLARE_READER_TRAINING, seed: s }, onStep)
+        : trainClassifier(device, path, { ...CLASSIFIER_TRAINING, seed: s }, onStep)
+    ).finally(shown.end);
     console.log(`${path}: ${steps} steps`);
   });
 }

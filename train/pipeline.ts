@@ -18,6 +18,7 @@ import { courseFor, runStages, turnsOf, type Kept } from './distill.ts';
 import { METHODS, type MethodName } from './methods/index.ts';
 import type { Method } from './methods/stage.ts';
 import { Judge } from './judge/eval.ts';
+import { FlareJudge } from './judge/flarejudge.ts';
 import { teacherJob, vaeJob } from './methods/jobs.ts';
 import { readAverage } from './loop/loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
@@ -158,7 +159,7 @@ export interface Distill extends Work {
   method?: MethodName | undefined;
   vae?: string | undefined;
   teacher?: string | undefined;
-  /** The frozen digit classifier that chooses the best EMA of `digits`. */
+  /** The frozen classifier that chooses the best EMA of `digits` or `flare`. */
   classifier: string;
 }
 
@@ -183,7 +184,11 @@ export async function distill(w: Distill): Promise<Distilled> {
   const { draw } = w;
   try {
     const judge =
-      p.data.set === 'emoji' ? PixelJudge.validation(p) : Judge.validation(p, await loadClassifier(w.classifier));
+      p.data.set === 'emoji'
+        ? PixelJudge.validation(p)
+        : p.data.set === 'flare'
+          ? await FlareJudge.validation(p, w.classifier)
+          : Judge.validation(p, await loadClassifier(w.classifier));
     const made = { data: shards.made, teacher: teacher.hash };
     const { done, step, phases, file } = await runStages(w, turnsOf(method, p, made), {
       shards,

@@ -4,6 +4,7 @@ import { dirname, join, relative, resolve } from 'node:path';
 import type { DiTConfig } from '../../model/config.ts';
 import { writeError } from '../../train/loop/files.ts';
 import { loadDiT, type Model } from '../../train/loop/models.ts';
+import type { Preset } from '../../train/presets/index.ts';
 import { UsageError } from './errors.ts';
 import { ownFile } from './root.ts';
 
@@ -11,6 +12,10 @@ import { ownFile } from './root.ts';
 export const BUNDLE = relative('.', ownFile('bundle/digits'));
 /** The frozen judge of `digits`. */
 export const CLASSIFIER = relative('.', ownFile('bundle/classifier.safetensors'));
+
+/** What judges a preset's clips: the digits' comes along, another set's is trained into the run. */
+export const classifierOf = ({ data }: Preset, run: string): string =>
+  data.set === 'flare' ? join(run, 'classifier.safetensors') : CLASSIFIER;
 
 export const modelFile = (dir: string, kind: 'vae' | 'teacher' | 'student' | 'frames'): string =>
   join(dir, `${kind}.safetensors`);

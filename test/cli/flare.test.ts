@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 
+const { open } = await import('../../engine/runtime/device.ts');
+const device = await open(); // its driver lies in the cache of the user
 process.env['XDG_CACHE_HOME'] = mkdtempSync(join(tmpdir(), 'vpae-'));
 const { run } = await import('../../engine/host/runtime.ts');
 const { unpackDeb } = await import('../../engine/host/debian.ts');
@@ -16,6 +18,11 @@ const { flareFiles, flareFolder } = await import('../../train/data/flare/sprites
 const { Stream } = await import('../../train/loop/rng.ts');
 const { loadPreset } = await import('../../train/presets/index.ts');
 const { embedderOf, wordsIn } = await import('../../model/text.ts');
+const { distill, trainTeacher, trainVae } = await import('../../train/pipeline.ts');
+const { FLARE_READER_TRAINING, trainFlareReader } = await import('../../train/methods/flarereader.ts');
+const { evaluate } = await import('../../train/judge/infer.ts');
+const { FlareJudge } = await import('../../train/judge/flarejudge.ts');
+const { TINY } = await import('../train/tinypreset.ts');
 const { CORNER, LAYERS, MOD, redOf, writePackage } = await import('./flarepackage.ts');
 
 const refused = async (work: () => unknown): Promise<string> => {
@@ -198,6 +205,31 @@ test('a clip is a pure function of split, seed and number, and is shrunk to the 
     await refused(() => flare('train', 1, { ...settings, size: 65 })),
     /^\[flare\] data\.size must be at most 64, got 65$/,
   );
+});
+
+test('VAE, teacher, classifier, both phases and the judge', async () => {
+  const out = mkdtempSync(join(tmpdir(), 'vpae-'));
+  const p = loadPreset('flare', [...TINY.filter((set) => !set.startsWith('text.')), 'text.text_dim=16']);
+  const work = { device, preset: p, out };
+  const classifier = join(out, 'classifier.safetensors');
+  assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);
+  assert.match(
+    await refused(() => distill({ ...work, classifier })),
+    /^\[classifier\] .* is missing, which judges these clips: vpae train classifier --preset flare --run /,
+  );
+  const { data } = p;
+  await trainFlareReader(device, classifier, data, { ...FLARE_READER_TRAINING, steps: 2, clips: 2 });
+  const made = await distill({ ...work, classifier });
+  assert.ok(made.done && made.phases.every((phase) => Number.isFinite(phase.score)));
+  const { evaluation, real, samples } = await evaluate({
+    device,
+    vae: join(out, 'vae.safetensors'),
+    model: join(out, 'student.safetensors'),
+    judge: (preset) => FlareJudge.heldOut(preset, classifier),
+  });
+  assert.is(samples.evaluations, 1);
+  assert.ok(Object.values(evaluation).every(Number.isFinite) && evaluation.spread! > 0);
+  assert.equal([real.sharpness, real.motionRatio, real.recall, real.firstFramePsnr], [1, 1, 1, 100]);
 });
 
 test.run();

@@ -14,6 +14,7 @@ const { ditShapes } = await import('../../model/wan/dit.ts');
 const { ditConfigOf, latentShape } = await import('../../train/methods/conditions.ts');
 const { distill, trainTeacher, trainVae } = await import('../../train/pipeline.ts');
 const { embedderOf } = await import('../../model/text.ts');
+const { TINY } = await import('./tinypreset.ts');
 
 const refused = (work: () => unknown) => {
   try {
@@ -114,47 +115,9 @@ test('the preset is of the size it says', () => {
   assert.ok(parameters > 15e6 && parameters < 20e6, `${parameters}: a student in f16 stays under 40 MB`);
 });
 
-const tiny = [
-  'data.size=16',
-  'data.frames=5',
-  'data.trainClips=8',
-  'data.shardClips=8',
-  'data.heldOutClips=4',
-  'vae.dim=4',
-  'vae.z_dim=4',
-  'vae.num_res_blocks=1',
-  'text.text_dim=16',
-  'text.text_len=4',
-  'dit.dim=32',
-  'dit.num_heads=2',
-  'dit.ffn_dim=64',
-  'dit.num_layers=2',
-  'dit.freq_dim=16',
-  'trainVae.steps=2',
-  'trainVae.batch=2',
-  'trainVae.statClips=4',
-  'teacher.steps=2',
-  'teacher.batch=2',
-  'teacher.sampler.steps=2',
-  'priming.steps=2',
-  'priming.batch=2',
-  'priming.fake.warmup=1',
-  'priming.fake.updates=1',
-  'priming.fake.rank=4',
-  'equilibrium.steps=2',
-  'equilibrium.batch=2',
-  'equilibrium.taps=[0,1]',
-  'equilibrium.head.dim=32',
-  'equilibrium.head.head_dim=16',
-  'equilibrium.head.warmup=1',
-  'best.every=2',
-  'best.clips=2',
-  'run.sampleEvery=2',
-];
-
 test('VAE, teacher and both phases', async () => {
   const out = mkdtempSync(join(tmpdir(), 'vpae-'));
-  const work = { device, preset: loadPreset('emoji', tiny), out };
+  const work = { device, preset: loadPreset('emoji', TINY), out };
   assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);
   const made = await distill({ ...work, classifier: join(out, 'none') });
   assert.ok(made.done && made.phases.every((p) => Number.isFinite(p.score)));

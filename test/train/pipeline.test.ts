@@ -15,7 +15,8 @@ import { openShards } from '../../train/data/shards.ts';
 import { evaluate, sampleClips } from '../../train/judge/infer.ts';
 import { METHOD_NAMES, METHODS } from '../../train/methods/index.ts';
 import { teacherJob } from '../../train/methods/jobs.ts';
-import { CLASSIFIER_SHAPES } from '../../train/metrics/classifier.ts';
+import { Judge } from '../../train/judge/eval.ts';
+import { CLASSIFIER_SHAPES, loadClassifier } from '../../train/metrics/classifier.ts';
 import { loadDiT } from '../../train/loop/models.ts';
 import { distill, precompute, trainTeacher, trainVae } from '../../train/pipeline.ts';
 import { loadPreset } from '../../train/presets/index.ts';
@@ -204,7 +205,11 @@ test('the student makes a clip in one evaluation, the same whatever stands besid
     pixels.every((x, i) => Math.abs(x - single.videos[0]![i]!) < 1e-3),
     'one seed is one clip, in sample as in eval',
   );
-  const report = await evaluate({ ...paths, model: join(out, 'teacher.safetensors') });
+  const report = await evaluate({
+    ...paths,
+    model: join(out, 'teacher.safetensors'),
+    judge: async (p) => Judge.heldOut(p, await loadClassifier(classifier)),
+  });
   assert.is(report.samples.evaluations, 2 * preset.teacher.sampler.steps);
   assert.is(report.evaluation.clips, preset.data.heldOutClips);
   const student = await loadDiT(join(out, 'student.safetensors'));

@@ -2,7 +2,7 @@
 import type { Preset } from '../presets/index.ts';
 import { digits, type DigitsSettings } from './digits.ts';
 import { emoji } from './emoji.ts';
-import { flare } from './flare/clips.ts';
+import { flare, type FlareSettings } from './flare/clips.ts';
 
 export type Split = 'train' | 'heldout';
 
@@ -28,5 +28,11 @@ export function heldOutClips(p: Preset, count = p.data.heldOutClips): Clip[] {
 /** A preset's settings of `digits`, for what only that set has. @throws one line for another set */
 export function digitsOf({ name, data }: Preset): DigitsSettings {
   if (data.set === 'emoji' || data.set === 'flare') throw new Error(`[data] preset ${name} holds no digits`);
+  return data;
+}
+
+/** A preset's settings of `flare`. @throws one line for another set */
+export function flareOf({ name, data }: Preset): FlareSettings {
+  if (data.set !== 'flare') throw new Error(`[data] preset ${name} holds no clips of flare`);
   return data;
 }

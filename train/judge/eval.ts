@@ -1,34 +1,23 @@
-/** Judges samplers on clips they never saw: held-out conditions for reports, spare training clips for choosing a checkpoint. */
-import type { Sampling } from '../../model/pipeline/diffuse.ts';
+/** Judges samplers of `digits` on clips they never saw: held-out conditions for reports, spare training clips for choosing a checkpoint. */
 import { conditions, digits, type DigitClip } from '../data/digits.ts';
 import { digitsOf } from '../data/sets.ts';
 import type { ClassifierWeights } from '../metrics/classifier.ts';
 import { evaluateClips, featuresOf, type Evaluation, type FeatureSet } from '../metrics/evaluate.ts';
-import { frameOf } from '../data/frames.ts';
 import { videoShape } from '../methods/conditions.ts';
 import type { Metrics } from '../loop/pending.ts';
 import type { Preset } from '../presets/index.ts';
-import type { Request, SampleOptions, Sampler, Samples, Weights } from '../methods/sample.ts';
+import { ClipJudge } from './clipjudge.ts';
 
-/** What decides, and the numbers behind it. */
-export type Score = { score: number } & Metrics;
-
-/** What chooses among the averages of a phase: it samples its conditions. */
-export interface Chooser<R extends { seed: number } = Request> {
-  choose(sampler: Sampler<R>, net: Weights, settings: Sampling, options?: SampleOptions): Promise<Score>;
-}
+export type { Chooser, Score } from './clipjudge.ts';
 
 /** A fixed set of conditions of `digits` with the real clips' features. */
-export class Judge implements Chooser {
-  readonly clips: readonly DigitClip[];
-  readonly preset: Preset;
+export class Judge extends ClipJudge<DigitClip, Evaluation> {
   private readonly classifier: ClassifierWeights;
   private readonly real: FeatureSet;
 
   constructor(preset: Preset, classifier: ClassifierWeights, clips: readonly DigitClip[]) {
-    this.preset = preset;
+    super(preset, clips);
     this.classifier = classifier;
-    this.clips = clips;
     this.real = featuresOf(
       clips.map((c) => c.video),
       videoShape(preset),
@@ -51,34 +40,14 @@ export class Judge implements Chooser {
     );
   }
 
-  requests(): Request[] {
-    return this.clips.map((clip, seed) => ({
-      caption: clip.caption,
-      frame: frameOf(clip.video, videoShape(this.preset), 0),
-      seed,
-    }));
-  }
-
   /** Any videos made from the conditions, in order. */
   evaluate(videos: readonly Float32Array[]): Evaluation {
     return evaluateClips(videos, this.clips, videoShape(this.preset), this.classifier, this.real);
   }
 
-  /** Samples every condition and judges the clips. */
-  async judge(
-    sampler: Sampler,
-    net: Weights,
-    settings: Sampling,
-    options?: SampleOptions,
-  ): Promise<{ evaluation: Evaluation; samples: Samples }> {
-    const samples = await sampler.sample(net, this.requests(), settings, options);
-    return { evaluation: this.evaluate(samples.videos), samples };
-  }
-
-  async choose(sampler: Sampler, net: Weights, settings: Sampling, options?: SampleOptions): Promise<Score> {
-    const { evaluation } = await this.judge(sampler, net, settings, options);
-    const { byFrame: _, ...numbers } = evaluation;
-    return { ...numbers, score: this.score(evaluation) };
+  protected numbers(e: Evaluation): Metrics {
+    const { byFrame: _, ...numbers } = e;
+    return numbers;
   }
 
   /**

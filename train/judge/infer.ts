@@ -3,9 +3,8 @@ import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
 import { freeTree, toDevice } from '../loop/checkpoint.ts';
-import { Judge } from './eval.ts';
-import { loadClassifier } from '../metrics/classifier.ts';
-import type { Evaluation } from '../metrics/evaluate.ts';
+import type { ClipJudge } from './clipjudge.ts';
+import type { Clip } from '../data/sets.ts';
 import { checkPair, loadDiT, loadVAE, type Kind } from '../loop/models.ts';
 import type { Preset } from '../presets/index.ts';
 import { Codec, endsOf, Sampler, samplerOf, type Request, type Samples } from '../methods/sample.ts';
@@ -54,20 +53,22 @@ export function sampleClips(w: Infer & { requests: readonly Request[] }): Promis
   return withModel(w, ({ sampler, net, settings }) => sampler.sample(net, w.requests, settings, w));
 }
 
-export interface Report {
+export interface Report<C extends Clip = Clip, E = unknown> {
   kind: Kind;
   settings: Sampling;
   samples: Samples;
-  evaluation: Evaluation;
+  evaluation: E;
   /** The real clips of the same conditions, judged the same way. */
-  real: Evaluation;
-  judge: Judge;
+  real: E;
+  judge: ClipJudge<C, E>;
 }
 
-/** Samples `count` held-out conditions and judges the clips beside the real ones. */
-export function evaluate(w: Infer & { classifier: string; count?: number | undefined }): Promise<Report> {
+/** Samples held-out conditions and judges the clips beside the real ones. @param w.judge opens what judges a preset's clips */
+export function evaluate<C extends Clip, E>(
+  w: Infer & { judge: (p: Preset) => Promise<ClipJudge<C, E>> },
+): Promise<Report<C, E>> {
   return withModel(w, async ({ sampler, net, settings, preset, kind }) => {
-    const judge = Judge.heldOut(preset, await loadClassifier(w.classifier), w.count);
+    const judge = await w.judge(preset);
     const { evaluation, samples } = await judge.judge(sampler, net, settings, w);
     return { kind, settings, samples, evaluation, real: judge.evaluate(judge.clips.map((c) => c.video)), judge };
   });
