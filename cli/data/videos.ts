@@ -1,18 +1,22 @@
 /** `vpae data make FOLDER`: real videos and their captions become latents and embeddings of a Wan2.1 folder's own VAE and encoders. */
-import { existsSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { basename, join, relative } from 'node:path';
 import sharp from 'sharp';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { givenFrames } from '../../model/config.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import { checkClip, parseSize, type Size } from '../../model/pipeline/size.ts';
 import { WAN_FPS, WAN_FRAMES, wanModel } from '../../model/pipeline/wan.ts';
-import { makeVideoShards, type Refused, type VideoSource } from '../../train/data/videos.ts';
+import { few } from '../../model/files/stored.ts';
+import { Unusable, type Refused } from '../../train/data/videoindex.ts';
+import { makeVideoShards, type VideoSource } from '../../train/data/videos.ts';
 import { hashOf } from '../../train/loop/run.ts';
 import type { Footage } from '../../train/vbench/footage.ts';
 import { printable, UsageError } from '../common/errors.ts';
 import { willWrite } from '../common/files.ts';
-import { findVideos, isFilm, readFilm, readVideo } from '../media/read.ts';
+import { readText } from '../common/text.ts';
+import { videosBelow, type VideoFile } from '../media/find.ts';
+import { readVideo } from '../media/read.ts';
 import { count, type Args } from '../common/options.ts';
 import { stageMeter } from '../common/progress.ts';
 import { session } from '../common/session.ts';
@@ -35,27 +39,48 @@ export const videoOptions = {
 } as const;
 type VideoArgs = Args<typeof videoOptions>;
 
-/** Captions by the file's name: of captions.jsonl, lines of file and caption, or of NAME.txt. */
-function captionsOf(folder: string): (path: string, name: string) => string | undefined {
-  const list = join(folder, 'captions.jsonl');
+/** What a list of captions says, by the file's name as seen from the list. @throws one line */
+function readList(list: string): Map<string, string> {
   const known = new Map<string, string>();
-  if (existsSync(list)) {
-    readFileSync(list, 'utf8')
-      .split('\n')
-      .forEach((line, i) => {
-        if (!line.trim()) return;
-        try {
-          const { file, caption } = JSON.parse(line) as { file: unknown; caption: unknown };
-          if (typeof file !== 'string' || typeof caption !== 'string') throw new Error('needs "file" and "caption"');
-          known.set(file, caption);
-        } catch (error) {
-          throw new Error(`[videos] ${list}:${i + 1}: ${(error as Error).message}`, { cause: error });
-        }
-      });
-  }
-  return (path, name) => {
+  readText(list)
+    .split('\n')
+    .forEach((line, i) => {
+      if (!line.trim()) return;
+      try {
+        const { file, caption } = JSON.parse(line) as { file: unknown; caption: unknown };
+        if (typeof file !== 'string' || typeof caption !== 'string') throw new Error('needs "file" and "caption"');
+        known.set(file, caption.trim());
+      } catch (error) {
+        throw new Error(`[videos] ${list}:${i + 1}: ${(error as Error).message}`, { cause: error });
+      }
+    });
+  return known;
+}
+
+/**
+ * Captions of videos below a folder: a line of captions.jsonl beside a video or in a folder above it, or NAME.txt beside it.
+ * @throws Unusable where a video's text cannot be read
+ */
+function captionsOf(folder: string): (video: VideoFile) => string | undefined {
+  const lists = new Map<string, Map<string, string>>();
+  const listed = (at: string): Map<string, string> => {
+    const list = join(folder, at, 'captions.jsonl');
+    if (!lists.has(at)) lists.set(at, existsSync(list) ? readList(list) : new Map());
+    return lists.get(at)!;
+  };
+  return ({ name, path }) => {
+    const above = name.split('/').slice(0, -1);
+    for (let depth = above.length; depth >= 0; depth--) {
+      const file = [...above.slice(depth), basename(path)].join('/');
+      const caption = listed(above.slice(0, depth).join('/')).get(file);
+      if (caption !== undefined) return caption;
+    }
     const text = join(folder, `${name}.txt`);
-    return known.get(basename(path)) ?? (existsSync(text) ? readFileSync(text, 'utf8').trim() : undefined);
+    try {
+      return existsSync(text) ? readText(text).trim() : undefined;
+    } catch (error) {
+      throw new Unusable((error as Error).message, { cause: error });
+    }
   };
 }
 
@@ -63,7 +88,7 @@ function captionsOf(folder: string): (path: string, name: string) => string | un
 async function clipOf(footage: Footage, frames: number, fps: number, { width, height }: Size): Promise<HostTensor> {
   const at = Array.from({ length: frames }, (_, t) => Math.round((t * footage.fps) / fps));
   if (at.at(-1)! >= footage.frames.length)
-    throw new Error(
+    throw new Unusable(
       `is too short: ${(footage.frames.length / footage.fps).toFixed(2)} s, ${frames} frames at ${fps} a second are ${(frames / fps).toFixed(2)} s`,
     );
   const plane = height * width;
@@ -80,24 +105,20 @@ async function clipOf(footage: Footage, frames: number, fps: number, { width, he
   return host(out, [3, frames, height, width]);
 }
 
+/** Of the file, or of all pictures in a folder. */
+const bytesOf = (path: string): number =>
+  statSync(path).isDirectory()
+    ? readdirSync(path).reduce((sum, name) => sum + statSync(join(path, name)).size, 0)
+    : statSync(path).size;
+
 /** Of a film only what is needed is decoded, at the rate and near the size. */
-function sourceOf(path: string, caption: string, frames: number, fps: number): VideoSource {
-  const first = async () => (isFilm(path) ? readFilm(path, ['-frames:v', '1']) : readVideo(path));
-  const film = ({ width, height }: Size) =>
-    readFilm(path, [
-      '-vf',
-      `fps=${fps},scale=${width}:${height}:force_original_aspect_ratio=increase:flags=bicubic`,
-      '-frames:v',
-      String(frames),
-    ]);
-  return {
-    file: basename(path),
-    caption,
-    size: first,
-    frames: async (size) =>
-      clipOf(isFilm(path) ? { ...(await film(size)), fps } : await readVideo(path), frames, fps, size),
-  };
-}
+const sourceOf = (folder: string, path: string, caption: string, frames: number, fps: number): VideoSource => ({
+  file: relative(folder, path).replaceAll('\\', '/'),
+  caption,
+  bytes: bytesOf(path),
+  size: () => readVideo(path, { frames: 1 }),
+  frames: async (size) => clipOf(await readVideo(path, { fps, cover: size, frames }), frames, fps, size),
+});
 
 export async function makeVideos(folder: string, args: VideoArgs): Promise<void> {
   const { model: path, records: dir, frames, fps } = args;
@@ -107,11 +128,19 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
   if (!(fps > 0 && fps <= 240)) throw new UsageError(`--fps must be above 0 and at most 240, got ${fps}`);
   const refused = ({ file, why }: Refused): void => console.error(printable(`${file} is left out: ${why}`));
   const captionOf = captionsOf(folder);
-  const sources = findVideos(folder).flatMap((v): VideoSource[] => {
-    const caption = captionOf(v.path, v.name);
-    if (!caption)
-      refused({ file: basename(v.path), why: `it has no caption, neither ${v.name}.txt nor a line of captions.jsonl` });
-    return caption ? [sourceOf(v.path, caption, frames, fps)] : [];
+  const { videos, passedOver } = videosBelow(folder);
+  if (passedOver.length) console.error(`no kind of video that is read: ${few('files', passedOver)}`);
+  const sources = videos.flatMap((v): VideoSource[] => {
+    const file = relative(folder, v.path);
+    try {
+      const caption = captionOf(v);
+      if (caption) return [sourceOf(folder, v.path, caption, frames, fps)];
+      refused({ file, why: `it has no caption, neither ${v.name}.txt nor a line of captions.jsonl` });
+    } catch (error) {
+      if (!(error instanceof Unusable)) throw error;
+      refused({ file, why: `its caption ${error.message}` });
+    }
+    return [];
   });
   const checkpoint = await openCheckpoint(path);
   const model = wanModel(checkpoint);
@@ -130,7 +159,12 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
     `stopped; the shards that are done stay in ${dir}, the same command makes the rest`,
     async ({ device, signal }) => {
       const shown = stageMeter(() => device.allocated);
-      const { others } = await makeVideoShards({
+      const {
+        records,
+        refused: without,
+        aside,
+        others,
+      } = await makeVideoShards({
         device,
         dir,
         model,
@@ -146,8 +180,21 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
         onShard: (done, total) => shown.say(`${dir}: ${done} of ${total} shards`),
         onRefused: (r) => shown.say(printable(`${r.file} is left out: ${r.why}`)),
       }).finally(() => shown.end());
+      const rest = [
+        ...(without.length
+          ? [
+              few(
+                'videos are left out',
+                without.map((r) => r.file),
+              ),
+            ]
+          : []),
+        ...(aside ? [`${aside} of videos that are gone are left aside`] : []),
+      ].map((part) => `; ${part}`);
       console.log(
-        others ? `${dir}: ${others} shards are still being made by other processes` : `${dir}: all shards are there`,
+        others
+          ? `${dir}: ${others} shards are still being made by other processes`
+          : `${dir}: all shards are there, ${records} records${rest.join('')}`,
       );
     },
   );

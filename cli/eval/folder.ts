@@ -1,9 +1,11 @@
 /** `vpae eval FOLDER`: any videos, whoever made them, by VBench's formulas; beside reference videos also by the distance of their features. */
+import { few } from '../../model/files/stored.ts';
 import { judgeFolder, type FolderReport } from '../../train/vbench/folder.ts';
 import { openNetworks, type NetworkFiles } from '../../train/vbench/networks.ts';
 import { PROXIES } from '../../train/vbench/proxies.ts';
 import type { Eye, Instruments } from '../../train/vbench/measure.ts';
-import { findVideos, readTakes } from '../media/read.ts';
+import { findVideos } from '../media/find.ts';
+import { readTakes } from '../media/read.ts';
 import { meter } from '../common/progress.ts';
 import { session } from '../common/session.ts';
 import { draw } from '../common/table.ts';
@@ -17,8 +19,9 @@ export interface FolderArgs extends NetworkFiles {
 }
 
 export async function evaluateFolder(args: FolderArgs): Promise<void> {
-  const files = findVideos(args.folder, args.images);
-  const reference = args.reference === undefined ? undefined : findVideos(args.reference);
+  const { videos: files, passedOver } = findVideos(args.folder, args.images);
+  if (passedOver.length) console.error(`no kind of video that is read: ${few('files', passedOver)}`);
+  const reference = args.reference === undefined ? undefined : findVideos(args.reference).videos;
   const judge = async (own: Instruments) => {
     const shown = meter('videos', { unit: 'videos', total: files.length });
     const instruments = {

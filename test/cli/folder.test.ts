@@ -7,7 +7,8 @@ import * as assert from 'uvu/assert';
 import { writeSuite } from '../../cli/eval/suite.ts';
 import { readPrompts } from '../../cli/sample/jobs.ts';
 import { animate } from '../../cli/media/animation.ts';
-import { findVideos, readTakes, readVideo } from '../../cli/media/read.ts';
+import { findVideos } from '../../cli/media/find.ts';
+import { readTakes, readVideo } from '../../cli/media/read.ts';
 import { Picture } from '../../cli/media/picture.ts';
 import { conditions } from '../../train/data/digits.ts';
 import { footageOf } from '../../train/vbench/footage.ts';
@@ -28,7 +29,7 @@ for (const [i, { video }] of clips.entries()) {
 }
 
 test('what was written is read back: webp to the byte, with its picture, gif nearly, a folder of pictures', async () => {
-  const files = findVideos(folder);
+  const files = findVideos(folder).videos;
   assert.equal(
     files.map((f) => [f.name, f.image!.split('/').at(-1)]),
     [0, 1, 2].map((i) => [`clip ${i}-0`, `clip ${i}.png`]),
@@ -53,7 +54,7 @@ test('what was written is read back: webp to the byte, with its picture, gif nea
     picture.frame({ data: clips[0]!.video, shape: [...SHAPE] }, t, { left: 0, top: 0, scale: 1 });
     writeFileSync(join(other, 'a', `${t}.png`), await picture.encode('png'));
   }
-  const [frames, gif] = await Promise.all(findVideos(other).map((f) => readVideo(f.path)));
+  const [frames, gif] = await Promise.all(findVideos(other).videos.map((f) => readVideo(f.path)));
   assert.equal([frames!.frames.length, gif!.frames.length, gif!.width, gif!.height], [3, 9, 32, 32]);
 });
 
@@ -72,12 +73,12 @@ test('other formats go through ffmpeg: its frames are read, and without it one c
     );
     writeFileSync(
       join(dir, 'ffmpeg'),
-      `#!/bin/sh\necho '  Stream #0:0: Video: h264, 2x1, 16 fps, 16 tbr' >&2\nprintf 'P6\\n2 1\\n255\\nabcdefP6\\n2 1\\n255\\nghijkl'\n`,
+      `#!/bin/sh\nfor t in 0 1; do echo "[Parsed_showinfo_0 @ 0x5] n:   $t pts:  $t pts_time:$t.25 pos: 1" >&2; done\nprintf 'P6\\n2 1\\n255\\nabcdefP6\\n2 1\\n255\\nghijkl'\n`,
     );
     chmodSync(join(dir, 'ffmpeg'), 0o755);
     process.env['PATH'] = [dir, before].join(delimiter);
     const { width, height, fps, frames } = await readVideo(join(dir, 'x.mp4'));
-    assert.equal([width, height, fps, ...frames.map((f) => Buffer.from(f).toString())], [2, 1, 16, 'abcdef', 'ghijkl']);
+    assert.equal([width, height, fps, ...frames.map((f) => Buffer.from(f).toString())], [2, 1, 1, 'abcdef', 'ghijkl']);
   } finally {
     process.env['PATH'] = before;
   }
@@ -151,7 +152,7 @@ test("models' clips are kept in the layout that is read", async () => {
   assert.is(code, 0, stderr);
   assert.ok(stdout.includes('right digit in frame') && stdout.includes('subject_consistency-proxy'));
   for (const name of ['real-clips', 'student']) {
-    const files = findVideos(join(dir, name));
+    const files = findVideos(join(dir, name)).videos;
     assert.equal(
       files.map((f) => [f.name.slice(-5), f.image !== undefined]),
       [0, 1, 2].map((i) => [`00${i}-0`, true]),

@@ -214,8 +214,33 @@ test('it goes on where it stopped, and refuses other settings', async () => {
   assert.is(again.stderr.match(/^latents: /gm)?.length, 1);
   assert.is(statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs, kept);
   const other = await vpae([...command, '--fps', '8']);
-  assert.match(other.said.at(-1)!, /was made of other videos, captions or settings/);
+  assert.match(other.said.at(-1)!, /holds records of other settings: fps was 16, now 8\./);
   assert.match(readFileSync(join(at('records'), 'index.json'), 'utf8'), /"fps": 16/);
+});
+
+test('one clip more makes its own record and no other; one that goes is left aside; a set without a record is no set', async () => {
+  const kept = statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs;
+  const { made, count } = openVideoShards(at('records'));
+  await writeClip('new.webp', 6);
+  writeFileSync(
+    join(at('clips'), 'new.txt'),
+    Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from('A new cat', 'utf16le')]),
+  );
+  const { code, stderr, stdout } = await vpae(command);
+  assert.is(code, 0, stderr);
+  assert.is(stderr.match(/^latents: /gm)?.length, 1, stderr);
+  assert.match(stdout, /all shards are there, 4 records; 2 videos are left out: damaged\.gif, short\.webp/);
+  assert.is(statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs, kept);
+  const more = openVideoShards(at('records'));
+  assert.equal([more.count, more.records([2]).captions], [count + 1, ['A new cat']]);
+  assert.is.not(more.made, made);
+  rmSync(join(at('clips'), 'new.webp'));
+  assert.match((await vpae(command)).stdout, /3 records; .*; 1 of videos that are gone are left aside/);
+  assert.equal([openVideoShards(at('records')).count, openVideoShards(at('records')).made], [count, made]);
+  for (const name of ['a.webp', 'b.webp', 'wide.webp']) rmSync(join(at('clips'), name));
+  const none = await vpae(command.map((word) => (word === at('records') ? at('empty') : word)));
+  assert.is(none.code, 1);
+  assert.match(none.said.at(-1)!, /none of 2 videos became a record; damaged\.gif: /);
 });
 
 test('distill runs on the records, and sample takes what it wrote', async () => {

@@ -2,8 +2,7 @@
  * Real videos and captions as training records: latents, text and image embeddings, computed once by a checkpoint's own parts and kept in
  * shard files. A shard is made whole or not at all, by whichever process claims it first, so that several may share the work.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, openSync, readSync, rmSync } from 'node:fs';
 import { Packr } from 'msgpackr';
 import type { Device } from '../../engine/runtime/device.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
@@ -19,24 +18,39 @@ import { isThere, ownerOf, releaseLock, takeLock } from '../loop/lock.ts';
 import { frameOf, type ClipShape } from './frames.ts';
 import { Stream } from '../loop/rng.ts';
 import { canonical } from '../loop/canonical.ts';
-import { hashOf } from '../loop/run.ts';
-import { readSealed, sealed, sha256 } from './seal.ts';
+import { sealed, sha256 } from './seal.ts';
 import { inEpochs, type Batch, type Shards } from './shards.ts';
+import {
+  claimOf,
+  isMade,
+  keyOf,
+  liveOf,
+  madeOf,
+  planShards,
+  readIndex,
+  readShard,
+  shardData,
+  shardIndex,
+  type Refused,
+  type Shard,
+  Unusable,
+} from './videoindex.ts';
 
 /** A video that may become a record. */
 export interface VideoSource {
   readonly file: string;
   readonly caption: string;
+  /** Of the file: one of another size is another video. */
+  readonly bytes: number;
   /** Of the frames as they are shown. */
   size(): Promise<Size>;
-  /** The first frames at the recipe's rate, cut to fill `size`: [channels, frames, H, W] in [-1, 1]. @throws one line when it is damaged or too short */
+  /** The first frames at the recipe's rate, cut to fill `size`: [channels, frames, H, W] in [-1, 1]. @throws Unusable when it is damaged or too short */
   frames(size: Size): Promise<HostTensor>;
 }
 
 /** Forms that videos are cut to, width over height, all of one area. */
 const FORMS = [16 / 9, 4 / 3, 1, 3 / 4, 9 / 16];
 const LARGEST_F16 = 65504;
-const VERSION = 1; // of the layout on disk
 
 /** Shapes are without a batch axis; numbers are bits of f16. */
 interface Packed {
@@ -53,24 +67,6 @@ interface Packing {
   imageLatent?: Packed;
   imageTokens?: Packed;
 }
-export interface Refused {
-  file: string;
-  why: string;
-}
-/** What stands beside a shard's records, which lie one after the other in the file of the same name. */
-interface Shard {
-  made: string;
-  /** `sha256` of a record's bytes; those of before there were checksums have none. */
-  records: { file: string; caption: string; latent: readonly number[]; bytes: number; sha256?: string }[];
-  refused: Refused[];
-}
-interface Index {
-  made: string;
-  settings: unknown;
-  shards: number;
-  textLen: number;
-}
-
 export interface VideoRecipe {
   device: Device;
   dir: string;
@@ -81,8 +77,8 @@ export interface VideoRecipe {
   frames: number;
   /** Clips in a shard: what goes through the text encoder at a time. */
   shardClips: number;
-  /** What decides the records beside files and captions: rate, and what the checkpoint is. Plain JSON. */
-  settings: unknown;
+  /** What decides the records beside files, captions, size and frames: rate, and what the checkpoint is. Plain JSON. */
+  settings: Readonly<Record<string, unknown>>;
   progress: Progress;
   /** Told of every shard that is done, whoever made it. */
   onShard: (done: number, total: number) => void;
@@ -90,9 +86,6 @@ export interface VideoRecipe {
 }
 
 const packr = new Packr({ moreTypes: true });
-/** Written last: a shard without it is not made. */
-const shardIndex = (dir: string, s: number): string => join(dir, `shard-${String(s).padStart(5, '0')}.json`);
-const shardData = (dir: string, s: number): string => shardIndex(dir, s).replace(/json$/, 'msgpack');
 
 /** The form nearest to a video's, at the recipe's area. */
 export function bucketOf({ model: { dit, vae }, size }: Pick<VideoRecipe, 'model' | 'size'>, video: Size): Size {
@@ -101,61 +94,63 @@ export function bucketOf({ model: { dit, vae }, size }: Pick<VideoRecipe, 'model
   return sizeLike(dit, vae, { width: form, height: 1 }, size);
 }
 
+/** What became of the videos. */
+export interface Outcome {
+  records: number;
+  refused: readonly Refused[];
+  /** Records of videos that are gone: they stay where they are, unused. */
+  aside: number;
+  /** Shards that other processes are still making. */
+  others: number;
+}
+
 /**
  * Makes the shards that are missing and that nobody else is making.
- * @returns how many others are still making
- * @throws one line when the folder holds records of other settings or other videos
+ * @throws one line when the folder holds records of other settings, when the machine fails, and when no video becomes a record
  */
-export async function makeVideoShards(recipe: VideoRecipe): Promise<{ others: number }> {
+export async function makeVideoShards(recipe: VideoRecipe): Promise<Outcome> {
   const { dir, sources, shardClips, size, frames, settings, model } = recipe;
   if (!sources.length) throw new Error('[videos] there is no video with a caption');
-  const deciding = {
-    version: VERSION,
-    settings,
-    size,
-    frames,
-    shardClips,
-    videos: hashOf(sources.map((s) => [s.file, s.caption])),
-  };
-  const index: Index = {
-    made: hashOf(deciding),
-    settings: deciding,
-    shards: Math.ceil(sources.length / shardClips),
+  const byKey = new Map(sources.map((source) => [keyOf(source), source]));
+  const index = await planShards(dir, {
+    settings: { ...settings, size, frames },
     textLen: model.dit.text_len,
-  };
-  mkdirSync(join(dir, 'claims'), { recursive: true });
-  const path = join(dir, 'index.json');
-  if (!existsSync(path)) writeWhole(path, sealed(index));
-  const { made } = readIndex(dir);
-  if (made !== index.made)
-    throw new Error(
-      `[videos] ${path} was made of other videos, captions or settings (it says ${made}, these make ${index.made}): choose another folder or remove ${dir}`,
-    );
-
-  const claimOf = (s: number): string => join(dir, 'claims', `${s}.lock`);
-  const isDone = (s: number): boolean => existsSync(shardIndex(dir, s));
-  const tell = () =>
-    recipe.onShard(Array.from({ length: index.shards }, (_, s) => s).filter(isDone).length, index.shards);
+    keys: [...byKey.keys()],
+    shardClips,
+  });
+  const missing = () => index.shards.filter((s) => !isMade(dir, s.number));
+  const tell = () => recipe.onShard(index.shards.length - missing().length, index.shards.length);
   tell();
-  for (let s = 0; s < index.shards; s++) {
-    if (isDone(s) || takeLock(claimOf(s))) continue;
+  for (const { number, clips } of index.shards) {
+    const claim = claimOf(dir, number);
+    if (isMade(dir, number) || takeLock(claim)) continue;
     try {
-      if (isDone(s)) continue; // made and let go between the two looks
-      const { shard, data } = await makeShard(recipe, made, sources.slice(s * shardClips, (s + 1) * shardClips));
-      writeWhole(shardData(dir, s), data);
-      writeWhole(shardIndex(dir, s), sealed(shard));
+      if (isMade(dir, number)) continue; // made and let go between the two looks
+      const { shard, data } = await makeShard(
+        recipe,
+        index.made,
+        clips.map((key) => byKey.get(key)!),
+      );
+      writeWhole(shardData(dir, number), data);
+      writeWhole(shardIndex(dir, number), sealed(shard));
     } finally {
-      releaseLock(claimOf(s));
+      releaseLock(claim);
     }
     tell();
   }
-  const others = Array.from({ length: index.shards }, (_, s) => s).filter((s) => !isDone(s));
-  return {
-    others: others.filter((s) => {
-      const owner = ownerOf(claimOf(s));
-      return owner && isThere(owner);
-    }).length,
-  };
+  const others = missing().filter(({ number }) => {
+    const owner = ownerOf(claimOf(dir, number));
+    return owner && isThere(owner);
+  }).length;
+  const { records, refused, aside } = liveOf(dir, index);
+  if (!records && !others) {
+    if (!aside) for (const { number } of index.shards) rmSync(shardIndex(dir, number), { force: true }); // to be tried again
+    const [first] = refused;
+    throw new Error(
+      `[videos] none of ${sources.length} videos became a record${first ? `; ${first.file}: ${first.why}` : ''}`,
+    );
+  }
+  return { records, refused, aside, others };
 }
 
 interface Seen {
@@ -188,13 +183,14 @@ async function makeShard(
           progress,
         )
       : undefined;
-  const records = seen.map(({ source: { file, caption }, latent, imageLatent }, i) => {
+  const records = seen.map(({ source, latent, imageLatent }, i) => {
+    const { file, caption } = source;
     const packing: Packing = {
       latent: packed(file, latent),
       text: packed(file, trimmed(texts[i]!)),
       ...(imageLatent && tokens && { imageLatent: packed(file, imageLatent), imageTokens: packed(file, tokens[i]!) }),
     };
-    return { file, caption, latent: latent.shape, data: new Uint8Array(packr.pack(packing)) };
+    return { key: keyOf(source), file, caption, latent: latent.shape, data: new Uint8Array(packr.pack(packing)) };
   });
   return {
     shard: {
@@ -210,15 +206,16 @@ async function makeShard(
 async function encodeVideos(
   recipe: VideoRecipe,
   sources: readonly VideoSource[],
-): Promise<{ seen: Seen[]; refused: Refused[] }> {
+): Promise<{ seen: Seen[]; refused: Shard['refused'] }> {
   const { device, model, progress, frames } = recipe;
   const weights = await model.loadVAE(device, 'encoder', progress);
   const vae = new StreamingVAE(device, model.vae, weights);
-  const [seen, refused]: [Seen[], Refused[]] = [[], []];
+  const [seen, refused]: [Seen[], Shard['refused']] = [[], []];
   try {
     for (const [i, source] of sources.entries()) {
       const found = await read(recipe, source).catch((error: Error) => {
-        refused.push({ file: source.file, why: error.message });
+        if (!(error instanceof Unusable)) throw error;
+        refused.push({ key: keyOf(source), file: source.file, why: error.message });
         recipe.onRefused(refused.at(-1)!);
       });
       if (found) {
@@ -278,36 +275,6 @@ function packed(file: string, t: HostTensor): Packed {
   return { data: toF16(t.data as Float32Array), shape: [...t.shape] };
 }
 
-function readIndex(dir: string): Index {
-  const path = join(dir, 'index.json');
-  const refuse = (why: string): Error =>
-    new Error(`[videos] ${path} is ${why}: make the data first, or name the folder that holds it`);
-  let index: Partial<Index>;
-  try {
-    index = readSealed(path);
-  } catch (error) {
-    throw (error as NodeJS.ErrnoException).code === 'ENOENT'
-      ? refuse('missing')
-      : refuse(`no index of video shards (${(error as Error).message})`);
-  }
-  if (typeof index.made === 'string' && Number.isInteger(index.shards)) return index as Index;
-  throw refuse('no index of video shards');
-}
-
-function readShardIndex(dir: string, s: number): Shard {
-  const path = shardIndex(dir, s);
-  try {
-    const shard = readSealed(path) as Partial<Shard>;
-    if (Array.isArray(shard.records) && Array.isArray(shard.refused)) return shard as Shard;
-    throw new Error('it holds no records');
-  } catch (error) {
-    throw new Error(
-      `[videos] ${path} is no index of a shard (${(error as Error).message}): remove this file and make the data again`,
-      { cause: error },
-    );
-  }
-}
-
 /** The records of one form, as training takes them. */
 export interface VideoShards extends Shards {
   /** [C, F, h, w] of every latent. */
@@ -329,21 +296,23 @@ type Place = Shard['records'][number] & { path: string; from: number };
  * @throws one line that names what is missing or was made of something else
  */
 export function openVideoShards(dir: string, latent?: readonly number[]): VideoShards {
-  const { made, shards, textLen } = readIndex(dir);
-  const all = Array.from({ length: shards }, (_, s) => s);
-  const missing = all.filter((s) => !existsSync(shardIndex(dir, s)));
+  const index = readIndex(dir);
+  const { shards, textLen } = index;
+  const missing = shards.filter((s) => !isMade(dir, s.number));
   if (missing.length)
     throw new Error(
-      `[videos] ${dir} lacks ${missing.length} of ${shards} shards: the command that makes them goes on where it stopped`,
+      `[videos] ${dir} lacks ${missing.length} of ${shards.length} shards: the command that makes them goes on where it stopped`,
     );
-  const opened = all.map((s) => readShardIndex(dir, s));
-  const places = opened.flatMap((shard, s): Place[] => {
-    if (shard.made !== made)
+  const places = shards.flatMap(({ number, clips }): Place[] => {
+    const { made, records } = readShard(dir, number);
+    if (made !== index.made)
       throw new Error(
-        `[videos] ${shardIndex(dir, s)} was made of other videos or settings (${shard.made} instead of ${made}): remove this file and make the data again`,
+        `[videos] ${shardIndex(dir, number)} was made with other settings (${made} instead of ${index.made}): remove this file and make the data again`,
       );
     let from = 0;
-    return shard.records.map((r) => ({ ...r, path: shardData(dir, s), from: (from += r.bytes) - r.bytes }));
+    return records
+      .map((r) => ({ ...r, path: shardData(dir, number), from: (from += r.bytes) - r.bytes }))
+      .filter((r) => clips.includes(r.key));
   });
   const forms = new Map<string, Place[]>();
   for (const p of places) forms.set(canonical(p.latent), [...(forms.get(canonical(p.latent)) ?? []), p]);
@@ -361,10 +330,10 @@ export function openVideoShards(dir: string, latent?: readonly number[]): VideoS
   const choose = inEpochs(own.length);
   return {
     count: own.length,
-    made,
+    made: madeOf(index),
     latent: own[0]!.latent,
     others: places.length - own.length,
-    refused: opened.flatMap((s) => s.refused),
+    refused: liveOf(dir, index).refused,
     unchecked: own.filter((p) => p.sha256 === undefined).length,
     records,
     batch: (seed, step, size, role = 'batch') => records(choose(seed, step, size, role)),

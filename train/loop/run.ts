@@ -150,21 +150,24 @@ function savedConfig(path: string): unknown {
   }
 }
 
-/** Throws with the first settings in which two configurations differ. */
-function refuseOther(path: string, was: unknown, now: unknown): void {
-  const differences: string[] = [];
+/** The first settings in which two configurations differ, in words; nothing where they do not. */
+export function differences(was: unknown, now: unknown): string {
+  const found: string[] = [];
   const isBranch = (x: unknown): x is Record<string, unknown> =>
     typeof x === 'object' && x !== null && !Array.isArray(x);
   const walk = (a: unknown, b: unknown, at: string): void => {
     if (isBranch(a) && isBranch(b)) {
       for (const k of new Set([...Object.keys(a), ...Object.keys(b)])) walk(a[k], b[k], at ? `${at}.${k}` : k);
     } else if (canonical(a ?? null) !== canonical(b ?? null))
-      differences.push(`${at} was ${JSON.stringify(a)}, now ${JSON.stringify(b)}`);
+      found.push(`${at} was ${JSON.stringify(a)}, now ${JSON.stringify(b)}`);
   };
   walk(was, now, '');
-  if (!differences.length) return;
-  const more = differences.length > 3 ? ` and ${differences.length - 3} more` : '';
-  throw new Error(
-    `[resume] ${path} holds a run with other settings: ${differences.slice(0, 3).join('; ')}${more}. Use those, or another folder`,
-  );
+  return found.slice(0, 3).join('; ') + (found.length > 3 ? ` and ${found.length - 3} more` : '');
+}
+
+/** Throws with the first settings in which two configurations differ. */
+function refuseOther(path: string, was: unknown, now: unknown): void {
+  const found = differences(was, now);
+  if (found)
+    throw new Error(`[resume] ${path} holds a run with other settings: ${found}. Use those, or another folder`);
 }
