@@ -6,7 +6,7 @@ import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { precisionOn } from '../model/pipeline/precision.ts';
 import { type SolverKind } from '../model/schedulers/index.ts';
 import { willWrite } from './common/files.ts';
-import { sinkFor } from './media/sink.ts';
+import { checkRate, sinkFor } from './media/sink.ts';
 import { count, memoryBytes, model, MOST_SEED, precision, type Args } from './common/options.ts';
 import { stageMeter } from './common/progress.ts';
 import { wantedClips } from './sample/jobs.ts';
@@ -158,6 +158,8 @@ async function sample(args: SampleArgs): Promise<void> {
   const files = await Promise.all(todo.map((w) => sinkFor(w.out)));
   const source = await openSource(args);
   checkTile(args.tile, source);
+  const fps = args.fps ?? source.fps;
+  for (const { out } of todo) checkRate(out, fps);
   const asked = args.size === undefined ? source.size : parseSize(args.size);
   const frames = args.frames ?? source.frames;
   const jobs: Job[] = [];
@@ -206,7 +208,7 @@ async function sample(args: SampleArgs): Promise<void> {
       },
       async sink(i) {
         const { out, prompt } = todo[i]!;
-        const file = await files[i]!({ ...jobs[i]!.size, frames, fps: args.fps ?? source.fps, scale: source.scale });
+        const file = await files[i]!({ ...jobs[i]!.size, frames, fps, scale: source.scale });
         return {
           ...file,
           async end() {

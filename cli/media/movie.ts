@@ -5,6 +5,7 @@ import process from 'node:process';
 import { run } from '../../engine/host/runtime.ts';
 import { disown, partOf } from '../../engine/host/draft.ts';
 import { writeWhole } from '../../train/loop/files.ts';
+import { toI420 } from './yuv.ts';
 
 export interface MovieShape {
   readonly width: number;
@@ -24,9 +25,21 @@ export type MovieFormat = 'mp4' | 'webm';
 type Open = (path: string, format: MovieFormat, shape: MovieShape) => Promise<Movie>;
 
 const CODECS: Record<MovieFormat, readonly string[]> = {
-  mp4: ['-c:v', 'libx264', '-crf', '18', '-pix_fmt', 'yuv420p', '-movflags', '+faststart'],
-  webm: ['-c:v', 'libvpx-vp9', '-crf', '24', '-b:v', '0', '-row-mt', '1', '-pix_fmt', 'yuv420p'],
+  mp4: ['-c:v', 'libx264', '-crf', '18', '-movflags', '+faststart'],
+  webm: ['-c:v', 'libvpx-vp9', '-crf', '24', '-b:v', '0', '-row-mt', '1'],
 };
+
+/** Colours are BT.709's and the file says so: one that says nothing is taken for BT.601 by some players and for BT.709 by others. */
+const BT709 = { primaries: 'bt709', transfer: 'bt709', matrix: 'bt709', fullRange: false } as const;
+const COLOURS = [
+  '-vf',
+  [
+    'scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+full_chroma_inp',
+    'format=yuv420p',
+    'setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709',
+  ].join(),
+  ...['-colorspace', 'bt709', '-color_primaries', 'bt709', '-color_trc', 'bt709', '-color_range', 'tv'],
+];
 
 /** Frames go to the program's stdin; it writes beside the path, and the file is moved there once it is whole. */
 const byFfmpeg: Open = (path, format, { width, height, fps }) => {
@@ -47,6 +60,7 @@ const byFfmpeg: Open = (path, format, { width, height, fps }) => {
       String(fps),
       '-i',
       'pipe:0',
+      ...COLOURS,
       ...CODECS[format],
       '-f',
       format,
@@ -110,10 +124,21 @@ interface Mediabunny {
   BufferTarget: new () => { buffer: ArrayBuffer | null };
   Mp4OutputFormat: new () => unknown;
   WebMOutputFormat: new () => unknown;
-  VideoSampleSource: new (o: { codec: string; bitrate: unknown }) => { add: (sample: unknown) => Promise<void> };
+  VideoSampleSource: new (o: {
+    codec: string;
+    bitrate: unknown;
+    onEncodedPacket: (packet: unknown, about?: { decoderConfig?: { colorSpace?: unknown } }) => void;
+  }) => { add: (sample: unknown) => Promise<void> };
   VideoSample: new (
     data: Uint8Array,
-    o: { format: 'RGBX'; codedWidth: number; codedHeight: number; timestamp: number; duration: number },
+    o: {
+      format: 'I420';
+      codedWidth: number;
+      codedHeight: number;
+      timestamp: number;
+      duration: number;
+      colorSpace: typeof BT709;
+    },
   ) => { close: () => void };
   QUALITY_VERY_HIGH: unknown;
 }
@@ -134,14 +159,19 @@ const byMediabunny: Open = async (path, format, { width, height, fps }) => {
   const source = new bunny.VideoSampleSource({
     codec: format === 'mp4' ? 'avc' : 'vp9',
     bitrate: bunny.QUALITY_VERY_HIGH,
+    // Its encoder forgets what the samples say.
+    onEncodedPacket: (_, about) => {
+      if (about?.decoderConfig) about.decoderConfig.colorSpace = BT709;
+    },
   });
   output.addVideoTrack(source, { frameRate: fps });
   await output.start();
   let frames = 0;
   return {
     async add(rgba) {
-      const sample = new bunny.VideoSample(rgba, {
-        format: 'RGBX',
+      const sample = new bunny.VideoSample(toI420(rgba, width, height), {
+        format: 'I420',
+        colorSpace: BT709,
         codedWidth: width,
         codedHeight: height,
         timestamp: frames++ / fps,

@@ -19,6 +19,27 @@ export function endingOf(path: string): Ending {
   return ending;
 }
 
+/** The unit of a delay, and the shortest and the longest, ms. Viewers slow delays of up to 10 ms down to 100. */
+const DELAYS = { gif: { unit: 10, least: 20, most: 655_350 }, webp: { unit: 1, least: 11, most: 16_777_215 } };
+
+/** Delays of frames at a rate, ms: whole units that add up, so that the rounding is spread. */
+function delaysOf(ending: 'gif' | 'webp', frames: number, fps: number): number[] {
+  const { unit } = DELAYS[ending];
+  const at = (t: number) => unit * Math.round((t * 1000) / fps / unit);
+  return Array.from({ length: frames }, (_, t) => at(t + 1) - at(t));
+}
+
+/** @throws UsageError where frames of this name cannot be shown so fast or so slowly */
+export function checkRate(path: string, fps: number): void {
+  const ending = endingOf(path);
+  if (ending !== 'gif' && ending !== 'webp') return;
+  const { least, most } = DELAYS[ending];
+  if (1000 / fps < least || 1000 / fps > most)
+    throw new UsageError(
+      `"${path}": a .${ending} is shown at ${1000 / most} to ${Math.floor(1000 / least)} frames a second, not at ${fps}: lower --fps, or name an .mp4`,
+    );
+}
+
 /** Takes chunks [channels, t, height, width] in [-1, 1]; one channel is grey, three are RGB. */
 export interface Sink {
   add(chunk: HostTensor): Promise<void>;
@@ -65,6 +86,7 @@ function pictureSink(
   ending: 'webp' | 'gif' | 'png',
   { width, height, frames, fps, scale }: ClipSize,
 ): Sink {
+  checkRate(path, fps);
   const strip = ending === 'png';
   const step = (width + GAP) * scale;
   const picture = strip
@@ -79,7 +101,7 @@ function pictureSink(
       return Promise.resolve();
     },
     async end() {
-      writeWhole(path, await picture.encode(ending, Array<number>(frames).fill(Math.round(1000 / fps)), scale > 1));
+      writeWhole(path, await picture.encode(ending, strip ? [] : delaysOf(ending, frames, fps), scale > 1));
     },
     abort: () => Promise.resolve(),
   };

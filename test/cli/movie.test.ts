@@ -15,7 +15,10 @@ import process from 'node:process';
 import sharp from 'sharp';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { sinkFor } from '../../cli/media/sink.ts';
+import { readVideo } from '../../cli/media/read.ts';
+import { checkRate, sinkFor } from '../../cli/media/sink.ts';
+import { toI420 } from '../../cli/media/yuv.ts';
+import { run } from '../../engine/host/runtime.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'vpae-movie-'));
@@ -65,9 +68,53 @@ test('every frame reaches ffmpeg in order, and the file stands when it is whole'
         [0, 255, 0, 255],
       ],
     );
-    assert.match(args.join(' '), new RegExp(`-pix_fmt rgba -s 4x2 -r 16 -i pipe:0 .*${codec}.* yuv420p`));
+    assert.match(args.join(' '), new RegExp(`-pix_fmt rgba -s 4x2 -r 16 -i pipe:0 .*bt709.*format=yuv420p.*${codec}`));
   }
 });
+
+test('colours are those of BT.709, whoever makes the file', () => {
+  const one = (r: number, g: number, b: number) => [
+    ...toI420(
+      Uint8Array.from({ length: 16 }, (_, i) => [r, g, b, 255][i % 4]!),
+      2,
+      2,
+    ),
+  ];
+  assert.equal(one(255, 255, 255), [235, 235, 235, 235, 128, 128]);
+  assert.equal(one(0, 0, 0), [16, 16, 16, 16, 128, 128]);
+  assert.equal(one(255, 0, 0), [63, 63, 63, 63, 102, 240], 'ITU-R BT.709: 63, 102, 240');
+  assert.equal(one(0, 0, 255), [32, 32, 32, 32, 240, 118]);
+  assert.is(toI420(new Uint8Array(3 * 5 * 4), 3, 5).length, 15 + 2 * 2 * 3);
+});
+
+if ((await run('ffmpeg', ['-version'])).code === 0 && (await run('ffprobe', ['-version'])).code === 0)
+  test('a film says whose its colours are, and they are', async () => {
+    process.env['PATH'] = path;
+    for (const name of ['red.mp4', 'red.webm']) {
+      const sink = await (await sinkFor(join(dir, name)))({ ...SIZE, width: 32, height: 16, frames: 2 });
+      await sink.add(
+        host(
+          Float32Array.from({ length: 3 * 2 * 512 }, (_, i) => (i < 1024 ? 1 : -1)),
+          [3, 2, 16, 32],
+        ),
+      );
+      await sink.end();
+      const entries = 'stream=color_range,color_space,color_transfer,color_primaries';
+      const { stdout } = await run('ffprobe', [
+        '-v',
+        'error',
+        '-show_entries',
+        entries,
+        '-of',
+        'csv=p=0',
+        join(dir, name),
+      ]);
+      assert.is(stdout.trim(), 'tv,bt709,bt709,bt709');
+      const { frames } = await readVideo(join(dir, name));
+      const [r, g, b] = frames[0]!;
+      assert.ok(r! > 250 && g! < 6 && b! < 6, `${name}: ${r},${g},${b}`);
+    }
+  });
 
 test('an ffmpeg that fails is one line, and nothing is left', async () => {
   fakeFfmpeg('console.error("Unknown encoder \'libx264\'"); process.exit(1);');
@@ -121,6 +168,26 @@ test('pictures take the frames at their rate', async () => {
   }
   const last = await sharp(join(dir, 'x.webp'), { page: 2 }).removeAlpha().raw().toBuffer();
   assert.equal([...last.subarray(0, 3)], [0, 0, 255]);
+});
+
+test('pictures last as long as they should: rounding is spread, and a rate that is not shown is refused', async () => {
+  for (const name of ['long.gif', 'long.webp'] as const) {
+    const sink = await (await sinkFor(join(dir, name)))({ ...SIZE, frames: 81 });
+    for (let i = 0; i < 27; i++) for (const c of [0, 1, 2]) await sink.add(colour(c, 1));
+    await sink.end();
+    const { delay } = await sharp(join(dir, name), { animated: true }).metadata();
+    assert.ok(Math.abs(delay!.reduce((a, b) => a + b) - 5062.5) <= 5, `${name}: ${delay!.reduce((a, b) => a + b)}`);
+    assert.ok(Math.max(...delay!) - Math.min(...delay!) <= (name === 'long.gif' ? 10 : 1));
+  }
+  for (const [name, fps, said] of [
+    ['a.gif', 60, /a \.gif is shown at 0\.0\d+ to 50 frames a second, not at 60: lower --fps, or name an \.mp4/],
+    ['a.webp', 120, /a \.webp is shown at .* to 90 frames a second, not at 120/],
+    ['a.gif', 0.001, /not at 0\.001/],
+  ] as const)
+    assert.throws(() => checkRate(name, fps), said);
+  checkRate('a.gif', 50);
+  checkRate('a.webp', 60);
+  checkRate('a.mp4', 240);
 });
 
 test.after(() => {
