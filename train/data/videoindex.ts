@@ -70,6 +70,9 @@ export function readIndex(dir: string): Index {
       : refuse(`no index of video shards (${(error as Error).message})`);
   }
   if (typeof index.made !== 'string') throw refuse('no index of video shards');
+  const strange = Object.keys(index).find((k) => !['version', 'made', 'settings', 'textLen', 'shards'].includes(k));
+  if (index.version === VERSION && strange !== undefined)
+    throw refuse(`no index of video shards (it has ${JSON.stringify(strange)})`);
   if (index.version === VERSION && Array.isArray(index.shards)) return index as Index;
   throw new Error(`[videos] ${path} was made by another version of this program: make the records anew elsewhere`);
 }
@@ -79,6 +82,8 @@ export function readShard(dir: string, s: number): Shard {
   const path = shardIndex(dir, s);
   try {
     const shard = readSealed(path) as Partial<Shard>;
+    const strange = Object.keys(shard).find((k) => !['made', 'records', 'refused'].includes(k)); // as a damaged seal is
+    if (strange !== undefined) throw new Error(`it has ${JSON.stringify(strange)}`);
     if (Array.isArray(shard.records) && Array.isArray(shard.refused)) return shard as Shard;
     throw new Error('it holds no records');
   } catch (error) {
