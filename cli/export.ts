@@ -5,7 +5,8 @@ import { basename } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { ditConfig, vaeConfig, type DiTConfig, type VAEConfig } from '../model/config.ts';
 import { DIT_NAMES, openCheckpoint } from '../model/files/checkpoint.ts';
-import { changeOf, exportWeights, type ExportType } from '../model/files/export.ts';
+import type { FloatType } from '../model/files/encode.ts';
+import { changeOf, exportWeights } from '../model/files/export.ts';
 import { checkFit, type Shapes } from '../model/files/load.ts';
 import { saveLora, type LoraNaming } from '../model/files/lora.ts';
 import { diffusersDiT, diffusersVAE, inOwnNames, OWN, prefixed, type Naming } from '../model/files/names.ts';
@@ -97,7 +98,7 @@ const card = (source: Source, { model, names, lora, base }: ExportArgs): Record<
   ...(base !== undefined && { changeFrom: basename(base) }),
 });
 
-async function exportFull(source: Source, args: ExportArgs, dtype: ExportType): Promise<string> {
+async function exportFull(source: Source, args: ExportArgs, dtype: FloatType): Promise<string> {
   const naming = namingOf(source, args.names);
   if (args.lora.length && source.kind === 'vae') throw new UsageError('--lora adds to a transformer, this is a VAE');
   const loras = await Promise.all(args.lora.map((l) => readLora(l, source.shapes)));
@@ -116,7 +117,7 @@ async function exportFull(source: Source, args: ExportArgs, dtype: ExportType): 
   return `${source.weights.entries.size} tensors in ${args.dtype}`;
 }
 
-async function exportChange(source: Source, args: ExportArgs, dtype: ExportType): Promise<string> {
+async function exportChange(source: Source, args: ExportArgs, dtype: FloatType): Promise<string> {
   if (args.lora.length) throw new UsageError('--lora cannot be joined with --base');
   const base = await openModel(args.base!);
   try {
@@ -152,7 +153,7 @@ async function exportModel(args: ExportArgs): Promise<void> {
   willWrite(args.out);
   const source = await openModel(args.model);
   try {
-    const dtype = args.dtype.toUpperCase() as ExportType;
+    const dtype = args.dtype.toUpperCase() as FloatType;
     const what = await (args.base === undefined ? exportFull : exportChange)(source, args, dtype).catch(
       (error: NodeJS.ErrnoException) => {
         throw error.syscall ? writeError('export', args.out, error) : error;

@@ -53,9 +53,14 @@ export const count = z
   .max(2 ** 22);
 export const layers = count.max(1000);
 
+const MODEL_TYPES = ['t2v', 'i2v', 'flf2v'] as const;
+
 const ditSchema = z
   .object({
-    model_type: z.enum(['t2v', 'i2v', 'flf2v']),
+    model_type: z.enum(MODEL_TYPES, {
+      error: ({ input }) =>
+        `is ${JSON.stringify(input)}, which is not read; those of Wan2.1 that are: ${MODEL_TYPES.join(', ')}`,
+    }),
     patch_size: z.tuple([count.max(64), count.max(64), count.max(64)]),
     text_len: count.max(16_384),
     in_dim: count,

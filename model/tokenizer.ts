@@ -1,5 +1,6 @@
 /** Prompts to token ids by a checkpoint's own `tokenizer.json`, cleaned and cut as Wan2.1 does it (wan/modules/tokenizers.py). */
 import * as library from '@huggingface/tokenizers';
+import { parseJson } from './files/json.ts';
 import { dirname, exists, isFolder, join, readTextFile } from '../engine/host/files.ts';
 
 /** Tokens that a text encoder of Wan2.1 takes, the closing one among them. */
@@ -84,7 +85,7 @@ async function readJSON(path: string): Promise<object> {
       { cause: e },
     );
   });
-  return JSON.parse(text) as object;
+  return parseJson(text) as object;
 }
 
 /** @param path a folder with tokenizer.json and, if it likes, tokenizer_config.json; or the tokenizer.json */

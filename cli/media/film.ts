@@ -76,12 +76,11 @@ async function decode(path: string, options: FilmOptions, deep: boolean): Promis
     ...(fps ? [`fps=${fps}`] : ['settb=1/25,setpts=N']), // each frame once
     ...(cover ? [`scale=${cover.width}:${cover.height}:force_original_aspect_ratio=increase:flags=bicubic`] : []),
   ];
-  const args = [
-    ...['-protocol_whitelist', 'file,pipe', '-i', `file:${path}`], // no option, no protocol, and no way to other files
-    ...['-vf', filters.join(), ...(fps ? [] : ['-r', '25'])],
-    ...(count === undefined ? [] : ['-frames:v', String(count)]),
-    ...['-pix_fmt', deep ? 'rgb48be' : 'rgb24', '-f', 'image2pipe', '-c:v', 'ppm', '-'],
-  ];
+  const input = ['-protocol_whitelist', 'file,pipe', '-i', `file:${path}`]; // no option, no protocol, and no way to other files
+  const which = ['-vf', filters.join(), ...(fps ? [] : ['-r', '25'])];
+  const most = count === undefined ? [] : ['-frames:v', String(count)];
+  const output = ['-pix_fmt', deep ? 'rgb48be' : 'rgb24', '-f', 'image2pipe', '-c:v', 'ppm', '-'];
+  const args = [...input, ...which, ...most, ...output];
   await access(path, constants.R_OK);
   const attempt = async (): Promise<{ frames: Raw[]; told: string } | Said> => {
     const said = await ffmpeg(args);

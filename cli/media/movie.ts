@@ -38,7 +38,7 @@ const COLOURS = [
     'format=yuv420p',
     'setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709',
   ].join(),
-  ...['-colorspace', 'bt709', '-color_primaries', 'bt709', '-color_trc', 'bt709', '-color_range', 'tv'],
+  ...'-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv'.split(' '),
 ];
 
 /** Frames go to the program's stdin; it writes beside the path, and the file is moved there once it is whole. */

@@ -59,8 +59,9 @@ export interface Which {
 
 export async function openSource(which: Which): Promise<Source> {
   if (which.teacher && which.student) throw new UsageError('--teacher and --student: one of them');
+  const own = (['student', 'teacher', 'vae'] as const).some((kind) => existsSync(modelFile(which.model, kind)));
   const foreign = ['model_index.json', 'config.json'].some((name) => existsSync(join(which.model, name)));
-  return foreign ? wanSource(which) : trainedSource(which);
+  return own && !foreign ? trainedSource(which) : wanSource(which);
 }
 
 /** The pixels of a picture [channels, height, width] in [-1, 1]; its middle, scaled to fill `size`, if that is given. */

@@ -2,7 +2,7 @@
  * A folder with a whole Wan2.1, as downloaded: in the layout of its own releases, or in Diffusers'. Every part's numbers are known
  * at once; its weights are opened when asked for, under Wan's names.
  */
-import { exists, join, list, readTextFile } from '../../engine/host/files.ts';
+import { basename, exists, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
 import { clipShapes, usedClipShapes } from '../clip/clip.ts';
 import type { CLIPConfig } from '../clip/config.ts';
 import type { DiTConfig, VAEConfig } from '../config.ts';
@@ -36,7 +36,7 @@ import {
   type Naming,
 } from './names.ts';
 import { openWeights } from './open.ts';
-import { isObject, WeightsError, type Entry } from './stored.ts';
+import { few, isObject, WeightsError, type Entry } from './stored.ts';
 import { parseJson } from './json.ts';
 import type { Weights } from './weights.ts';
 
@@ -120,16 +120,23 @@ async function configOf<C>(path: string, stem: string, parse: (entries: Readonly
   }
 }
 
-/** @throws one line that lists what the folder lacks */
-function demand(path: string, layout: string, found: Readonly<Record<string, boolean>>): void {
+const WEIGHTS = /\.(safetensors|pth|pt|bin|gguf|ckpt|onnx)$/;
+
+/** @throws one line that lists what the folder lacks, and the weights that it has */
+async function demand(path: string, layout: string, found: Readonly<Record<string, boolean>>): Promise<void> {
   const missing = Object.keys(found).filter((what) => !found[what]);
-  if (missing.length) throw new WeightsError('checkpoint', path, `lacks ${missing.join(', ')} of ${layout}`);
+  if (!missing.length) return;
+  const there = (await list(path)).filter((name) => WEIGHTS.test(name)).sort();
+  const beside = there.length ? `; of weights it holds ${there.join(', ')}` : '';
+  throw new WeightsError('checkpoint', path, `lacks ${missing.join(', ')} of ${layout}${beside}`);
 }
 
 /** Files of Wan's own releases, by how their names begin; the encoder's and the VAE's numbers stand in no file but in their shapes. */
 const WAN = {
   dit: 'diffusion_pytorch_model',
   vae: 'Wan2.1_VAE',
+  /** The same file as ComfyUI packs it. */
+  comfyVAE: 'wan_2.1_vae',
   text: 'models_t5',
   image: 'models_clip',
   tokenizer: 'google/umt5-xxl/tokenizer.json',
@@ -137,10 +144,11 @@ const WAN = {
 
 async function openOriginal(path: string): Promise<Checkpoint> {
   const config = await readConfig(join(path, 'config.json'), wanDiT);
-  const needed = [WAN.dit, WAN.vae, WAN.text, ...(config.model_type === 't2v' ? [] : [WAN.image])];
   const names = await list(path);
+  const vae = [WAN.vae, WAN.comfyVAE].find((stem) => names.some((n) => n.startsWith(stem))) ?? WAN.vae;
+  const needed = [WAN.dit, vae, WAN.text, ...(config.model_type === 't2v' ? [] : [WAN.image])];
   const tokenizer = join(path, WAN.tokenizer);
-  demand(path, "Wan's own layout", {
+  await demand(path, "Wan's own layout", {
     ...Object.fromEntries(
       needed.map((stem) => [`${stem}*.safetensors or .pth`, names.some((n) => n.startsWith(stem))]),
     ),
@@ -152,20 +160,23 @@ async function openOriginal(path: string): Promise<Checkpoint> {
     layout: 'original',
     tokenizer,
     dit: part(path, WAN.dit, image ? { ...config, clip_dim: image.dim } : config, ditShapes, DIT_NAMES),
-    vae: part(path, WAN.vae, await configOf(path, WAN.vae, vaeConfigOf), vaeShapes, [OWN]),
+    vae: part(path, vae, await configOf(path, vae, vaeConfigOf), vaeShapes, [OWN]),
     text: part(path, WAN.text, await configOf(path, WAN.text, umt5ConfigOf), umt5Shapes, [OWN]),
     ...(image && { image: part(path, WAN.image, image, clipShapes, [wanCLIP], usedClipShapes) }),
   };
 }
 
+/** A component of a pipeline; one that is left out stands as a pair of nulls. */
+const isThere = (component: unknown): boolean => Array.isArray(component) && component.some((part) => part !== null);
+
 async function openDiffusers(path: string): Promise<Checkpoint> {
   const inside = (name: string) => join(path, name);
   const read = <C>(name: string, parse: (json: Json) => C) => readConfig(join(path, name, 'config.json'), parse);
-  if (await readConfig(inside('model_index.json'), (json) => json['transformer_2']))
+  if (await readConfig(inside('model_index.json'), (json) => isThere(json['transformer_2'])))
     throw new WeightsError('checkpoint', path, 'has two transformers, as Wan2.2 does: only Wan2.1 is read');
   const files = async (names: readonly string[]) => {
     const found = await Promise.all(names.map(async (name) => [name, await exists(inside(name))] as const));
-    demand(path, "Diffusers' layout", Object.fromEntries(found));
+    await demand(path, "Diffusers' layout", Object.fromEntries(found));
   };
   await files(['transformer/config.json', 'vae/config.json', 'text_encoder/config.json', 'tokenizer/tokenizer.json']);
   const dit = await read('transformer', diffusersDiTConfig);
@@ -199,16 +210,24 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
   };
 }
 
+/** What stands where a checkpoint should, and what to do. */
+async function whatInstead(path: string): Promise<string> {
+  if (!(await exists(path)))
+    return /^[\w.-]+\/[\w.-]+$/.test(path)
+      ? `there is no such folder; a model of the Hugging Face hub is downloaded first: hf download ${path} --local-dir ${basename(path)}`
+      : 'there is no such folder';
+  if (!(await isFolder(path))) return 'is a file: name the folder that holds all parts of a Wan2.1';
+  const names = (await list(path)).filter((name) => !name.startsWith('.')).sort();
+  if (names.some((name) => /^(high|low)_noise_model$/.test(name)))
+    return 'is a Wan2.2, of two transformers (high_noise_model, low_noise_model): only Wan2.1 is read';
+  const holds = names.length ? few('files', names) : 'nothing';
+  return `is no Wan2.1 checkpoint: it has neither config.json (Wan's own layout) nor model_index.json (Diffusers); it holds ${holds}`;
+}
+
 async function openLayout(path: string): Promise<Checkpoint> {
   if (await exists(join(path, 'model_index.json'))) return openDiffusers(path);
   if (await exists(join(path, 'config.json'))) return openOriginal(path);
-  throw new WeightsError(
-    'checkpoint',
-    path,
-    (await exists(path))
-      ? "is no Wan2.1 checkpoint: it has neither config.json (Wan's own layout) nor model_index.json (Diffusers)"
-      : 'there is no such folder',
-  );
+  throw new WeightsError('checkpoint', path, await whatInstead(path));
 }
 
 /** Every name and shape in the folder is checked, no weights are read. @throws WeightsError: what is missing or wrong */

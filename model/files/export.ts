@@ -1,20 +1,17 @@
 /** Models as files for other programs: all weights under another project's names, or the change from a base as a LoRA. */
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { toBF16, toF16 } from '../halves.ts';
 import { lowRank } from '../lowrank.ts';
 import type { HostParams } from '../params.ts';
+import { encoded, type FloatType } from './encode.ts';
 import { mergeFiles, type Lora, type LoraFile } from './lora.ts';
 import type { Naming } from './names.ts';
 import { writeTensors, type Output } from './safetensors.ts';
+import { WeightsError } from './stored.ts';
 import type { Weights } from './weights.ts';
-
-export type ExportType = 'F32' | 'F16' | 'BF16';
-
-const ENCODED = { F32: (x: Float32Array) => x, F16: toF16, BF16: toBF16 } as const;
 
 export interface ExportOptions {
   naming: Naming;
-  dtype: ExportType;
+  dtype: FloatType;
   /** Merged into the weights, each in its strength. */
   loras?: readonly Lora[];
   metadata: Readonly<Record<string, string>>;
@@ -33,7 +30,12 @@ export async function exportWeights(
     dtype,
     shape,
     async *values() {
-      yield ENCODED[dtype](Float32Array.from(mergeFiles(name, await weights.tensor(name), loras).data));
+      const merged = mergeFiles(name, await weights.tensor(name), loras);
+      try {
+        yield encoded(name, Float32Array.from(merged.data), dtype);
+      } catch (error) {
+        throw new WeightsError('export', weights.path, (error as Error).message, error);
+      }
       onTensor(++done, weights.entries.size);
     },
   });

@@ -70,8 +70,13 @@ function parse(text: string): unknown {
   }
 }
 
+const POINTER = 'version https://git-lfs.';
+/** What is said of a file of which only the pointer was fetched. */
+export const IS_POINTER = 'is a pointer of Git LFS, not the file itself: git lfs pull fetches it';
+
 /** @throws why it is no JSON, or too much of it */
 export function parseJson(text: string, limits: Partial<JsonLimits> = {}): unknown {
+  if (text.startsWith(POINTER)) throw new Error(IS_POINTER);
   survey(text, { ...USUAL, ...limits });
   return parse(text);
 }

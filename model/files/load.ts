@@ -9,6 +9,9 @@ import type { Weights } from './weights.ts';
 /** Name → shape, as `ditShapes` and its like give it. */
 export type Shapes = Readonly<Record<string, readonly number[]>>;
 
+/** Beside weights of scaled fp8 and of other 8-bit kinds. */
+const SCALES = /(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_\d)?|input_scale|SCB|weight_format)$/;
+
 /** @throws one error that lists the first of each kind of difference in names and shapes, and counts them */
 export function checkFit(weights: Weights, expected: Shapes): void {
   const names = Object.keys(expected);
@@ -27,6 +30,12 @@ export function checkFit(weights: Weights, expected: Shapes): void {
     ],
   ];
   const wrong = kinds.filter(([, all]) => all.length);
+  if ([...weights.entries.keys()].some((n) => !Object.hasOwn(expected, n) && SCALES.test(n)))
+    throw new WeightsError(
+      'weights',
+      weights.path,
+      'holds scaled 8-bit weights, which are not read: take the bf16 or f16 file of the same model',
+    );
   if (wrong.length)
     throw new WeightsError(
       'weights',

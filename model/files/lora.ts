@@ -9,12 +9,14 @@ import { printShapes } from '../../engine/host/errors.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { addLowRank } from '../lora.ts';
 import type { HostParams } from '../params.ts';
+import { encoded } from './encode.ts';
 import type { Shapes } from './load.ts';
-import { diffusersDiT } from './names.ts';
+import { scaleOf } from './loraalpha.ts';
+import { flat, inDiffusers, kindOf, nameReader, type Part } from './loranames.ts';
+import { sameButOnes } from './names.ts';
 import { openWeights } from './open.ts';
 import { saveTensors } from './safetensors.ts';
-import { few, isObject, WeightsError } from './stored.ts';
-import { parseJson } from './json.ts';
+import { few, WeightsError } from './stored.ts';
 import type { Weights } from './weights.ts';
 
 /** What a file adds to a model. */
@@ -32,74 +34,63 @@ export interface Lora {
   readonly scale: number;
 }
 
-/** Ends of a name, and what stands there. */
-const PARTS: readonly (readonly [end: RegExp, part: Part])[] = [
-  [/\.(lora_A(\.default)?|lora_down)\.weight$/, 'a'],
-  [/\.(lora_B(\.default)?|lora_up)\.weight$/, 'b'],
-  [/\.alpha$/, 'alpha'],
-  [/\.diff$/, 'weight'],
-  [/\.diff_b$/, 'bias'],
-];
-type Part = 'a' | 'b' | 'alpha' | 'weight' | 'bias';
+type Module = Partial<Record<Part, HostTensor>> & { name?: string };
 
-const PREFIXES = ['', 'transformer.', 'diffusion_model.', 'model.diffusion_model.', 'base_model.model.', 'unet.'];
-const FLAT_PREFIXES = ['lora_unet_', 'lora_transformer_'];
-
-/** As a module of Diffusers. */
-const inDiffusers = (module: string): string => diffusersDiT.theirs(`${module}.weight`)[0]!.slice(0, -'.weight'.length);
-const flat = (module: string): string => module.replaceAll('.', '_');
-
-/** Every name a module, or a tensor that is none's weight or bias, may have in a file → its own. */
-function aliases(shapes: Shapes): Map<string, string> {
-  const modules = Object.keys(shapes)
-    .filter((name) => !name.endsWith('.bias'))
-    .map((name) => name.replace(/\.weight$/, ''));
-  return new Map(
-    modules.flatMap((own) =>
-      [own, inDiffusers(own)].flatMap((name) =>
-        [...PREFIXES.map((p) => p + name), ...FLAT_PREFIXES.map((p) => p + flat(name))].map(
-          (alias): [string, string] => [alias, own],
-        ),
-      ),
-    ),
+/** @throws where a tensor holds what no weight should */
+async function readFinite(weights: Weights, name: string): Promise<HostTensor> {
+  const t = await weights.tensor(name);
+  const bad = t.data.findIndex((x) => !Number.isFinite(x));
+  if (bad < 0) return t;
+  throw new WeightsError(
+    'lora',
+    weights.path,
+    `its tensor ${name} holds ${t.data[bad]}, a number that is not finite: the file is broken`,
   );
 }
 
-/** Alpha of all modules, where it stands in the metadata: Diffusers keeps PEFT's settings there. */
-function commonAlpha({ metadata, path }: Weights): number | undefined {
-  const text = metadata['lora_adapter_metadata'];
-  if (text === undefined) return undefined;
-  const fail = (why: string) => new WeightsError('lora', path, `its lora_adapter_metadata ${why}`);
-  let json: unknown;
-  try {
-    json = parseJson(text);
-  } catch (error) {
-    throw fail((error as Error).message);
-  }
-  if (!isObject(json)) throw fail('is not an object');
-  const pattern = json['transformer.alpha_pattern'];
-  if (isObject(pattern) && Object.keys(pattern).length)
-    throw fail('has an alpha_pattern: one alpha for all modules is read');
-  return typeof json['transformer.lora_alpha'] === 'number' ? json['transformer.lora_alpha'] : undefined;
-}
-
-type Module = Partial<Record<Part, HostTensor>>;
-
-/** Tensors by module of the model. @throws one line that lists the names that are no part of it */
+/** Tensors by module of the model. @throws one line that says what the file is instead, and lists the names that are no part of it */
 async function readModules(weights: Weights, shapes: Shapes): Promise<Map<string, Module>> {
-  const known = aliases(shapes);
+  const read = nameReader(shapes);
   const modules = new Map<string, Module>();
   const unknown: string[] = [];
+  const adapters = new Set<string>();
   for (const name of weights.entries.keys()) {
-    const [end, part] = PARTS.find(([e]) => e.test(name)) ?? [];
-    const own = end && known.get(name.replace(end, ''));
-    if (!own || !part) unknown.push(name);
-    else modules.set(own, { ...modules.get(own), [part]: await weights.tensor(name) });
+    const named = read(name);
+    if (!named) unknown.push(name);
+    else {
+      if (named.adapter !== undefined) adapters.add(named.adapter);
+      const { own, part, module } = named;
+      if (modules.get(own)?.[part])
+        throw new WeightsError('lora', weights.path, `has ${own} ${part} under two names, one of them ${name}`);
+      modules.set(own, { ...modules.get(own), name: module, [part]: await readFinite(weights, name) });
+    }
   }
-  if (unknown.length)
-    throw new WeightsError('lora', weights.path, `is no LoRA of this model: ${few('names unknown', unknown)}`);
+  if (unknown.length) {
+    const kind = kindOf(unknown, shapes);
+    throw new WeightsError(
+      'lora',
+      weights.path,
+      `is no LoRA of this model: ${kind ? `${kind}; ` : ''}${few('names unknown', unknown)}`,
+    );
+  }
+  if (adapters.size > 1)
+    throw new WeightsError(
+      'lora',
+      weights.path,
+      `holds several adapters: ${[...adapters].join(', ')}; save one of them`,
+    );
   if (!modules.size) throw new WeightsError('lora', weights.path, 'has no tensors');
   return modules;
+}
+
+/** What a difference in shapes says of the model that a LoRA is for. */
+function otherModel(module: string, { a, b, weight }: Module, shape: readonly number[]): string | undefined {
+  if (module === 'patch_embedding' && weight && weight.shape[0] === shape[0] && weight.shape[1] !== shape[1])
+    return `it is for ${weight.shape[1]! > shape[1]! ? 'image-to-video (I2V)' : 'text-to-video (T2V)'}, whose input has ${weight.shape[1]} channels: this model's has ${shape[1]}`;
+  const width = /^blocks\.\d+\.self_attn\.[qkvo]$/.test(module) ? (a?.shape[1] ?? b?.shape[0]) : undefined;
+  return a && b && width !== undefined && a.shape[0] === b.shape[1] && width !== shape[1]
+    ? `it is of a model of width ${width}, this one's is ${shape[1]}`
+    : undefined;
 }
 
 /** @param shapes of the model it is for, as `ditShapes` gives them. @throws WeightsError, one line with all that does not fit */
@@ -109,44 +100,64 @@ export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> 
     const adapters: HostParams = {},
       differences: HostParams = {};
     const wrong: string[] = [];
-    const all = commonAlpha(weights);
-    for (const [module, { a, b, alpha, weight, bias }] of await readModules(weights, shapes)) {
-      const whole = module in shapes ? module : `${module}.weight`;
+    const scaling = await scaleOf(weights);
+    let other: string | undefined;
+    for (const [module, parts] of await readModules(weights, shapes)) {
+      const { name, a, b, biasB, alpha, weight, bias, modulation } = parts;
+      const whole = modulation ? `${module}.modulation` : module in shapes ? module : `${module}.weight`;
       const shape = shapes[whole]!;
-      for (const [name, given] of [
-        [whole, weight],
+      for (const [named, given] of [
+        [whole, weight ?? modulation],
         [`${module}.bias`, bias],
       ] as const) {
-        if (given && String(given.shape) !== String(shapes[name]))
-          wrong.push(`${name} ${printShapes(given.shape)}, expected ${printShapes(shapes[name] ?? [])}`);
-        if (given) differences[name] = given;
+        if (!given) continue;
+        const expected = shapes[named] ?? [];
+        if (!sameButOnes(given.shape, expected)) {
+          wrong.push(`${named} ${printShapes(given.shape)}, expected ${printShapes(expected)}`);
+          other ??= otherModel(module, parts, shape);
+        }
+        differences[named] = { ...given, shape: expected };
       }
-      if (!a && !b && !alpha) continue;
+      if (!a && !b && !alpha && !biasB) continue;
       const fits =
         a &&
         b &&
         shape.length === 2 &&
         String([b.shape[0], a.shape[1]]) === String(shape) &&
         a.shape.length === 2 &&
-        String(b.shape) === String([shape[0], a.shape[0]]);
+        String(b.shape) === String([shape[0], a.shape[0]]) &&
+        (!biasB || String(biasB.shape) === String(shapes[`${module}.bias`]));
       if (!fits) {
         wrong.push(
-          `${module} A ${a ? printShapes(a.shape) : 'missing'} B ${b ? printShapes(b.shape) : 'missing'}, the weight is ${printShapes(shape)}`,
+          `${module} A ${a ? printShapes(a.shape) : 'missing'} B ${b ? printShapes(b.shape) : 'missing'}${biasB ? ` bias ${printShapes(biasB.shape)}` : ''}, the weight is ${printShapes(shape)}`,
         );
+        other ??= otherModel(module, parts, shape);
         continue;
       }
-      const rank = a.shape[0]!;
-      const scale = (alpha?.data[0] ?? all ?? rank) / rank;
+      const scale = scaling(name!, a.shape[0]!, alpha?.data[0]);
       adapters[`${module}.lora_A.weight`] = a;
       adapters[`${module}.lora_B.weight`] = scale === 1 ? b : scaled(b, scale);
+      if (biasB) differences[`${module}.bias`] = sum(scaled(biasB, scale), differences[`${module}.bias`]);
     }
     if (wrong.length)
-      throw new WeightsError('lora', path, `does not fit the model: ${few('modules of other shapes', wrong)}`);
+      throw new WeightsError(
+        'lora',
+        path,
+        `does not fit the model: ${other ? `${other}; ` : ''}${few('modules of other shapes', wrong)}`,
+      );
     return { adapters, differences, metadata: weights.metadata };
   } finally {
     await weights.close();
   }
 }
+
+const sum = (a: HostTensor, b: HostTensor | undefined): HostTensor =>
+  b
+    ? host(
+        Float32Array.from(a.data, (x, i) => x + b.data[i]!),
+        a.shape,
+      )
+    : a;
 
 const scaled = (t: HostTensor, scale: number): HostTensor =>
   host(
@@ -164,14 +175,14 @@ export function mergeFiles(name: string, weight: HostTensor, loras: readonly Lor
     difference: differences[name],
   }));
   if (own.every(({ a, difference }) => !a && !difference)) return weight;
-  const sum = Float32Array.from(weight.data);
+  const merged = Float32Array.from(weight.data);
   for (const { a, b, scale, difference } of own) {
-    if (a && b) addLowRank(sum, { a, b }, scale);
+    if (a && b) addLowRank(merged, { a, b }, scale);
     difference?.data.forEach((d, i) => {
-      sum[i]! += scale * d;
+      merged[i]! += scale * d;
     });
   }
-  return host(sum, weight.shape);
+  return host(merged, weight.shape);
 }
 
 export type LoraNaming = 'diffusers' | 'comfyui' | 'kohya';
@@ -216,5 +227,6 @@ export async function saveLora(
     `${module(name.replace(/\.(weight|bias)$/, ''))}.${name.endsWith('.bias') ? 'diff_b' : 'diff'}`,
     scaled(t, scale),
   ]);
+  for (const [name, t] of [...tensors, ...whole]) encoded(name, Float32Array.from(t.data), dtype); // or it throws
   await saveTensors(path, Object.fromEntries([...tensors, ...whole]), { dtype, metadata });
 }

@@ -123,7 +123,7 @@ export const transformersCLIP: Naming = {
 /** Wan's file holds the text tower too. */
 export const wanCLIP: Naming = { ...OWN, extra: /^textual\.|^log_scale$/ };
 
-const sameButOnes = (a: readonly number[], b: readonly number[]): boolean =>
+export const sameButOnes = (a: readonly number[], b: readonly number[]): boolean =>
   String(a.filter((n) => n !== 1)) === String(b.filter((n) => n !== 1));
 
 /** Tensors one after the other along the first axis, as `shape` if it differs in axes of size 1. */

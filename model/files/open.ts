@@ -2,8 +2,8 @@
 import { basename, dirname, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
 import { readPth } from './pth.ts';
 import { readSafetensors } from './safetensors.ts';
+import { IS_POINTER, parseJson } from './json.ts';
 import { DataFile, few, isObject, WeightsError, type Archive } from './stored.ts';
-import { parseJson } from './json.ts';
 import { Weights } from './weights.ts';
 
 const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile) => Promise<Archive> }[] = [
@@ -19,9 +19,23 @@ const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile)
     name: 'weights',
     begins: [0x76, 0x65, 0x72, 0x73],
     read: async () => {
-      throw new Error('is a pointer of Git LFS, not the file itself: git lfs pull fetches it');
+      throw new Error(IS_POINTER);
     },
   }, // "vers"ion
+  {
+    name: 'weights',
+    begins: [0x47, 0x47, 0x55, 0x46],
+    read: async () => {
+      throw new Error('is GGUF, whose packed weights are not read: take the .safetensors of the same model');
+    },
+  },
+  {
+    name: 'weights',
+    begins: [0x3c, 0x21, 0x44, 0x4f],
+    read: async () => {
+      throw new Error('is a web page, not the file itself: download it again, by its link to the raw file');
+    },
+  }, // "<!DO"CTYPE
   { name: 'safetensors', begins: [], read: readSafetensors },
 ];
 
@@ -121,6 +135,10 @@ function checkShards(path: string, shards: readonly Shard[], archives: readonly 
 
 const SHARD = /^(.*)-(\d{5})-of-(\d{5})\.(safetensors|bin|pth|pt)$/;
 
+/** What Diffusers, transformers and PEFT write: beside others, as variants of half the size, it is this that counts. */
+const USUAL =
+  /^(diffusion_pytorch_model|model|pytorch_model|pytorch_lora_weights|adapter_model)\.(safetensors|bin)(\.index\.json)?$/;
+
 /** The one checkpoint of a folder: an index, shards without one, or a file; safetensors before PyTorch's. */
 async function inFolder(folder: string, stem: string): Promise<string | Shard[]> {
   const names = (await list(folder)).filter((n) => n.startsWith(stem)).sort();
@@ -128,13 +146,16 @@ async function inFolder(folder: string, stem: string): Promise<string | Shard[]>
     const indexes = names.filter((n) => new RegExp(`\\.${extension}\\.index\\.json$`).test(n));
     const whole = names.filter((n) => new RegExp(`\\.${extension}$`).test(n) && !SHARD.test(n));
     const parts = names.filter((n) => SHARD.test(n) && new RegExp(`\\.${extension}$`).test(n));
-    if (indexes.length + whole.length > 1)
+    const all = [...indexes, ...whole];
+    const usual = all.filter((n) => USUAL.test(n));
+    const [own, more] = all.length > 1 && usual.length ? usual : all;
+    if (more !== undefined)
       throw new WeightsError(
         'weights',
         folder,
-        `holds several checkpoints, name one of ${[...indexes, ...whole].join(', ')}`,
+        `holds several checkpoints, name one of ${all.join(', ')}, or move the others elsewhere`,
       );
-    if (indexes.length + whole.length === 1) return join(folder, (indexes[0] ?? whole[0])!);
+    if (own !== undefined) return join(folder, own);
     if (!parts.length) continue;
     const total = Number(SHARD.exec(parts[0]!)![3]);
     if (parts.length !== total) throw new WeightsError('weights', folder, `holds ${parts.length} of ${total} shards`);

@@ -10,7 +10,7 @@ import { printShapes } from '../../engine/host/errors.ts';
 import { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
-import { toBF16, toF16 } from '../halves.ts';
+import { rounded, type FloatType } from './encode.ts';
 import {
   ARRAYS,
   bytesPer,
@@ -145,8 +145,6 @@ export async function writeTensors(
   }
 }
 
-const ENCODERS = { F32: (x: Float32Array) => x, F16: toF16, BF16: toBF16 } as const;
-
 /** f32 values in device memory, in chunks. */
 async function* download(t: NDArray): AsyncGenerator<Float32Array> {
   t.check();
@@ -164,12 +162,12 @@ async function* download(t: NDArray): AsyncGenerator<Float32Array> {
 export async function saveTensors(
   path: string,
   tensors: Readonly<Record<string, HostTensor | NDArray>>,
-  { dtype = 'F32', metadata = {} }: { dtype?: keyof typeof ENCODERS; metadata?: Readonly<Record<string, string>> } = {},
+  { dtype = 'F32', metadata = {} }: { dtype?: FloatType; metadata?: Readonly<Record<string, string>> } = {},
 ): Promise<void> {
   const output = (t: HostTensor | NDArray): Output => {
     if (t instanceof NDArray) {
       const values = async function* () {
-        for await (const chunk of download(t)) yield ENCODERS[dtype](chunk);
+        for await (const chunk of download(t)) yield rounded(chunk, dtype);
       };
       return { dtype, shape: t.shape, values };
     }
@@ -177,7 +175,7 @@ export async function saveTensors(
     return {
       dtype: whole ?? dtype,
       shape: t.shape,
-      values: () => [whole ? t.data : ENCODERS[dtype](Float32Array.from(t.data))],
+      values: () => [whole ? t.data : rounded(Float32Array.from(t.data), dtype)],
     };
   };
   await writeTensors(path, Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, output(t)])), metadata);

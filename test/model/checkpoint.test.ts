@@ -1,5 +1,5 @@
 /** Checkpoint folders as downloaded: both layouts give the same weights under Wan's names, and what is wrong with one is said in a line. */
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -91,7 +91,7 @@ const CHANGES: [
       await rm(join(f, 'Wan2.1_VAE.pth'));
       await rm(join(f, 'google'), { recursive: true });
     },
-    /lacks Wan2\.1_VAE\*\.safetensors or \.pth, google\/umt5-xxl\/tokenizer\.json of Wan's own layout$/,
+    /lacks Wan2\.1_VAE\*\.safetensors or \.pth, google\/umt5-xxl\/tokenizer\.json of Wan's own layout; of weights it holds diffusion_pytorch_model-00001/,
   ],
   [
     'a folder missing',
@@ -132,7 +132,47 @@ const CHANGES: [
     (f) => edit(join(f, 'model_index.json'), { transformer_2: ['diffusers', 'WanTransformer3DModel'] }),
     /two transformers, as Wan2\.2 does/,
   ],
+  [
+    'Wan2.2 in its own layout',
+    'original',
+    async (f) => {
+      await rm(join(f, 'config.json'));
+      await mkdir(join(f, 'high_noise_model'));
+    },
+    /is a Wan2\.2, of two transformers \(high_noise_model, low_noise_model\): only Wan2\.1 is read$/,
+  ],
+  [
+    'a kind that is not read',
+    'original',
+    (f) => edit(join(f, 'config.json'), { model_type: 'ti2v' }),
+    /model_type: is "ti2v", which is not read; those of Wan2\.1 that are: t2v, i2v, flf2v/,
+  ],
+  [
+    'a pointer for a tokenizer or a config',
+    'original',
+    (f) => writeFile(join(f, 'config.json'), 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'),
+    /config\.json: is a pointer of Git LFS, not the file itself: git lfs pull fetches it/,
+  ],
 ];
+
+test('a second transformer that is left out is none; the VAE of ComfyUI is the same file', async () => {
+  const folder = join(root, 'saved');
+  await cp(join(root, 'diffusers-t2v'), folder, { recursive: true });
+  await edit(join(folder, 'model_index.json'), { transformer_2: [null, null], image_encoder: [null, null] });
+  assert.is((await openCheckpoint(folder)).layout, 'diffusers');
+  const own = join(root, 'comfy');
+  await cp(join(root, 'original-t2v'), own, { recursive: true });
+  await rename(join(own, 'Wan2.1_VAE.pth'), join(own, 'wan_2.1_vae.pth'));
+  assert.is((await openCheckpoint(own)).layout, 'original');
+});
+
+test('a name of the hub is no folder, and what to do is said', async () => {
+  const error = await openCheckpoint('Wan-AI/Wan2.1-T2V-1.3B').catch((e: Error) => e);
+  assert.match(
+    (error as Error).message,
+    /no such folder; .* hf download Wan-AI\/Wan2\.1-T2V-1\.3B --local-dir Wan2\.1-T2V/,
+  );
+});
 async function edit(path: string, changes: object): Promise<void> {
   await writeFile(path, JSON.stringify({ ...(JSON.parse(await readFile(path, 'utf8')) as object), ...changes }));
 }

@@ -1,5 +1,5 @@
 /** LoRA files: through every naming and back to the bit, alpha, merging, and what does not fit a model. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -118,11 +118,118 @@ test('differences of biases and gains are merged too', async () => {
   );
 });
 
+test("LightX2V's differences of modulations, under whatever prefix, are added to them", async () => {
+  const [own, head] = [noise('m', [1, 6, 24]), noise('h', [1, 2, 24])];
+  for (const [block, last] of [
+    ['diffusion_model.blocks.1.diff_m', 'diffusion_model.head.diff_m'],
+    ['blocks.1.diff_m', 'head.diff_m'],
+    ['transformer.blocks.1.scale_shift_table.diff', 'transformer.scale_shift_table.diff'],
+  ] as const) {
+    await saveTensors(file(), { [block]: own, [last]: head });
+    const { differences } = await loadLora(file(), shapes);
+    assert.equal(sorted(differences), [
+      ['blocks.1.modulation', own],
+      ['head.modulation', head],
+    ]);
+  }
+});
+
+test("a bias of B is a difference of the bias, in B's own scale; an adapter may have any name, but only one", async () => {
+  const bias = noise('bias of b', [24]);
+  const pair = (adapter: string) => ({ [`${q}.lora_A${adapter}.weight`]: a, [`${q}.lora_B${adapter}.weight`]: b });
+  await saveTensors(file(), { ...pair('.style'), [`${q}.lora_B.style.bias`]: bias, [`${q}.alpha`]: host([1], []) });
+  const loaded = await loadLora(file(), shapes);
+  assert.equal(loaded.adapters[`${q}.lora_B.weight`], halfOf(b));
+  assert.equal(loaded.differences[`${q}.bias`], halfOf(bias));
+  await saveTensors(file(), { ...pair('.one'), ...Object.fromEntries(Object.entries(pair('.two')).slice(0, 1)) });
+  await refused(/under two names|holds several adapters/);
+});
+
+const PEFT = { r: 2, lora_alpha: 8 };
+const ALPHAS: [what: string, metadata: Record<string, string>, config: object | undefined, times: number][] = [
+  ['lora_alpha in the metadata', { lora_alpha: '8' }, undefined, 4],
+  ["kohya's ss_network_alpha", { ss_network_alpha: '8.0', ss_network_dim: '2' }, undefined, 4],
+  ['no alpha, as kohya says it', { ss_network_alpha: 'None' }, undefined, 1],
+  ['adapter_config.json beside', {}, PEFT, 4],
+  ['the root of the rank', {}, { ...PEFT, use_rslora: true }, 8 / Math.sqrt(2)],
+  ['a pattern', {}, { ...PEFT, alpha_pattern: { 'self_attn.q': 6 } }, 3],
+  ['a pattern of others', {}, { ...PEFT, alpha_pattern: { 'self_attn.k': 6 } }, 4],
+  ["Diffusers' own", { lora_adapter_metadata: '{"transformer.r": 2, "transformer.lora_alpha": 8}' }, undefined, 4],
+];
+for (const [what, metadata, config, times] of ALPHAS) {
+  test(`alpha: ${what}`, async () => {
+    const dir = await mkdtemp(join(folder, 'peft-'));
+    await saveTensors(
+      join(dir, 'adapter_model.safetensors'),
+      { [`base_model.model.${q}.lora_A.weight`]: a, [`base_model.model.${q}.lora_B.weight`]: b },
+      { metadata },
+    );
+    if (config) await writeFile(join(dir, 'adapter_config.json'), JSON.stringify(config));
+    for (const path of config ? [dir, join(dir, 'adapter_model.safetensors')] : [dir]) {
+      const { adapters: read } = await loadLora(path, shapes);
+      const [x, y] = [read[`${q}.lora_B.weight`]!.data[0]!, b.data[0]!];
+      assert.ok(Math.abs(x / y - times) < 1e-6, `${x / y} times`);
+    }
+  });
+}
+
+async function refused(reason: RegExp, path = file(), model = shapes): Promise<void> {
+  const error = await loadLora(path, model).then(
+    () => undefined,
+    (e: Error) => e,
+  );
+  assert.match(error?.message ?? 'it was read', reason);
+}
+
+test('what a file is instead is said by name', async () => {
+  const [x, y] = [noise('x', [2, 40]), noise('y', [40, 2])];
+  for (const [tensors, reason] of [
+    [{ [`${q}.lora_magnitude_vector`]: a }, /no LoRA of this model: it is a DoRA; only plain LoRAs are read: merge it/],
+    [{ 'lora_unet_blocks_0_self_attn_q.dora_scale': a }, /it is a DoRA/],
+    [{ [`${q}.lokr_w1`]: a }, /it is a LoKr/],
+    [{ 'lora_unet_double_blocks_0_img_attn_proj.lora_down.weight': a }, /another model's, as Flux or HunyuanVideo/],
+    [{ 'lora_unet_down_blocks_0_attn.lora_down.weight': a }, /another model's, as Stable Diffusion/],
+    [{ 'lora_te1_text_model.lora_down.weight': a }, /it changes the text encoder/],
+    [{ 'diffusion_model.vace_blocks.0.self_attn.q.lora_down.weight': a }, /it is of VACE/],
+    [
+      { 'diffusion_model.blocks.39.self_attn.q.lora_down.weight': a },
+      /of a model of 40 or more blocks, this one has 3/,
+    ],
+    [{ [`${q}.lora_A.weight`]: x, [`${q}.lora_B.weight`]: y }, /it is of a model of width 40, this one's is 24/],
+    [
+      { 'patch_embedding.diff': noise('p', [24, 4, 1, 2, 2]) },
+      /it is for text-to-video \(T2V\), whose input has 4 channels: this model's has 12/,
+    ],
+    [
+      {
+        [`${q}.lora_A.weight`]: a,
+        [`${q}.lora_B.weight`]: host(
+          b.data.map(() => NaN),
+          b.shape,
+        ),
+      },
+      /lora_B\.weight holds NaN/,
+    ],
+  ] as const) {
+    await saveTensors(file(), tensors);
+    await refused(reason);
+  }
+  const t2v = ditShapes(tinyDiT({ model_type: 't2v', in_dim: 4 }));
+  await saveTensors(file(), { 'blocks.0.cross_attn.k_img.lora_A.weight': a });
+  await refused(/it is for image-to-video \(I2V\), this model makes video from text/, file(), t2v);
+  await saveTensors(file(), { 'patch_embedding.diff': noise('p', [24, 12, 1, 2, 2]) });
+  await refused(/it is for image-to-video \(I2V\), whose input has 12/, file(), t2v);
+  const dir = await mkdtemp(join(folder, 'dora-'));
+  await saveTensors(join(dir, 'adapter_model.safetensors'), { [`${q}.lora_A.weight`]: a, [`${q}.lora_B.weight`]: b });
+  await writeFile(join(dir, 'adapter_config.json'), '{"use_dora": true}');
+  await refused(/adapter_config\.json says it is a DoRA/, dir);
+});
+
 const WRONG: [what: string, tensors: Record<string, typeof a>, reason: RegExp][] = [
   [
     "another model's",
     { 'lora_te_layer_0.lora_down.weight': a, 'x.hada_w1_a': a },
-    /is no LoRA of this model: 2 names unknown: lora_te_layer_0\.lora_down\.weight, x\.hada_w1_a$/,
+    /is no LoRA of this model: it is a LoHa; .*; 2 names unknown: lora_te_layer_0\.lora_down\.weight, x\.hada_w1_a$/,
   ],
   [
     'half a pair',

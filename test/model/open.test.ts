@@ -69,6 +69,14 @@ const GOOD: [what: string, files: Record<string, string[]>, open: string, stem: 
     'diff',
     'a',
   ],
+  [
+    'the usual name beside a variant',
+    { 'diffusion_pytorch_model.safetensors': ['a'], 'diffusion_pytorch_model.fp16.safetensors': ['b'] },
+    '',
+    '',
+    'a',
+  ],
+  ["the usual name beside ComfyUI's", { 'model.safetensors': ['a'], 'wan_2.1_vae.safetensors': ['b'] }, '', '', 'a'],
   ['a PyTorch file of another extension', { 'weights.pt': ['p'] }, 'weights.pt', '', 'p'],
 ];
 for (const [i, [what, files, open, stem, found]] of GOOD.entries()) {
@@ -81,7 +89,7 @@ const BAD: [what: string, files: Record<string, string[]>, open: string, reason:
     'several files',
     { 'a.safetensors': ['a'], 'b.safetensors': ['b'] },
     '',
-    /holds several checkpoints, name one of a\.safetensors, b\.safetensors$/,
+    /holds several checkpoints, name one of a\.safetensors, b\.safetensors, or move the others elsewhere$/,
   ],
   ['a shard too few', { [part(1, 2)]: ['a'] }, '', /holds 1 of 2 shards$/],
   [
@@ -102,6 +110,13 @@ const BAD: [what: string, files: Record<string, string[]>, open: string, reason:
     'y.pth.txt',
     /is a pointer of Git LFS/,
   ],
+  [
+    'GGUF by another name',
+    { 'x.txt': ['GGUF\x03\0\0\0'] },
+    'x.txt',
+    /x\.txt: is GGUF, whose packed weights are not read/,
+  ],
+  ['a web page', { 'x.txt': ['<!DOCTYPE html>'] }, 'x.txt', /is a web page, not the file itself/],
   ['no file', {}, 'x.safetensors', /x\.safetensors: there is no such file$/],
   ['an index that is none', { 'x.index.txt': ['{'] }, 'x.index.txt', /has 1 bytes, a header's length alone takes 8$/],
 ];
