@@ -9,7 +9,9 @@ import { willWrite } from './common/files.ts';
 import { checkRate, sinkFor } from './media/sink.ts';
 import { count, memoryBytes, model, MOST_SEED, precision, type Args } from './common/options.ts';
 import { stageMeter } from './common/progress.ts';
+import { cutTexts } from './common/tokens.ts';
 import { wantedClips } from './sample/jobs.ts';
+import { keepsNotes, noteClip } from './sample/made.ts';
 import { openSource, type Source } from './sample/wan.ts';
 import { session } from './common/session.ts';
 import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
@@ -22,14 +24,18 @@ const options = {
   prompts: {
     type: 'string',
     describe:
-      'a file with a prompt a line, or JSON lines with prompt, negative_prompt, seed, image, last_image, out; clips that are there are skipped',
+      'a file with a prompt a line, or JSON lines with prompt, negative_prompt, seed, image, last_image, out; a clip that was made of a line is not made again',
   },
   'negative-prompt': {
     type: 'string',
     alias: 'negative_prompt',
     describe: "what guidance leads away from; the model's own unless given",
   },
-  image: { type: 'string', alias: 'first_frame', describe: 'a picture as the first frame' },
+  image: {
+    type: 'string',
+    alias: 'first_frame',
+    describe: 'a picture as the first frame; what is transparent in it is white',
+  },
   'last-image': {
     type: 'string',
     alias: ['last_image', 'last_frame'],
@@ -152,8 +158,14 @@ function checkTile(tile: number | undefined, { model: { vae } }: Source): void {
 
 async function sample(args: SampleArgs): Promise<void> {
   checkNumbers(args);
-  const { todo, skipped } = wantedClips({ ...args, negative: args['negative-prompt'], lastImage: args['last-image'] });
-  if (skipped) console.error(`${skipped} of ${skipped + todo.length} clips are there already`);
+  const { todo, done, unknown } = wantedClips({
+    ...args,
+    negative: args['negative-prompt'],
+    lastImage: args['last-image'],
+  });
+  const skipped = done + unknown;
+  const taken = unknown ? `; nothing tells what ${unknown} of them were made of, their names are taken for it` : '';
+  if (skipped) console.error(`${skipped} of ${skipped + todo.length} clips are there already${taken}`);
   if (!todo.length) return;
   const files = await Promise.all(todo.map((w) => sinkFor(w.out)));
   const source = await openSource(args);
@@ -177,6 +189,12 @@ async function sample(args: SampleArgs): Promise<void> {
     willWrite(wanted.out);
   }
   const sampling = samplingOf(args, source, asked);
+  const texts = jobs.flatMap((j) => (sampling.guidance === 1 ? [j.prompt] : [j.prompt, j.negative]));
+  const cut = await cutTexts(
+    source.model,
+    [...new Set(texts)].map((text) => ({ name: `"${text.slice(0, 40)}…"`, text })),
+  );
+  if (cut) console.error(printable(cut));
   const kept =
     args.prompts === undefined
       ? 'clips that were finished are kept'
@@ -212,6 +230,7 @@ async function sample(args: SampleArgs): Promise<void> {
         return {
           ...file,
           async end() {
+            if (args.prompts !== undefined || keepsNotes(out)) noteClip(todo[i]!);
             await file.end();
             shown.end();
             console.log(printable(`${out}: "${prompt}", seed ${todo[i]!.seed}`));

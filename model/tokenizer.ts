@@ -62,10 +62,19 @@ export class Tokenizer {
 
   /** Token ids of a prompt with the closing token, at most `maxLength`: what is over is cut off before it. The empty prompt is that token alone. */
   encode(prompt: string, maxLength = TEXT_LEN): number[] {
+    const all = this.whole(prompt);
+    return all.length > maxLength ? [...all.slice(0, maxLength - 1), all.at(-1)!] : all;
+  }
+
+  /** Tokens of a prompt, uncut, the closing one among them. */
+  count(prompt: string): number {
+    return this.whole(prompt).length;
+  }
+
+  private whole(prompt: string): number[] {
     const { ids, tokens } = this.library.encode(cleanPrompt(prompt));
     // The library leaves pieces outside the vocabulary as unknown; SentencePiece spells them in bytes.
-    const all = this.bytes ? ids.flatMap((id, i) => (id === this.unknown ? this.spell(tokens[i]!) : [id])) : ids;
-    return all.length > maxLength ? [...all.slice(0, maxLength - 1), all.at(-1)!] : all;
+    return this.bytes ? ids.flatMap((id, i) => (id === this.unknown ? this.spell(tokens[i]!) : [id])) : ids;
   }
 
   private spell(piece: string): number[] {

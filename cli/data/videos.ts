@@ -15,6 +15,7 @@ import type { Footage } from '../../train/vbench/footage.ts';
 import { printable, UsageError } from '../common/errors.ts';
 import { willWrite } from '../common/files.ts';
 import { readText } from '../common/text.ts';
+import { cutTexts } from '../common/tokens.ts';
 import { videosBelow, type VideoFile } from '../media/find.ts';
 import { readVideo } from '../media/read.ts';
 import { count, type Args } from '../common/options.ts';
@@ -146,6 +147,11 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
   const model = wanModel(checkpoint);
   checkClip(model.dit, model.vae, size, frames);
   willWrite(join(dir, 'index.json'));
+  const cut = await cutTexts(
+    model,
+    sources.map((s) => ({ name: s.file, text: s.caption })),
+  );
+  if (cut) console.error(cut);
   const vae = await checkpoint.vae.open();
   const settings = {
     fps,

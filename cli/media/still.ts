@@ -23,10 +23,13 @@ export async function openStill(path: string, animated = false): Promise<Sharp> 
   }
 }
 
-/** Its pixels, red, green, blue. @throws Unusable where the file is damaged */
-export async function pixelsOf(image: Sharp): Promise<{ data: Uint8Array; info: OutputInfo }> {
+/** Its pixels, red, green, blue, or their brightness. @throws Unusable where the file is damaged */
+export async function pixelsOf(
+  image: Sharp,
+  space: 'srgb' | 'b-w' = 'srgb',
+): Promise<{ data: Uint8Array; info: OutputInfo }> {
   try {
-    return await image.toColourspace('srgb').removeAlpha().raw().toBuffer({ resolveWithObject: true });
+    return await image.toColourspace(space).removeAlpha().raw().toBuffer({ resolveWithObject: true });
   } catch (error) {
     const why = (error as Error).message.split('\n')[0]!;
     if (/memory/i.test(why)) throw error;

@@ -1,7 +1,9 @@
 /** What `vpae sample` is to make: one prompt, some seeds of it, or a file of prompts, and where each clip goes. */
-import { existsSync, readFileSync, realpathSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import { dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import { UsageError } from '../common/errors.ts';
+import { readText } from '../common/text.ts';
+import { placeClips, type Placed } from './made.ts';
 import { MOST_SEED } from '../common/options.ts';
 
 export interface Wanted {
@@ -45,14 +47,17 @@ interface Line {
 /** `out/clip.mp4` and 7 → `out/clip-7.mp4`. */
 const numbered = (out: string, n: string | number): string => out.replace(/(\.\w+)$/, `-${n}$1`);
 
-function parseLine(text: string, where: string): Line {
-  if (!text.startsWith('{')) return { prompt: text };
+/** Of a .jsonl every line that begins with `{` is JSON; elsewhere it may be a prompt, as `{red|blue} car` is, unless a name follows. */
+function parseLine(text: string, where: string, isJsonl: boolean): Line {
+  if (!text.startsWith('{') || !(isJsonl || /^\{\s*"/.test(text))) return { prompt: text };
   const fail = (why: string) => new UsageError(`${where}: ${why}`);
   let line: Record<string, unknown>;
   try {
     line = JSON.parse(text) as Record<string, unknown>;
   } catch (error) {
-    throw fail(`is not JSON: ${(error as Error).message}`);
+    throw fail(
+      `is not JSON: ${(error as Error).message}; a prompt that begins with { is written as {"prompt": "{…"}, or without more in a .txt`,
+    );
   }
   for (const [name, value] of Object.entries(line)) {
     if (!Object.hasOwn(FIELDS, name))
@@ -82,43 +87,50 @@ function placeOf(out: string, path: string, where: string): string {
   return join(dirname(path), out);
 }
 
-/** One job a line of a file of prompts or of JSON objects; paths in it are seen from its folder. Clips without a name of their own are numbered after `out`. */
-export function readPrompts(path: string, { negative, image, lastImage, seed, out }: Asked): Wanted[] {
+/** `named`: whether the line gives its clip's name itself. */
+type PromptLine = { wanted: Wanted; named: boolean };
+
+function readLines(path: string, { negative, image, lastImage, seed, out }: Asked): PromptLine[] {
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = readText(path);
   } catch (error) {
-    throw new UsageError(
-      `--prompts ${path}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'there is no such file' : (error as Error).message}`,
-    );
+    throw new UsageError(`--prompts ${(error as Error).message}`);
   }
   const lines = text
     .split('\n')
     .map((line, i) => ({ text: line.trim(), where: `${path}:${i + 1}` }))
     .filter((l) => l.text);
   if (!lines.length) throw new UsageError(`--prompts ${path}: it has no prompts`);
-  const digits = String(lines.length).length;
   const from = (file: string) => (isAbsolute(file) ? file : join(dirname(path), file));
   const own = (file: string | undefined, usual: string | undefined) => (file === undefined ? usual : from(file));
-  const jobs = lines.map((l, i): Wanted => {
-    const line = parseLine(l.text, l.where);
-    return {
+  const jobs = lines.map((l, i): PromptLine => {
+    const line = parseLine(l.text, l.where, /\.jsonl?$/i.test(path));
+    const wanted = {
       prompt: line.prompt,
       negative: line.negative_prompt ?? negative,
       seed: line.seed ?? seed,
       image: own(line.image, image),
       lastImage: own(line.last_image, lastImage),
-      out:
-        line.out === undefined ? numbered(out, String(i + 1).padStart(digits, '0')) : placeOf(line.out, path, l.where),
+      out: line.out === undefined ? ofLine(out, i + 1, lines.length) : placeOf(line.out, path, l.where),
     };
+    return { wanted, named: line.out !== undefined };
   });
-  const twice = jobs.find((j, i) => jobs.findIndex((k) => k.out === j.out) < i);
-  if (twice) throw new UsageError(`--prompts ${path}: two lines write ${twice.out}`);
+  const places = jobs.map((j) => j.wanted.out);
+  const twice = places.find((p, i) => places.indexOf(p) < i);
+  if (twice !== undefined) throw new UsageError(`--prompts ${path}: two lines write ${twice}`);
   return jobs;
 }
 
+/** A clip's name by its line. */
+const ofLine = (out: string, n: number, lines: number): string =>
+  numbered(out, String(n).padStart(String(lines).length, '0'));
+
+/** One job a line of a file of prompts or of JSON objects; paths in it are seen from its folder. Clips without a name of their own are numbered after `out`. */
+export const readPrompts = (path: string, asked: Asked): Wanted[] => readLines(path, asked).map((l) => l.wanted);
+
 /** Every clip that is asked for, and how many of a file's are there already. */
-export function wantedClips(asked: Asked): { todo: Wanted[]; skipped: number } {
+export function wantedClips(asked: Asked): Placed {
   const { prompt, prompts, negative, image, lastImage, seed, count, out } = asked;
   if ((prompt === undefined) === (prompts === undefined))
     throw new UsageError('say what to make: --prompt "…", or --prompts with a file of them');
@@ -132,11 +144,11 @@ export function wantedClips(asked: Asked): { todo: Wanted[]; skipped: number } {
         seed: seed + i,
         out: count > 1 ? numbered(out, seed + i) : out,
       })),
-      skipped: 0,
+      done: 0,
+      unknown: 0,
     };
   }
   if (count > 1) throw new UsageError("--count goes with --prompt: give a file's lines seeds of their own");
-  const all = readPrompts(prompts, asked);
-  const todo = all.filter((j) => !existsSync(j.out));
-  return { todo, skipped: all.length - todo.length };
+  const lines = readLines(prompts, asked);
+  return placeClips(lines, (n) => ofLine(out, n, lines.length));
 }

@@ -1,7 +1,6 @@
 /** The model that `vpae sample` takes its clips from: a run or the bundle of this program, or a downloaded Wan2.1 folder. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import sharp from 'sharp';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { host } from '../../engine/frontend/tree.ts';
 import { givenFrames } from '../../model/config.ts';
@@ -25,6 +24,7 @@ import { openTrained } from '../../train/videos/model.ts';
 import { didYouMean, UsageError } from '../common/errors.ts';
 import { BUNDLE, modelFile, ownOr } from '../common/files.ts';
 import { readLora } from '../common/lora.ts';
+import { openStill, pixelsOf } from '../media/still.ts';
 import type { Wanted } from './jobs.ts';
 
 /** A model with what is usual for it. */
@@ -66,16 +66,14 @@ export async function openSource(which: Which): Promise<Source> {
 
 /** The pixels of a picture [channels, height, width] in [-1, 1]; its middle, scaled to fill `size`, if that is given. */
 async function readPicture(path: string, channels: number, size?: Size): Promise<HostTensor> {
-  let image = sharp(path).rotate().flatten();
-  if (size) image = image.resize(size.width, size.height, { fit: 'cover' });
-  const { data, info } = await image
-    .toColourspace(channels === 1 ? 'b-w' : 'srgb')
-    .removeAlpha()
-    .raw()
-    .toBuffer({ resolveWithObject: true })
-    .catch((error: Error) => {
-      throw new Error(`[image] ${path}: ${error.message.split('\n')[0]}`, { cause: error });
-    });
+  const read = async () => {
+    const image = await openStill(path);
+    const sized = size ? image.resize(size.width, size.height, { fit: 'cover' }) : image;
+    return pixelsOf(sized, channels === 1 ? 'b-w' : 'srgb');
+  };
+  const { data, info } = await read().catch((error: Error) => {
+    throw new Error(`[image] ${path}: ${error.message.split('\n')[0]}`, { cause: error });
+  });
   const plane = info.height * info.width;
   return host(
     Float32Array.from(

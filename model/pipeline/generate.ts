@@ -24,6 +24,8 @@ export interface VideoModel {
   readonly vae: VAEConfig;
   /** Texts → [text_len, text_dim] each, zero past the text. Whatever this loads is freed when it returns. */
   encodeText(device: Device, texts: readonly string[], progress: Progress): Promise<HostTensor[]>;
+  /** Tokens of each text; past `dit.text_len` they are cut off. Of models whose texts may be that long. */
+  countTokens?(texts: readonly string[]): Promise<number[]>;
   /** Pictures [channels, H, W] in [-1, 1], of any size, → [I, clip_dim] each. Image-to-video only. */
   encodeImages?(device: Device, pictures: readonly HostTensor[], progress: Progress): Promise<HostTensor[]>;
   /** The VAE's half; its caller frees it. */

@@ -4,7 +4,7 @@ import { encodeImage } from '../clip/encode.ts';
 import type { Checkpoint } from '../files/checkpoint.ts';
 import { uploadWeights } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';
-import { loadTokenizer } from '../tokenizer.ts';
+import { loadTokenizer, type Tokenizer } from '../tokenizer.ts';
 import { encodeText } from '../umt5/encode.ts';
 import type { Sampling } from './diffuse.ts';
 import { halfOf, type Progress, type VideoModel } from './generate.ts';
@@ -44,11 +44,17 @@ const loading =
 
 export function wanModel(checkpoint: Checkpoint, options: NetworkOptions = {}): VideoModel {
   const { dit, vae, text, image } = checkpoint;
+  let loaded: Promise<Tokenizer> | undefined;
+  const tokenizerOf = () => (loaded ??= loadTokenizer(checkpoint.tokenizer));
   return {
     dit: dit.config,
     vae: vae.config,
+    async countTokens(texts) {
+      const tokenizer = await tokenizerOf();
+      return texts.map((t) => tokenizer.count(t));
+    },
     async encodeText(device, texts, progress) {
-      const tokenizer = await loadTokenizer(checkpoint.tokenizer);
+      const tokenizer = await tokenizerOf();
       const { text_len: textLen, text_dim: dim } = dit.config;
       const { text: rows } = await using(text.open, (weights) =>
         encodeText(device, weights, tokenizer, texts, {
