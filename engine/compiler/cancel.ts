@@ -21,8 +21,12 @@ export function cancels({ op, inputs }: Node, known: (v: Value) => boolean): boo
     { join, part }: typeof SUMS | typeof PRODUCTS,
     how: 1 | 2,
     into: Parts = new Map(),
+    seen = new Set<string>(),
   ): Parts => {
     const { node } = base(v);
+    const visit = `${keyOf(base(v))} ${how}`;
+    if (seen.has(visit)) return into; // a sum doubled again and again has few terms, and very many ways to them
+    seen.add(visit);
     const key = constantOf(v) === null ? keyOf(base(v)) : 'constant';
     const other = how === 1 ? 2 : 1;
     if (key === 'constant') into.set(key, 3);
@@ -30,7 +34,7 @@ export function cancels({ op, inputs }: Node, known: (v: Value) => boolean): boo
     else
       node.inputs.forEach((x, i) => {
         const turned = node.op === 'neg' ? join === 'add' : node.op === part && i === 1;
-        parts(x, { join, part } as typeof SUMS, turned ? other : how, into);
+        parts(x, { join, part } as typeof SUMS, turned ? other : how, into, seen);
       });
     return into;
   };

@@ -140,6 +140,7 @@ export function fuse(
   }
 
   const groups: Group[] = [];
+  const nodesOf = new Map<Group, Set<number>>();
   for (const n of graph.nodes) {
     if (inputOf({ node: n, out: 0 })) continue;
     if (REDUCTIONS.has(n.op)) {
@@ -161,24 +162,22 @@ export function fuse(
       });
     } else if (materialised.has(`${n.id}.0`)) {
       const root = { node: n, out: 0 };
-      const leaves = [...own(n).leaves.values()];
-      groups.push({
-        kind: 'pointwise',
-        node: n,
-        roots: [root],
-        leaves,
-        flat: isFlat(root, new Set(leaves.map(keyOf))),
-      });
+      const { leaves: read, nodes } = own(n);
+      const leaves = [...read.values()];
+      const flat = isFlat(root, new Set(read.keys()));
+      const group: Group = { kind: 'pointwise', node: n, roots: [root], leaves, flat };
+      nodesOf.set(group, nodes);
+      groups.push(group);
     }
   }
   if (!fusing) return groups;
   const pinned = new Set(outputs.map((v) => keyOf(base(v))));
-  return mergeFlat(fuseEpilogues(groups, pinned, maxBuffers, bindings), pinned, maxBuffers, bindings);
+  return mergeFlat(fuseEpilogues(groups, pinned, maxBuffers, bindings), nodesOf, pinned, maxBuffers, bindings);
 }
 
 /**
- * Which nodes make something of a value: those that write what is computed from it element by element, and views, which read other
- * elements. What has one end is computed once, however many readers it has on the way.
+ * Which nodes make something of a value, two of them at most: those that write what is computed from it element by element, and views,
+ * which read other elements. What has one end is computed once, however many readers it has on the way.
  */
 function endsOf(
   graph: Graph,
@@ -187,11 +186,14 @@ function endsOf(
 ): Map<number, Set<number>> {
   const ends = new Map<number, Set<number>>();
   for (const n of graph.nodes.toReversed()) {
-    const own = POINTWISE.has(n.op) && !materialised.has(keyOf({ node: n, out: 0 }));
-    const through = own
-      ? [...(users.get(keyOf({ node: n, out: 0 })) ?? [])].flatMap((u) => [...ends.get(u.id)!])
-      : [n.id];
-    ends.set(n.id, new Set(through));
+    const own = new Set<number>();
+    ends.set(n.id, own);
+    if (!POINTWISE.has(n.op) || materialised.has(keyOf({ node: n, out: 0 }))) own.add(n.id);
+    else
+      for (const u of users.get(keyOf({ node: n, out: 0 })) ?? []) {
+        for (const end of ends.get(u.id)!) own.add(end);
+        if (own.size > 1) break;
+      }
   }
   return ends;
 }
@@ -222,11 +224,12 @@ function isFlat(root: Value, leaves: ReadonlySet<string>): boolean {
 
 /**
  * Flat groups of one size that share an operand become one kernel with several outputs: an AdamW update with its EMA reads
- * each tensor once. A group may move up to an earlier one if everything else it reads is written before that. What only its own
+ * each tensor once, as long as the cut holds. A group may move up to an earlier one if everything else it reads is written before that. What only its own
  * kernel reads then stays in a register.
  */
 function mergeFlat(
   groups: readonly Group[],
+  nodesOf: ReadonlyMap<Group, Set<number>>,
   pinned: ReadonlySet<string>,
   maxBuffers: number,
   bindings: Bindings,
@@ -242,7 +245,8 @@ function mergeFlat(
   const seen = (roots: readonly Value[], inside: ReadonlySet<Group>) =>
     roots.filter((r) => pinned.has(keyOf(r)) || readers.get(keyOf(r))?.some((reader) => !inside.has(reader)));
 
-  const findHost = (g: Group, candidates: readonly number[]): Group | undefined => {
+  /** Its place in `out`. */
+  const findHost = (g: Group, candidates: readonly number[]): number | undefined => {
     const size = sizeOf(typeOf(g.roots[0]!));
     const needed = Math.max(-1, ...g.leaves.map((v) => writtenAt.get(keyOf(v)) ?? -1));
     for (const at of candidates.toReversed()) {
@@ -250,10 +254,11 @@ function mergeFlat(
       const h = out[at]!;
       const have = new Set([...h.leaves, ...h.roots].map(keyOf));
       if (!g.leaves.some((v) => have.has(keyOf(v)) && sizeOf(typeOf(v)) === size)) continue;
+      if (new Set([...nodesOf.get(h)!, ...nodesOf.get(g)!]).size > MAX_NODES) continue;
       const roots = seen([...h.roots, ...g.roots], new Set([...members.get(h)!, g]));
       const leaves = new Map([...h.leaves, ...g.leaves].map((v) => [keyOf(v), v]));
       for (const r of h.roots) leaves.delete(keyOf(r));
-      if (bindings(leaves.values()) + bindings(roots) <= maxBuffers - 1) return h;
+      if (bindings(leaves.values()) + bindings(roots) <= maxBuffers - 1) return at;
     }
     return undefined;
   };
@@ -261,8 +266,8 @@ function mergeFlat(
   for (const g of groups) {
     const size = sizeOf(typeOf(g.roots[0]!));
     const mergeable = g.flat && size > 1;
-    const host = mergeable ? findHost(g, latest.get(size) ?? []) : undefined;
-    if (!host) {
+    const at = mergeable ? findHost(g, latest.get(size) ?? []) : undefined;
+    if (at === undefined) {
       g.roots.forEach((r) => writtenAt.set(keyOf(r), out.length));
       if (mergeable) {
         const row = latest.get(size) ?? latest.set(size, []).get(size)!;
@@ -273,11 +278,13 @@ function mergeFlat(
       out.push(g);
       continue;
     }
+    const host = out[at]!;
     const known = new Set([...host.leaves, ...host.roots].map(keyOf));
     host.leaves.push(...g.leaves.filter((v) => !known.has(keyOf(v))));
     host.roots.push(...g.roots);
     members.get(host)!.add(g);
-    g.roots.forEach((r) => writtenAt.set(keyOf(r), out.indexOf(host)));
+    for (const id of nodesOf.get(g)!) nodesOf.get(host)!.add(id);
+    g.roots.forEach((r) => writtenAt.set(keyOf(r), at));
   }
   for (const g of out) {
     if (g.roots.length === 1 || g.kind !== 'pointwise') continue;

@@ -4,7 +4,13 @@
  */
 import { keyOf, typeOf, type MakeValue, type Node, type OpAttrs, type Value } from '../frontend/graph.ts';
 
-const unshaped = (v: Value): Value => (v.node.op === 'reshape' ? unshaped(v.node.inputs[0]!) : v);
+/** Terms of a sum that are looked through for the product: a bias, other adapters. */
+const MAX_TERMS = 64;
+
+function unshaped(v: Value): Value {
+  while (v.node.op === 'reshape') v = v.node.inputs[0]!;
+  return v;
+}
 const productOf = (v: Value): Node<'matmul'> | null => {
   const { node } = unshaped(v);
   return node.op === 'matmul' && typeOf(node.inputs[1]!).shape.length === 2 ? (node as Node<'matmul'>) : null;
@@ -30,8 +36,10 @@ function lowRankOf(v: Value, isUniform: (v: Value) => boolean): LowRank | null {
 }
 
 /** The scalar behind an expanded constant. */
-const unexpanded = (v: Value): Value =>
-  v.node.op === 'reshape' || v.node.op === 'expand' ? unexpanded(v.node.inputs[0]!) : v;
+function unexpanded(v: Value): Value {
+  while (v.node.op === 'reshape' || v.node.op === 'expand') v = v.node.inputs[0]!;
+  return v;
+}
 
 /**
  * a + b with b (or a) a low-rank product of what the other multiplies by a weight stored [out, in]; null where there is none, or so few
@@ -53,17 +61,19 @@ export function mergeLowRank(
   return null;
 }
 
-function replace(v: Value, low: LowRank, make: MakeValue): Value | null {
+function replace(v: Value, low: LowRank, make: MakeValue, tried = new Set<Node>()): Value | null {
   const { op, inputs } = v.node;
+  if (tried.has(v.node) || tried.size >= MAX_TERMS) return null;
+  tried.add(v.node);
   if (op === 'reshape') {
-    const inner = replace(inputs[0]!, low, make);
+    const inner = replace(inputs[0]!, low, make, tried);
     return inner && make('reshape', [inner], { shape: typeOf(v).shape });
   }
   if (op === 'add') {
     const [left, right] = inputs as [Value, Value];
-    const first = replace(left, low, make);
+    const first = replace(left, low, make, tried);
     if (first) return make('add', [first, right], {});
-    const second = replace(right, low, make);
+    const second = replace(right, low, make, tried);
     return second && make('add', [left, second], {});
   }
   if (op !== 'matmul') return null;

@@ -44,11 +44,12 @@ function sweep(
       () => withSite(node.site, () => localVjp(node, dy, needs, recompute)),
       true,
     );
-  const accumulate = (v: Value, g: Tensor): void => {
-    const key = keyOf(v);
+  const accumulate = (of: Value, cotangent: Tensor): void => {
+    let [v, g] = [of, cotangent];
     // A broadcast value may have many users: each one's cotangent is summed down at once, or all would wait for the last at full size.
-    if (v.node.op === 'expand' && active.has(v.node) && !wanted.has(key))
-      return accumulate(v.node.inputs[0]!, pull(v.node, [g], [true])[0]!);
+    while (v.node.op === 'expand' && active.has(v.node) && !wanted.has(keyOf(v)))
+      [v, g] = [v.node.inputs[0]!, pull(v.node, [g], [true])[0]!];
+    const key = keyOf(v);
     const known = cotangents.get(key);
     const cast = g.cast(typeOf(v).dtype);
     cotangents.set(key, known ? known.add(cast) : cast);

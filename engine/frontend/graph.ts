@@ -195,7 +195,7 @@ export const bytesOf = (t: TensorType): number => sizeOf(t) * BYTES[t.dtype];
 
 /** The number that fills a tensor of one number: a constant, reshaped and expanded. */
 export function constantOf({ node }: Value): number | null {
-  if (node.op === 'reshape' || node.op === 'expand') return constantOf(node.inputs[0]!);
+  while (node.op === 'reshape' || node.op === 'expand') ({ node } = node.inputs[0]!);
   return node.op === 'const' ? (node as Node<'const'>).attrs.value : null;
 }
 

@@ -72,22 +72,47 @@ export class Recompute {
 
   /** `v` as the gradient of a node of `segment` may use it. Equal expressions are one node: it may stand in another checkpoint that met it first. */
   resolve(v: Value, segment: number): Value {
-    const { node } = v;
-    const home = homeOf(node);
-    if (segment <= 0 || home <= 0 || opOf(node.op).traits.source) return v;
-    const run = within(home, segment) ? segment : home;
+    const wanted = [{ node: v.node, segment }]; // a list, not a recursion: segments may be long
+    for (let top = wanted.at(-1); top; top = wanted.at(-1)) {
+      const { node } = top;
+      const run = runOf(node, top.segment);
+      const done = !run || this.clonesOf(run).has(node);
+      const missing = done ? [] : node.inputs.filter((x) => !this.resolved(x, run));
+      if (done) wanted.pop();
+      else if (missing.length) wanted.push(...missing.map((x) => ({ node: x.node, segment: run })).reverse());
+      else this.clone(node, run);
+    }
+    return this.resolved(v, segment)!;
+  }
+
+  private clone(node: Node, run: number): void {
+    const inputs = node.inputs.map((x) => this.resolved(x, run)!);
+    const [made] = inSegment(
+      this.backward(run),
+      () => withSite(node.site, () => emit(node.op, inputs, node.attrs)),
+      node.gradient,
+    );
+    this.clonesOf(run).set(node, made!.node);
+  }
+
+  /** What stands for `v`, once it is there. */
+  private resolved(v: Value, segment: number): Value | undefined {
+    const run = runOf(v.node, segment);
+    if (!run) return v;
+    const node = this.clonesOf(run).get(v.node);
+    return node && { node, out: v.out };
+  }
+
+  private clonesOf(run: number): Map<Node, Node> {
     let clones = this.clones.get(run);
     if (!clones) this.clones.set(run, (clones = new Map<Node, Node>()));
-    let clone = clones.get(node);
-    if (!clone) {
-      const inputs = node.inputs.map((input) => this.resolve(input, run));
-      clone = inSegment(
-        this.backward(run),
-        () => withSite(node.site, () => emit(node.op, inputs, node.attrs)[0]!.node),
-        node.gradient,
-      );
-      clones.set(node, clone);
-    }
-    return { node: clone, out: v.out };
+    return clones;
   }
+}
+
+/** The segment that is run again for a node's value, which the gradient of a node of `segment` uses; 0 where the value is kept. */
+function runOf(node: Node, segment: number): number {
+  const home = homeOf(node);
+  if (segment <= 0 || home <= 0 || opOf(node.op).traits.source) return 0;
+  return within(home, segment) ? segment : home;
 }
