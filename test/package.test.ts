@@ -1,9 +1,10 @@
 /** What `npm pack` makes, installed into an empty folder: JavaScript without a loader, types without gaps, the command line, Deno. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
@@ -120,6 +121,20 @@ for (const [name, target] of [
     ran(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder]);
   });
 }
+
+test('a bundler makes a page of the engine and the models, without Node', async () => {
+  writeFileSync(join(folder, 'page.js'), "export * from 'vpae/engine'; export * from 'vpae/model';");
+  const { errors, warnings } = await build({
+    entryPoints: [join(folder, 'page.js')],
+    outfile: join(folder, 'page.out.js'),
+    bundle: true,
+    format: 'esm',
+    platform: 'browser',
+    logLevel: 'silent',
+  });
+  assert.equal([...errors, ...warnings], []);
+  assert.not.match(readFileSync(join(folder, 'page.out.js'), 'utf8'), /(?:from|import|require\()\s*["']node:/);
+});
 
 test('the command line runs, says its version, and names what it lacks', () => {
   assert.match(ran('npx', ['--no', 'vpae', 'doctor']), /computes +right/);
