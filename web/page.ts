@@ -104,7 +104,7 @@ async function openAll(): Promise<Opened> {
   say('Opening the GPU …');
   const device = await open();
   const { name, vendor, kind } = device.info;
-  fact('adapter', [vendor, name, kind === 'software' ? 'in software' : ''].filter(Boolean).join(', '));
+  fact('adapter', [vendor, name, kind === 'software' && '(software)'].filter(Boolean).join(' '));
   const makeClip = await openStudent(device, MODELS, (bytes) => say(`Fetching the student: ${mib(bytes)} …`));
   return { device, makeClip };
 }
@@ -135,7 +135,12 @@ async function makeClip(file: Weights): Promise<void> {
 async function start(): Promise<void> {
   choices('digit', Array.from('0123456789'), '3', (value, into) => into.append(value));
   choices('direction', DIRECTIONS, 'up-left', (value, into) => into.append(value));
-  if (!('gpu' in navigator)) return say(`This browser has no WebGPU here: use ${WEBGPU_BROWSERS}.`, true);
+  if (!('gpu' in navigator)) {
+    const refusal = find('refusal', HTMLElement);
+    refusal.hidden = false;
+    refusal.textContent = `This browser has no WebGPU here: use ${WEBGPU_BROWSERS}.`;
+    return say('');
+  }
   const file = await openWeights(`${MODELS}/frames.safetensors`);
   await showFrames(file);
   form.addEventListener('change', (event) => {

@@ -56,8 +56,8 @@ test('without WebGPU one line says which browsers have it', async () => {
   try {
     await browser.send('Page.addScriptToEvaluateOnNewDocument', { source: 'delete Navigator.prototype.gpu' });
     await browser.send('Page.navigate', { url });
-    await browser.until("document.querySelector('#status.error')");
-    const said = await browser.evaluate<string>("document.getElementById('status').textContent");
+    await browser.until("document.querySelector('#refusal:not([hidden])')");
+    const said = await browser.evaluate<string>("document.getElementById('refusal').textContent");
     assert.match(said, /^This browser has no WebGPU here: use Chrome or Edge 113 and later, Safari 26 and later/);
     assert.equal(browser.errors, []);
   } finally {
