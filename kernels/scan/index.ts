@@ -23,6 +23,10 @@ export interface ScanProblem extends Lines {
 /** Threads that keep a device busy, and the shortest chunk worth one. */
 const THREADS = { scalar: 128, tiled: 65536 };
 const SHORTEST = { scalar: 512, tiled: 32 };
+/** Longest chunk, and how many elements of it are summed apart from what stands before them: both keep the rounding small. */
+const LONGEST = 1024;
+const BLOCK = 32;
+const NEXT_BLOCK = `if (r % ${BLOCK}u == 0u) { sum += block; block = zero; }`;
 
 /** One array of lines: the input, or the sums of the chunks of another. */
 interface Level extends Lines {
@@ -36,7 +40,7 @@ export function scan(caps: Caps, p: ScanProblem): Launch {
   let { outer, n, inner } = p as Lines;
   for (;;) {
     const wanted = ceilDiv(THREADS[caps.tier], Math.max(1, lines));
-    const chunk = Math.max(SHORTEST[caps.tier], ceilDiv(n, wanted));
+    const chunk = Math.min(LONGEST, Math.max(SHORTEST[caps.tier], ceilDiv(n, wanted)));
     const whole = n < 2 * chunk;
     levels.push({ outer, n, inner, chunk: whole ? Math.max(1, n) : chunk });
     if (whole) break;
@@ -79,7 +83,7 @@ function dispatch(
       params: [...LINES, 'parts', 'chunk'],
       buffers,
       workgroup: [workgroup, 1, 1],
-      functions: AT,
+      functions: `${AT}\nconst zero = ${p.dtype}(0);`,
       main: `${HEAD(workgroup)}\n${body}`,
     }),
     grid: foldGrid(ceilDiv(threads, workgroup)),
@@ -105,9 +109,13 @@ function totals(p: ScanProblem, level: Level, depth: number, bind: number[]): Di
     p,
     level,
     { buffers, bind },
-    `  var sum = ${p.dtype}(0);
-  for (var r = first; r < end; r++) { sum += src[${place(p, depth)}]; }
-  sums[line * p.parts + part] = sum;`,
+    `  var sum = zero;
+  var block = zero;
+  for (var r = first; r < end; r++) {
+    ${NEXT_BLOCK}
+    block += src[${place(p, depth)}];
+  }
+  sums[line * p.parts + part] = sum + block;`,
   );
 }
 
@@ -125,11 +133,13 @@ function running(p: ScanProblem, level: Level, depth: number, bind: number[]): D
     p,
     level,
     { buffers, bind },
-    `  var sum = ${split ? 'before[line * p.parts + part]' : `${p.dtype}(0)`};
+    `  var sum = ${split ? 'before[line * p.parts + part]' : 'zero'};
+  var block = zero;
   for (var r = first; r < end; r++) {
+    ${NEXT_BLOCK}
     let i = ${place(p, depth)};
     let x = src[i];
-    ${depth || p.exclusive ? `${out}[i] = sum; sum += x;` : `sum += x; ${out}[i] = sum;`}
+    ${depth || p.exclusive ? `${out}[i] = sum + block; block += x;` : `block += x; ${out}[i] = sum + block;`}
   }`,
   );
 }

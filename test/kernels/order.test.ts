@@ -67,6 +67,14 @@ for (const c of tiers) {
         });
     }
   }
+  test(`running sums of a million equal terms ${c.tier}`, async () => {
+    const n = 1_000_000;
+    const l = scan(c, { outer: 1, n, inner: 1, dtype: 'f32', exclusive: false, reverse: false, access: 'read' });
+    const [out] = await launch(l, [new Float32Array(n).fill(0.1)], [4 * n]);
+    const each = Math.fround(0.1);
+    const worst = new Float32Array(out!).reduce((most, v, i) => Math.max(most, Math.abs(v / (each * (i + 1)) - 1)), 0);
+    assert.ok(worst < 4e-6, `${worst}`);
+  });
   for (const [outer, n, inner] of [
     [3, 17, 5],
     [1, 70_000, 1],
