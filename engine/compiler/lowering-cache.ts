@@ -13,6 +13,9 @@ interface Known {
   slots: number[];
 }
 
+/** Launches that are remembered; beyond them the oldest go. */
+const MAX_LAUNCHES = 4096;
+
 /** What was lowered so far for a device of these capabilities. */
 const known = new WeakMap<Caps, Map<string, Known>>();
 
@@ -32,6 +35,7 @@ export function lowerOnce(group: Group, context: LowerContext): Lowered {
   const found = launches.get(key);
   if (found) return { launch: found.launch, slots: found.slots.map((at) => distinct.get(at)!) };
   const lowered = lower(group, context);
+  if (launches.size >= MAX_LAUNCHES) launches.delete(launches.keys().next().value!);
   launches.set(key, { launch: lowered.launch, slots: lowered.slots.map((v) => numbers.get(keyOf(v))!) });
   return lowered;
 }
