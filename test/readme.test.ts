@@ -14,7 +14,7 @@ test('the example in the README trains', () => {
   const file = join(root, 'out', `readme-${process.pid}.ts`); // inside the package, so that it may import itself by name
   writeFileSync(file, code!);
   try {
-    const { stdout, stderr, status } = spawnSync(process.execPath, ['-C', '@vpae/source', '--import', 'tsx', file], {
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['--import', 'tsx', file], {
       cwd: root,
       encoding: 'utf8',
     });
