@@ -46,7 +46,12 @@ test('the difference is the derivative along the flow: ∂u/∂x v + ∂u/∂σ,
     (net, b, at, xs, vs, ws, d) => {
       const u = velocity(net, dit, xs, at.t, b.c);
       const g = vjp(u, ws, { x: xs, emb: at.t.emb });
-      return [alongFlow(p, net, net, b, at, xs, vs).mul(ws).sum(), g.x.mul(vs).sum().add(g.emb.mul(d).sum())];
+      return [
+        alongFlow((z, t) => velocity(net, dit, z, t, b.c), at, xs, vs)
+          .mul(ws)
+          .sum(),
+        g.x.mul(vs).sum().add(g.emb.mul(d).sum()),
+      ];
     },
   );
   assert.ok(Math.abs(difference!.data[0]! / exact!.data[0]! - 1) < 1e-4, `${difference!.data[0]} ${exact!.data[0]}`);
@@ -92,7 +97,9 @@ test('a step descends the weighted square error of a fixed target: finite differ
   const { x, target, weight } = onHost([real, own, batch(), at], (teacher, net, b, a) => {
     const xt = noise(b.x0, normal(a.key, b.x0.shape), a.t.sigma);
     const v = guidedVelocity(teacher, dit, xt, a.t, b.c, p.guidance);
-    const fixed = v.sub(alongFlow(p, teacher, net, b, a, xt, v).mul(a.t.sigma.reshape([2, 1, 1, 1, 1])));
+    const fixed = v.sub(
+      alongFlow((z, t) => velocity(net, dit, z, t, b.c), a, xt, v).mul(a.t.sigma.reshape([2, 1, 1, 1, 1])),
+    );
     const error = velocity(net, dit, xt, a.t, b.c).sub(fixed).square().mean([1, 2, 3, 4], true);
     return { x: xt, target: fixed, weight: error.add(p.floor) };
   });

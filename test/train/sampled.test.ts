@@ -17,6 +17,8 @@ import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { initVAE } from '../../model/wan/vae.ts';
 import { toDevice } from '../../train/loop/checkpoint.ts';
+import { courseFor } from '../../train/distill.ts';
+import { METHODS } from '../../train/methods/index.ts';
 import { ditConfigOf, headConfigOf, videoShape } from '../../train/methods/conditions.ts';
 import type { Batch } from '../../train/data/shards.ts';
 import type { VideoShards } from '../../train/data/videos.ts';
@@ -160,84 +162,89 @@ for (const [kind, offload, precision] of [
     });
 }
 
-test('distilling records, judged and shown', async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'distilled-'));
-  try {
-    await writeFolder(folder, 'original', 't2v');
-    const checkpoint = await openCheckpoint(folder);
-    const {
-      dit: { config },
-      vae: { config: vae },
-    } = checkpoint;
-    const latent = [vae.z_dim, 2, 4, 4];
-    const course = courseOf(checkpoint, latent, [
-      'student.mode=lora',
-      'student.rank=2',
-      'priming.fake.rank=2',
-      'priming.steps=1',
-      'priming.fake.warmup=1',
-      'priming.fake.updates=1',
-      'equilibrium.steps=1',
-      'equilibrium.head.warmup=1',
-      'equilibrium.head.head_dim=24',
-      'equilibrium.taps=[0,1]',
-      'best.every=1',
-      'run.sampleEvery=1',
-      'priming.batch=2',
-      'priming.accumulate=2',
-      'equilibrium.batch=2',
-      'equilibrium.accumulate=2',
-    ]);
-    const records = (numbers: ArrayLike<number>): Batch => ({
-      latent: host(noise('latent', [numbers.length, ...latent]).data as Float32Array, [numbers.length, ...latent]),
-      captions: Array.from(numbers, () => 'a cat'),
-      meta: [],
-      embedded: {
-        text: noise('text', [numbers.length, config.text_len, config.text_dim]),
-        lengths: Array.from(numbers, () => 3),
-      },
-    });
-    const shards: VideoShards = {
-      count: 2,
-      made: 'here',
-      latent,
-      others: 0,
-      refused: [],
-      unchecked: 0,
-      records,
-      batch: (_seed, _step, size) => records(Array.from({ length: size }, () => 0)),
-    };
-    const before = await held(device);
-    device.peak = before;
-    const { done } = await distillVideos({
-      device,
-      out: join(folder, 'run'),
-      checkpoint,
-      shards,
-      course,
-      draw: () => Promise.resolve(new Uint8Array(1)),
-    });
-    const got = device.peak - before;
-    const s: Subject = {
-      ...course,
-      name: 'tiny',
-      config: ditConfigOf(course),
-      vae,
-      head: headConfigOf(course),
-      latent,
-      video: [...videoShape(course)],
-      encoders: true,
-    };
-    const want = Math.max(
-      ...(['priming', 'equilibrium'] as const).map((job) =>
-        peakOf(costOf(job, s, { steps: 1, guided: true, offload: false }, device)),
-      ),
-    );
-    assert.ok(done && device.allocated === before);
-    assert.ok(got <= want && got > 0.99 * want, `${got} of ${want}`);
-  } finally {
-    await rm(folder, { recursive: true });
-  }
-});
+for (const method of ['vpae', 'meanflow', 'apt'] as const)
+  test(`distilling records by ${method}, judged and shown`, async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'distilled-'));
+    try {
+      await writeFolder(folder, 'original', 't2v');
+      const checkpoint = await openCheckpoint(folder);
+      const {
+        dit: { config },
+        vae: { config: vae },
+      } = checkpoint;
+      const latent = [vae.z_dim, 2, 4, 4];
+      const course = courseOf(checkpoint, latent, [
+        'student.mode=lora',
+        'student.rank=2',
+        'priming.fake.rank=2',
+        'priming.steps=1',
+        'priming.fake.warmup=1',
+        'priming.fake.updates=1',
+        'equilibrium.steps=1',
+        'equilibrium.head.warmup=1',
+        'equilibrium.head.head_dim=24',
+        'equilibrium.taps=[0,1]',
+        'best.every=1',
+        'run.sampleEvery=1',
+        'baselines.meanflow.batch=2',
+        'baselines.meanflow.accumulate=2',
+        'priming.batch=2',
+        'priming.accumulate=2',
+        'equilibrium.batch=2',
+        'equilibrium.accumulate=2',
+      ]);
+      const records = (numbers: ArrayLike<number>): Batch => ({
+        latent: host(noise('latent', [numbers.length, ...latent]).data as Float32Array, [numbers.length, ...latent]),
+        captions: Array.from(numbers, () => 'a cat'),
+        meta: [],
+        embedded: {
+          text: noise('text', [numbers.length, config.text_len, config.text_dim]),
+          lengths: Array.from(numbers, () => 3),
+        },
+      });
+      const shards: VideoShards = {
+        count: 2,
+        made: 'here',
+        latent,
+        others: 0,
+        refused: [],
+        unchecked: 0,
+        records,
+        batch: (_seed, _step, size) => records(Array.from({ length: size }, () => 0)),
+      };
+      const before = await held(device);
+      device.peak = before;
+      const taught = courseFor(METHODS[method], course);
+      const { done } = await distillVideos({
+        device,
+        out: join(folder, 'run'),
+        method,
+        checkpoint,
+        shards,
+        course,
+        draw: () => Promise.resolve(new Uint8Array(1)),
+      });
+      const got = device.peak - before;
+      const s: Subject = {
+        ...taught,
+        name: 'tiny',
+        config: ditConfigOf(taught),
+        vae,
+        head: headConfigOf(taught),
+        latent,
+        video: [...videoShape(course)],
+        encoders: true,
+      };
+      const want = Math.max(
+        ...METHODS[method].stages.map(({ name }) =>
+          peakOf(costOf(name, s, { steps: 1, guided: true, offload: false }, device)),
+        ),
+      );
+      assert.ok(done && device.allocated === before);
+      assert.ok(got <= want && got > 0.99 * want, `${got} of ${want}`);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
 
 test.run();

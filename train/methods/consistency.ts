@@ -29,23 +29,23 @@ export type ConsistencyInputs = SoloInputs<'t' | 'next'>;
 /** mean (f_θ(x_t) - sg f_θ⁻(x_t + (σ' - σ) v_real))²; at σ' = 0 the target is the point itself. */
 export function consistencyLoss(
   p: ConsistencyConfig,
-  real: Params,
+  teacher: Params,
   own: Params,
   average: Params,
   { x0: x, c }: Batch,
   at: ConsistencyInputs,
 ): Tensor {
   const xt = noise(x, normal(at.key, x.shape), at.t.sigma);
-  const v = guidedVelocity(real, p.dit, xt, at.t, c, p.guidance);
+  const v = guidedVelocity(teacher, p.dit, xt, at.t, c, p.guidance);
   const below = xt.add(v.mul(perSample(at.next.sigma.sub(at.t.sigma))));
-  const target = predictX0(assemble(p.student, real, average), p.dit, below, at.next, c);
-  return mse(predictX0(assemble(p.student, real, own), p.dit, xt, at.t, c), stopGradient(target));
+  const target = predictX0(assemble(p.student, teacher, average), p.dit, below, at.next, c);
+  return mse(predictX0(assemble(p.student, teacher, own), p.dit, xt, at.t, c), stopGradient(target));
 }
 
 /** One update of the generator `s`. */
 export function consistencyStep(p: ConsistencyConfig, adam: AdamConfig) {
-  return (s: Trained, real: Params, batch: Batch, at: ConsistencyInputs) => {
-    const loss = consistencyLoss(p, real, s.params, s.ema!, batch, at);
+  return (s: Trained, teacher: Params, batch: Batch, at: ConsistencyInputs) => {
+    const loss = consistencyLoss(p, teacher, s.params, s.ema!, batch, at);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     return { ...state, metrics: { loss, norm, skipped } };
   };

@@ -12,7 +12,7 @@ import { vjp } from '../../engine/frontend/autodiff.ts';
 import type { DiTConfig } from '../../model/config.ts';
 import type { Params } from '../../model/params.ts';
 import { drawTimes, noise, perSample } from './flow.ts';
-import { assemble, guidedVelocity, velocity, type Batch, type Form } from './networks.ts';
+import { assemble, guidedVelocity, velocity, type Batch, type Form, type Time } from './networks.ts';
 import { update, type AdamConfig, type Trained } from '../loop/optim.ts';
 import { soloStage, type SoloInputs } from './solo.ts';
 import type { Method, Numbers } from './stage.ts';
@@ -28,43 +28,34 @@ export interface MeanFlowConfig {
 /** σ, and the two beside it between which du/dσ is taken: a step above and below, inside [0, 1]. */
 export type MeanFlowInputs = SoloInputs<'t' | 'above' | 'below'>;
 
-/**
- * du/dσ at x_σ along v: (u(x_σ + (σ₊ - σ) v, σ₊) - u(x_σ - (σ - σ₋) v, σ₋)) / (σ₊ - σ₋).
- * @param own what of the generator is trained
- */
+/** du/dσ at x_σ along v: (u(x_σ + (σ₊ - σ) v, σ₊) - u(x_σ - (σ - σ₋) v, σ₋)) / (σ₊ - σ₋). */
 export function alongFlow(
-  p: MeanFlowConfig,
-  real: Params,
-  own: Params,
-  { c }: Batch,
-  at: MeanFlowInputs,
+  u: (x: Tensor, t: Time) => Tensor,
+  { t, above, below }: MeanFlowInputs,
   x: Tensor,
   v: Tensor,
-): Tensor {
-  const u = (beside: MeanFlowInputs['t']) =>
-    velocity(assemble(p.student, real, own), p.dit, x.add(v.mul(perSample(beside.sigma.sub(at.t.sigma)))), beside, c);
-  return u(at.above)
-    .sub(u(at.below))
-    .div(perSample(at.above.sigma.sub(at.below.sigma)));
+) {
+  const beside = (s: Time): Tensor => u(x.add(v.mul(perSample(s.sigma.sub(t.sigma)))), s);
+  return beside(above)
+    .sub(beside(below))
+    .div(perSample(above.sigma.sub(below.sigma)));
 }
 
 /** mean w (u - sg(v - σ du/dσ))², w = 1 / sg(mean over a sample + floor): every sample counts alike, as MeanFlow weighs them. */
 export function meanFlowLoss(
   p: MeanFlowConfig,
-  real: Params,
+  teacher: Params,
   own: Params,
   batch: Batch,
   at: MeanFlowInputs,
 ): { loss: Tensor; error: Tensor; derivative: Tensor } {
   const { x0, c } = batch;
   const x = noise(x0, normal(at.key, x0.shape), at.t.sigma);
-  const v = guidedVelocity(real, p.dit, x, at.t, c, p.guidance);
-  const du = alongFlow(p, real, own, batch, at, x, v);
+  const v = guidedVelocity(teacher, p.dit, x, at.t, c, p.guidance);
+  const u = (z: Tensor, t: Time) => velocity(assemble(p.student, teacher, own), p.dit, z, t, c);
+  const du = alongFlow(u, at, x, v);
   const target = stopGradient(v.sub(du.mul(perSample(at.t.sigma))));
-  const error = velocity(assemble(p.student, real, own), p.dit, x, at.t, c)
-    .sub(target)
-    .square()
-    .mean([1, 2, 3, 4], true);
+  const error = u(x, at.t).sub(target).square().mean([1, 2, 3, 4], true);
   return {
     loss: error.div(stopGradient(error.add(p.floor))).mean(),
     error: error.mean(),
@@ -74,8 +65,8 @@ export function meanFlowLoss(
 
 /** One update of the generator `s`. */
 export function meanFlowStep(p: MeanFlowConfig, adam: AdamConfig) {
-  return (s: Trained, real: Params, batch: Batch, at: MeanFlowInputs) => {
-    const { loss, error, derivative } = meanFlowLoss(p, real, s.params, batch, at);
+  return (s: Trained, teacher: Params, batch: Batch, at: MeanFlowInputs) => {
+    const { loss, error, derivative } = meanFlowLoss(p, teacher, s.params, batch, at);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     return { ...state, metrics: { loss: error, derivative, norm, skipped } };
   };

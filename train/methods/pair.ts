@@ -80,7 +80,7 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
   const { generator, fake } = o;
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const real = await place(device, teacher, p.stored);
+  const frozen = await place(device, teacher, p.stored);
   const size = microBatch(o);
   const { precision } = p.run;
   const updateFake = compileStep(device, 'fake', pair.fakeStep, { accumulate: o.accumulate, precision });
@@ -93,7 +93,9 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => ({
     key: draw.key(n, role),
     score: draw.times(o.scoreTimes, size, n, `${role}.score`),
-    ...((await rollout?.to(params, real, c, n, role)) ?? { t: draw.times(generator.times, size, n, `${role}.input`) }),
+    ...((await rollout?.to(params, frozen, c, n, role)) ?? {
+      t: draw.times(generator.times, size, n, `${role}.input`),
+    }),
   });
   return {
     name,
@@ -115,7 +117,7 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
         const done = turn < 0 ? n : fake.warmup + turn * fake.updates + r;
         ({ state: follower, metrics } = await accumulated(follower, turns(o, done), async (s, { at, rates }) => {
           const b = batch(shards, seed, at, size, 'fake');
-          return updateFake(s, real, own.params, b, {
+          return updateFake(s, frozen, own.params, b, {
             ...(await inputs(own, b, at, 'fake')),
             lr: rate * warm(fake.adam.lr, done, o.warmup),
             count: done + 1,
@@ -127,7 +129,7 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
       const { params } = follower;
       const updated = await accumulated(own, turns(o, turn), async (s, { at, rates }) => {
         const b = batch(shards, seed, at, size, 'priming');
-        return updateGenerator(s, real, params, b, {
+        return updateGenerator(s, frozen, params, b, {
           ...(await inputs(s, b, at, 'priming')),
           lr: rate * warm(generator.adam.lr, turn, o.warmup),
           count: turn + 1,
@@ -139,11 +141,11 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
         await align(buffersOf(params, packsOf(params)), buffersOf(updated.state.params, packsOf(params)));
       return { state: { generator: updated.state, fake: follower }, metrics: joined(metrics, updated.metrics) };
     },
-    teacher: real,
-    student: (state) => studentOf(student, real, state),
+    teacher: frozen,
+    student: (state) => studentOf(student, frozen, state),
     async close() {
       await Promise.all([updateFake.free(), updateGenerator.free(), align.free(), rollout?.close()]);
-      freeTree(real);
+      freeTree(frozen);
     },
   };
 }

@@ -60,13 +60,13 @@ export const primingConfigOf = ({
 /** What the generator makes of the step's input: x̂0 = f_θ(x_t, t, c). */
 export function generate(
   p: PrimingConfig,
-  real: Params,
+  teacher: Params,
   generator: Params,
   { x0: x, c }: Batch,
   at: PrimingInputs,
 ): Tensor {
   return predictX0(
-    assemble(p.student, real, generator),
+    assemble(p.student, teacher, generator),
     p.dit,
     at.input ?? noise(x, normal(at.key, x.shape), at.t.sigma),
     at.t,
@@ -81,15 +81,15 @@ export function generate(
  */
 export function distil(
   p: PrimingConfig,
-  real: Params,
+  teacher: Params,
   fake: Params,
   seen: Tensor,
   { x0: x, c }: Batch,
   at: PrimingInputs,
 ): { G: Tensor; metrics: Record<string, Tensor> } {
   const xt = noise(seen, normal(at.key, x.shape), at.score.sigma);
-  const xr = guidedX0(real, p.dit, xt, at.score, c, p.guidance);
-  const xf = predictX0(assemble(p.fake, real, fake), p.dit, xt, at.score, c);
+  const xr = guidedX0(teacher, p.dit, xt, at.score, c, p.guidance);
+  const xf = predictX0(assemble(p.fake, teacher, fake), p.dit, xt, at.score, c);
   const G = vsdGradient(seen, xr, xf, p.wmin);
   const gap = seen.sub(xr);
   return {
@@ -107,9 +107,9 @@ export function distil(
 
 /** One update of the generator `s` against the frozen teacher and the fake model. */
 export function primingStep(p: PrimingConfig, adam: AdamConfig) {
-  return (s: Trained, real: Params, fake: Params, batch: Batch, at: PrimingInputs) => {
-    const x0 = generate(p, real, s.params, batch, at);
-    const { G, metrics } = distil(p, real, fake, stopGradient(x0), batch, at);
+  return (s: Trained, teacher: Params, fake: Params, batch: Batch, at: PrimingInputs) => {
+    const x0 = generate(p, teacher, s.params, batch, at);
+    const { G, metrics } = distil(p, teacher, fake, stopGradient(x0), batch, at);
     const { state, norm, skipped } = update(s, vjp(x0, G.div(numel(x0.shape)), s.params), adam, at);
     return { ...state, metrics: { ...metrics, norm, skipped } };
   };
@@ -118,27 +118,27 @@ export function primingStep(p: PrimingConfig, adam: AdamConfig) {
 /** Flow matching of the fake model on what the generator makes: mean (v_φ(x_t'') - (ε'' - sg(x̂0)))². */
 export function fakeLoss(
   p: PrimingConfig,
-  real: Params,
+  teacher: Params,
   fake: Params,
   x0: Tensor,
   eps: Tensor,
   c: Condition,
   t: Time,
 ): Tensor {
-  return mse(velocity(assemble(p.fake, real, fake), p.dit, noise(x0, eps, t.sigma), t, c), velocityOf(x0, eps));
+  return mse(velocity(assemble(p.fake, teacher, fake), p.dit, noise(x0, eps, t.sigma), t, c), velocityOf(x0, eps));
 }
 
 /** One update of the fake model `s`. */
 export function fakeStep(p: PrimingConfig, adam: AdamConfig) {
   return (
     s: Trained,
-    real: Params,
+    teacher: Params,
     generator: Params,
     batch: Batch,
     at: PrimingInputs,
   ): Trained & { metrics: Record<string, Tensor> } => {
-    const x0 = stopGradient(generate(p, real, generator, batch, at));
-    const loss = fakeLoss(p, real, s.params, x0, normal(at.key, x0.shape), batch.c, at.score);
+    const x0 = stopGradient(generate(p, teacher, generator, batch, at));
+    const loss = fakeLoss(p, teacher, s.params, x0, normal(at.key, x0.shape), batch.c, at.score);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     return { ...state, metrics: { fakeLoss: loss, fakeNorm: norm, fakeSkipped: skipped } };
   };

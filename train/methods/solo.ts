@@ -61,7 +61,7 @@ async function soloJob<T extends string>(
   const { config: dit } = numbers;
   const { batch } = conditioner(p);
   const size = microBatch(o);
-  const real = await place(device, teacher, p.stored);
+  const frozen = await place(device, teacher, p.stored);
   const step = compileStep(device, name, solo.step(numbers), {
     accumulate: o.accumulate,
     precision: solo.precision(p),
@@ -81,7 +81,7 @@ async function soloJob<T extends string>(
     }),
     async advance(state, n, rate = 1) {
       const { state: generator, metrics } = await accumulated(state['generator']!, turns(o, n), (s, { at, rates }) =>
-        step(s, real, batch(shards, seed, at, size, name), {
+        step(s, frozen, batch(shards, seed, at, size, name), {
           key: draws(p).key(at, name),
           ...timesAt(at),
           lr: rate * warm(o.adam.lr, n, o.warmup),
@@ -92,11 +92,11 @@ async function soloJob<T extends string>(
       );
       return { state: { generator }, metrics };
     },
-    teacher: real,
-    student: (state) => studentOf(student, real, state),
+    teacher: frozen,
+    student: (state) => studentOf(student, frozen, state),
     async close() {
       await step.free();
-      freeTree(real);
+      freeTree(frozen);
     },
   };
 }

@@ -76,7 +76,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
   const config = equilibriumConfigOf(numbersOf(p));
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const real = await place(device, teacher, p.stored);
+  const frozen = await place(device, teacher, p.stored);
   const size = microBatch(o);
   const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), {
     accumulate: o.accumulate,
@@ -88,7 +88,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
   const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
   /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => {
-    const given = await rollout?.to(params, real, c, n, role);
+    const given = await rollout?.to(params, frozen, c, n, role);
     return { key: draw.key(n, role), ...(given ? { input: given.input, end: given.t } : { end: draw.at(1, size) }) };
   };
   return {
@@ -116,7 +116,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
         },
       }));
       const D = await accumulated(state['head']!, shared, async (s, { at, b, given }) =>
-        updateHead(s, own.params, own.ema!, real, b, {
+        updateHead(s, own.params, own.ema!, frozen, b, {
           ...given,
           ...(await inputs(own, b, at, 'discriminator')),
           lr: rate * warm(head.adam.lr, n, o.warmup),
@@ -126,7 +126,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
       const turn = n - head.warmup;
       if (turn < 0) return { state: { generator: own, head: D.state }, metrics: D.metrics };
       const G = await accumulated(own, shared, async (s, { at, b, given }) =>
-        updateGenerator(s, D.state.params, real, b, {
+        updateGenerator(s, D.state.params, frozen, b, {
           ...given,
           ...(await inputs(s, b, at, 'generator')),
           lr: rate * warm(generator.adam.lr, turn, o.warmup),
@@ -136,11 +136,11 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
       );
       return { state: { generator: G.state, head: D.state }, metrics: joined(D.metrics, G.metrics) };
     },
-    teacher: real,
-    student: (state) => studentOf(student, real, state),
+    teacher: frozen,
+    student: (state) => studentOf(student, frozen, state),
     async close() {
       await Promise.all([updateHead.free(), updateGenerator.free(), rollout?.close()]);
-      freeTree(real);
+      freeTree(frozen);
     },
   };
 }
