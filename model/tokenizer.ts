@@ -1,7 +1,9 @@
 /** Prompts to token ids by a checkpoint's own `tokenizer.json`, cleaned and cut as Wan2.1 does it (wan/modules/tokenizers.py). */
 import * as library from '@huggingface/tokenizers';
 import { parseJson } from './files/json.ts';
+import { isObject } from './files/stored.ts';
 import { dirname, exists, isFolder, join, readTextFile } from '../engine/host/files.ts';
+import { withinTime } from '../engine/host/runtime.ts';
 
 /** Tokens that a text encoder of Wan2.1 takes, the closing one among them. */
 const TEXT_LEN = 512;
@@ -35,6 +37,9 @@ export function cleanPrompt(text: string): string {
   return straight.replace(/\s+/g, ' ').trim();
 }
 
+/** The regular expressions in a tokenizer.json are its author's, and one may never come to an end: Wan's takes a millisecond. */
+const [READING_MS, ENCODING_MS] = [120_000, 5000];
+
 /** What is used of the library; its own declarations do not resolve by Node's rules. */
 interface Library {
   encode(text: string): { ids: number[]; tokens: string[] };
@@ -55,7 +60,7 @@ export class Tokenizer {
   constructor(json: object, config: object = {}) {
     const { model } = json as TokenizerJSON;
     if (!model?.type) throw new Error('it is no tokenizer.json of Hugging Face: "model.type" is missing');
-    this.library = new library.Tokenizer(json, config) as Library;
+    this.library = withinTime(READING_MS, () => new library.Tokenizer(json, config) as Library, 'reading it');
     this.bytes = model.byte_fallback ?? false;
     this.unknown = model.unk_id ?? undefined;
   }
@@ -72,7 +77,12 @@ export class Tokenizer {
   }
 
   private whole(prompt: string): number[] {
-    const { ids, tokens } = this.library.encode(cleanPrompt(prompt));
+    const text = cleanPrompt(prompt);
+    const { ids, tokens } = withinTime(
+      ENCODING_MS,
+      () => this.library.encode(text),
+      `splitting "${text.slice(0, 40)}"`,
+    );
     // The library leaves pieces outside the vocabulary as unknown; SentencePiece spells them in bytes.
     return this.bytes ? ids.flatMap((id, i) => (id === this.unknown ? this.spell(tokens[i]!) : [id])) : ids;
   }
@@ -95,6 +105,9 @@ async function readJSON(path: string): Promise<object> {
     );
   });
   return parseJson(text) as object;
+  const json = parseJson(text);
+  if (!isObject(json)) throw new Error('it is no tokenizer.json of Hugging Face: it is not an object');
+  return json;
 }
 
 /** @param path a folder with tokenizer.json and, if it likes, tokenizer_config.json; or the tokenizer.json */

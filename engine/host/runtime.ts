@@ -210,3 +210,17 @@ export async function waiting<T>(promise: Promise<T>): Promise<T> {
     if (--waits === 0) globalThis.setImmediate = realImmediate;
   }
 }
+
+/**
+ * Runs `work`, which must not wait for anything; also a loop or a regular expression without end is left in the middle.
+ * @param what it is, as the message has it
+ * @throws what `work` throws, and one line when it takes too long
+ */
+export function withinTime<R>(ms: number, work: () => R, what: string): R {
+  try {
+    return runInNewContext('work()', { work }, { timeout: ms }) as R;
+  } catch (error) {
+    if ((error as { code?: string }).code !== 'ERR_SCRIPT_EXECUTION_TIMEOUT') throw error;
+    throw new Error(`${what} did not end within ${ms / 1000} s: its patterns may never do`, { cause: error });
+  }
+}

@@ -9,6 +9,7 @@ import { atomically, list, untar } from './archive.ts';
 import { mesaVersion, MIN_MESA, type AdapterFacts, type Log } from './choose.ts';
 import { codename, download, hasApt, MB, openApt, resolvePackages, unpackDeb } from './debian.ts';
 import { loadOrder, readLibrary, type Library } from './elf.ts';
+import { isBare, seal, verify } from './trusted.ts';
 import { arch, cacheDir, env, packageDir, platform } from './runtime.ts';
 
 /** What to do in a process before Dawn starts, so that it finds a Vulkan driver. */
@@ -68,8 +69,10 @@ export async function swiftshader(): Promise<Driver> {
       const files = untar(brotliDecompressSync(readFileSync(join(root, 'bin/swiftshader.tar.br'))));
       for (const { name, data } of files)
         if (SWIFTSHADER.includes(basename(name))) writeFileSync(join(part, basename(name)), data);
+      seal(part);
     });
   }
+  verify(dir);
   return { name: 'SwiftShader', libraries: [join(dir, SWIFTSHADER[0]!)], icds: [join(dir, SWIFTSHADER[2]!)] };
 }
 
@@ -91,7 +94,7 @@ function gather(root: string, lib: string): string[] {
     if (!entry.isFile() || !/\.so(\.|$)/.test(entry.name)) continue;
     const file = join(entry.parentPath ?? entry.path, entry.name);
     const library = readLibrary(readFileSync(file));
-    if (library) found.set(library.soname ?? entry.name, { ...library, file });
+    if (library && isBare(library.soname ?? entry.name)) found.set(library.soname ?? entry.name, { ...library, file });
   }
   const names = loadOrder(found, [LOADER, DRIVER]);
   for (const name of [LOADER, DRIVER]) if (!names.includes(name)) throw new Error(`the packages hold no ${name}`);
@@ -127,8 +130,8 @@ async function fetchLavapipe(target: string, trial: Trial, log: Log): Promise<vo
       icds: [join(part, 'icd.json')],
     });
     if ('failure' in verdict) throw new Error(`the fetched driver does not work: ${verdict.failure}`);
-    writeFileSync(join(part, 'manifest.json'), JSON.stringify({ mesa, libraries: names }, null, 1));
     for (const used of ['apt', 'debs', 'root']) rmSync(join(part, used), { recursive: true });
+    seal(part, { mesa, libraries: names });
   });
   log('lavapipe: ready');
 }
@@ -159,12 +162,11 @@ export async function lavapipe(options: { fetch: boolean; insist: boolean; trial
       throw error;
     }
   }
-  const { mesa, libraries } = JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')) as {
-    mesa: string;
-    libraries: string[];
-  };
+  const { mesa, libraries } = verify(dir);
+  if (!Array.isArray(libraries) || !libraries.every(isBare))
+    throw new Error(`${join(dir, 'manifest.json')} names no libraries: remove ${dir}, it is fetched anew`);
   return {
-    name: `lavapipe ${mesa}`,
+    name: `lavapipe ${String(mesa)}`,
     libraries: libraries.map((name) => join(dir, 'lib', name)),
     icds: [join(dir, 'icd.json')],
   };

@@ -54,7 +54,7 @@ export async function loadParams(
   try {
     checkFit(weights, expected);
     const params: HostParams = {};
-    for (const name of Object.keys(expected)) params[name] = await weights.tensor(name);
+    for (const name of Object.keys(expected)) params[name] = await weights.finiteTensor(name);
     return params;
   } finally {
     await weights.close();

@@ -22,7 +22,7 @@ export class FileTensor {
 
   /** As f32. */
   read(): Promise<HostTensor> {
-    return this.weights.tensor(this.name);
+    return this.weights.finiteTensor(this.name);
   }
 }
 

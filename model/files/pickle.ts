@@ -21,8 +21,8 @@ export interface Rules {
   readonly persistent: (id: Value) => Value;
 }
 
-/** Far beyond what a state dict of 100,000 tensors takes; a bomb is stopped after a second. */
-const [MAX_OPS, MAX_MADE] = [4e6, 8e5];
+/** Beyond what a state dict of 50,000 tensors takes; a bomb is stopped after a second. */
+const [MAX_OPS, MAX_MADE] = [2e6, 4e5];
 
 /** Names of the opcodes that are not in `OPS`, for the error. */
 const REFUSED: Record<string, string> = {
@@ -85,12 +85,12 @@ class Machine {
   run(): Value {
     for (let ops = 0; ; ops++) {
       if (ops >= MAX_OPS) throw new Error(`has more than ${MAX_OPS} opcodes, more than any model's tensors need`);
-      const op = String.fromCharCode(this.unsigned(1));
-      if (op === '.') break;
-      const work = OPS.get(op);
+      const byte = this.unsigned(1);
+      const work = WORK[byte];
+      if (byte === STOP) break;
       if (!work)
         throw new Error(
-          `opcode ${REFUSED[op] ?? `0x${op.charCodeAt(0).toString(16).padStart(2, '0')}`} at byte ${this.at - 1} is not allowed`,
+          `opcode ${REFUSED[String.fromCharCode(byte)] ?? `0x${byte.toString(16).padStart(2, '0')}`} at byte ${this.at - 1} is not allowed`,
         );
       work(this);
     }
@@ -267,6 +267,10 @@ const OPS: ReadonlyMap<string, (m: Machine) => void> = new Map(
     u: (m: Machine) => m.setItems(m.sinceMark()), // SETITEMS
   }),
 );
+
+/** By the opcode's byte. */
+const WORK = Array.from({ length: 256 }, (_, byte) => OPS.get(String.fromCharCode(byte)));
+const STOP = 0x2e;
 
 /** The value a pickle stands for. @throws what is not allowed or damaged, and where */
 export const unpickle = (bytes: Uint8Array, rules: Rules): Value => new Machine(bytes, rules).run();

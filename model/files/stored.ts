@@ -35,6 +35,23 @@ export const FLOATS: Partial<Record<StoredType, (x: StoredData) => Float32Array>
   F8_E5M2: (x) => fromF16(Uint16Array.from(x as Uint8Array, (bits) => bits << 8)), // f16 without its low byte
 };
 
+/** Bits of the exponent: a float with all of them set is not finite. */
+const EXPONENT: Partial<Record<StoredType, number>> = { F32: 0x7f800000, F16: 0x7c00, BF16: 0x7f80, F8_E5M2: 0x7c };
+
+/** Place of the first float that is NaN or infinite; -1 where there is none, and for whole numbers. */
+export function nonFiniteAt(dtype: StoredType, data: StoredData): number {
+  if (data instanceof Float64Array) return data.findIndex((x) => !Number.isFinite(x));
+  if (dtype === 'F8_E4M3') return (data as Uint8Array).findIndex((bits) => (bits & 0x7f) === 0x7f);
+  const mask = EXPONENT[dtype];
+  if (mask === undefined) return -1;
+  const bits =
+    data instanceof Float32Array
+      ? new Uint32Array(data.buffer, data.byteOffset, data.length)
+      : (data as Uint16Array | Uint8Array);
+  for (let i = 0; i < bits.length; i++) if ((bits[i]! & mask) === mask) return i;
+  return -1;
+}
+
 export const bytesPer = (dtype: StoredType): number => ARRAYS[dtype].BYTES_PER_ELEMENT;
 
 export const isObject = (x: unknown): x is Record<string, unknown> =>

@@ -4,6 +4,7 @@ import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
 import { toBF16, toF16 } from '../halves.ts';
 import { isMatrix } from '../params.ts';
+import { quoted } from './json.ts';
 import { bytesPer, FLOATS, WeightsError, type StoredType } from './stored.ts';
 import { CHUNK_BYTES, type Weights } from './weights.ts';
 
@@ -66,8 +67,10 @@ export async function upload(
   const type = dtype ?? KEPT[entry.dtype] ?? 'f32';
   const out = device.empty(entry.shape, type);
   try {
-    let at = out.offset;
+    let [at, from] = [out.offset, 0];
     for await (const chunk of weights.chunks(name, memory)) {
+      weights.checkFinite(name, chunk, from);
+      from += chunk.length;
       const data = KEPT[entry.dtype] === type ? (chunk as Uint16Array) : HALF[type](float(chunk));
       device.write(out.buffer, at, data, type);
       at += data.length * BYTES[type];
@@ -98,7 +101,7 @@ export async function uploadWeights(
 ): Promise<Record<string, NDArray>> {
   const wanted = [...names].map((name) => {
     const entry = weights.entries.get(name);
-    if (!entry) throw new WeightsError('weights', weights.path, `no tensor ${JSON.stringify(name)}`);
+    if (!entry) throw new WeightsError('weights', weights.path, `no tensor ${quoted(name)}`);
     return { name, ...entry };
   });
   const memory = new ArrayBuffer(CHUNK_BYTES);

@@ -5,6 +5,7 @@ import {
   ARRAYS,
   bytesPer,
   FLOATS,
+  nonFiniteAt,
   readPiece,
   WeightsError,
   type DataFile,
@@ -23,6 +24,8 @@ export class Weights {
   readonly metadata: Readonly<Record<string, string>>;
   private readonly files: readonly DataFile[];
   private readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** Tensors that were read whole and found so. */
+  private readonly finite = new Set<string>();
 
   constructor(
     path: string,
@@ -76,6 +79,13 @@ export class Weights {
     return this.widened(name, await this.read(name), this.find(name).shape);
   }
 
+  /** The same, where it will be computed with. @throws as `checkFinite` does */
+  async finiteTensor(name: string): Promise<HostTensor> {
+    const data = await this.read(name);
+    this.checkFinite(name, data);
+    return this.widened(name, data, this.find(name).shape);
+  }
+
   /** Rows of the first axis by their number, as `tensor` gives them: [ids, ...]. */
   async rows(name: string, ids: readonly number[]): Promise<HostTensor> {
     const {
@@ -98,6 +108,24 @@ export class Weights {
 
   async close(): Promise<void> {
     for (const file of this.files) await file.close();
+  }
+
+  /**
+   * That floats are finite, once a tensor: what is not spoils everything that is computed with it, and is blamed on something else.
+   * @param data of the tensor from element `from` on
+   * @throws WeightsError
+   */
+  checkFinite(name: string, data: StoredData, from = 0): void {
+    const { dtype, shape } = this.find(name);
+    if (this.finite.has(name)) return;
+    const bad = nonFiniteAt(dtype, data);
+    if (bad >= 0)
+      throw new WeightsError(
+        'weights',
+        this.path,
+        `tensor ${quoted(name)} holds ${FLOATS[dtype]!(data.slice(bad, bad + 1))[0]} at ${from + bad} of ${numel(shape)} values: the file is damaged, or what made it had diverged`,
+      );
+    if (from + data.length >= numel(shape)) this.finite.add(name);
   }
 
   private find(name: string): StoredTensor {

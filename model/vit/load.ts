@@ -41,7 +41,7 @@ export async function loadViT(path: string, c: ViTConfig): Promise<HostParams> {
           throw new Error(
             `[vit] ${path} has no tensor ${f}: expected ${c.clip ? 'CLIP as transformers keeps it (vision_model.…)' : 'DINO as facebookresearch or timm keep it (blocks.…)'}`,
           );
-        found.push(await weights.tensor(f));
+        found.push(await weights.finiteTensor(f));
       }
       const data = new Float32Array(found.reduce((n, t) => n + t.data.length, 0));
       found.reduce((offset, t) => (data.set(t.data as Float32Array, offset), offset + t.data.length), 0);

@@ -4,11 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { Device } from '../../engine/runtime/device.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 import { loadParams } from '../../model/files/load.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
+import { upload } from '../../model/files/upload.ts';
 
 const test = suite('safetensors');
 let folder = '';
@@ -192,6 +194,38 @@ test('a failed write leaves the old file and nothing else', async () => {
     (await readdir(folder)).filter((n) => n.endsWith('.part')),
     [],
   );
+});
+
+test('what is not finite is named by tensor, place and file before anything is computed with it', async () => {
+  const path = join(folder, 'poisoned.safetensors');
+  for (const [dtype, values] of [
+    ['F32', [1, 2, NaN, 4]],
+    ['F32', [1, 2, -Infinity, 4]],
+    ['BF16', [1, 2, Infinity, 4]],
+    ['F16', [1, 2, NaN, 4]],
+  ] as const) {
+    await saveTensors(path, { good: host([1, 2], [2]), 'blocks.0.w': host([...values], [2, 2]) }, { dtype });
+    const line = new RegExp(
+      `^\\[weights\\] .*poisoned\\.safetensors: tensor "blocks\\.0\\.w" holds ${values[2]} at 2 of 4 values: the file is damaged`,
+    );
+    const weights = await openWeights(path);
+    try {
+      assert.equal([...(await weights.tensor('good')).data], [1, 2]);
+      await rejects(weights.finiteTensor('blocks.0.w'), line);
+      assert.is((await weights.tensor('blocks.0.w')).data[3], 4, 'as a file it is read');
+      let freed = 0;
+      const device = {
+        empty: () => ({ offset: 0, buffer: null, free: () => freed++ }),
+        write() {},
+        idle: async () => {},
+      } as unknown as Device;
+      await rejects(upload(device, weights, 'blocks.0.w'), line);
+      assert.is(freed, 1);
+    } finally {
+      await weights.close();
+    }
+    await rejects(loadParams(path, { good: [2], 'blocks.0.w': [2, 2] }), line);
+  }
 });
 
 test.run();

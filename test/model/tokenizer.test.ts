@@ -35,6 +35,28 @@ test('prompts are cleaned as Wan does it', () => {
   assert.is(cleanPrompt('e\u0301'), 'é');
 });
 
+test('patterns and words without end are left in the middle, nests are refused', async () => {
+  const hostile = new Tokenizer({
+    ...json,
+    normalizer: { type: 'Replace', pattern: { Regex: '(a+)+$' }, content: 'b' },
+  });
+  assert.equal(hostile.encode('cat'), tokenizer.encode('cat'));
+  const start = performance.now();
+  assert.throws(
+    () => hostile.encode(`${'a'.repeat(60)}!`),
+    /^splitting "a{40}" did not end within 5 s: its patterns may never do$/,
+  );
+  assert.ok(performance.now() - start < 15_000);
+  assert.equal(hostile.encode('cat'), tokenizer.encode('cat'), 'and can go on');
+  const folder = await mkdtemp(join(tmpdir(), 'vpae-tokenizer-'));
+  await writeFile(join(folder, 'tokenizer.json'), '['.repeat(1e6));
+  await loadTokenizer(folder).then(
+    () => assert.unreachable(),
+    (e: Error) => assert.match(e.message, /^\[tokenizer\] .*nests objects and arrays deeper than 64$/),
+  );
+  await rm(folder, { recursive: true });
+});
+
 test('files: a folder or the file itself; what is missing or broken is named', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'vpae-tokenizer-'));
   const message = (path: string) =>

@@ -288,7 +288,7 @@ export async function readAverage(path: string): Promise<{ params: HostParams; s
   const weights = await openWeights(path);
   try {
     const params: HostParams = {};
-    for (const name of weights.entries.keys()) params[name] = await weights.tensor(name);
+    for (const name of weights.entries.keys()) params[name] = await weights.finiteTensor(name);
     return { params, step: Number(weights.metadata['step']), score: Number(weights.metadata['score']) };
   } finally {
     await weights.close();

@@ -45,3 +45,6 @@ export const nativeGpu = (): GPU | undefined => page.navigator?.gpu;
 
 /** A browser wakes us itself. */
 export const waiting = <T>(promise: Promise<T>): Promise<T> => promise;
+
+/** A page cannot break off what it runs: the browser asks its user. */
+export const withinTime = <R>(_ms: number, work: () => R, _what: string): R => work();
