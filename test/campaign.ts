@@ -5,6 +5,8 @@
 import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { killCampaign } from './campaign/kills.ts';
+import { mutantCampaign } from './campaign/mutants.ts';
+import { raceCampaign } from './campaign/races.ts';
 import type { Outcome } from './campaign/random.ts';
 
 const { values } = parseArgs({
@@ -12,13 +14,17 @@ const { values } = parseArgs({
     kills: { type: 'string', default: '200' },
     mutants: { type: 'string', default: '20000' },
     seed: { type: 'string', default: '1' },
-    only: { type: 'string', default: 'kills,mutants,races' },
+    only: { type: 'string', default: 'mutants,races,kills' },
   },
 });
-const [kills, , seed] = [values.kills, values.mutants, values.seed].map(Number) as [number, number, number];
+const [kills, mutants, seed] = [values.kills, values.mutants, values.seed].map(Number) as [number, number, number];
 const say = (line: string): void => console.error(line);
 
-const parts: Record<string, () => Promise<Outcome>> = { kills: () => killCampaign(kills, seed, tmpdir(), say) };
+const parts: Record<string, () => Promise<Outcome>> = {
+  mutants: () => mutantCampaign(mutants, seed, tmpdir(), say),
+  races: () => raceCampaign(300, tmpdir(), say),
+  kills: () => killCampaign(kills, seed, tmpdir(), say),
+};
 
 const findings: string[] = [];
 for (const name of values.only.split(',')) {

@@ -69,9 +69,12 @@ export function decodeUtf8(bytes: Uint8Array): string {
 
 const SHOWN = 5;
 
+const LONGEST = 200; // characters of one of them
+const clipped = (text: string): string => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
+
 /** Things that are wrong in one line: how many, and the first of them. */
 export const few = (what: string, all: readonly string[]): string =>
-  `${all.length} ${what}: ${all.slice(0, SHOWN).join(', ')}${all.length > SHOWN ? ', …' : ''}`;
+  `${all.length} ${what}: ${all.slice(0, SHOWN).map(clipped).join(', ')}${all.length > SHOWN ? ', …' : ''}`;
 
 export interface Entry {
   readonly dtype: StoredType;

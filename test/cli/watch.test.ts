@@ -12,6 +12,7 @@ import { serve, type Snapshot } from '../../cli/watch/server.ts';
 import { conditions } from '../../train/data/digits.ts';
 import { writeWhole } from '../../train/loop/files.ts';
 import { Stream } from '../../train/loop/rng.ts';
+import { tabRace } from '../campaign/races.ts';
 import { Browser } from './browser.ts';
 
 const random = new Stream(1, 0, 'watch');
@@ -194,43 +195,7 @@ test('only this machine is answered, and only what the page needs', async () => 
 });
 
 test('however many tabs ask at once, while the log grows and is rewritten, each sees every step once', async () => {
-  const many = mkdtempSync(join(tmpdir(), 'vpae-'));
-  mkdirSync(join(many, 'job'));
-  writeFileSync(join(many, 'job', 'config.json'), '{}');
-  const log = join(many, 'job', 'metrics.jsonl');
-  const { url, close } = await serve(many, 0);
-  const ask = async (tab: number) =>
-    JSON.parse((await get(`${url}snapshot?job=${tab % 3 ? 'job' : ''}`)).text) as Snapshot;
-  let written = 0;
-  const check = ({ jobs, detail }: Snapshot): void => {
-    const { at, metrics } = detail!.curves;
-    assert.equal(
-      at,
-      at.map((_, i) => i),
-    );
-    assert.ok(
-      at.length <= written && jobs[0]!.step === at.length,
-      `${at.length} points, step ${jobs[0]!.step}, ${written} lines`,
-    );
-    if (at.length) assert.equal(metrics['x']!.high, metrics['x']!.low, 'no step twice');
-  };
-  for (let round = 0; round < 25; round++) {
-    const more = Array.from({ length: 20 }, (_, i) => line({ step: written + i, x: Math.random() })).join('');
-    if (round === 12) {
-      writeWhole(
-        log,
-        more.replace(/"step":(\d+)/g, (_, n: string) => `"step":${Number(n) - written}`),
-      );
-      written = 20;
-    } else {
-      appendFileSync(log, more);
-      written += 20;
-    }
-    const tabs = await Promise.all(Array.from({ length: 16 }, (_, tab) => ask(tab)));
-    tabs.forEach(check);
-    assert.is((await ask(0)).jobs[0]!.step, written, 'nothing is missing afterwards');
-  }
-  await close();
+  assert.equal(await tabRace(mkdtempSync(join(tmpdir(), 'vpae-')), 25, 16), []);
 });
 
 test('lines that are none of ours do not matter, and links lead nowhere', async () => {

@@ -1,5 +1,4 @@
 /** Locks under races and after deaths, and what killed writers leave. */
-import { spawn } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -12,48 +11,27 @@ import {
 } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Draft, sweepParts } from '../../engine/host/draft.ts';
 import { isHeld, releaseLock, takeLock } from '../../train/loop/lock.ts';
 import { RunFolder } from '../../train/loop/run.ts';
+import { lockRace } from '../campaign/races.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'lock-'));
 test.after(() => rmSync(root, { recursive: true }));
-const CHILD = fileURLToPath(new URL('lockchild.ts', import.meta.url));
 const NOBODY = 2 ** 22 + 1; // past the largest pid
 const stale = (key: string) => JSON.stringify({ pid: NOBODY, host: hostname(), key });
-
-const race = (lock: string, rounds: number, die: boolean, children: number, start: number): Promise<unknown> =>
-  Promise.all(
-    Array.from(
-      { length: children },
-      () =>
-        new Promise((done) => {
-          const args = ['--import', 'tsx', CHILD, lock, String(start), String(rounds), die ? 'die' : 'live'];
-          spawn(process.execPath, args, { stdio: 'inherit' }).on('close', done);
-        }),
-    ),
-  );
-
-/** Who took it and gave it back, in order: nobody takes what another has. */
-function checkLog(lock: string): number {
-  const lines = readFileSync(`${lock}.log`, 'utf8').trim().split('\n');
-  for (let i = 0; i < lines.length; i += 2) {
-    const [took, gave] = [lines[i]!, lines[i + 1]!];
-    assert.match(took, /^takes /);
-    assert.is(gave, took.replace('takes', 'gives'), `two owners: ${lines.slice(i, i + 4).join(', ')}`);
-  }
-  return lines.length / 2;
-}
 
 test('of several processes at one instant one has the lock, also where each dies with it', async () => {
   const [living, dying] = [join(root, 'living.lock'), join(root, 'dying.lock')];
   writeFileSync(living, stale('old'));
-  await Promise.all([race(living, 60, false, 2, Date.now() + 2500), race(dying, 60, true, 4, Date.now() + 2500)]);
-  assert.ok(checkLog(living) >= 2);
-  assert.ok(checkLog(dying) >= 1);
+  const races = await Promise.all([
+    lockRace(living, { rounds: 60, processes: 2, die: false }),
+    lockRace(dying, { rounds: 60, processes: 4, die: true }),
+  ]);
+  for (const { findings } of races) assert.equal(findings, []);
+  assert.ok(races[0]!.taken >= 2);
   assert.equal(
     readdirSync(root).filter((f) => f.startsWith('living')),
     ['living.lock.log'],

@@ -94,12 +94,23 @@ export async function openSaved(path: string): Promise<Saved> {
     await weights.close();
     throw new Error(`[checkpoint] ${path} holds weights, not the state of a run`);
   }
+  let meta: CheckpointMeta;
+  try {
+    meta = JSON.parse(text) as CheckpointMeta;
+    if (!Number.isSafeInteger(meta?.step) || meta.step < 0) throw new Error('it names no step');
+  } catch (error) {
+    await weights.close();
+    throw new Error(
+      `[checkpoint] ${basename(path)} is damaged (${(error as Error).message}); remove it to resume from the one before it`,
+      { cause: error },
+    );
+  }
   const state: State<FileTensor> = {};
   for (const [key, tensor] of Object.entries(inFile(weights))) {
     const [net, part, name] = key.split('/') as [string, keyof Trained, string];
     ((state[net] ??= { params: {}, v: {} })[part] ??= {})[name] = tensor;
   }
-  return { state, meta: JSON.parse(text) as CheckpointMeta, close: () => weights.close() };
+  return { state, meta, close: () => weights.close() };
 }
 
 /** A saved state on a device, in packs. */

@@ -56,6 +56,15 @@ export async function saveModel(
   }
 }
 
+/** Of a model's metadata. @throws one line */
+function parseJson(path: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`[model] ${path} is damaged: its metadata ${(error as Error).message}`, { cause: error });
+  }
+}
+
 async function load<C>(
   path: string,
   kinds: readonly Kind[],
@@ -71,8 +80,8 @@ async function load<C>(
     throw new Error(`[model] ${path} has no config in its metadata: it was not written by this program`);
   if (!kinds.includes(kind as Kind))
     throw new Error(`[model] ${path} is a ${kind}, expected a ${kinds.join(' or a ')}`);
-  const config = parse(JSON.parse(text));
-  const made = JSON.parse(about) as About;
+  const config = parse(parseJson(path, text));
+  const made = parseJson(path, about) as About;
   return {
     kind: kind as Kind,
     path,
