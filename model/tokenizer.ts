@@ -104,7 +104,6 @@ async function readJSON(path: string): Promise<object> {
       { cause: e },
     );
   });
-  return parseJson(text) as object;
   const json = parseJson(text);
   if (!isObject(json)) throw new Error('it is no tokenizer.json of Hugging Face: it is not an object');
   return json;

@@ -20,6 +20,8 @@ export interface FilmOptions {
 /** Pixels that are not square are stretched to be, never squeezed. */
 const SQUARE = "scale='if(gt(sar,1),iw*sar,iw)':'if(gt(sar,1),ih,ih/sar)':flags=bicubic,setsar=1";
 
+const MOST_BYTES = 3 * 2 ** 30; // of frames, which are held in memory
+
 interface Said {
   code: number | null;
   signal: NodeJS.Signals | null;
@@ -31,7 +33,16 @@ function ffmpeg(args: readonly string[], input?: Uint8Array): Promise<Said> {
   return new Promise((done, failed) => {
     const child = spawn('ffmpeg', ['-hide_banner', '-nostdin', '-nostats', ...args], { stdio: 'pipe' });
     const [out, told]: [Buffer[], Buffer[]] = [[], []];
-    child.stdout.on('data', (d: Buffer) => out.push(d));
+    let left = MOST_BYTES;
+    child.stdout.on('data', (d: Buffer) => {
+      out.push(d);
+      left -= d.length;
+      if (left >= 0) return;
+      child.kill('SIGKILL');
+      failed(
+        new Unusable(`its frames take more than ${MOST_BYTES / 2 ** 30} GiB: cut it into parts, or make it smaller`),
+      );
+    });
     child.stderr.on('data', (d: Buffer) => told.push(d));
     child.stdin.on('error', () => {}); // it ended early: its exit code tells
     child.stdin.end(input);

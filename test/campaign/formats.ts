@@ -204,6 +204,8 @@ export const FORMATS: Readonly<Record<string, Format>> = {
   },
   'shards of digits': shardsFile('shard-00001.msgpack'),
   'index of digits': shardsFile('index.json'),
+  png: picture('png', false),
+  jpeg: picture('jpeg', false),
   webp: picture('webp', true),
   gif: picture('gif', true),
   'metrics.jsonl': {

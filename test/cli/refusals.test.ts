@@ -3,9 +3,12 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, openSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import sharp from 'sharp';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { printable } from '../../cli/common/errors.ts';
+import { readVideo } from '../../cli/media/read.ts';
+import { crc32Of } from '../../model/files/crc32.ts';
 import { memoryBytes } from '../../cli/common/options.ts';
 import { readPrompts } from '../../cli/sample/jobs.ts';
 import { ditConfig } from '../../model/config.ts';
@@ -114,6 +117,36 @@ test('a file of prompts stays in its folder, and its fields are its own', () => 
 test('terminals get the words of others without their controls', () => {
   assert.is(printable('a\x1b[31m red\x07\x9b2J\u202e\u200b b\rc\n\ud800'), 'a[31m red2J bc\n');
   assert.is(cleanPrompt('&constructor; &toString; &amp;'), '&constructor; &toString; &');
+});
+
+test('pictures and animations that are far larger than their files are refused with the limit', async () => {
+  const png = await sharp({ create: { width: 1, height: 1, channels: 3, background: '#123456' } })
+    .png()
+    .toBuffer();
+  png.writeUInt32BE(16_000, 16);
+  png.writeUInt32BE(16_000, 20);
+  png.writeUInt32BE(crc32Of(png.subarray(12, 29)), 29);
+  mkdirSync(join(dir, 'frames'));
+  writeFileSync(join(dir, 'frames', '0.png'), png);
+  const gif = (frames: number, width: number) => {
+    const size = Buffer.from([width & 255, width >> 8, width & 255, width >> 8]);
+    const frame = Buffer.concat([Buffer.from([0x2c, 0, 0, 0, 0]), size, Buffer.from([0, 2, 2, 0x44, 1, 0])]);
+    const head = [Buffer.from('GIF89a'), size, Buffer.from([0x80, 0, 0, 0, 0, 0, 255, 255, 255])];
+    return Buffer.concat([...head, ...Array<Buffer>(frames).fill(frame), Buffer.from(';')]);
+  };
+  writeFileSync(join(dir, 'long.gif'), gif(20_000, 1));
+  writeFileSync(join(dir, 'large.gif'), gif(200, 2000));
+  for (const [name, pattern] of [
+    ['frames', /0\.png: it is 16000x16000 pixels: at most 64 million pixels are read, make it smaller$/],
+    ['long.gif', /long\.gif: it is 1x1 pixels, 20000 frames: at most 10000 frames are read, cut it into parts$/],
+    ['large.gif', /large\.gif: it is 2000x2000 pixels, 200 frames: at most 256 million pixels are read/],
+  ] as const) {
+    const message = await readVideo(join(dir, name)).then(
+      () => 'read',
+      (e: Error) => e.message,
+    );
+    assert.match(message, pattern, message);
+  }
 });
 
 /** Ends with its exit code and what it said. */

@@ -28,6 +28,7 @@ export interface CheckpointMeta {
 }
 
 const KEPT = 2;
+const PARTS: readonly (keyof Trained)[] = ['params', 'm', 'v', 'ema', 'grads'];
 const NAME = /^checkpoint-(\d{8})\.safetensors$/;
 const fileName = (step: number): string => `checkpoint-${String(step).padStart(8, '0')}.safetensors`;
 
@@ -108,6 +109,12 @@ export async function openSaved(path: string): Promise<Saved> {
   const state: State<FileTensor> = {};
   for (const [key, tensor] of Object.entries(inFile(weights))) {
     const [net, part, name] = key.split('/') as [string, keyof Trained, string];
+    if (!/^[a-z]\w*$/i.test(net) || !PARTS.includes(part) || !name) {
+      await weights.close();
+      throw new Error(
+        `[checkpoint] ${path} holds ${JSON.stringify(key.slice(0, 100))}, which is no part of a run's state`,
+      );
+    }
     ((state[net] ??= { params: {}, v: {} })[part] ??= {})[name] = tensor;
   }
   return { state, meta, close: () => weights.close() };
