@@ -1,19 +1,20 @@
 /** `vpae sample`: prompts, and first frames where the model takes them, become videos. */
 import type { CommandModule } from 'yargs';
+import { EngineError } from '../engine/host/errors.ts';
 import { generate, type Job } from '../model/pipeline/generate.ts';
 import { checkClip, parseSize, type Size } from '../model/pipeline/size.ts';
 import type { Sampling } from '../model/pipeline/diffuse.ts';
 import { precisionOn } from '../model/pipeline/precision.ts';
 import { type SolverKind } from '../model/schedulers/index.ts';
 import { willWrite } from './common/files.ts';
-import { checkRate, sinkFor } from './media/sink.ts';
+import { checkRate, sinkFor, type Sink } from './media/sink.ts';
 import { count, memoryBytes, model, MOST_SEED, precision, type Args } from './common/options.ts';
 import { stageMeter } from './common/progress.ts';
 import { cutTexts } from './common/tokens.ts';
 import { wantedClips } from './sample/jobs.ts';
 import { keepsNotes, noteClip } from './sample/made.ts';
 import { openSource, type Source } from './sample/wan.ts';
-import { session } from './common/session.ts';
+import { orLeave, session } from './common/session.ts';
 import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
 import { wanSubject } from '../train/planning/subject.ts';
 import { printable, UsageError } from './common/errors.ts';
@@ -156,6 +157,13 @@ function checkTile(tile: number | undefined, { model: { vae } }: Source): void {
     throw new UsageError(`--tile must be a multiple of ${stride} from ${4 * stride} to ${MOST_TILE}, got ${tile}`);
 }
 
+/** What does not fit, with what makes it fit. */
+function inTerms(error: unknown): never {
+  if (!(error instanceof EngineError && /would exceed the budget/.test(error.message))) throw error;
+  const what = error.message.replace(/ \([^()]*\.ts:\d+\)$/, '');
+  throw new Error(`${what}: give more by --memory, or make the clip smaller by --size or --frames`, { cause: error });
+}
+
 async function sample(args: SampleArgs): Promise<void> {
   checkNumbers(args);
   const { todo, done, unknown } = wantedClips({
@@ -216,7 +224,8 @@ async function sample(args: SampleArgs): Promise<void> {
         signal,
       );
     const shown = stageMeter(() => device.allocated);
-    const { seconds, evaluations } = await generate(device, source.model, jobs, {
+    let open: Sink | undefined;
+    const work = generate(device, source.model, jobs, {
       sampling,
       precision: operands,
       tile: args.tile,
@@ -226,18 +235,22 @@ async function sample(args: SampleArgs): Promise<void> {
       },
       async sink(i) {
         const { out, prompt } = todo[i]!;
-        const file = await files[i]!({ ...jobs[i]!.size, frames, fps, scale: source.scale });
+        const file = (open = await files[i]!({ ...jobs[i]!.size, frames, fps, scale: source.scale }));
         return {
           ...file,
           async end() {
             if (args.prompts !== undefined || keepsNotes(out)) noteClip(todo[i]!);
             await file.end();
+            open = undefined;
             shown.end();
             console.log(printable(`${out}: "${prompt}", seed ${todo[i]!.seed}`));
           },
         };
       },
-    }).finally(() => shown.end());
+    });
+    const { seconds, evaluations } = await orLeave(signal, work, async () => open?.abort())
+      .catch(inTerms)
+      .finally(() => shown.end());
     console.log(
       `${name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / jobs.length).toPrecision(3)} s of diffusion a clip, compiling included`,
     );

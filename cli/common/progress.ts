@@ -52,6 +52,7 @@ export function meter(title: string, { unit, total, from = 0, memory }: MeterOpt
   const marks: [time: number, done: number][] = [];
   const text = (done: number, note: string, all: number): string => {
     const now = performance.now();
+    if (done < (marks.at(-1)?.[1] ?? done)) marks.length = 0; // a step back: a run was rolled back
     marks.push([now, done]);
     if (marks.length > WINDOW) marks.shift();
     const [time, before] = marks[0]!;

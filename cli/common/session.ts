@@ -2,7 +2,7 @@
 import process from 'node:process';
 import { open, type Device } from '../../engine/runtime/device.ts';
 import { recovering } from '../../train/loop/recover.ts';
-import { EXIT, Interrupted } from './errors.ts';
+import { EXIT, Interrupted, report } from './errors.ts';
 
 export interface Session {
   device: Device;
@@ -27,6 +27,20 @@ export const session = <R>(stopped: string, body: (s: Session) => Promise<R>): P
       (reason) => console.error(`\nalarm: the device was ${reason}; opening another and going on from what is saved`),
     ),
   );
+
+/**
+ * Waits for work of which nothing is to be saved: at the first Ctrl-C what it has begun is cleared away and the process ends at once. What
+ * the device is at would take as long as it takes.
+ */
+export async function orLeave<R>(signal: AbortSignal, work: Promise<R>, clear: () => Promise<void>): Promise<R> {
+  const stopped = new Promise<undefined>((done) => {
+    signal.addEventListener('abort', () => done(undefined), { once: true });
+  });
+  const made = await Promise.race([work.then((value) => ({ value })), stopped]);
+  if (made) return made.value;
+  await clear();
+  process.exit(report(signal.reason));
+}
 
 /** Runs `body`. The first Ctrl-C aborts its signal, whose reason says `stopped`; the second leaves at once. */
 export async function untilInterrupted<R>(stopped: string, body: (signal: AbortSignal) => Promise<R>): Promise<R> {

@@ -150,4 +150,21 @@ test('gradients of NaN: skipped, then rolled back to half the learning rate, tol
   device.close();
 });
 
+test('a run whose first steps are never finite blames its weights or data, not the rate', async () => {
+  const device = await open();
+  const job = teacherJob(device, preset, shards);
+  const never: Job = {
+    ...job,
+    advance: (state) => Promise.resolve({ state, metrics: Promise.resolve({ skipped: 1 }) }),
+  };
+  const options = { device, folder: folder(), config: {}, environment: {}, saveEvery: 2, maxSkipped: 2 };
+  const error = await drive(never, options).catch((e: Error) => e);
+  assert.match(
+    (error as Error).message,
+    /not one of the first 2 steps had a gradient that is finite, .* weights that it/,
+  );
+  await job.close();
+  device.close();
+});
+
 test.run();

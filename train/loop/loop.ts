@@ -107,6 +107,8 @@ class Loop {
   private best = -Infinity;
   /** Steps in a row that were turned away. */
   private skipped = 0;
+  /** Whether any step of the run had finite gradients. */
+  private wasFinite = false;
   private watch!: Watch;
   /** Step of the last roll back's checkpoint: one that fails twice is given up. */
   private rolledTo = -1;
@@ -153,6 +155,7 @@ class Loop {
     this.seconds = step < this.warm ? took : 0.9 * this.seconds + 0.1 * took;
     this.note(step, { ...metrics, seconds: Number(took.toFixed(4)) });
     this.skipped = turnedAway(metrics) > 0 ? this.skipped + 1 : 0;
+    this.wasFinite ||= this.skipped === 0;
     const good = this.skipped < o.maxSkipped;
     if (!good) await this.rollBack(step + 1);
     const done = good ? step + 1 : this.step;
@@ -250,6 +253,10 @@ class Loop {
   /** Back to the last good checkpoint at half the learning rate; back beyond one that has failed before. @throws one line after the last try */
   private async rollBack(failed: number): Promise<void> {
     const { job, o, rate } = this;
+    if (!this.wasFinite && this.onDisk <= 0)
+      throw new Diverged(
+        `[${job.name}] not one of the first ${failed} steps had a gradient that is finite, which no learning rate does: weights that it starts from, the teacher's or its checkpoint's, are not finite, or the data are not`,
+      );
     if (rate <= 0.5 ** ROLL_BACKS) {
       throw new Diverged(
         `[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`,
@@ -265,7 +272,7 @@ class Loop {
     await this.save(); // with the new rate
     this.alarm({
       kind: 'rolled back',
-      step: this.step - 1,
+      step: Math.max(0, this.step - 1),
       value: this.rate,
       of: 'rate',
       cause: `${o.maxSkipped} steps in a row up to step ${failed} had a gradient that is not finite`,
