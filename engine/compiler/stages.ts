@@ -51,18 +51,17 @@ export interface Stages {
   uploads: (number | undefined)[];
 }
 
-/**
- * @param args one tree of tensor types an argument
- * @param fromHost for each leaf of them: it is uploaded at each call
- */
-export function analyse(
-  name: string,
-  fn: (...args: unknown[]) => unknown,
-  args: readonly Flat<TensorType>[],
-  fromHost: readonly boolean[],
-  caps: Caps,
-  options: CompileOptions,
-): Stages {
+/** A function as it is called. */
+export interface Call {
+  name: string;
+  fn: (...args: unknown[]) => unknown;
+  /** One tree of tensor types an argument. */
+  args: readonly Flat<TensorType>[];
+  /** For each leaf of them: it is uploaded at each call. */
+  fromHost: readonly boolean[];
+}
+
+export function analyse({ name, fn, args, fromHost }: Call, caps: Caps, options: CompileOptions): Stages {
   const traced = trace(
     fn,
     args.map((f) => f.rebuild(f.leaves)),
@@ -75,7 +74,7 @@ export function analyse(
   const { graph, outputs: values } =
     operands !== 'f32' && caps.f16 ? halveOperands(lean.graph, lean.outputs, operands === 'f16') : lean;
   const { outTree } = traced;
-  const outputs = matchOutputs(name, new Set(options.donate ?? []), args, outTree, graph, values);
+  const outputs = matchOutputs({ name, args }, new Set(options.donate ?? []), outTree, graph, values);
   if (flags.DEBUG >= 3) console.error(`${name}\n${graph.toString()}`);
   const groups = fuse(
     graph,
@@ -120,10 +119,12 @@ export function planFunction(
 ): Plan {
   const flat = args.map((a) => flatten<TensorType>(a));
   const s = analyse(
-    options.name ?? 'program',
-    fn as (...args: unknown[]) => unknown,
-    flat,
-    flat.flatMap((f, a) => f.leaves.map(() => !resident.has(a))),
+    {
+      name: options.name ?? 'program',
+      fn: fn as (...args: unknown[]) => unknown,
+      args: flat,
+      fromHost: flat.flatMap((f, a) => f.leaves.map(() => !resident.has(a))),
+    },
     room.caps,
     options,
   );
@@ -132,9 +133,8 @@ export function planFunction(
 
 /** Matches results to donated inputs by path, and gives every result bytes of its own. */
 function matchOutputs(
-  name: string,
+  { name, args }: Pick<Call, 'name' | 'args'>,
   donate: ReadonlySet<number>,
-  args: readonly Flat<TensorType>[],
   outTree: Flat,
   graph: Graph,
   values: readonly Value[],

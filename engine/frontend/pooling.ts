@@ -49,8 +49,16 @@ function pooled(op: 'sumPool' | 'maxPool', x: Tensor, attrs: WindowAttrs): Tenso
 export const maxPool = (x: Tensor, kernel: readonly number[], pooling: Pooling = {}): Tensor =>
   pooled('maxPool', x, attributes('maxPool', x, kernel, pooling));
 
+interface Windows {
+  count: number;
+  size: number;
+  stride: number;
+  dilation: number;
+  lo: number;
+}
+
 /** How many of n elements each window along an axis holds: [count]. */
-function held(n: number, count: number, size: number, stride: number, dilation: number, lo: number): Tensor {
+function held(n: number, { count, size, stride, dilation, lo }: Windows): Tensor {
   const start = make('iota', [], { shape: [count], axis: 0 })[0]!
     .mul(stride)
     .sub(lo);
@@ -79,7 +87,7 @@ export function avgPool(
   if (countPads || [...padLo, ...padHi].every((n) => n === 0)) return sums.mul(1 / numel(kernel));
   const [from, to] = [x, sums].map((t) => t.shape.slice(-kernel.length)) as [number[], number[]];
   const elements = kernel.map((k, i) => {
-    const along = held(from[i]!, to[i]!, k, stride[i]!, dilation[i]!, padLo[i]!);
+    const along = held(from[i]!, { count: to[i]!, size: k, stride: stride[i]!, dilation: dilation[i]!, lo: padLo[i]! });
     return along.reshape([to[i]!, ...kernel.slice(i + 1).map(() => 1)]);
   });
   return sums.div(elements.reduce((a, b) => a.mul(b), scalar(1)));

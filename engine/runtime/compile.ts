@@ -203,7 +203,8 @@ class Compiled {
 
   private analyse(call: Call): Stages {
     const inputs = call.flat.map((f) => ({ ...f, leaves: f.leaves.map(leafType) }));
-    return analyse(this.name, this.fn, inputs, this.fromHost(call), this.device.caps, this.options);
+    const { name, fn } = this;
+    return analyse({ name, fn, args: inputs, fromHost: this.fromHost(call) }, this.device.caps, this.options);
   }
 
   private async make(call: Call): Promise<Built> {

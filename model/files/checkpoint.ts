@@ -76,9 +76,8 @@ function part<C>(
   path: string,
   stem: string,
   config: C,
-  shapesOf: (config: C) => Shapes,
   namings: readonly Naming[],
-  used = shapesOf,
+  { all: shapesOf, used = shapesOf }: { all: (config: C) => Shapes; used?: (config: C) => Shapes },
 ): Part<C> {
   const shapes = used(config);
   const open = async () => {
@@ -159,10 +158,10 @@ async function openOriginal(path: string): Promise<Checkpoint> {
     path,
     layout: 'original',
     tokenizer,
-    dit: part(path, WAN.dit, image ? { ...config, clip_dim: image.dim } : config, ditShapes, DIT_NAMES),
-    vae: part(path, vae, await configOf(path, vae, vaeConfigOf), vaeShapes, [OWN]),
-    text: part(path, WAN.text, await configOf(path, WAN.text, umt5ConfigOf), umt5Shapes, [OWN]),
-    ...(image && { image: part(path, WAN.image, image, clipShapes, [wanCLIP], usedClipShapes) }),
+    dit: part(path, WAN.dit, image ? { ...config, clip_dim: image.dim } : config, DIT_NAMES, { all: ditShapes }),
+    vae: part(path, vae, await configOf(path, vae, vaeConfigOf), [OWN], { all: vaeShapes }),
+    text: part(path, WAN.text, await configOf(path, WAN.text, umt5ConfigOf), [OWN], { all: umt5Shapes }),
+    ...(image && { image: part(path, WAN.image, image, [wanCLIP], { all: clipShapes, used: usedClipShapes }) }),
   };
 }
 
@@ -190,20 +189,22 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
     path,
     layout: 'diffusers',
     tokenizer: inside('tokenizer/tokenizer.json'),
-    dit: part(inside('transformer'), '', dit, ditShapes, DIT_NAMES),
-    vae: part(inside('vae'), '', vae, vaeShapes, [OWN, diffusersVAE(vae)]),
-    text: part(inside('text_encoder'), '', await read('text_encoder', transformersUMT5Config), umt5Shapes, [
-      transformersUMT5,
-      transformersUMT5Tied,
-    ]),
+    dit: part(inside('transformer'), '', dit, DIT_NAMES, { all: ditShapes }),
+    vae: part(inside('vae'), '', vae, [OWN, diffusersVAE(vae)], { all: vaeShapes }),
+    text: part(
+      inside('text_encoder'),
+      '',
+      await read('text_encoder', transformersUMT5Config),
+      [transformersUMT5, transformersUMT5Tied],
+      { all: umt5Shapes },
+    ),
     ...(dit.model_type !== 't2v' && {
       image: part(
         inside('image_encoder'),
         '',
         await read('image_encoder', transformersCLIPConfig),
-        clipShapes,
         [transformersCLIP],
-        usedClipShapes,
+        { all: clipShapes, used: usedClipShapes },
       ),
     }),
     ...(typeof shift === 'number' && { flowShift: shift }),

@@ -139,7 +139,7 @@ export class Diffusion {
       await device.idle();
       const start = performance.now();
       for (let k = 0; k < steps; k++) {
-        const v = await this.velocity(network, state.x, timesteps[k]!, contexts, guidance, told);
+        const v = await this.velocity(network, state.x, timesteps[k]!, { contexts, guidance, told });
         if (kind === 'renoise')
           state = { ...state, ...(await this.renoise({ x: state.x }, v, sigmas[k]!, sigmas[k + 1]!, levels[k]!)) };
         else state = await this.solve(state, v, weights[k]!);
@@ -160,9 +160,7 @@ export class Diffusion {
     network: Network,
     x: NDArray,
     t: number,
-    contexts: readonly NDArray[],
-    guidance: number,
-    told: Told,
+    { contexts, guidance, told }: { contexts: readonly NDArray[]; guidance: number; told: Told },
   ): Promise<NDArray> {
     const forward = this.forward(network);
     const tEmb = timeEmbedding([t], this.config.freq_dim);

@@ -101,7 +101,7 @@ export function forwardFunctions(config: DiTConfig, maxBindingBytes: number, sca
     block: (s: Scope, x: Tensor, told: BlockInput): Tensor =>
       block(withAdapters(s.params), parts(x.shape[0]!, x.shape[1]!), x, told, () => {}),
     head: (net: Params, tokens: Tensor, e: Tensor, x: Tensor): Tensor =>
-      ditHead(withAdapters(net), config, tokens, e, repeated(x, tokens.shape[0]!)) as Tensor,
+      ditHead(withAdapters(net), config, { x: tokens, e }, repeated(x, tokens.shape[0]!)) as Tensor,
   };
 }
 

@@ -112,7 +112,7 @@ export async function generate(
       await diffusion.close();
       if (i === jobs.length - 1) await net.free();
       if (i === 0) decoder = await model.loadVAE(device, 'decoder', progress);
-      await decodeTo(await sink(i), device, model.vae, decoder, latent, tile, progress);
+      await decodeTo(await sink(i), new StreamingVAE(device, model.vae, decoder), latent, tile, progress);
     }
   } finally {
     await diffusion.close();
@@ -138,16 +138,14 @@ async function encodeTexts(
   return new Map(texts.map((text, i) => [text, encoded[i]!]));
 }
 
+/** Frees `vae`. */
 async function decodeTo(
   clip: ClipSink,
-  device: Device,
-  config: VAEConfig,
-  weights: DeviceWeights,
+  vae: StreamingVAE,
   latent: HostTensor,
   tile: number | undefined,
   progress: Progress,
 ): Promise<void> {
-  const vae = new StreamingVAE(device, config, weights);
   try {
     for await (const chunk of vae.decode(latent, {
       tile,

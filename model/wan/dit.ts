@@ -177,12 +177,11 @@ export function ditEmbed(
   return { x, e, told: { e0, text, ...(pictures && { pictures }) } };
 }
 
-/** Tokens behind the last block → the velocity, shaped as `latents`. */
+/** Tokens `x` behind the last block, and the time's embedding `e` → the velocity, shaped as `latents`. */
 export function ditHead(
   params: Params | Scope,
   config: DiTConfig,
-  x: Tensor,
-  e: Tensor,
+  { x, e }: { x: Tensor; e: Tensor },
   latents: Samples,
   probe: Probe = () => {},
 ): Samples {
@@ -240,5 +239,5 @@ export function dit(
     );
     all = { x, tapped: { ...all.tapped, ...tapped } };
   }
-  return { v: ditHead(s, config, all.x, e, input.x, probe), taps: taps.map((l) => all.tapped[l]!) };
+  return { v: ditHead(s, config, { x: all.x, e }, input.x, probe), taps: taps.map((l) => all.tapped[l]!) };
 }

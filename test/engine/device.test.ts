@@ -282,10 +282,12 @@ test('f16 operands let matrix units serve attention, convolution and their gradi
       maxWorkgroupBytes: 32768,
     };
     const { lowered } = analyse(
-      'attention',
-      fn as (...args: unknown[]) => unknown,
-      [flatten<TensorType>({ shape: [1, 64, 1, 64], dtype: 'f32' })],
-      [false],
+      {
+        name: 'attention',
+        fn: fn as (...args: unknown[]) => unknown,
+        args: [flatten<TensorType>({ shape: [1, 64, 1, 64], dtype: 'f32' })],
+        fromHost: [false],
+      },
       caps,
       { operands },
     );

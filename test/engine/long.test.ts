@@ -18,7 +18,7 @@ const x = host(
   [8, 8],
 );
 const stages = (fn: (x: Tensor) => unknown): Stages =>
-  analyse('long', fn as never, [flatten<TensorType>(x)], [true], { ...device.caps }, {}); // other caps: nothing is lowered yet
+  analyse({ name: 'long', fn: fn as never, args: [flatten<TensorType>(x)], fromHost: [true] }, { ...device.caps }, {}); // other caps: nothing is lowered yet
 
 type Chain = (n: number) => (x: Tensor) => Tensor;
 const repeat = (n: number, x: Tensor, step: (y: Tensor, k: number) => Tensor): Tensor => {

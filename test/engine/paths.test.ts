@@ -59,10 +59,7 @@ const cases: [string, Fn, HostTensor[]][] = [
 function labels(fn: Fn, inputs: readonly HostTensor[], caps: Caps): string[] {
   const types = inputs.map(({ shape, dtype }) => flatten<TensorType>({ shape, dtype }));
   return analyse(
-    'attention',
-    fn as never,
-    types,
-    types.map(() => false),
+    { name: 'attention', fn: fn as never, args: types, fromHost: types.map(() => false) },
     caps,
     {},
   ).lowered.flatMap((l) => l.launch.dispatches.map((d) => d.label));
