@@ -51,6 +51,18 @@ interface TokenizerJSON {
   model?: { type?: string; byte_fallback?: boolean; unk_id?: number | null };
 }
 
+/** Runs what the library does with a tokenizer.json that may say anything. @throws one line */
+function fitting<R>(work: () => R): R {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof TypeError || error instanceof RangeError)) throw error;
+    throw new Error(`the tokenizer.json is damaged: its parts do not fit one another (${error.message})`, {
+      cause: error,
+    });
+  }
+}
+
 export class Tokenizer {
   private readonly library: Library;
   private readonly bytes: boolean;
@@ -60,7 +72,9 @@ export class Tokenizer {
   constructor(json: object, config: object = {}) {
     const { model } = json as TokenizerJSON;
     if (!model?.type) throw new Error('it is no tokenizer.json of Hugging Face: "model.type" is missing');
-    this.library = withinTime(READING_MS, () => new library.Tokenizer(json, config) as Library, 'reading it');
+    this.library = fitting(() =>
+      withinTime(READING_MS, () => new library.Tokenizer(json, config) as Library, 'reading it'),
+    );
     this.bytes = model.byte_fallback ?? false;
     this.unknown = model.unk_id ?? undefined;
   }
@@ -78,10 +92,8 @@ export class Tokenizer {
 
   private whole(prompt: string): number[] {
     const text = cleanPrompt(prompt);
-    const { ids, tokens } = withinTime(
-      ENCODING_MS,
-      () => this.library.encode(text),
-      `splitting "${text.slice(0, 40)}"`,
+    const { ids, tokens } = fitting(() =>
+      withinTime(ENCODING_MS, () => this.library.encode(text), `splitting "${text.slice(0, 40)}"`),
     );
     // The library leaves pieces outside the vocabulary as unknown; SentencePiece spells them in bytes.
     return this.bytes ? ids.flatMap((id, i) => (id === this.unknown ? this.spell(tokens[i]!) : [id])) : ids;

@@ -11,6 +11,7 @@ export const EXIT = { failed: 1, usage: 2, noAdapter: 3, interrupted: 130, unrea
 
 export const EXIT_DOC = `Exit codes: 0 done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.noAdapter} no adapter, ${EXIT.interrupted} interrupted, ${EXIT.unread} nobody reads the output any more.`;
 
+const LONGEST = 2000; // characters of what is printed: a damaged file may be quoted by the megabyte
 const SHOWN = 3; // lines of a long message, before its last
 
 /** Text that somebody else wrote, for a terminal: what would move its cursor, colour it or turn it around is left out. */
@@ -24,7 +25,8 @@ export function oneLine(message: string): string {
     .filter(Boolean);
   const hidden = lines.length - SHOWN - 1;
   const shown = hidden > 0 ? [...lines.slice(0, SHOWN), `${hidden} more (DEBUG=1 shows them)`, lines.at(-1)!] : lines;
-  return shown.map((l, i) => (i < shown.length - 1 && !/[.:;,]$/.test(l) ? `${l};` : l)).join(' ');
+  const line = shown.map((l, i) => (i < shown.length - 1 && !/[.:;,]$/.test(l) ? `${l};` : l)).join(' ');
+  return line.length > LONGEST ? `${line.slice(0, LONGEST)}… (DEBUG=1 shows it all)` : line;
 }
 
 /** Prints an error and gives its exit code. With DEBUG set the whole message and the stack follow. Imports nothing that could fail. */

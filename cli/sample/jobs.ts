@@ -1,6 +1,7 @@
 /** What `vpae sample` is to make: one prompt, some seeds of it, or a file of prompts, and where each clip goes. */
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, isAbsolute, join, relative, resolve } from 'node:path';
+import { quoted } from '../../model/files/json.ts';
 import { UsageError } from '../common/errors.ts';
 import { readText } from '../common/text.ts';
 import { placeClips, type Placed } from './made.ts';
@@ -61,8 +62,8 @@ function parseLine(text: string, where: string, isJsonl: boolean): Line {
   }
   for (const [name, value] of Object.entries(line)) {
     if (!Object.hasOwn(FIELDS, name))
-      throw fail(`unknown field "${name}"; known are ${Object.keys(FIELDS).join(', ')}`);
-    if (typeof value !== FIELDS[name]) throw fail(`${name} must be a ${FIELDS[name]}, got ${JSON.stringify(value)}`);
+      throw fail(`unknown field ${quoted(name)}; known are ${Object.keys(FIELDS).join(', ')}`);
+    if (typeof value !== FIELDS[name]) throw fail(`${name} must be a ${FIELDS[name]}, got ${quoted(value)}`);
   }
   if (!line['prompt']) throw fail('there is no prompt');
   const { seed = 0 } = line as { seed?: number };
@@ -82,7 +83,7 @@ function placeOf(out: string, path: string, where: string): string {
     /^\.\.($|[\\/])/.test(relative(from, to)) || isAbsolute(relative(from, to));
   if (isAbsolute(out) || leaves(folder, place) || leaves(realpathSync(folder), realAbove(dirname(place))))
     throw new UsageError(
-      `${where}: out must be a path within ${dirname(path)}, the folder of the file, got ${JSON.stringify(out)}`,
+      `${where}: out must be a path within ${dirname(path)}, the folder of the file, got ${quoted(out)}`,
     );
   return join(dirname(path), out);
 }

@@ -110,7 +110,7 @@ export function verify(dir: string): Record<string, unknown> {
   let news = false;
   const now = new Set(filesOf(real));
   for (const [name, sealed] of Object.entries(manifest.files)) {
-    const path = join(real, name);
+    const path = join(real, name.slice(0, 255));
     if (!now.delete(name)) throw new Error(`${path} is missing: remove ${dir}, it is made anew`);
     if (seenAs(path) === sealed.seen) continue;
     if (sha256(path) !== sealed.sha256)

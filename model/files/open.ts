@@ -99,7 +99,10 @@ async function readIndex(path: string): Promise<Shard[]> {
     throw fail((error as Error).message, error);
   }
   const map = isObject(json) ? json['weight_map'] : undefined;
-  if (!isObject(map) || Object.values(map).some((v) => typeof v !== 'string' || /[\\/]|^\.{0,2}$/.test(v))) {
+  if (
+    !isObject(map) ||
+    Object.values(map).some((v) => typeof v !== 'string' || v.length > 255 || /[\\/]|^\.{0,2}$/.test(v))
+  ) {
     throw fail('weight_map must give the name of a file beside the index for each tensor');
   }
   const files = new Map<string, Set<string>>();

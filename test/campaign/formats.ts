@@ -1,6 +1,7 @@
 /** Every format that is read, with a small file of it, how it is read, and how a bad one is refused. */
 import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Packr } from 'msgpackr';
 import sharp from 'sharp';
 import { host } from '../../engine/frontend/tree.ts';
 import { seal, verify } from '../../engine/host/trusted.ts';
@@ -17,7 +18,9 @@ import { materialise } from '../../model/params.ts';
 import { loadTokenizer } from '../../model/tokenizer.ts';
 import { ditSpecs } from '../../model/wan/dit.ts';
 import { digits } from '../../train/data/digits.ts';
+import { sealed, sha256 } from '../../train/data/seal.ts';
 import { openShards, precompute } from '../../train/data/shards.ts';
+import { openVideoShards } from '../../train/data/videos.ts';
 import { openSaved, saveCheckpoint } from '../../train/loop/checkpoint.ts';
 import { releaseLock, takeLock } from '../../train/loop/lock.ts';
 import { loadDiT, saveModel } from '../../train/loop/models.ts';
@@ -37,6 +40,8 @@ export interface Format {
   refusal: RegExp;
   /** Checksums see all damage: what is read is what was written, or refused. */
   sealed?: boolean;
+  /** Another's library reads it, whose errors are of any kind. */
+  foreign?: boolean;
   /** Puts damaged bytes into the file, where they are a part of it. */
   wrap?: (bytes: Buffer) => Buffer;
 }
@@ -109,6 +114,38 @@ const shardsFile = (file: string): Format => ({
   },
   read: async (_, dir) => openShards(join(dir, 'data')).records([0, 1, 2, 3]),
   refusal: /^\[shards\] /,
+  sealed: true,
+});
+
+/** Records of two real videos, as `data make` leaves them. */
+function writeVideos(dir: string): void {
+  mkdirSync(dir);
+  const half = (...shape: number[]) => ({
+    data: Uint16Array.from({ length: shape.reduce((a, b) => a * b) }, (_, i) => i),
+    shape,
+  });
+  const made = { latent: half(2, 1, 2, 2), text: half(3, 4) };
+  const bytes = ['a', 'b'].map(() => new Packr({ moreTypes: true }).pack(made));
+  const records = bytes.map((b, i) => ({
+    key: `k${i}`,
+    file: `${i}.mp4`,
+    caption: 'a cat',
+    latent: [2, 1, 2, 2],
+    bytes: b.length,
+    sha256: sha256(b),
+  }));
+  const index = { version: 2, made: 'm', settings: {}, textLen: 5, shards: [{ number: 0, clips: ['k0', 'k1'] }] };
+  writeFileSync(join(dir, 'index.json'), sealed(index));
+  writeFileSync(join(dir, 'shard-00000.json'), sealed({ made: 'm', records, refused: [] }));
+  writeFileSync(join(dir, 'shard-00000.msgpack'), Buffer.concat(bytes));
+}
+const videosFile = (file: string): Format => ({
+  async make(dir) {
+    writeVideos(join(dir, 'videos'));
+    return join(dir, 'videos', file);
+  },
+  read: async (_, dir) => openVideoShards(join(dir, 'videos')).records([0, 1]),
+  refusal: /^\[videos\] /,
   sealed: true,
 });
 
@@ -200,10 +237,14 @@ export const FORMATS: Readonly<Record<string, Format>> = {
   tokenizer: {
     make: (dir) => put(join(dir, 'tokenizer.json'), JSON.stringify(tinyTokenizer())),
     read: async (path) => (await loadTokenizer(path)).encode('Two cats in the snow'),
-    refusal: /^\[tokenizer\] |^splitting "/,
+    refusal: /^\[tokenizer\] |^splitting "|^the tokenizer\.json is damaged/,
+    foreign: true,
   },
   'shards of digits': shardsFile('shard-00001.msgpack'),
   'index of digits': shardsFile('index.json'),
+  'records of videos': videosFile('shard-00000.msgpack'),
+  'shard of videos': videosFile('shard-00000.json'),
+  'index of videos': videosFile('index.json'),
   png: picture('png', false),
   jpeg: picture('jpeg', false),
   webp: picture('webp', true),

@@ -53,7 +53,7 @@ for (let n = Number(from); n < Number(to); n++) {
     if (format.sealed && found !== expected) say({ finding: `mutant ${n}: other data, in silence` });
   } catch (error) {
     const { message } = error as Error;
-    const slip = accident(error);
+    const slip = format.foreign ? undefined : accident(error);
     if (slip) say({ finding: `mutant ${n}: an accident: ${slip}` });
     else if (!format.refusal.test(message)) say({ finding: `mutant ${n}: refused as "${message.slice(0, 300)}"` });
     else if (message.length > 2000) say({ finding: `mutant ${n}: a message of ${message.length} characters` });

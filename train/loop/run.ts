@@ -10,6 +10,7 @@ import { sweepParts } from '../../engine/host/draft.ts';
 import { canonical } from './canonical.ts';
 import { readText, textOr } from '../../engine/host/plain.ts';
 import { underNamesBefore, underNamesNow } from '../presets/renamed.ts';
+import { quoted } from '../../model/files/json.ts';
 import { writeError, writeWhole } from './files.ts';
 import { isHeld, isThere, ownerOf, releaseLock, takeLock } from './lock.ts';
 
@@ -159,7 +160,7 @@ export function differences(was: unknown, now: unknown): string {
     if (isBranch(a) && isBranch(b)) {
       for (const k of new Set([...Object.keys(a), ...Object.keys(b)])) walk(a[k], b[k], at ? `${at}.${k}` : k);
     } else if (canonical(a ?? null) !== canonical(b ?? null))
-      found.push(`${at} was ${JSON.stringify(a)}, now ${JSON.stringify(b)}`);
+      found.push(`${at.slice(0, 100)} was ${quoted(a)}, now ${quoted(b)}`);
   };
   walk(was, now, '');
   return found.slice(0, 3).join('; ') + (found.length > 3 ? ` and ${found.length - 3} more` : '');
