@@ -11,6 +11,8 @@ import { raceCampaign } from './races.ts';
 const tmp = mkdtempSync(join(tmpdir(), 'campaign-'));
 test.after(() => rmSync(tmp, { recursive: true }));
 const quiet = (): void => {};
+/** One format of each kind: every one is a process of its own. */
+const FEW = ['safetensors', 'pickle', 'config.json', 'tokenizer', 'records of videos', 'metrics.jsonl', 'png'];
 
 test('killed runs and exports come to the same files, and leave nothing', async () => {
   const { findings } = await killCampaign(4, 1, tmp, quiet, ['steps', 'export']);
@@ -18,7 +20,7 @@ test('killed runs and exports come to the same files, and leave nothing', async 
 });
 
 test('some hundred damaged files are read or refused, each in its own words', async () => {
-  const { findings } = await mutantCampaign(700, 1, tmp, quiet);
+  const { findings } = await mutantCampaign(400, 1, tmp, quiet, FEW);
   assert.equal(findings, []);
 });
 
