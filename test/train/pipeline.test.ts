@@ -38,6 +38,14 @@ await saveTensors(
   ),
 );
 
+async function rejects(run: () => Promise<unknown>, message: RegExp): Promise<void> {
+  const said = await run().then(
+    () => 'nothing',
+    (error: Error) => error.message,
+  );
+  assert.match(said, message);
+}
+
 const log = (folder: string) =>
   readFileSync(join(folder, 'metrics.jsonl'), 'utf8')
     .trim()
@@ -76,6 +84,24 @@ test('a teacher goes on from a trained one, on draws that one has not seen', asy
   };
   const { params } = first;
   assert.is(await loss({ params, steps: 6 }, 1), await loss({ params, steps: 0 }, 7));
+});
+
+test('a finished run is trained on when it is given more steps, and by nothing else', async () => {
+  const longer = mkdtempSync(join(tmpdir(), 'vpae-'));
+  for (const part of ['vae.safetensors', 'data', 'teacher'])
+    cpSync(join(out, part), join(longer, part), { recursive: true });
+  const { steps } = preset.teacher;
+  const given = (...sets: string[]) => ({ ...work, out: longer, preset: loadPreset('digits-test', sets) });
+  const on = `teacher.steps=${steps + 2}`;
+  await rejects(() => trainTeacher(given(on, 'teacher.ema=0.5')), /other settings: teacher\.ema was/);
+  for (const again of [1, 2]) assert.is((await trainTeacher(given(on))).step, steps + 2, `run ${again}`);
+  assert.is((await loadDiT(join(longer, 'teacher.safetensors'))).about.steps, steps + 2);
+  assert.equal(
+    log(join(longer, 'teacher')).slice(0, steps),
+    log(join(out, 'teacher')),
+    'the steps that were done are not done again',
+  );
+  await rejects(() => trainTeacher(given()), /other settings: teacher\.steps was/);
 });
 
 test('a NaN in the data leaves every tensor as it was', async () => {

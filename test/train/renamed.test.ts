@@ -60,13 +60,13 @@ test('a run that began under the old names is resumed in its folder; with other 
   assert.ok(again.done);
   freeTree(again.state);
 
-  const refused = await run(work, job(device), { ...SETTINGS, priming: { steps: 4 } }).then(
+  const refused = await run(work, job(device), { ...SETTINGS, priming: { steps: 2 } }).then(
     () => 'accepted',
     (error: Error) => error.message,
   );
   assert.match(
     refused,
-    /^\[resume\] .*phase1 holds a run with other settings: priming\.steps was 3, now 4\. Use those, or another folder$/,
+    /^\[resume\] .*phase1 holds a run with other settings: priming\.steps was 3, now 2\. Use those, or another folder$/,
   );
   device.close();
 });

@@ -37,7 +37,7 @@ export class RunFolder {
 
   /**
    * Makes or reopens a run's folder and locks it.
-   * @param config everything that decides the run's numbers; a folder with another one is refused
+   * @param config everything that decides the run's numbers; a folder with another one is refused, but for more steps of its job
    * @throws one line: not writable, in use, or made with other settings
    */
   static async open(path: string, config: Json, environment: Json): Promise<RunFolder> {
@@ -54,10 +54,14 @@ export class RunFolder {
       const before = savedConfig(join(path, 'config.json'));
       if (before === undefined) writeWhole(join(path, 'config.json'), JSON.stringify(config, null, 1));
       else {
-        const now = underNamesNow(before);
-        refuseOther(path, now, JSON.parse(JSON.stringify(config)));
-        // Its checkpoints carry the hash of the names that it began with.
-        if (canonical(now) !== canonical(before)) folder.hash = hashOf(underNamesBefore(config as object));
+        const { began, ...was } = before;
+        const now = underNamesNow(was);
+        const begun = asBegun(now, config);
+        refuseOther(path, now, JSON.parse(JSON.stringify(begun)));
+        // Its checkpoints carry the hash of the settings, under the names, that it began with.
+        folder.hash = began ?? hashOf(canonical(now) === canonical(was) ? begun : underNamesBefore(begun as object));
+        if (begun !== config)
+          writeWhole(join(path, 'config.json'), JSON.stringify({ ...(config as object), began: folder.hash }, null, 1));
       }
       writeWhole(join(path, 'environment.json'), JSON.stringify(environment, null, 1));
     } catch (error) {
@@ -138,10 +142,12 @@ export function isInUse(folder: string): boolean {
   return owner !== undefined && isThere(owner);
 }
 
-/** Of the run that was there before, if there was one. */
-function savedConfig(path: string): unknown {
+/** Of the run that was there before, if there was one; `began` if it is trained on for longer than it was begun for. */
+function savedConfig(path: string): ({ began?: string } & Record<string, unknown>) | undefined {
   try {
-    return JSON.parse(readText(path));
+    const saved = JSON.parse(readText(path)) as unknown;
+    if (typeof saved !== 'object' || !saved || Array.isArray(saved)) throw new Error('it holds no settings');
+    return saved as Record<string, unknown>;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw new Error(
@@ -164,6 +170,16 @@ export function differences(was: unknown, now: unknown): string {
   };
   walk(was, now, '');
   return found.slice(0, 3).join('; ') + (found.length > 3 ? ` and ${found.length - 3} more` : '');
+}
+
+/** `now` with as many steps of its job as it had when it began, if those were fewer: a finished run may be trained on. */
+function asBegun(was: unknown, now: Json): Json {
+  const job = (now as { job?: Json }).job;
+  if (typeof job !== 'string') return now;
+  const settings = now as Record<string, Record<string, Json> | undefined>;
+  const [before, after] = [was as typeof settings, settings].map((config) => config[job]?.['steps']);
+  if (typeof before !== 'number' || typeof after !== 'number' || after <= before) return now;
+  return { ...(now as Record<string, Json>), [job]: { ...settings[job], steps: before } };
 }
 
 /** Throws with the first settings in which two configurations differ. */
