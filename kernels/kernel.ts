@@ -38,7 +38,7 @@ export interface Caps {
   tuning?: Tuning;
 }
 
-export type Grid = readonly [number, number, number];
+type Grid = readonly [number, number, number];
 
 export interface Dispatch {
   /** Family, full configuration, shape: `matmul scalar 16x4 sg8 tb 2560x512x128`. A profile explains itself by it. */
@@ -149,7 +149,7 @@ export const epilogueBindings = (epilogue: Epilogue | undefined, width: 1 | 4): 
     access,
   }));
 
-export const MAX_GROUPS = 65535;
+const MAX_GROUPS = 65535;
 
 /** A one-dimensional count of workgroups folded into two: in the shader the index is `wid.x + wid.y * nwg.x`, to be bound-checked. */
 export function foldGrid(groups: number): Grid {

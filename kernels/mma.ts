@@ -14,7 +14,7 @@ export interface MatrixUnit {
 }
 
 /** A tile in an array in workgroup memory: element (r, c) lies at `at` + r·ld + c, or + c·ld + r if `across`. */
-export interface Laid {
+interface Laid {
   tile: string;
   at: string;
   ld: number;

@@ -12,7 +12,7 @@ export type HostParams = Record<string, HostTensor>;
 
 /** `uniform` lies in ±value, `normal` has the standard deviation value. */
 export type Init = { readonly law: 'constant' | 'uniform' | 'normal'; readonly value: number };
-export interface Spec {
+interface Spec {
   readonly shape: readonly number[];
   readonly init: Init;
 }
@@ -75,7 +75,7 @@ export const materialise = (specs: Specs, seed: number): HostParams =>
   Object.fromEntries(Object.entries(specs).map(([name, spec]) => [name, first(spec, seed, name)]));
 
 /** Low-rank additions to some of the linears: `name.lora_A.weight` [r, in], `name.lora_B.weight` [out, r], times `scale`. */
-export interface Adapter {
+interface Adapter {
   readonly params: Params;
   readonly scale: Like;
 }

@@ -114,4 +114,27 @@ test('no source is longer than 500 lines', () => {
   }
 });
 
+test('what is exported is imported somewhere', () => {
+  const faces = ['kernels', 'engine', 'model', 'train'].map((floor) => `${floor}/index.ts`);
+  const texts = new Map(
+    [...FLOORS, 'web', 'test'].flatMap((floor) =>
+      [...sources(floor)].map(({ file }) => [file, readFileSync(join(root, file), 'utf8')] as const),
+    ),
+  );
+  const starred = [...texts.values()].flatMap((text) =>
+    [...text.matchAll(/^export \* from '.*\/(\S+)';/gm)].map((m) => m[1]!),
+  );
+  const idle: string[] = [];
+  for (const [file, text] of texts) {
+    if (file.startsWith('test') || faces.includes(file) || starred.some((name) => file.endsWith(`/${name}`))) continue;
+    for (const [, name] of text.matchAll(
+      /^export (?:async |abstract )?(?:const|function\*?|class|interface|type) (\w+)/gm,
+    )) {
+      const word = new RegExp(`\\b${name}\\b`);
+      if (![...texts].some(([other, its]) => other !== file && word.test(its))) idle.push(`${file}: ${name}`);
+    }
+  }
+  assert.equal(idle, []);
+});
+
 test.run();

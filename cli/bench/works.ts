@@ -60,7 +60,7 @@ export const BLOCK = {
   adam: { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8 },
 } as const;
 /** Its parameters in the order of the inputs; linears are [in, out], as most engines hold them. */
-export const PARAMETERS = {
+const PARAMETERS = {
   g1: [BLOCK.dim],
   b1: [BLOCK.dim],
   q: [BLOCK.dim, BLOCK.dim],

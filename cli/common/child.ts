@@ -4,7 +4,7 @@ import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { EXTENSION } from './root.ts';
 
-export interface ChildOptions {
+interface ChildOptions {
   args?: readonly string[];
   env?: Record<string, string>;
   /** Flags of the runtime. */ flags?: readonly string[];

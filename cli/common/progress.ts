@@ -14,7 +14,7 @@ export interface Meter {
   end: () => void;
 }
 
-export interface MeterOptions {
+interface MeterOptions {
   /** What is counted, such as `steps`. */
   unit: string;
   total: number;

@@ -11,7 +11,7 @@ import { session } from '../common/session.ts';
 import { draw } from '../common/table.ts';
 import { vbenchTable } from './vbench.ts';
 
-export interface FolderArgs extends NetworkFiles {
+interface FolderArgs extends NetworkFiles {
   folder: string;
   images?: string | undefined;
   reference?: string | undefined;

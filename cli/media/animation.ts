@@ -10,7 +10,7 @@ const HOLD_MS = 700; // the last frame stands a while, so that one sees where a 
 const GAP = 2; // between clips, in their own pixels
 const TITLE = 9; // px, capitals
 
-export interface GridStyle {
+interface GridStyle {
   /** Screen pixels a pixel of the clip; below 1 some of its pixels are left out. */
   scale: number;
   /** One title a column. */

@@ -1,6 +1,6 @@
 /** Windows bitmaps, which sharp does not read: uncompressed, of 1, 4, 8, 16, 24 or 32 bits a pixel. */
 
-export interface Bitmap {
+interface Bitmap {
   width: number;
   height: number;
   /** [height, width, 4], red first. */

@@ -1,6 +1,6 @@
 /** A figure of rows of measurements: a dot a seed, a bar at their mean, as SVG that is read on light and dark paper. */
 
-export interface DotRow {
+interface DotRow {
   title: string;
   values: readonly number[];
 }

@@ -16,7 +16,7 @@ export const isAnimation = (path: string): boolean => is(ANIMATIONS, path);
 export const isPicture = (path: string): boolean => is(PICTURES, path);
 
 /** Whether ffmpeg reads it. A .ts may be a program: a film's packets begin with 0x47. */
-export function isFilm(path: string): boolean {
+function isFilm(path: string): boolean {
   if (!is(FILMS, path)) return false;
   if (extname(path).toLowerCase() !== '.ts') return true;
   const first = Buffer.alloc(1);

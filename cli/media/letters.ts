@@ -105,7 +105,7 @@ const glyphs = (text: string) => Array.from(text).map((c) => GLYPHS[c] ?? UNKNOW
 export const textWidth = (text: string, height: number): number =>
   (glyphs(text).reduce((w, [width]) => w + width + SPACING, -SPACING) * height) / CAP;
 
-export interface TextStyle {
+interface TextStyle {
   /** Of a capital, px. */
   height: number;
   color: string;

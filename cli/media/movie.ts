@@ -14,14 +14,14 @@ export interface MovieShape {
 }
 
 /** Takes a movie's frames in order. Nothing stands at its path before `end`. */
-export interface Movie {
+interface Movie {
   /** @param rgba width · height · 4 bytes */
   add(rgba: Uint8Array): Promise<void>;
   end(): Promise<void>;
   /** Leaves nothing behind. */
   abort(): Promise<void>;
 }
-export type MovieFormat = 'mp4' | 'webm';
+type MovieFormat = 'mp4' | 'webm';
 type Open = (path: string, format: MovieFormat, shape: MovieShape) => Promise<Movie>;
 
 const CODECS: Record<MovieFormat, readonly string[]> = {

@@ -4,7 +4,7 @@ import { textPath, textWidth } from './letters.ts';
 import { Picture, type Video } from './picture.ts';
 
 /** One sampler's clips, in the order of the conditions. */
-export interface SheetColumn {
+interface SheetColumn {
   title: string;
   /** A second, quieter line, such as the number of evaluations. */
   note?: string;

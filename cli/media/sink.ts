@@ -7,12 +7,12 @@ import { movieMaker, type MovieShape } from './movie.ts';
 import { Picture } from './picture.ts';
 
 const ENDINGS = ['mp4', 'webm', 'webp', 'gif', 'png'] as const;
-export type Ending = (typeof ENDINGS)[number];
+type Ending = (typeof ENDINGS)[number];
 
 const GAP = 2; // px between the frames of a strip, in the clip's own
 
 /** What a name asks for. @throws UsageError */
-export function endingOf(path: string): Ending {
+function endingOf(path: string): Ending {
   const ending = /\.(\w+)$/.exec(path)?.[1]?.toLowerCase() as Ending;
   if (!ENDINGS.includes(ending))
     throw new UsageError(`"${path}": the name must end in .mp4, .webm, .webp, .gif or .png`);
@@ -49,7 +49,7 @@ export interface Sink {
   abort(): Promise<void>;
 }
 
-export interface ClipSize extends MovieShape {
+interface ClipSize extends MovieShape {
   readonly frames: number;
   /** Screen pixels a pixel. */
   readonly scale: number;

@@ -4,7 +4,7 @@ const FASTEST = 240; // frames a second
 const SHORT = 0.1; // of the intervals are shorter than the one that decides the rate
 const REPEATS = 100; // of a frame, on average, at most
 
-export interface Steady<T> {
+interface Steady<T> {
   readonly fps: number;
   readonly frames: readonly T[];
 }

@@ -11,7 +11,7 @@ import type { Subject } from '../../train/planning/subject.ts';
 import { programOf, recorder, type Seen } from './problems.ts';
 import { Bench, search, type Found } from './search.ts';
 
-export interface Weighed {
+interface Weighed {
   seen: Seen;
   flops: number;
 }

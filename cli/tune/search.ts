@@ -41,7 +41,7 @@ function candidates(caps: Caps, { family, problem, rule, options }: Seen): objec
 }
 
 /** What tries configurations. */
-export interface Trials {
+interface Trials {
   /** @throws one line when it crashed, hung or failed */
   trial(seen: Seen, flops: number, config: object, samples: number): Promise<Trial>;
   best(samples: readonly Sample[]): number;

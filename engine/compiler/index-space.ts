@@ -1,7 +1,7 @@
 /** Where in a value an element is read: a flat index, coordinates, or both, written out only when asked for. */
 
 /** Who writes index code: see Emitter. */
-export interface IndexWriter {
+interface IndexWriter {
   let(type: string, text: string): string;
   size(value: number): string;
 }

@@ -14,7 +14,7 @@ export interface Block {
   last: number;
 }
 
-export interface Spot {
+interface Spot {
   arena: number;
   offset: number;
 }

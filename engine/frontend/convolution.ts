@@ -129,7 +129,7 @@ export function conv3d(x: Tensor, w: Tensor, b?: Tensor, options: Convolution = 
 }
 
 /** Of a transposed convolution. */
-export interface Transposed<T = Triple> extends Convolution<T> {
+interface Transposed<T = Triple> extends Convolution<T> {
   /** Added to each size: which of the sizes that a strided convolution takes to one is meant. */
   outputPad?: T;
 }

@@ -256,7 +256,7 @@ export function replay(
 
 export const printType = (t: TensorType): string => `${t.dtype}[${t.shape.join()}]`;
 
-export function printNode(n: Node): string {
+function printNode(n: Node): string {
   const args = n.inputs.map((v) => `%${v.node.id}${v.node.outs.length > 1 ? `.${v.out}` : ''}`).join(', ');
   const attrs = Object.keys(n.attrs).length ? ` ${JSON.stringify(n.attrs)}` : '';
   return `%${n.id} ${n.outs.map(printType).join(' ')} = ${n.op}(${args})${attrs}${n.segment ? ` seg ${n.segment}` : ''}${n.site ? `  ${n.site}` : ''}`;

@@ -6,7 +6,7 @@ import { make, scalar, type Tensor } from './tensor.ts';
 import { windowCounts, type WindowAttrs } from './windows.ts';
 
 /** One entry for each of the last axes that are pooled. */
-export interface Pooling {
+interface Pooling {
   /** As wide as the window unless given. */
   stride?: readonly number[];
   /** Between the elements of a window; 1 unless given. */

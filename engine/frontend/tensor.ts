@@ -35,7 +35,7 @@ const make1 = <K extends OpName>(op: K, inputs: readonly Tensor[], attrs: OpAttr
 export const scalar = (value: number, dtype: DType = 'f32'): Tensor => make1('const', [], { value, dtype });
 
 /** The shape that all shapes broadcast to, right-aligned: sizes agree or are 1. */
-export function broadcastShape(op: string, shapes: readonly (readonly number[])[]): number[] {
+function broadcastShape(op: string, shapes: readonly (readonly number[])[]): number[] {
   const rank = Math.max(...shapes.map((s) => s.length));
   return Array.from({ length: rank }, (_, i) => {
     const sizes = shapes.map((s) => s[s.length - rank + i] ?? 1);

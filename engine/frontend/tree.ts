@@ -3,7 +3,7 @@ import type { DType } from '../../kernels/kernel.ts';
 import { BYTES, numel } from '../../kernels/kernel.ts';
 import { fail, printShapes, shapeFault } from '../host/errors.ts';
 
-export type HostData = Float64Array | Float32Array | Int32Array | Uint32Array;
+type HostData = Float64Array | Float32Array | Int32Array | Uint32Array;
 
 /** A tensor in host memory. f16 is held as Float32Array. */
 export interface HostTensor {

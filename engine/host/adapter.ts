@@ -60,7 +60,7 @@ export interface OpenAdapter {
 }
 
 /** A shape that the adapter's matrix units compute, as `adapter.info.subgroupMatrixConfigs` lists them. */
-export interface SubgroupMatrix {
+interface SubgroupMatrix {
   componentType: string;
   resultComponentType: string;
   M: number;

@@ -5,7 +5,7 @@ import { list } from './archive.ts';
 import type { Log } from './choose.ts';
 import { readText, run, type ChildResult } from './runtime.ts';
 
-export interface AptSource {
+interface AptSource {
   uri: string;
   suites: string[];
   signedBy?: string;
@@ -49,7 +49,7 @@ function systemSources(): AptSource[] {
 const BACKPORTS: Record<string, string> = { bookworm: 'bookworm-backports' };
 const DEBIAN_KEYS = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
-export interface Package {
+interface Package {
   name: string;
   version: string;
   bytes: number;

@@ -26,7 +26,7 @@ export type Trial = (driver: Driver) => Promise<{ adapters: AdapterFacts[] } | {
 
 // ---- what the system has -------------------------------------------------------------------------------------------
 
-export interface SystemVulkan {
+interface SystemVulkan {
   /** libvulkan.so.1 can be found. */
   loader: boolean;
   /** Paths of ICD manifests. */

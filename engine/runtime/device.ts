@@ -15,7 +15,7 @@ import { compile, type CompiledFunction, type CompileOptions } from './compile.t
 const SWEEP_EVERY = 2 ** 30;
 const USAGE = { mapRead: 0x1, copySrc: 0x4, copyDst: 0x8, uniform: 0x40, storage: 0x80 };
 
-export interface Counters {
+interface Counters {
   buffers: number;
   pipelines: number;
   bindGroups: number;

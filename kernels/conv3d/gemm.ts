@@ -30,7 +30,7 @@ export interface Printed {
   main: string;
 }
 
-export interface Panel {
+interface Panel {
   channels: number;
   columns: number;
   panel: number;

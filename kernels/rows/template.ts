@@ -11,7 +11,7 @@ import type { Real } from '../special.ts';
 import type { RowsFamily, RowsPlan } from './plan.ts';
 
 /** Walks the row once: `terms` (up to four expressions of x, dy and what `from` declares) are joined; `after` reads the totals as r.x, r.y, …. */
-export interface Pass {
+interface Pass {
   join: 'sum' | 'max';
   from?: string;
   terms: readonly string[];

@@ -3,7 +3,7 @@ import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 
 /** The sources that one result reads, with their weights; they may lie outside. `at`: where it lies, in source pixels counted from the middle of the first. */
-export type Taps = (at: number) => readonly (readonly [source: number, weight: number])[];
+type Taps = (at: number) => readonly (readonly [source: number, weight: number])[];
 
 /** PyTorch's coefficient of cubic convolution. */
 const A = -0.75;

@@ -193,7 +193,7 @@ const WRITTEN: Record<LoraNaming, { module: (own: string) => string; a: string; 
   kohya: { module: (own) => `lora_unet_${flat(own)}`, a: 'lora_down', b: 'lora_up', alpha: true },
 };
 
-export interface SaveLoraOptions {
+interface SaveLoraOptions {
   naming: LoraNaming;
   /** Of the adapters; becomes part of B, so that every reader's scale is 1. */
   scale?: number;

@@ -8,7 +8,7 @@ const CONFIG = 'adapter_config.json';
 const WEIGHTS = /\.(safetensors|bin|pth|pt)$/;
 
 /** Of a module by its name in the file, and its rank. */
-export type ScaleOf = (module: string, rank: number, own?: number) => number;
+type ScaleOf = (module: string, rank: number, own?: number) => number;
 
 /** Settings of PEFT, from wherever they stand. @param at keys' prefix */
 function ofPeft(path: string, where: string, text: string, at = ''): ScaleOf {

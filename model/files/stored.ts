@@ -82,7 +82,7 @@ export interface Entry {
 }
 
 /** Values in one file: row-major from the byte `start` on, or a view of other strides. */
-export interface Piece {
+interface Piece {
   readonly file: DataFile;
   readonly start: number;
   readonly count: number;

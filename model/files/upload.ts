@@ -42,7 +42,7 @@ export async function uploadData(
   return t;
 }
 
-export interface UploadOptions {
+interface UploadOptions {
   /** As they are stored unless given: f32, f16 or bf16. */
   dtype?: WeightType | undefined;
   /** Told of the bytes of every chunk that was read. */

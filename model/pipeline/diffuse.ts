@@ -55,7 +55,7 @@ export interface DiffusionInput {
 }
 
 /** [B, C, F, h, w], its taker's to free; and what the steps took, the compiling of what was not compiled included. */
-export interface Diffused {
+interface Diffused {
   latent: NDArray;
   seconds: number;
 }

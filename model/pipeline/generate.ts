@@ -16,7 +16,7 @@ import { latentShape, type Size } from './size.ts';
 /** Told of what is under way and how far it is. What it throws ends the work. */
 export type Progress = (stage: string, unit: string, done: number, total: number) => void;
 
-export type DeviceWeights = Readonly<Record<string, NDArray>>;
+type DeviceWeights = Readonly<Record<string, NDArray>>;
 
 /** A model of any kind, as its folder gives it: its numbers, and each of its parts when it is asked for. */
 export interface VideoModel {
@@ -52,13 +52,13 @@ export interface Job {
 }
 
 /** Where a job's clip goes: chunks [channels, t, H, W] in [-1, 1], in order. */
-export interface ClipSink {
+interface ClipSink {
   add(chunk: HostTensor): Promise<void>;
   end(): Promise<void>;
   abort(): Promise<void>;
 }
 
-export interface GenerateOptions {
+interface GenerateOptions {
   sampling: Sampling;
   /** Of the DiT's operands; f32 unless given. */
   precision?: Precision | undefined;

@@ -24,7 +24,7 @@ export interface NetworkOptions {
 const SHARE = 0.7;
 
 /** Files' adapters as one for each linear: ranks side by side, strengths in B. */
-export function stackAdapters(loras: readonly Lora[]): HostParams {
+function stackAdapters(loras: readonly Lora[]): HostParams {
   const all: HostParams = {};
   for (const {
     file: { adapters },

@@ -59,7 +59,7 @@ export const CLIP_VIT_L14: ViTConfig = {
   ...CLIP_COLOURS,
 };
 
-export function vitSpecs(c: ViTConfig): Specs {
+function vitSpecs(c: ViTConfig): Specs {
   const small = normal(c.dim ** -0.5);
   const block: Specs = {
     ...under('norm1', normSpecs(c.dim)),

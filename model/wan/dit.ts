@@ -44,7 +44,7 @@ export interface DiTInput {
   tables: DiTTables<Tensor>;
 }
 
-export interface DiTOptions {
+interface DiTOptions {
   /** 0-based ids of the blocks whose output tokens are asked for. */
   taps?: readonly number[];
   /** Told of intermediate values, under the names of the reference tensors; for tests. */

@@ -29,7 +29,7 @@ export function rotaryPairs(headSize: number): Triple {
 }
 
 /** Angles of the tokens of a (time, height, width) grid, in that order → [t h w, headSize / 2], row by row. */
-export function rotaryAngles(grid: Triple, headSize: number): Float64Array {
+function rotaryAngles(grid: Triple, headSize: number): Float64Array {
   const pairs = rotaryPairs(headSize);
   const out = new Float64Array(grid[0] * grid[1] * grid[2] * (headSize / 2));
   let at = 0;

@@ -12,7 +12,7 @@ import { vaeStride, type VAEConfig } from '../config.ts';
 import { materialise, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
 import { Cache, causalConv, channelNorm, convSpecs, gainSpecs, layer, layerSpecs, type Layer } from './vaelayers.ts';
 
-export interface VAEOptions {
+interface VAEOptions {
   /** For a clip in chunks: what the chunk before left, and where this one leaves the same. */
   cache?: Cache;
   /** Told of intermediate values, under the names of the reference tensors; for tests. */

@@ -31,7 +31,7 @@ export const coderOf = (config: VAEConfig, half: 'encoder' | 'decoder'): Coder =
     : (p, s, x, cache) => decode(p, config, denormalise(x, s), { cache });
 type Program = CompiledFunction<[Memory, Params, LatentStats<Tensor>, Tensor], Memory & { y: Tensor }>;
 
-export interface StreamOptions {
+interface StreamOptions {
   /** Edge of square tiles in pixels, a multiple of the VAE's stride; unless given, the largest that fits, whole frames if they do. */
   tile?: number | undefined;
   /** Told after every chunk of every tile. What it throws ends the work. */

@@ -11,7 +11,7 @@ import { cacheDir } from '../../engine/host/runtime.ts';
 import { Stream } from '../loop/rng.ts';
 import type { Clip, Split } from './sets.ts';
 
-export interface EmojiSettings {
+interface EmojiSettings {
   /** Height and width, px: 64, or a whole part of it. */
   readonly size: number;
   readonly frames: number;

@@ -17,7 +17,7 @@ import type { Clip } from './sets.ts';
 const VERSION = 1; // of the layout on disk; a part of the hash
 
 /** What else a set knows of a clip. */
-export type Meta = Partial<Pick<DigitClip, 'digit' | 'direction' | 'velocity'>>;
+type Meta = Partial<Pick<DigitClip, 'digit' | 'direction' | 'velocity'>>;
 
 /** One clip as stored: f16 bit patterns. */
 interface Packed {

@@ -40,7 +40,7 @@ interface Index {
   /** Keys of the clips that each shard holds or is to hold. */
   shards: Planned[];
 }
-export interface Planned {
+interface Planned {
   readonly number: number;
   readonly clips: readonly string[];
 }

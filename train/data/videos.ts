@@ -67,7 +67,7 @@ interface Packing {
   imageLatent?: Packed;
   imageTokens?: Packed;
 }
-export interface VideoRecipe {
+interface VideoRecipe {
   device: Device;
   dir: string;
   model: VideoModel;
@@ -88,7 +88,7 @@ export interface VideoRecipe {
 const packr = new Packr({ moreTypes: true });
 
 /** The form nearest to a video's, at the recipe's area. */
-export function bucketOf({ model: { dit, vae }, size }: Pick<VideoRecipe, 'model' | 'size'>, video: Size): Size {
+function bucketOf({ model: { dit, vae }, size }: Pick<VideoRecipe, 'model' | 'size'>, video: Size): Size {
   const off = (form: number) => Math.abs(Math.log((form * video.height) / video.width));
   const form = FORMS.reduce((a, b) => (off(b) < off(a) ? b : a));
   return sizeLike(dit, vae, { width: form, height: 1 }, size);

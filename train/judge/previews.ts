@@ -25,7 +25,7 @@ function shown(p: Preset): Clip[] {
 }
 
 /** Which clips are shown, and how they come about. */
-export interface Previews<R extends { seed: number }> {
+interface Previews<R extends { seed: number }> {
   course: Course;
   draw: Draw;
   sampler: Sampler<R>;

@@ -12,7 +12,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { disown, isRunning, partOf } from '../../engine/host/draft.ts';
 import { readText } from '../../engine/host/plain.ts';
 
-export interface Owner {
+interface Owner {
   pid: number;
   host: string;
 }

@@ -24,7 +24,7 @@ export interface ConsistencyConfig {
 }
 
 /** A level of the grid, and the one below it. */
-export type ConsistencyInputs = SoloInputs<'t' | 'next'>;
+type ConsistencyInputs = SoloInputs<'t' | 'next'>;
 
 /** mean (f_θ(x_t) - sg f_θ⁻(x_t + (σ' - σ) v_real))²; at σ' = 0 the target is the point itself. */
 export function consistencyLoss(
@@ -43,7 +43,7 @@ export function consistencyLoss(
 }
 
 /** One update of the generator `s`. */
-export function consistencyStep(p: ConsistencyConfig, adam: AdamConfig) {
+function consistencyStep(p: ConsistencyConfig, adam: AdamConfig) {
   return (s: Trained, teacher: Params, batch: Batch, at: ConsistencyInputs) => {
     const loss = consistencyLoss(p, teacher, s.params, s.ema!, batch, at);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);

@@ -31,7 +31,7 @@ import { pairStage } from './pair.ts';
 import { distil, fakeLoss, fakeStep, generate, primingConfigOf, primingStep, type PrimingConfig } from './priming.ts';
 import type { Method, Numbers } from './stage.ts';
 
-export interface Dmd2Config extends PrimingConfig {
+interface Dmd2Config extends PrimingConfig {
   head: HeadConfig;
   taps: readonly number[];
   /** Weights of the adversarial terms. */

@@ -26,7 +26,7 @@ export interface MeanFlowConfig {
 }
 
 /** σ, and the two beside it between which du/dσ is taken: a step above and below, inside [0, 1]. */
-export type MeanFlowInputs = SoloInputs<'t' | 'above' | 'below'>;
+type MeanFlowInputs = SoloInputs<'t' | 'above' | 'below'>;
 
 /** du/dσ at x_σ along v: (u(x_σ + (σ₊ - σ) v, σ₊) - u(x_σ - (σ - σ₋) v, σ₋)) / (σ₊ - σ₋). */
 export function alongFlow(
@@ -64,7 +64,7 @@ export function meanFlowLoss(
 }
 
 /** One update of the generator `s`. */
-export function meanFlowStep(p: MeanFlowConfig, adam: AdamConfig) {
+function meanFlowStep(p: MeanFlowConfig, adam: AdamConfig) {
   return (s: Trained, teacher: Params, batch: Batch, at: MeanFlowInputs) => {
     const { loss, error, derivative } = meanFlowLoss(p, teacher, s.params, batch, at);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
@@ -72,7 +72,7 @@ export function meanFlowStep(p: MeanFlowConfig, adam: AdamConfig) {
   };
 }
 
-export const meanFlowConfigOf = ({ config: dit, student, baselines: { meanflow } }: Numbers): MeanFlowConfig => ({
+const meanFlowConfigOf = ({ config: dit, student, baselines: { meanflow } }: Numbers): MeanFlowConfig => ({
   dit,
   student,
   guidance: meanflow.guidance,

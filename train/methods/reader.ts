@@ -89,7 +89,7 @@ const readerStep =
     return { ...state, metrics: { loss } };
   };
 
-export interface ReaderTraining {
+interface ReaderTraining {
   /** Where the weights go, F16. */
   path: string;
   reader: Reader;

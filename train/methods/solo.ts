@@ -25,7 +25,7 @@ type SoloStep<T extends string> = (
   at: SoloInputs<T>,
 ) => Trained & { metrics: Record<string, Tensor> };
 
-export interface Solo<T extends string> {
+interface Solo<T extends string> {
   settings: (p: Settings) => Batching & { warmup: number; adam: AdamConfig; ema: number };
   accumulates?: string;
   /** Of its stage, as a run's configuration has them. */

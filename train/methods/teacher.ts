@@ -7,7 +7,7 @@ import { noise, velocityOf } from './flow.ts';
 import { velocity, type Batch, type Time } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
 
-export interface TeacherInputs<X = Tensor> extends Rates<X> {
+interface TeacherInputs<X = Tensor> extends Rates<X> {
   /** u32[2] */
   key: X;
   t: Time<X>;

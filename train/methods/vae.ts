@@ -8,7 +8,7 @@ import type { Params } from '../../model/params.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
 import { weighted } from './losses.ts';
 
-export interface VaeWeights {
+interface VaeWeights {
   l1: number;
   mse: number;
   kl: number;
@@ -29,7 +29,7 @@ export function vaeLoss(net: Params, config: VAEConfig, weights: VaeWeights, vid
 }
 
 /** `key` is u32[2]. */
-export interface VaeInputs<X = Tensor> extends Rates<X> {
+interface VaeInputs<X = Tensor> extends Rates<X> {
   key: X;
 }
 

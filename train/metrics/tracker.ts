@@ -5,7 +5,7 @@ import type { ClipShape } from '../data/frames.ts';
 const FLOOR = 0.2; // brightness (0…1) below which a pixel counts as background, so that a grey haze doesn't pull the centroid
 const STILL = 0.3; // px a frame
 
-export interface Track {
+interface Track {
   /** Centroid (x, y) of each frame, px; undefined where nothing is brighter than the background. */
   readonly centroids: readonly (readonly [number, number] | undefined)[];
   /** Least-squares (x, y) velocity, px a frame; y points down. */

@@ -8,7 +8,7 @@ import { boundBytes, BYTES } from '../../kernels/kernel.ts';
 import { UPLOAD_HOST_BYTES } from '../../model/files/upload.ts';
 
 export type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
-export type Cause = 'weights' | 'optimizer' | 'average' | 'gradients' | 'activations' | 'inputs and results' | 'host';
+type Cause = 'weights' | 'optimizer' | 'average' | 'gradients' | 'activations' | 'inputs and results' | 'host';
 
 /** Bytes that stay for as long as a stage lasts. */
 export interface Held {

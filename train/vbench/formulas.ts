@@ -46,7 +46,7 @@ export const consistency = (frames: readonly Feature[]): number =>
   mean(consecutive(frames).map((before, i) => (before + similarity(frames[0]!, frames[i + 1]!)) / 2));
 
 /** Mean absolute difference of two frames of bytes. */
-export function byteDifference(a: Uint8Array, b: Uint8Array): number {
+function byteDifference(a: Uint8Array, b: Uint8Array): number {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += Math.abs(a[i]! - b[i]!);
   return sum / a.length;

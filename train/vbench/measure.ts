@@ -52,7 +52,7 @@ export interface Take {
   image?: Frame | undefined;
 }
 
-export interface Dimension {
+interface Dimension {
   name: DimensionName | 'temporal_flickering';
   /** Mean over videos. */ value: number;
   by: string;

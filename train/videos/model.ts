@@ -11,7 +11,7 @@ import { pictures } from '../methods/networks.ts';
 import type { Preset } from '../presets/index.ts';
 import { samplerOf } from '../methods/sample.ts';
 
-export interface TrainedModel {
+interface TrainedModel {
   model: VideoModel;
   kind: Kind;
   preset: Preset;

@@ -8,7 +8,7 @@ import { env } from '../../../engine/host/runtime.ts';
 import type { Sample, Timed } from '../clock.ts';
 import type { Work } from '../works.ts';
 
-export interface Answering {
+interface Answering {
   /** The outputs of the last call; of a training step, its loss. */
   answer: () => Promise<ArrayLike<number>[]>;
 }

@@ -2,7 +2,7 @@
 import { isInstalled } from './peer.ts';
 import { hasTorch } from './torch.ts';
 
-export const ROSTER = [
+const ROSTER = [
   { name: 'gpu.js', packages: ['gpu.js'] },
   { name: 'tfjs', packages: ['@tensorflow/tfjs', '@tensorflow/tfjs-backend-webgpu'] },
   { name: 'jax-js', packages: ['@jax-js/jax'] },

@@ -10,7 +10,7 @@ import { KERNEL } from './traits.ts';
 const geometry = ({ stride, padLo, padHi }: ConvAttrs): ConvAttrs => ({ stride, padLo, padHi });
 
 /** Shape of the output: [N, O, To, Ho, Wo]. */
-export function convShape(
+function convShape(
   op: OpName,
   x: readonly number[],
   w: readonly number[],

@@ -7,7 +7,7 @@ import { arity, isFloat } from './op.ts';
 import { KERNEL } from './traits.ts';
 
 /** Sizes of the product of two stored operands. */
-export function matmulSizes(
+function matmulSizes(
   a: readonly number[],
   b: readonly number[],
   { transA, transB }: OpAttrs['matmul'],

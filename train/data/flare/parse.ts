@@ -3,7 +3,7 @@ import { SLOTS, type Slot } from './outfits.ts';
 
 export const DIRECTIONS = 8;
 
-export interface Rectangle {
+interface Rectangle {
   x: number;
   y: number;
   width: number;
@@ -23,7 +23,7 @@ export interface Motion {
   sprites: (Placed | undefined)[];
 }
 
-export interface Animation {
+interface Animation {
   /** The sheet, below the mod's folder. */
   image: string;
   motions: Record<string, Motion>;
