@@ -10,7 +10,7 @@ import { keyOf, POINTWISE, typeOf, sizeOf, type Node, type OpAttrs, type Value }
 import { rounded } from '../frontend/ops/rounding.ts';
 import { cancels } from './cancel.ts';
 import { comparison, conversion, formula, isComparison, isReal } from './formulas.ts';
-import { Index, type Place } from './index-space.ts';
+import { Index, type RowColumn } from './index-space.ts';
 import { swapsPairs, type Lanes } from './vectorize.ts';
 
 export class Emitter {
@@ -75,8 +75,8 @@ export class Emitter {
     return text;
   }
 
-  index(shape: readonly number[], flat: string, place?: Place): Index {
-    return new Index(this, shape, () => flat, undefined, place);
+  index(shape: readonly number[], flat: string, entry?: RowColumn): Index {
+    return new Index(this, shape, () => flat, undefined, entry);
   }
 
   /** Names a root that this kernel has computed for its element: later roots read the register, not the buffer. */

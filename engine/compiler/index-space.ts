@@ -7,7 +7,7 @@ interface IndexWriter {
 }
 
 /** A flat index over rows of `cols` elements whose row and column are at hand, as text: they cost no division. */
-export interface Place {
+export interface RowColumn {
   row: string;
   col: string;
   cols: number;
@@ -20,25 +20,25 @@ export class Index {
   private readonly writer: IndexWriter;
   private readonly flat: (() => string) | undefined;
   private readonly coordinate: ((k: number) => string) | undefined;
-  private readonly place: Place | undefined;
+  private readonly entry: RowColumn | undefined;
   private readonly cache = new Map<string, string>();
 
-  /** `place` goes with `flat`. */
+  /** `entry` goes with `flat`. */
   constructor(
     writer: IndexWriter,
     shape: readonly number[],
     flat?: () => string,
     coordinate?: (k: number) => string,
-    place?: Place,
+    entry?: RowColumn,
   ) {
     this.writer = writer;
     this.shape = shape;
     this.flat = flat;
     this.coordinate = coordinate;
-    this.place = place;
-    if (!place || shape.at(-1) !== place.cols) return;
-    this.cache.set(`c${shape.length - 1}`, place.col);
-    this.cache.set(`t${shape.length - 2}`, place.row);
+    this.entry = entry;
+    if (!entry || shape.at(-1) !== entry.cols) return;
+    this.cache.set(`c${shape.length - 1}`, entry.col);
+    this.cache.set(`t${shape.length - 2}`, entry.row);
   }
 
   /** An index made from this one. */
@@ -108,7 +108,7 @@ export class Index {
     if (!this.flat && from.length === into.length && from.every((k, i) => this.shape[k] === to[into[i]!])) {
       return this.derive(to, undefined, (k) => this.at(from[into.indexOf(k)]!));
     }
-    const index = new Index(this.writer, to, () => this.linear(), undefined, this.place);
+    const index = new Index(this.writer, to, () => this.linear(), undefined, this.entry);
     index.swapped = this.swapped;
     return index;
   }

@@ -1,6 +1,6 @@
 /**
  * Checkpoints: a segment of the forward pass whose inner values are not kept but made again in the backward sweep, right
- * where it first needs them. Kept are the inputs of the segment, what it returns and, unless told otherwise, dear attention.
+ * where it first needs them. Kept are the inputs of the segment, what it returns and, unless told otherwise, expensive attention.
  * Segments nest (Chen et al., arXiv 1604.06174): the inner ones' inputs are made again by running the outer one, each one's inner
  * values by running it once more.
  */
@@ -15,7 +15,7 @@ import { flatten } from './tree.ts';
  * Whether repeating it costs more arithmetic a byte than repeating the linear layer that made its queries: attention over L keys
  * takes 4 L operations for a number of its output, a layer twice its width.
  */
-function dear({ op, inputs }: Node): boolean {
+function expensive({ op, inputs }: Node): boolean {
   if (op !== 'attention') return false;
   const [, , heads, size] = typeOf(inputs[0]!).shape as [number, number, number, number];
   return 4 * typeOf(inputs[1]!).shape[1]! > 2 * heads * size;
@@ -35,7 +35,7 @@ function within(segment: number, outer: number): boolean {
 
 /**
  * Runs `fn` with its nodes marked as one segment.
- * @param keep which inner values stay: `attention` its output and log-sum-exp where it is dear; `nothing` costs that once more
+ * @param keep which inner values stay: `attention` its output and log-sum-exp where it is expensive; `nothing` costs that once more
  */
 export function checkpoint<A extends unknown[], R>(
   fn: (...args: A) => R,
@@ -50,7 +50,7 @@ export function checkpoint<A extends unknown[], R>(
       if (!within(outer, homeOf(node))) trace.kept.set(node.id, outer);
     };
     for (const leaf of flatten(result).leaves) if (leaf instanceof Tensor) stays(leaf.value.node);
-    if (keep === 'attention') for (const node of trace.graph.nodes.slice(first)) if (dear(node)) stays(node);
+    if (keep === 'attention') for (const node of trace.graph.nodes.slice(first)) if (expensive(node)) stays(node);
     return result;
   };
 }

@@ -130,7 +130,11 @@ async function cases(): Promise<Case[]> {
       line: /--records goes with --model/,
     },
     { what: 'no picture', args: [...PROMPT, good, '--image', at('file')], line: /\[image\].*file: / },
-    { what: 'missing checkpoint', args: [...PROMPT, at('nothing')], line: /there is no file .*student\.safetensors/ },
+    {
+      what: 'missing checkpoint',
+      args: [...PROMPT, at('nothing')],
+      line: /\[checkpoint\] .*nothing: there is no such folder/,
+    },
     {
       what: 'truncated checkpoint',
       args: [...PROMPT, cut],
