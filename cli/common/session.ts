@@ -39,7 +39,7 @@ export async function orLeave<R>(signal: AbortSignal, work: Promise<R>, clear: (
   const made = await Promise.race([work.then((value) => ({ value })), stopped]);
   if (made) return made.value;
   await clear();
-  process.exit(report(signal.reason));
+  return process.exit(report(signal.reason));
 }
 
 /** Runs `body`. The first Ctrl-C aborts its signal, whose reason says `stopped`; the second leaves at once. */
