@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import process from 'node:process';
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
-import { didYouMean, EXIT, EXIT_DOC, report, UsageError } from './common/errors.ts';
+import { didYouMean, EXIT, EXIT_DOC, fail, UsageError } from './common/errors.ts';
 import { ownFile } from './common/root.ts';
 import { reasonOf } from '../train/loop/files.ts';
 
@@ -104,5 +104,5 @@ process.stderr.on('error', () => {
 try {
   await main();
 } catch (error) {
-  process.exitCode = report(error);
+  fail(error);
 }

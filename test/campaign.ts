@@ -1,6 +1,7 @@
 /**
  * Faults by the thousand: commands killed at random moments, damaged files of every format that is read, races for locks and pages.
  * `node --import tsx test/campaign.ts [--kills 200] [--mutants 20000] [--seed 1] [--only kills,mutants,races]`; ends with 1 on any finding.
+ * `--victims "train teacher,distill"` kills these alone.
  */
 import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -14,6 +15,7 @@ const { values } = parseArgs({
     kills: { type: 'string', default: '200' },
     mutants: { type: 'string', default: '20000' },
     seed: { type: 'string', default: '1' },
+    victims: { type: 'string' },
     only: { type: 'string', default: 'mutants,races,kills' },
   },
 });
@@ -23,7 +25,7 @@ const say = (line: string): void => console.error(line);
 const parts: Record<string, () => Promise<Outcome>> = {
   mutants: () => mutantCampaign(mutants, seed, tmpdir(), say),
   races: () => raceCampaign(300, tmpdir(), say),
-  kills: () => killCampaign(kills, seed, tmpdir(), say),
+  kills: () => killCampaign(kills, seed, tmpdir(), say, values.victims?.split(',')),
 };
 
 const findings: string[] = [];

@@ -9,7 +9,7 @@ export class Interrupted extends Error {}
 
 export const EXIT = { failed: 1, usage: 2, noAdapter: 3, interrupted: 130, unread: 141 } as const;
 
-export const EXIT_DOC = `Exit codes: 0 done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.noAdapter} no adapter, ${EXIT.interrupted} interrupted, ${EXIT.unread} nobody reads the output any more.`;
+export const EXIT_DOC = `Exit codes: 0 done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.noAdapter} no adapter, ${EXIT.interrupted} interrupted (by its signal where work was left in the midst), ${EXIT.unread} nobody reads the output any more.`;
 
 const LONGEST = 2000; // characters of what is printed: a damaged file may be quoted by the megabyte
 const SHOWN = 3; // lines of a long message, before its last
@@ -41,6 +41,14 @@ export function report(error: unknown): number {
       : error instanceof Interrupted
         ? EXIT.interrupted
         : EXIT.failed;
+}
+
+const PATIENCE_MS = 1000; // with what was left under way, as a device's kernels
+
+/** Prints an error and ends with its exit code. */
+export function fail(error: unknown): void {
+  process.exitCode = report(error);
+  setTimeout(() => process.exit(), PATIENCE_MS).unref();
 }
 
 /** Edits (insert, delete, replace, swap of neighbours) that turn a into b. */

@@ -39,7 +39,21 @@ export async function orLeave<R>(signal: AbortSignal, work: Promise<R>, clear: (
   const made = await Promise.race([work.then((value) => ({ value })), stopped]);
   if (made) return made.value;
   await clear();
-  return process.exit(report(signal.reason));
+  report(signal.reason);
+  return leave();
+}
+
+/**
+ * Ends the process in the midst of work, by the signal that Ctrl-C is: shells tell it as 130. `process.exit` would take the driver's
+ * libraries down while its threads compile, which crashes.
+ */
+function leave(): never {
+  process.emit('exit', EXIT.interrupted);
+  if (process.platform !== 'win32') {
+    process.removeAllListeners('SIGINT');
+    process.kill(process.pid, 'SIGINT');
+  }
+  process.exit(EXIT.interrupted);
 }
 
 /** Runs `body`. The first Ctrl-C aborts its signal, whose reason says `stopped`; the second leaves at once. */
@@ -48,7 +62,7 @@ export async function untilInterrupted<R>(stopped: string, body: (signal: AbortS
   const interrupt = (): void => {
     if (controller.signal.aborted) {
       process.stderr.write('\x1b[?25h'); // a progress bar may have hidden the cursor
-      process.exit(EXIT.interrupted);
+      leave();
     }
     console.error('\nstopping as soon as this step is done; Ctrl-C again leaves at once');
     controller.abort(new Interrupted(stopped));

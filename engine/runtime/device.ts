@@ -8,7 +8,7 @@ import { Scratch } from './scratch.ts';
 import { checkTensor, checkType, dtypeOf, type Numbers, type Typed } from '../frontend/tree.ts';
 import { tuningFor } from './tuning.ts';
 import { NDArray } from './ndarray.ts';
-import { Warmup } from './warmup.ts';
+import { destroyIdle, Warmup } from './warmup.ts';
 import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
 
 /** Bytes taken between two sweeps for garbage: a GPU does not tell how many it has. */
@@ -241,11 +241,15 @@ export class Device {
     this.check();
   }
 
-  /** Gives everything back. What is used of it afterwards is refused. */
+  /**
+   * Gives everything back once the device is idle, which nobody has to wait for: Dawn's `destroy` waits itself, and lets nothing else run.
+   * What is used of it afterwards is refused.
+   */
   close(): void {
+    if (this.closed) return;
     this.closed = true;
     this.warmup?.close();
-    this.gpu.destroy();
+    void destroyIdle(this.gpu);
   }
 }
 

@@ -62,8 +62,18 @@ export class Warmup {
   }
 
   close(): void {
-    for (const device of this.more) void device.then((d) => d?.destroy());
+    for (const device of this.more) void device.then((d) => d && destroyIdle(d));
   }
+}
+
+/** Destroys a device when all that it was given is done. */
+export async function destroyIdle(gpu: GPUDevice): Promise<void> {
+  try {
+    await waiting(gpu.queue.onSubmittedWorkDone());
+  } catch {
+    // it was lost: there is nothing to wait for
+  }
+  gpu.destroy();
 }
 
 const again = (gpu: GPUDevice, { dispatch }: Kernel): Promise<GPUComputePipeline> =>

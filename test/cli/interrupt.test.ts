@@ -29,6 +29,30 @@ test('the first Ctrl-C stops within the step that is under way', async () => {
   assert.equal(readdirSync(join(dir, 'out')), []);
 });
 
+for (const adapter of ['lavapipe', 'swiftshader']) {
+  const queued = async (how: string, signals: readonly NodeJS.Signals[]) => {
+    let since = Infinity;
+    const { code, said } = await vpae(
+      [how],
+      { VPAE_ADAPTER: adapter },
+      (stderr, kill) => {
+        if (since < Infinity || !stderr.includes('queued')) return;
+        since = performance.now();
+        signals.forEach((s) => kill(s));
+      },
+      'test/cli/queued.ts',
+    );
+    assert.ok(performance.now() - since < 10_000, `${performance.now() - since} ms`); // of minutes
+    return { code, last: said.at(-1) };
+  };
+
+  test(`${adapter}: Ctrl-C ends a command whose kernel takes minutes`, async () =>
+    assert.equal(await queued('wait', ['SIGINT']), { code: 130, last: 'vpae: stopped' }));
+
+  test(`${adapter}: an error ends a command whose kernel takes minutes`, async () =>
+    assert.equal(await queued('fail', []), { code: 1, last: 'vpae: something else is wrong' }));
+}
+
 test('what does not fit into --memory says what makes it fit', async () => {
   const { code, said } = await vpae(sample('832x480', '--memory', '1MB'));
   assert.is(code, 1);

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 export interface Result {
+  /** As a shell tells it: 130 after SIGINT. */
   code: number | null;
   stdout: string;
   stderr: string;
@@ -16,9 +17,10 @@ export function vpae(
   args: readonly string[],
   env: Record<string, string> = {},
   watch?: (stderr: string, kill: (signal: NodeJS.Signals) => void) => void,
+  program = 'cli/main.ts',
 ): Promise<Result> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], {
+    const child = spawn(process.execPath, ['--import', 'tsx', program, ...args], {
       cwd: ROOT,
       env: { ...process.env, DEBUG: '', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -31,9 +33,9 @@ export function vpae(
       stderr += d.toString();
       watch?.(stderr, (signal) => child.kill(signal));
     });
-    child.on('close', (code) =>
+    child.on('close', (code, signal) =>
       resolve({
-        code,
+        code: signal === 'SIGINT' ? 130 : code,
         stdout,
         stderr,
         said: stderr.split('\n').filter((l) => l && !/^(Warning: |    at |adapter: |lavapipe: )/.test(l)),
