@@ -58,13 +58,18 @@ test('checkpointed gradients equal the others', () => {
   });
   const flat = [types[0] as TensorType, ...[0, 1, 2].flatMap(() => [blockTypes.down, blockTypes.qkv, blockTypes.up])];
   const inputs = flat.map(data);
-  const results = [keep, again, nested].flatMap((fn) => {
+  const apart = (a: HostTensor[], b: HostTensor[]): number =>
+    Math.max(...a.flatMap((y, i) => Array.from(y.data, (v, j) => Math.abs(v - b[i]!.data[j]!))));
+  const [plain, ...others] = [keep, again, nested].map((fn) => {
     const t = trace(fn, types);
     const lean = simplify(t.graph, t.outputs);
-    return [evaluate(t.graph, t.outputs, inputs), evaluate(lean.graph, lean.outputs, inputs)];
+    return { traced: evaluate(t.graph, t.outputs, inputs), lean: evaluate(lean.graph, lean.outputs, inputs) };
   });
-  for (const other of results.slice(1))
-    other.forEach((y, i) => y.data.forEach((v, j) => assert.ok(Math.abs(v - results[0]![i]!.data[j]!) < 1e-12)));
+  for (const other of others) {
+    assert.ok(apart(other.traced, plain!.traced) < 1e-12);
+    assert.ok(apart(other.lean, plain!.lean) < 1e-12);
+  }
+  assert.ok(apart(plain!.lean, plain!.traced) < 1e-6); // constants are folded in f32, as a device does
 });
 
 test('only inputs, results and attention of a segment are held for the backward sweep', () => {
