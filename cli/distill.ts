@@ -11,7 +11,7 @@ import { courseOf, distillVideos } from '../train/videos/distill.ts';
 import { Interrupted, UsageError } from './common/errors.ts';
 import { classifierOf, ownOr, willWrite } from './common/files.ts';
 import { drawSamples } from './media/animation.ts';
-import { bundle, preset, presetOf, run, seed, type Args } from './common/options.ts';
+import { bundle, preset, presetOf, run, seed, weights, type Args } from './common/options.ts';
 import { jobMeter } from './common/progress.ts';
 import { session } from './common/session.ts';
 import { makeShards } from './common/shards.ts';
@@ -33,6 +33,7 @@ const options = {
     alias: 'ckpt_dir',
     describe: 'a Wan2.1 folder as downloaded, in the place of --preset: it is distilled on --records',
   },
+  ...weights,
   records: {
     type: 'string',
     describe: 'with --model: what data make has made of real videos; the commonest form is taken',
@@ -52,12 +53,12 @@ const keptBy = ({ phases }: Distilled): string =>
 
 async function distillWan(
   path: string,
-  { records, run: out, set, seed: own, tune, method }: DistillArgs,
+  { records, run: out, set, seed: own, tune, method, weights: named }: DistillArgs,
 ): Promise<void> {
   if (records === undefined)
     throw new UsageError('--model is distilled on --records: make them with vpae data make FOLDER');
   const shards = openVideoShards(records);
-  const checkpoint = await openCheckpoint(path);
+  const checkpoint = await openCheckpoint(path, named);
   const course = courseOf(checkpoint, shards.latent, set, own);
   willWrite(join(out, 'run.lock'));
   console.error(
@@ -99,6 +100,7 @@ async function distillWan(
 
 async function distill(args: DistillArgs): Promise<void> {
   if (args.model !== undefined) return distillWan(args.model, args);
+  if (args.weights.length) throw new UsageError('--weights goes with --model');
   if (args.records !== undefined)
     throw new UsageError('--records goes with --model: without one, distill makes its own data');
   const p = presetOf(args);

@@ -18,7 +18,7 @@ import { writeError } from '../train/loop/files.ts';
 import { UsageError } from './common/errors.ts';
 import { willWrite } from './common/files.ts';
 import { readLora } from './common/lora.ts';
-import { count } from './common/options.ts';
+import { count, weights } from './common/options.ts';
 import { bytes, meter } from './common/progress.ts';
 
 const NAMES = ['wan', 'comfyui', 'diffusers', 'kohya'] as const;
@@ -28,6 +28,7 @@ interface ExportArgs {
   dtype: 'f16' | 'bf16' | 'f32';
   names: (typeof NAMES)[number];
   lora: string[];
+  weights: string[];
   base: string | undefined;
   rank: number;
 }
@@ -37,16 +38,17 @@ type Source = { weights: Weights; shapes: Shapes } & (
 );
 
 /** A model file of this program, or the transformer of a Wan2.1 folder. */
-async function openModel(path: string): Promise<Source> {
+async function openModel(path: string, named: readonly string[] = []): Promise<Source> {
   if (
     await stat(path).then(
       (s) => s.isDirectory(),
       () => false,
     )
   ) {
-    const { dit } = await openCheckpoint(path);
+    const { dit } = await openCheckpoint(path, named);
     return { kind: 'dit', config: dit.config, shapes: dit.shapes, weights: await dit.open() };
   }
+  if (named.length) throw new UsageError(`--weights goes with a Wan2.1 folder, ${path} is none`);
   const weights = await openWeights(path);
   try {
     const { kind, config } = weights.metadata;
@@ -151,7 +153,7 @@ async function exportChange(source: Source, args: ExportArgs, dtype: FloatType):
 
 async function exportModel(args: ExportArgs): Promise<void> {
   willWrite(args.out);
-  const source = await openModel(args.model);
+  const source = await openModel(args.model, args.weights);
   try {
     const dtype = args.dtype.toUpperCase() as FloatType;
     const what = await (args.base === undefined ? exportFull : exportChange)(source, args, dtype).catch(
@@ -190,6 +192,7 @@ const command: CommandModule<object, ExportArgs> = {
           default: [] as string[],
           describe: 'merge a LoRA, as style.safetensors or style.safetensors:0.8; may be given again',
         },
+        ...weights,
         base: {
           type: 'string',
           describe: 'write a LoRA: what makes this model of that one, as runs/digits/teacher.safetensors',

@@ -24,7 +24,7 @@ const FILES = [
 ];
 
 /** Options that may be given again. */
-const REPEATABLE = ['set', 'lora'];
+const REPEATABLE = ['set', 'lora', 'weights'];
 
 /** Yargs' complaint in one line, with the nearest word it knows. */
 function complaint(message: string, options: readonly string[]): string {

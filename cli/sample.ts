@@ -8,7 +8,7 @@ import { precisionOn } from '../model/pipeline/precision.ts';
 import { type SolverKind } from '../model/schedulers/index.ts';
 import { willWrite } from './common/files.ts';
 import { checkRate, sinkFor, type Sink } from './media/sink.ts';
-import { count, memoryBytes, model, MOST_SEED, precision, type Args } from './common/options.ts';
+import { count, memoryBytes, model, MOST_SEED, precision, weights, type Args } from './common/options.ts';
 import { stageMeter } from './common/progress.ts';
 import { cutTexts } from './common/tokens.ts';
 import { wantedClips } from './sample/jobs.ts';
@@ -85,6 +85,7 @@ const options = {
     default: [] as string[],
     describe: 'a LoRA file for a Wan2.1 folder, as FILE or FILE:STRENGTH; may be given again',
   },
+  ...weights,
   dtype: {
     choices: ['f32', 'f16', 'bf16'] as const,
     describe: "how a Wan2.1 DiT's matrices lie on the device [as stored; f32 files as bf16]",

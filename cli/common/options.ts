@@ -46,6 +46,18 @@ export const model = {
   student: { type: 'boolean', default: false, describe: 'the student' },
 } as const satisfies Record<string, Options>;
 
+/** Of a Wan2.1 folder. */
+export const weights = {
+  weights: {
+    type: 'string',
+    array: true,
+    nargs: 1,
+    default: [] as string[],
+    describe:
+      'where a part of a Wan2.1 folder has several checkpoints: the file to take, as seen from the folder (transformer/diffusion_pytorch_model.fp16.safetensors); may be given again',
+  },
+} as const satisfies Record<string, Options>;
+
 export const json = {
   json: { type: 'boolean', default: false, describe: 'print the result as JSON on stdout' },
 } as const satisfies Record<string, Options>;

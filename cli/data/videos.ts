@@ -18,12 +18,13 @@ import { readText } from '../common/text.ts';
 import { cutTexts } from '../common/tokens.ts';
 import { videosBelow, type VideoFile } from '../media/find.ts';
 import { readVideo } from '../media/read.ts';
-import { count, type Args } from '../common/options.ts';
+import { count, weights, type Args } from '../common/options.ts';
 import { stageMeter } from '../common/progress.ts';
 import { session } from '../common/session.ts';
 
 export const videoOptions = {
   model: { type: 'string', alias: 'ckpt_dir', describe: 'make, of videos: a Wan2.1 folder as downloaded' },
+  ...weights,
   records: {
     type: 'string',
     default: 'data/videos',
@@ -143,7 +144,7 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
     }
     return [];
   });
-  const checkpoint = await openCheckpoint(path);
+  const checkpoint = await openCheckpoint(path, args.weights);
   const model = wanModel(checkpoint);
   checkClip(model.dit, model.vae, size, frames);
   willWrite(join(dir, 'index.json'));
@@ -190,7 +191,7 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
         ...(without.length
           ? [
               few(
-                'videos are left out',
+                'videos left out',
                 without.map((r) => r.file),
               ),
             ]

@@ -52,6 +52,7 @@ export interface Which {
   teacher: boolean;
   student: boolean;
   lora: readonly string[];
+  weights: readonly string[];
   dtype?: WeightType | undefined;
   precision?: Precision | undefined;
   offload?: boolean | undefined;
@@ -91,8 +92,15 @@ function stepsOf({ kind, about }: Readonly<Record<string, string>>): number | un
   return preset?.student?.steps ?? 1;
 }
 
-async function wanSource({ model: path, student: asked, lora, dtype, offload }: Which): Promise<Source> {
-  const checkpoint = await openCheckpoint(path);
+async function wanSource({
+  model: path,
+  student: asked,
+  lora,
+  weights: named,
+  dtype,
+  offload,
+}: Which): Promise<Source> {
+  const checkpoint = await openCheckpoint(path, named);
   const loras: Lora[] = [];
   for (const file of lora) loras.push(await readLora(file, checkpoint.dit.shapes));
   const weights = await checkpoint.dit.open();
@@ -135,8 +143,24 @@ async function wanSource({ model: path, student: asked, lora, dtype, offload }: 
   };
 }
 
-async function trainedSource({ model: dir, teacher, lora, dtype, precision, offload }: Which): Promise<Source> {
-  const foreign = lora.length ? 'lora' : dtype ? 'dtype' : precision ? 'precision' : offload && 'offload';
+async function trainedSource({
+  model: dir,
+  teacher,
+  lora,
+  weights,
+  dtype,
+  precision,
+  offload,
+}: Which): Promise<Source> {
+  const foreign = weights.length
+    ? 'weights'
+    : lora.length
+      ? 'lora'
+      : dtype
+        ? 'dtype'
+        : precision
+          ? 'precision'
+          : offload && 'offload';
   if (foreign)
     throw new UsageError(
       `--${foreign} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`,

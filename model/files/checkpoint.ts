@@ -2,7 +2,7 @@
  * A folder with a whole Wan2.1, as downloaded: in the layout of its own releases, or in Diffusers'. Every part's numbers are known
  * at once; its weights are opened when asked for, under Wan's names.
  */
-import { basename, exists, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
+import { basename, dirname, exists, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
 import { clipShapes, usedClipShapes } from '../clip/clip.ts';
 import type { CLIPConfig } from '../clip/config.ts';
 import type { DiTConfig, VAEConfig } from '../config.ts';
@@ -141,11 +141,33 @@ const WAN = {
   tokenizer: 'google/umt5-xxl/tokenizer.json',
 };
 
-async function openOriginal(path: string): Promise<Checkpoint> {
+/** Where weights of a folder's part lie: the file that was named, else the folder. */
+type Pick = (folder: string, stem?: string) => string;
+
+/** @param named files as seen from the checkpoint's folder; each is taken out when it is picked */
+const picking =
+  (path: string, named: Set<string>): Pick =>
+  (folder, stem = '') => {
+    const found = [...named].find(
+      (name) => join(path, dirname(name), '_') === join(folder, '_') && basename(name).startsWith(stem),
+    );
+    if (found === undefined) return folder;
+    named.delete(found);
+    return join(path, found);
+  };
+
+async function openOriginal(path: string, pick: Pick): Promise<Checkpoint> {
   const config = await readConfig(join(path, 'config.json'), wanDiT);
   const names = await list(path);
   const vae = [WAN.vae, WAN.comfyVAE].find((stem) => names.some((n) => n.startsWith(stem))) ?? WAN.vae;
-  const needed = [WAN.dit, vae, WAN.text, ...(config.model_type === 't2v' ? [] : [WAN.image])];
+  const own = { vae: pick(path, vae), text: pick(path, WAN.text), image: pick(path, WAN.image) };
+  const dit = pick(path); // whatever it is called
+  const needed = [
+    ...(dit === path ? [WAN.dit] : []),
+    vae,
+    WAN.text,
+    ...(config.model_type === 't2v' ? [] : [WAN.image]),
+  ];
   const tokenizer = join(path, WAN.tokenizer);
   await demand(path, "Wan's own layout", {
     ...Object.fromEntries(
@@ -153,22 +175,22 @@ async function openOriginal(path: string): Promise<Checkpoint> {
     ),
     [WAN.tokenizer]: await exists(tokenizer),
   });
-  const image = config.model_type === 't2v' ? undefined : await configOf(path, WAN.image, clipConfigOf);
+  const image = config.model_type === 't2v' ? undefined : await configOf(own.image, WAN.image, clipConfigOf);
   return {
     path,
     layout: 'original',
     tokenizer,
-    dit: part(path, WAN.dit, image ? { ...config, clip_dim: image.dim } : config, DIT_NAMES, { all: ditShapes }),
-    vae: part(path, vae, await configOf(path, vae, vaeConfigOf), [OWN], { all: vaeShapes }),
-    text: part(path, WAN.text, await configOf(path, WAN.text, umt5ConfigOf), [OWN], { all: umt5Shapes }),
-    ...(image && { image: part(path, WAN.image, image, [wanCLIP], { all: clipShapes, used: usedClipShapes }) }),
+    dit: part(dit, WAN.dit, image ? { ...config, clip_dim: image.dim } : config, DIT_NAMES, { all: ditShapes }),
+    vae: part(own.vae, vae, await configOf(own.vae, vae, vaeConfigOf), [OWN], { all: vaeShapes }),
+    text: part(own.text, WAN.text, await configOf(own.text, WAN.text, umt5ConfigOf), [OWN], { all: umt5Shapes }),
+    ...(image && { image: part(own.image, WAN.image, image, [wanCLIP], { all: clipShapes, used: usedClipShapes }) }),
   };
 }
 
 /** A component of a pipeline; one that is left out stands as a pair of nulls. */
 const isThere = (component: unknown): boolean => Array.isArray(component) && component.some((part) => part !== null);
 
-async function openDiffusers(path: string): Promise<Checkpoint> {
+async function openDiffusers(path: string, pick: Pick): Promise<Checkpoint> {
   const inside = (name: string) => join(path, name);
   const read = <C>(name: string, parse: (json: Json) => C) => readConfig(join(path, name, 'config.json'), parse);
   if (await readConfig(inside('model_index.json'), (json) => isThere(json['transformer_2'])))
@@ -189,10 +211,10 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
     path,
     layout: 'diffusers',
     tokenizer: inside('tokenizer/tokenizer.json'),
-    dit: part(inside('transformer'), '', dit, DIT_NAMES, { all: ditShapes }),
-    vae: part(inside('vae'), '', vae, [OWN, diffusersVAE(vae)], { all: vaeShapes }),
+    dit: part(pick(inside('transformer')), '', dit, DIT_NAMES, { all: ditShapes }),
+    vae: part(pick(inside('vae')), '', vae, [OWN, diffusersVAE(vae)], { all: vaeShapes }),
     text: part(
-      inside('text_encoder'),
+      pick(inside('text_encoder')),
       '',
       await read('text_encoder', transformersUMT5Config),
       [transformersUMT5, transformersUMT5Tied],
@@ -200,7 +222,7 @@ async function openDiffusers(path: string): Promise<Checkpoint> {
     ),
     ...(dit.model_type !== 't2v' && {
       image: part(
-        inside('image_encoder'),
+        pick(inside('image_encoder')),
         '',
         await read('image_encoder', transformersCLIPConfig),
         [transformersCLIP],
@@ -225,15 +247,26 @@ async function whatInstead(path: string): Promise<string> {
   return `is no Wan2.1 checkpoint: it has neither config.json (Wan's own layout) nor model_index.json (Diffusers); it holds ${holds}`;
 }
 
-async function openLayout(path: string): Promise<Checkpoint> {
-  if (await exists(join(path, 'model_index.json'))) return openDiffusers(path);
-  if (await exists(join(path, 'config.json'))) return openOriginal(path);
+async function openLayout(path: string, pick: Pick): Promise<Checkpoint> {
+  if (await exists(join(path, 'model_index.json'))) return openDiffusers(path, pick);
+  if (await exists(join(path, 'config.json'))) return openOriginal(path, pick);
   throw new WeightsError('checkpoint', path, await whatInstead(path));
 }
 
-/** Every name and shape in the folder is checked, no weights are read. @throws WeightsError: what is missing or wrong */
-export async function openCheckpoint(path: string): Promise<Checkpoint> {
-  const checkpoint = await openLayout(path);
+/**
+ * Every name and shape in the folder is checked, no weights are read.
+ * @param weights the files to take where a part has several, as seen from the folder: `transformer/model.fp16.safetensors`
+ * @throws WeightsError: what is missing or wrong
+ */
+export async function openCheckpoint(path: string, weights: readonly string[] = []): Promise<Checkpoint> {
+  const named = new Set(weights);
+  const checkpoint = await openLayout(path, picking(path, named));
+  if (named.size)
+    throw new WeightsError(
+      'checkpoint',
+      path,
+      `${[...named].join(', ')} (--weights): no part has its weights there, or another file was named for it; name it as seen from the folder`,
+    );
   for (const { open } of [
     checkpoint.dit,
     checkpoint.vae,

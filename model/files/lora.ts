@@ -36,18 +36,6 @@ export interface Lora {
 
 type Module = Partial<Record<Part, HostTensor>> & { name?: string };
 
-/** @throws where a tensor holds what no weight should */
-async function readFinite(weights: Weights, name: string): Promise<HostTensor> {
-  const t = await weights.tensor(name);
-  const bad = t.data.findIndex((x) => !Number.isFinite(x));
-  if (bad < 0) return t;
-  throw new WeightsError(
-    'lora',
-    weights.path,
-    `its tensor ${name} holds ${t.data[bad]}, a number that is not finite: the file is broken`,
-  );
-}
-
 /** Tensors by module of the model. @throws one line that says what the file is instead, and lists the names that are no part of it */
 async function readModules(weights: Weights, shapes: Shapes): Promise<Map<string, Module>> {
   const read = nameReader(shapes);
@@ -62,7 +50,7 @@ async function readModules(weights: Weights, shapes: Shapes): Promise<Map<string
       const { own, part, module } = named;
       if (modules.get(own)?.[part])
         throw new WeightsError('lora', weights.path, `has ${own} ${part} under two names, one of them ${name}`);
-      modules.set(own, { ...modules.get(own), name: module, [part]: await readFinite(weights, name) });
+      modules.set(own, { ...modules.get(own), name: module, [part]: await weights.finiteTensor(name) });
     }
   }
   if (unknown.length) {

@@ -136,7 +136,7 @@ function checkShards(path: string, shards: readonly Shard[], archives: readonly 
   if (wrong.length) throw new WeightsError('weights', path, `does not fit its files:\n  ${wrong.join('\n  ')}`);
 }
 
-const SHARD = /^(.*)-(\d{5})-of-(\d{5})\.(safetensors|bin|pth|pt)$/;
+const SHARD = /^(.*)-(\d{5})-of-(\d{5})(?:\.\w+)?\.(safetensors|bin|pth|pt)$/;
 
 /** What Diffusers, transformers and PEFT write: beside others, as variants of half the size, it is this that counts. */
 const USUAL =
@@ -146,7 +146,7 @@ const USUAL =
 async function inFolder(folder: string, stem: string): Promise<string | Shard[]> {
   const names = (await list(folder)).filter((n) => n.startsWith(stem)).sort();
   for (const extension of ['safetensors', '(bin|pth|pt)']) {
-    const indexes = names.filter((n) => new RegExp(`\\.${extension}\\.index\\.json$`).test(n));
+    const indexes = names.filter((n) => new RegExp(`\\.${extension}\\.index(\\.\\w+)?\\.json$`).test(n));
     const whole = names.filter((n) => new RegExp(`\\.${extension}$`).test(n) && !SHARD.test(n));
     const parts = names.filter((n) => SHARD.test(n) && new RegExp(`\\.${extension}$`).test(n));
     const all = [...indexes, ...whole];
@@ -156,7 +156,7 @@ async function inFolder(folder: string, stem: string): Promise<string | Shard[]>
       throw new WeightsError(
         'weights',
         folder,
-        `holds several checkpoints, name one of ${all.join(', ')}, or move the others elsewhere`,
+        `holds several checkpoints, name one of ${all.join(', ')} as its weights (--weights), or move the others elsewhere`,
       );
     if (own !== undefined) return join(folder, own);
     if (!parts.length) continue;

@@ -123,7 +123,7 @@ export class Weights {
       throw new WeightsError(
         'weights',
         this.path,
-        `tensor ${quoted(name)} holds ${FLOATS[dtype]!(data.slice(bad, bad + 1))[0]} at ${from + bad} of ${numel(shape)} values: the file is damaged, or what made it had diverged`,
+        `tensor ${quoted(name)} holds ${FLOATS[dtype]!(data.slice(bad, bad + 1))[0]} at ${from + bad} of ${numel(shape)} values, which is not finite: the file is damaged, or what made it had diverged`,
       );
     if (from + data.length >= numel(shape)) this.finite.add(name);
   }

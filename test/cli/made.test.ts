@@ -104,7 +104,7 @@ test('a text that is longer than what is read of it is named with how much is cu
       { name: 'x.mp4', text: long },
       { name: 'y', text: 'a cat' },
     ]),
-    `cut off at 16 tokens, the most that the model reads: 1 texts: x.mp4 by ${whole - 16} of ${whole}`,
+    `cut off at 16 tokens, the most that the model reads: 1 text: x.mp4 by ${whole - 16} of ${whole}`,
   );
   assert.is(await cutTexts(model, [{ name: 'y', text: 'a cat' }]), undefined);
 });

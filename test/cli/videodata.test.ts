@@ -229,7 +229,7 @@ test('one clip more makes its own record and no other; one that goes is left asi
   const { code, stderr, stdout } = await vpae(command);
   assert.is(code, 0, stderr);
   assert.is(stderr.match(/^latents: /gm)?.length, 1, stderr);
-  assert.match(stdout, /all shards are there, 4 records; 2 videos are left out: damaged\.gif, short\.webp/);
+  assert.match(stdout, /all shards are there, 4 records; 2 videos left out: damaged\.gif, short\.webp/);
   assert.is(statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs, kept);
   const more = openVideoShards(at('records'));
   assert.equal([more.count, more.records([2]).captions], [count + 1, ['A new cat']]);

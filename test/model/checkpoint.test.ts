@@ -6,6 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { openCheckpoint, type Part } from '../../model/files/checkpoint.ts';
 import { vaeConfigOf } from '../../model/files/configs.ts';
+import { saveTensors } from '../../model/files/safetensors.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 import { WAN_VAE } from '../../model/config.ts';
 import type { HostParams } from '../../model/params.ts';
@@ -164,6 +165,37 @@ test('a second transformer that is left out is none; the VAE of ComfyUI is the s
   await cp(join(root, 'original-t2v'), own, { recursive: true });
   await rename(join(own, 'Wan2.1_VAE.pth'), join(own, 'wan_2.1_vae.pth'));
   assert.is((await openCheckpoint(own)).layout, 'original');
+});
+
+test('where a part has several checkpoints, one is named', async () => {
+  for (const [layout, at, part, second] of [
+    ['diffusers', 'vae', 'vae', 'model.safetensors'],
+    ['diffusers', 'transformer', 'dit', 'model.safetensors'],
+    ['original', '.', 'vae', 'Wan2.1_VAE.fp32.pth'],
+    ['original', '.', 'dit', 'diffusion_pytorch_model.safetensors'],
+  ] as const) {
+    const folder = join(root, `several-${layout}-${part}`);
+    await cp(join(root, `${layout}-t2v`), folder, { recursive: true });
+    const weights = await (await openCheckpoint(folder))[part].open();
+    const tensors: HostParams = {};
+    for (const name of weights.entries.keys()) tensors[name] = await weights.tensor(name);
+    await weights.close();
+    if (second.endsWith('.pth')) await cp(join(folder, 'Wan2.1_VAE.pth'), join(folder, second));
+    else await saveTensors(join(folder, at, second), tensors);
+    const refused = (names?: string[]) =>
+      openCheckpoint(folder, names).then(
+        () => 'opened',
+        (e: Error) => e.message,
+      );
+    assert.match(await refused(), /holds several checkpoints, name one of .* as its weights \(--weights\)/);
+    const opened = await (await openCheckpoint(folder, [join(at, second)]))[part].open();
+    assert.is(opened.path, join(folder, at, second));
+    await opened.close();
+    assert.match(
+      await refused([join(at, second), 'tokenizer/x.safetensors']),
+      /tokenizer\/x\.safetensors \(--weights\): no part has its weights there/,
+    );
+  }
 });
 
 test('a name of the hub is no folder, and what to do is said', async () => {

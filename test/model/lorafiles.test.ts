@@ -208,7 +208,7 @@ test('what a file is instead is said by name', async () => {
           b.shape,
         ),
       },
-      /lora_B\.weight holds NaN/,
+      /lora_B\.weight" holds NaN at/,
     ],
   ] as const) {
     await saveTensors(file(), tensors);
@@ -234,7 +234,7 @@ const WRONG: [what: string, tensors: Record<string, typeof a>, reason: RegExp][]
   [
     'half a pair',
     { [`${q}.lora_A.weight`]: a },
-    /1 modules of other shapes: blocks\.0\.self_attn\.q A \[2,24\] B missing, the weight is \[24,24\]$/,
+    /1 module of other shapes: blocks\.0\.self_attn\.q A \[2,24\] B missing, the weight is \[24,24\]$/,
   ],
   [
     'of another width',

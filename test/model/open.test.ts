@@ -61,6 +61,16 @@ const GOOD: [what: string, files: Record<string, string[]>, open: string, stem: 
     '',
     'a,b',
   ],
+  [
+    'the half of a variant, as Diffusers names its index and shards',
+    {
+      'm.safetensors.index.fp16.json': ['a@m-00001-of-00001.fp16.safetensors'],
+      'm-00001-of-00001.fp16.safetensors': ['a'],
+    },
+    '',
+    '',
+    'a',
+  ],
   ['shards without an index', { [part(1, 2)]: ['a'], [part(2, 2)]: ['b'] }, '', '', 'a,b'],
   [
     'files of one stem',
@@ -89,7 +99,7 @@ const BAD: [what: string, files: Record<string, string[]>, open: string, reason:
     'several files',
     { 'a.safetensors': ['a'], 'b.safetensors': ['b'] },
     '',
-    /holds several checkpoints, name one of a\.safetensors, b\.safetensors, or move the others elsewhere$/,
+    /holds several checkpoints, name one of a\.safetensors, b\.safetensors as its weights \(--weights\), or move the others elsewhere$/,
   ],
   ['a shard too few', { [part(1, 2)]: ['a'] }, '', /holds 1 of 2 shards$/],
   [

@@ -172,7 +172,7 @@ test('shards are read through their index, and must agree with it', async () => 
     index,
     JSON.stringify({ weight_map: { a: 's1.safetensors', b: 's2.safetensors', d: 's1.safetensors' } }),
   );
-  await rejects(openWeights(index), /1 tensors the index does not know: c in s2\.safetensors\n.*1 missing: d in s1/);
+  await rejects(openWeights(index), /1 tensor the index does not know: c in s2\.safetensors\n.*1 missing: d in s1/);
   await writeFile(index, JSON.stringify({ weight_map: { a: '../s1.safetensors' } }));
   await rejects(openWeights(index), /name of a file beside the index/);
 });
