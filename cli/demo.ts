@@ -127,11 +127,11 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   const trainingSeconds = now() - start;
   const trainedHere = (await readAverage(file!)).params;
   copyFileSync(vae.path, modelFile(run, 'vae')); // so that `sample --model` finds both
-  await saveModel(modelFile(run, 'student'), 'student', teacher.config, trainedHere, {
-    preset,
-    steps: trained.steps,
-    vae: vae.hash,
-    teacher: teacher.hash,
+  await saveModel(modelFile(run, 'student'), {
+    kind: 'student',
+    config: teacher.config,
+    params: trainedHere,
+    about: { preset, steps: trained.steps, vae: vae.hash, teacher: teacher.hash },
   });
 
   const clips = clipsThatFit(speeds, budget - now(), wanted, evaluations);

@@ -80,7 +80,7 @@ export async function trainVae(w: Work): Promise<Made & { psnr?: number }> {
   }
   await codec.close();
   const quality = sum / heldOut.length;
-  await saveModel(path, 'vae', config, params, { preset: p, steps: step, psnr: quality });
+  await saveModel(path, { kind: 'vae', config, params, about: { preset: p, steps: step, psnr: quality } });
   return { done, step, path, psnr: quality };
 }
 
@@ -144,11 +144,11 @@ export async function trainTeacher(w: Work & { vae?: string; from?: string | und
   );
   const steps = step + (from?.about.steps ?? 0);
   if (done)
-    await saveModel(path, 'teacher', ditConfigOf(p), (await toHost(state['teacher']!.ema!)) as HostParams, {
-      preset: p,
-      steps,
-      vae: vae.hash,
-      ...(from && { from: from.hash }),
+    await saveModel(path, {
+      kind: 'teacher',
+      config: ditConfigOf(p),
+      params: (await toHost(state['teacher']!.ema!)) as HostParams,
+      about: { preset: p, steps, vae: vae.hash, ...(from && { from: from.hash }) },
     });
   freeTree(state);
   return { done, step, path };
@@ -206,12 +206,11 @@ export async function distill(w: Distill): Promise<Distilled> {
         scale: alpha / rank,
         metadata: { base: teacher.hash },
       });
-    await saveModel(path, 'student', ditConfigOf(p), wholeOf(p.student, teacher.params, params), {
-      preset: p,
-      steps: step,
-      vae: vae.hash,
-      teacher: teacher.hash,
-      phases,
+    await saveModel(path, {
+      kind: 'student',
+      config: ditConfigOf(p),
+      params: wholeOf(p.student, teacher.params, params),
+      about: { preset: p, steps: step, vae: vae.hash, teacher: teacher.hash, phases },
     });
     return { done, step, path, phases };
   } finally {

@@ -193,7 +193,8 @@ export const FORMATS: Readonly<Record<string, Format>> = {
   model: {
     async make(dir) {
       const path = join(dir, 'teacher.safetensors');
-      await saveModel(path, 'teacher', config, materialise(ditSpecs(config), 1), { preset, steps: 1 }, 'F16');
+      const params = materialise(ditSpecs(config), 1);
+      await saveModel(path, { kind: 'teacher', config, params, about: { preset, steps: 1 } }, 'F16');
       return path;
     },
     read: async (path) => (await loadDiT(path)).config,

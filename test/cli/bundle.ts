@@ -11,12 +11,15 @@ export async function writeBundle(dir: string): Promise<void> {
   const preset = loadPreset('digits-test');
   const about = { preset, steps: 0 };
   const vaePath = join(dir, 'vae.safetensors');
-  await saveModel(vaePath, 'vae', vaeConfigOf(preset), initVAE(vaeConfigOf(preset), 1), about);
+  const [vae, dit] = [vaeConfigOf(preset), ditConfigOf(preset)];
+  await saveModel(vaePath, { kind: 'vae', config: vae, params: initVAE(vae, 1), about });
   const { hash } = await loadVAE(vaePath);
   for (const kind of ['teacher', 'student'] as const) {
-    await saveModel(join(dir, `${kind}.safetensors`), kind, ditConfigOf(preset), initDiT(ditConfigOf(preset), 2), {
-      ...about,
-      vae: hash,
+    await saveModel(join(dir, `${kind}.safetensors`), {
+      kind,
+      config: dit,
+      params: initDiT(dit, 2),
+      about: { ...about, vae: hash },
     });
   }
 }

@@ -36,36 +36,17 @@ async function cases(): Promise<Case[]> {
   const student = await loadDiT(join(good, 'student.safetensors'));
   const names = Object.keys(student.params);
   const { [names[0]!]: first, ...others } = student.params;
-  await saveModel(
-    join(
-      spoiled('renamed', () => {}),
-      'student.safetensors',
-    ),
-    'student',
-    student.config,
-    { ...others, other: first! },
-    student.about,
-  );
-  await saveModel(
-    join(
-      spoiled('reshaped', () => {}),
-      'student.safetensors',
-    ),
-    'student',
-    student.config,
-    { ...others, [names[0]!]: host(new Float32Array(3), [3]) },
-    student.about,
-  );
-  await saveModel(
-    join(
-      spoiled('othervae', () => {}),
-      'student.safetensors',
-    ),
-    'student',
-    student.config,
-    student.params,
-    { ...student.about, vae: '0123456789abcdef' },
-  );
+  const spoil = (name: string, change: Partial<typeof student>) =>
+    saveModel(
+      join(
+        spoiled(name, () => {}),
+        'student.safetensors',
+      ),
+      { ...student, ...change },
+    );
+  await spoil('renamed', { params: { ...others, other: first! } });
+  await spoil('reshaped', { params: { ...others, [names[0]!]: host(new Float32Array(3), [3]) } });
+  await spoil('othervae', { about: { ...student.about, vae: '0123456789abcdef' } });
   const cut = spoiled('cut', (f) => writeFileSync(f, readFileSync(f).subarray(0, 100_000)));
   const swapped = spoiled('swapped', (f) => cpSync(join(good, 'teacher.safetensors'), f));
   const short = spoiled('short', (f) => writeFileSync(f, 'abc'));

@@ -28,9 +28,10 @@ const student = mergeLora(teacher, lora, 0.5);
 test.before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'export-'));
   const about = { preset, steps: 7 };
-  await saveModel(at('teacher.safetensors'), 'teacher', config, teacher, about);
-  await saveModel(at('student.safetensors'), 'student', config, student, about);
-  await saveModel(at('vae.safetensors'), 'vae', vaeConfigOf(preset), initVAE(vaeConfigOf(preset), 1), about);
+  await saveModel(at('teacher.safetensors'), { kind: 'teacher', config, params: teacher, about });
+  await saveModel(at('student.safetensors'), { kind: 'student', config, params: student, about });
+  const vae = vaeConfigOf(preset);
+  await saveModel(at('vae.safetensors'), { kind: 'vae', config: vae, params: initVAE(vae, 1), about });
 });
 test.after(() => rm(folder, { recursive: true }));
 

@@ -88,15 +88,15 @@ test('rows share what they begin with; stopped in the middle, a run does only wh
   const out = mkdtempSync(join(tmpdir(), 'vpae-'));
   const at = (name: string) => join(out, name);
   const preset = loadPreset('digits-test', ['data.trainClips=16', 'data.heldOutClips=4', 'best.clips=2']);
-  await saveModel(at('vae.safetensors'), 'vae', vaeConfigOf(preset), initVAE(vaeConfigOf(preset), 1), {
-    preset,
-    steps: 0,
-  });
+  const [vae, dit] = [vaeConfigOf(preset), ditConfigOf(preset)];
+  const about = { preset, steps: 0 };
+  await saveModel(at('vae.safetensors'), { kind: 'vae', config: vae, params: initVAE(vae, 1), about });
   const { hash } = await loadVAE(at('vae.safetensors'));
-  await saveModel(at('teacher.safetensors'), 'teacher', ditConfigOf(preset), initDiT(ditConfigOf(preset), 1), {
-    preset,
-    steps: 0,
-    vae: hash,
+  await saveModel(at('teacher.safetensors'), {
+    kind: 'teacher',
+    config: dit,
+    params: initDiT(dit, 1),
+    about: { ...about, vae: hash },
   });
   await saveTensors(
     at('classifier.safetensors'),

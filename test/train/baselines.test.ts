@@ -24,7 +24,7 @@ test('consistency: a step of the unguided teacher to σ = 0 is its own x0, so th
   const p = (guidance: number): ConsistencyConfig => ({ dit, student: preset.student, guidance });
   const of = (config: ConsistencyConfig) =>
     onHost([weights(1), weights(2), batch(), at], (net, average, b, a) => {
-      const loss = consistencyLoss(config, net, net, average, b, a);
+      const loss = consistencyLoss(config, { teacher: net, own: net, average }, b, a);
       return { loss, grads: vjp(loss, constant(1), net) };
     });
   assert.ok(of(p(1)).loss.data[0]! < 1e-24);
@@ -38,7 +38,9 @@ test('consistency: a step of the unguided teacher to σ = 0 is its own x0, so th
       .mul(2);
     return push.square().mean();
   });
-  const loss = onHost([weights(1), batch(), end], (net, b, a) => consistencyLoss(p(3), net, net, net, b, a));
+  const loss = onHost([weights(1), batch(), end], (net, b, a) =>
+    consistencyLoss(p(3), { teacher: net, own: net, average: net }, b, a),
+  );
   assert.ok(Math.abs(loss.data[0]! / guided.data[0]! - 1) < 1e-9 && loss.data[0]! > 0);
 });
 
@@ -46,7 +48,7 @@ test('consistency: at one and the same level generator and average meet, and the
   const at = { ...rates, key: key(1, 0, 'consistency'), t: time(0.6, 0.9), next: time(0.6, 0.9) };
   const p: ConsistencyConfig = { dit, student: preset.student, guidance: 2 };
   const { loss, grads } = onHost([weights(1), weights(2), batch(), at], (net, real, b, a) => {
-    const l = consistencyLoss(p, real, net, net, b, a);
+    const l = consistencyLoss(p, { teacher: real, own: net, average: net }, b, a);
     return { loss: l, grads: vjp(l, constant(1), net) };
   });
   assert.is(loss.data[0], 0);
@@ -65,16 +67,17 @@ test('DMD2 without its GAN is phase I, bit by bit; with it, generator, fake mode
   const fake = initFake(p(0, 0), weights(3), 1);
   const lora = Object.fromEntries(Object.entries(fake).filter(([name]) => !name.startsWith('classifier.')));
 
-  const expected = onHost([state(weights(1)), weights(3), lora, batch(), at], primingStep(phase, adam)).params;
+  const teacher = weights(3);
+  const expected = onHost([state(weights(1)), { teacher, fake: lora }, batch(), at], primingStep(phase, adam)).params;
   const moved = (weight: number) =>
-    onHost([state(weights(1)), weights(3), fake, batch(), at], dmd2GeneratorStep(p(weight, 0), adam)).params;
+    onHost([state(weights(1)), { teacher, fake }, batch(), at], dmd2GeneratorStep(p(weight, 0), adam)).params;
   const name = 'blocks.0.ffn.0.weight';
   assert.is(close(moved(0)[name]!, expected[name]!), 0);
   assert.ok(close(moved(10)[name]!, expected[name]!) > 0);
 
-  const followed = onHost([state(lora), weights(3), weights(1), batch(), at], fakeStep(phase, adam)).params;
-  const joint = (weight: number) =>
-    onHost([state(fake), weights(3), weights(1), batch(), at], dmd2FakeStep(p(0, weight), adam)).params;
+  const frozen = { teacher, generator: weights(1) };
+  const followed = onHost([state(lora), frozen, batch(), at], fakeStep(phase, adam)).params;
+  const joint = (weight: number) => onHost([state(fake), frozen, batch(), at], dmd2FakeStep(p(0, weight), adam)).params;
   const up = 'blocks.0.ffn.0.lora_B.weight';
   assert.is(close(joint(0)[up]!, followed[up]!), 0);
   assert.is(close(joint(0)['classifier.taps.0.proj.weight']!, fake['classifier.taps.0.proj.weight']!), 0);

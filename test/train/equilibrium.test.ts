@@ -61,7 +61,7 @@ test('the split gradients are those of -mean D + λ C-SDS with a constant backbo
   const all = () => [weights(1), weights(2), weights(3), initHead(p.head, 4), batch(), at] as const;
   // Two traces, so that the same draws come from the same streams.
   const { grads, metrics } = onHost([...all()], (generator, ema, real, discriminator, b, inputs) =>
-    generatorGradients(p, generator, ema, discriminator, real, b, inputs),
+    generatorGradients(p, { generator, ema, discriminator, teacher: real }, b, inputs),
   );
   const joint = onHost([...all()], (generator, ema, real, discriminator, { x0: x, c }, inputs) => {
     const pair = normal(inputs.noiseKey, x.shape);
@@ -69,10 +69,11 @@ test('the split gradients are those of -mean D + λ C-SDS with a constant backbo
     const D = head(
       discriminator,
       p.head,
-      features(ema, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps),
+      features(ema, dit, noise(x0, pair, inputs.t.sigma), inputs.t, { c, taps: p.taps }),
       semantics(c),
     );
-    const xr = guidedX0(real, dit, noise(x0, normal(inputs.key, x.shape), inputs.score.sigma), inputs.score, c, 2);
+    const again = noise(x0, normal(inputs.key, x.shape), inputs.score.sigma);
+    const xr = guidedX0(real, dit, again, inputs.score, { c, guidance: 2 });
     return vjp(mse(x0, stopGradient(xr)).mul(10).sub(D.mean()), constant(1), generator);
   });
   for (const [name, g] of Object.entries(joint)) assert.ok(close(grads[name]!, g) < 1e-8, name);
@@ -82,9 +83,8 @@ test('the split gradients are those of -mean D + λ C-SDS with a constant backbo
 test('without C-SDS the generator follows D: its gradient is the finite difference of -mean D along a direction', () => {
   const p = config(['equilibrium.lambda=0']);
   const [net, ema, discriminator] = [weights(1), weights(2), initHead(p.head, 4)];
-  const { grads, metrics } = onHost([net, ema, discriminator, weights(3), batch(), at], (...a) =>
-    generatorGradients(p, ...a),
-  );
+  const networks = { generator: net, ema, discriminator, teacher: weights(3) };
+  const { grads, metrics } = onHost([networks, batch(), at], (...a) => generatorGradients(p, ...a));
   assert.not.ok('gS' in metrics, 'nothing of C-SDS is computed');
   const D = (moved: HostParams) =>
     onHost([moved, ema, discriminator, batch(), at], (generator, average, head_, { x0: x, c }, inputs) => {
@@ -93,7 +93,7 @@ test('without C-SDS the generator follows D: its gradient is the finite differen
       return head(
         head_,
         p.head,
-        features(average, dit, noise(x0, pair, inputs.t.sigma), inputs.t, c, p.taps),
+        features(average, dit, noise(x0, pair, inputs.t.sigma), inputs.t, { c, taps: p.taps }),
         semantics(c),
       ).mean();
     }).data[0]!;
@@ -109,16 +109,12 @@ test('the backbone: a copy of its own learns with the head, any other is a const
       Object.entries(discriminator).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]),
     );
     const adam = { lr: 1, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 };
-    const { v } = onHost(
-      [{ params: discriminator, v: zero }, weights(1), weights(2), weights(3), batch(), at],
-      discriminatorStep(p, adam),
-    );
+    const networks = { generator: weights(1), ema: weights(2), teacher: weights(3) };
+    const { v } = onHost([{ params: discriminator, v: zero }, networks, batch(), at], discriminatorStep(p, adam));
     const moved = Object.entries(v)
       .filter(([, t]) => t.data.some((x) => x > 0))
       .map(([name]) => name);
-    const { grads } = onHost([weights(1), weights(2), discriminator, weights(3), batch(), at], (...a) =>
-      generatorGradients(p, ...a),
-    );
+    const { grads } = onHost([{ ...networks, discriminator }, batch(), at], (...a) => generatorGradients(p, ...a));
     return { moved, backbone: moved.filter((name) => name.startsWith('backbone.')).length, grads };
   };
   const own = discriminator(['equilibrium.backbone=full', 'equilibrium.lambda=0']);
@@ -140,10 +136,10 @@ test('adapters: at zero the network is the teacher, and the gradient of B is sca
   const teacher = weights(3);
   const own = ownFrom(lora.student, dit, teacher, 1);
   const discriminator = initHead(full.head, 4);
-  const dW = onHost([teacher, teacher, discriminator, teacher, batch(), at], (...a) =>
-    generatorGradients(full, ...a),
-  ).grads;
-  const dAB = onHost([own, own, discriminator, teacher, batch(), at], (...a) => generatorGradients(lora, ...a)).grads;
+  const gradients = (p: EquilibriumConfig, generator: HostParams) =>
+    onHost([{ generator, ema: generator, discriminator, teacher }, batch(), at], (...a) => generatorGradients(p, ...a))
+      .grads;
+  const [dW, dAB] = [gradients(full, teacher), gradients(lora, own)];
   assert.equal(Object.keys(dAB).sort(), Object.keys(own).sort());
   const linear = 'blocks.0.cross_attn.q';
   const expected = onHost([dW[`${linear}.weight`]!, own[`${linear}.lora_A.weight`]!], (g, A) =>
@@ -166,11 +162,15 @@ for (const sets of [
     const discriminator = initDiscriminator(p, net(3), 4);
     const state = (params: HostParams) => ({ params, v: params, ema: params });
     const b = batch(q);
+    const teacher = net(3);
     const D = onHost(
-      [state(discriminator), net(1), net(2), net(3), b, at],
+      [state(discriminator), { generator: net(1), ema: net(2), teacher }, b, at],
       discriminatorStep(p, q.equilibrium.head.adam),
     );
-    const G = onHost([state(net(1)), discriminator, net(3), b, at], generatorStep(p, q.equilibrium.generator.adam));
+    const G = onHost(
+      [state(net(1)), { discriminator, teacher }, b, at],
+      generatorStep(p, q.equilibrium.generator.adam),
+    );
     for (const [step, before] of [
       [D, discriminator],
       [G, net(1)],
@@ -191,26 +191,22 @@ test('samples one after the other and a generator step in two programs make the 
       Object.entries(params).map(([name, t]) => [name, host(new Float32Array(t.data.length), t.shape)]),
     );
   const discriminator = initHead(whole.head, 4);
+  const networks = { generator: weights(1), ema: weights(2), teacher: weights(3) };
+  const { generator, ema, teacher } = networks;
   const heads = [whole, apart].map(
     (p) =>
-      onHost(
-        [{ params: discriminator, v: zero(discriminator) }, weights(1), weights(2), weights(3), batch(), at],
-        discriminatorStep(p, adam),
-      ).v,
+      onHost([{ params: discriminator, v: zero(discriminator) }, networks, batch(), at], discriminatorStep(p, adam)).v,
   );
   for (const [name, v] of Object.entries(heads[0]!))
     assert.ok(v.data.every((x) => x < 1e-20) || close(heads[1]![name]!, v) < 1e-8, `head ${name}`); // the logit's bias gets nothing while real and fake are both inside the hinge
 
-  const student = { params: weights(1), v: zero(weights(1)), ema: weights(2) };
+  const student = { params: generator, v: zero(generator), ema };
   const { metrics, ...together } = onHost(
-    [student, discriminator, weights(3), batch(), at],
+    [student, { discriminator, teacher }, batch(), at],
     generatorStep(whole, adam),
   );
-  const judged = onHost(
-    [{ params: {}, v: {} }, student.params, student.ema, discriminator, weights(3), batch(), at],
-    judgeStep(apart),
-  );
-  const followed = onHost([student, weights(3), judged.params.cotangent, batch(), at], followStep(apart, adam));
+  const judged = onHost([{ params: {}, v: {} }, { ...networks, discriminator }, batch(), at], judgeStep(apart));
+  const followed = onHost([student, teacher, judged.params.cotangent, batch(), at], followStep(apart, adam));
   for (const part of ['v', 'ema'] as const)
     for (const [name, t] of Object.entries(together[part]!))
       assert.ok(close(followed[part]![name]!, t) < 1e-8, `${part} ${name}`);

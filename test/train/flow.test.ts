@@ -68,9 +68,9 @@ test('guidance: one forward of both branches is u + g (c - u), the other notatio
     const u = velocity(net, dit, x, time, { ...c, text: c.text.mul(0) });
     const v = velocity(net, dit, x, time, c);
     return {
-      joint: guidedVelocity(net, dit, x, time, c, 3),
+      joint: guidedVelocity(net, dit, x, time, { c, guidance: 3 }),
       apart: v.add(v.sub(u).mul(2)),
-      one: guidedVelocity(net, dit, x, time, c, 1),
+      one: guidedVelocity(net, dit, x, time, { c, guidance: 1 }),
       v,
       u,
     };

@@ -96,7 +96,7 @@ test('a step descends the weighted square error of a fixed target: finite differ
   assert.ok(loss.data[0]! > 0 && loss.data[0]! < 1);
   const { x, target, weight } = onHost([real, own, batch(), at], (teacher, net, b, a) => {
     const xt = noise(b.x0, normal(a.key, b.x0.shape), a.t.sigma);
-    const v = guidedVelocity(teacher, dit, xt, a.t, b.c, p.guidance);
+    const v = guidedVelocity(teacher, dit, xt, a.t, { c: b.c, guidance: p.guidance });
     const fixed = v.sub(
       alongFlow((z, t) => velocity(net, dit, z, t, b.c), a, xt, v).mul(a.t.sigma.reshape([2, 1, 1, 1, 1])),
     );

@@ -73,7 +73,12 @@ test('a zero adapter is the base, so the first G is the guidance alone: -(g - 1)
     const fake = predictX0(withLora(net, adapter, 2), dit, x, time, c);
     const u = predictX0(net, dit, x, time, { ...c, text: c.text.mul(0) });
     const base = predictX0(net, dit, x, time, c);
-    return { fake, base, push: fake.sub(guidedX0(net, dit, x, time, c, 2.5)), cfg: base.sub(u).mul(-1.5) };
+    return {
+      fake,
+      base,
+      push: fake.sub(guidedX0(net, dit, x, time, { c, guidance: 2.5 })),
+      cfg: base.sub(u).mul(-1.5),
+    };
   });
   assert.is(close(got.fake, got.base), 0);
   assert.ok(close(got.push, got.cfg) < 1e-9);
@@ -104,7 +109,7 @@ test('a generator step descends ½ mean (x0 - sg(x0 - G))²: finite differences 
   // lr 1, β 0 and a huge ε: the step is the gradient itself, up to that ε.
   const eps = 1e8;
   const step = onHost(
-    [{ params: net, v: zero }, real, lora, batch(), at],
+    [{ params: net, v: zero }, { teacher: real, fake: lora }, batch(), at],
     primingStep(p, { lr: 1, beta1: 0, beta2: 0.5, eps, weightDecay: 0, clip: 1e9 }),
   );
   const grads = mapTree(
@@ -123,7 +128,7 @@ test('a generator step descends ½ mean (x0 - sg(x0 - G))²: finite differences 
     const xt = noise(x0, normal(inputs.key, x.shape), inputs.score.sigma);
     const G = vsdGradient(
       x0,
-      guidedX0(teacher, dit, xt, inputs.score, c, p.guidance),
+      guidedX0(teacher, dit, xt, inputs.score, { c, guidance: p.guidance }),
       predictX0(withLora(teacher, adapter, 1), dit, xt, inputs.score, c),
       p.wmin,
     );

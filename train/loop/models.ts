@@ -39,10 +39,7 @@ export interface Model<C> {
 /** Writes a model whole or not at all. @throws one line */
 export async function saveModel(
   path: string,
-  kind: Kind,
-  config: DiTConfig | VAEConfig,
-  params: HostParams,
-  about: About,
+  { kind, config, params, about }: Omit<Model<DiTConfig | VAEConfig>, 'path' | 'hash'>,
   dtype: 'F32' | 'F16' = 'F32',
 ): Promise<void> {
   try {

@@ -11,7 +11,7 @@ import type { DiTConfig } from '../../model/config.ts';
 import type { Params } from '../../model/params.ts';
 import { schedule } from '../../model/schedulers/index.ts';
 import { noise, perSample } from './flow.ts';
-import { assemble, guidedVelocity, predictX0, type Batch, type Form } from './networks.ts';
+import { assemble, guidedVelocity, predictX0, type Batch, type Form, type Networks } from './networks.ts';
 import { update, type AdamConfig, type Trained } from '../loop/optim.ts';
 import { Stream } from '../loop/rng.ts';
 import { soloStage, type SoloInputs } from './solo.ts';
@@ -29,14 +29,12 @@ type ConsistencyInputs = SoloInputs<'t' | 'next'>;
 /** mean (f_θ(x_t) - sg f_θ⁻(x_t + (σ' - σ) v_real))²; at σ' = 0 the target is the point itself. */
 export function consistencyLoss(
   p: ConsistencyConfig,
-  teacher: Params,
-  own: Params,
-  average: Params,
+  { teacher, own, average }: Networks<'teacher' | 'own' | 'average'>,
   { x0: x, c }: Batch,
   at: ConsistencyInputs,
 ): Tensor {
   const xt = noise(x, normal(at.key, x.shape), at.t.sigma);
-  const v = guidedVelocity(teacher, p.dit, xt, at.t, c, p.guidance);
+  const v = guidedVelocity(teacher, p.dit, xt, at.t, { c, guidance: p.guidance });
   const below = xt.add(v.mul(perSample(at.next.sigma.sub(at.t.sigma))));
   const target = predictX0(assemble(p.student, teacher, average), p.dit, below, at.next, c);
   return mse(predictX0(assemble(p.student, teacher, own), p.dit, xt, at.t, c), stopGradient(target));
@@ -45,7 +43,7 @@ export function consistencyLoss(
 /** One update of the generator `s`. */
 function consistencyStep(p: ConsistencyConfig, adam: AdamConfig) {
   return (s: Trained, teacher: Params, batch: Batch, at: ConsistencyInputs) => {
-    const loss = consistencyLoss(p, teacher, s.params, s.ema!, batch, at);
+    const loss = consistencyLoss(p, { teacher, own: s.params, average: s.ema! }, batch, at);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     return { ...state, metrics: { loss, norm, skipped } };
   };

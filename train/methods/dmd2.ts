@@ -12,7 +12,6 @@ import { vjp } from '../../engine/frontend/autodiff.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { head, headShapes, initHead, type HeadConfig } from '../../model/heads.ts';
-import type { Params } from '../../model/params.ts';
 import { noise } from './flow.ts';
 import { ADVERSARIAL, weighted } from './losses.ts';
 import {
@@ -24,6 +23,7 @@ import {
   stackConditions,
   stackTimes,
   type Condition,
+  type Networks,
   type Time,
 } from './networks.ts';
 import { update, type AdamConfig } from '../loop/optim.ts';
@@ -51,24 +51,32 @@ export const initFake = <T>(
 ): Record<string, T | HostTensor> => ({ ...ownFrom(p.fake, p.dit, teacher, seed), ...named(initHead(p.head, seed)) });
 
 /** The classifier's logits [B] on the fake model's features. */
-function logits(p: Dmd2Config, teacher: Params, fake: Params, z: Tensor, t: Time, c: Condition): Tensor {
+function logits(
+  p: Dmd2Config,
+  { teacher, fake }: Networks<'teacher' | 'fake'>,
+  z: Tensor,
+  t: Time,
+  c: Condition,
+): Tensor {
   const classifier = Object.fromEntries(
     Object.entries(fake)
       .filter(([name]) => name.startsWith(CLASSIFIER))
       .map(([name, x]) => [name.slice(CLASSIFIER.length), x]),
   );
-  return head(classifier, p.head, features(assemble(p.fake, teacher, fake), p.dit, z, t, c, p.taps), semantics(c));
+  const tokens = features(assemble(p.fake, teacher, fake), p.dit, z, t, { c, taps: p.taps });
+  return head(classifier, p.head, tokens, semantics(c));
 }
 
 /** One update of the fake model `s` and its classifier. */
 export function dmd2FakeStep(p: Dmd2Config, adam: AdamConfig): ReturnType<typeof fakeStep> {
-  return (s, teacher, generator, batch, at) => {
+  return (s, { teacher, generator }, batch, at) => {
+    const networks = { teacher, fake: s.params };
     const { x0: x, c } = batch;
-    const x0 = stopGradient(generate(p, teacher, generator, batch, at));
+    const x0 = stopGradient(generate(p, { teacher, generator }, batch, at));
     const eps = normal(at.key, x.shape);
-    const loss = fakeLoss(p, teacher, s.params, x0, eps, c, at.score);
+    const loss = fakeLoss(p, networks, { x0, eps }, c, at.score);
     const both = concat([noise(x, eps, at.score.sigma), noise(x0, eps, at.score.sigma)], 0);
-    const D = logits(p, teacher, s.params, both, stackTimes([at.score, at.score]), stackConditions([c, c]));
+    const D = logits(p, networks, both, stackTimes([at.score, at.score]), stackConditions([c, c]));
     const adversarial = ADVERSARIAL.logistic.discriminator(...(D.split(0, 2) as [Tensor, Tensor]));
     const { state, norm, skipped } = update(
       s,
@@ -82,12 +90,12 @@ export function dmd2FakeStep(p: Dmd2Config, adam: AdamConfig): ReturnType<typeof
 
 /** One update of the generator `s`. The classifier and its backbone are constants. */
 export function dmd2GeneratorStep(p: Dmd2Config, adam: AdamConfig): ReturnType<typeof primingStep> {
-  return (s, teacher, fake, batch, at) => {
-    const x0 = generate(p, teacher, s.params, batch, at);
+  return (s, networks, batch, at) => {
+    const x0 = generate(p, { teacher: networks.teacher, generator: s.params }, batch, at);
     const seen = stopGradient(x0);
-    const { G, metrics } = distil(p, teacher, fake, seen, batch, at);
+    const { G, metrics } = distil(p, networks, seen, batch, at);
     const eps = normal(at.key, seen.shape);
-    const D = (z: Tensor) => logits(p, teacher, fake, noise(z, eps, at.score.sigma), at.score, batch.c);
+    const D = (z: Tensor) => logits(p, networks, noise(z, eps, at.score.sigma), at.score, batch.c);
     const adversarial = ADVERSARIAL.logistic.generator(D(seen), () => D(batch.x0));
     const gD = vjp(adversarial, constant(p.weights.generator), seen);
     const { state, norm, skipped } = update(s, vjp(x0, G.div(numel(x0.shape)).add(gD), s.params), adam, at);

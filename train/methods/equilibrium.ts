@@ -24,6 +24,7 @@ import {
   type Condition,
   type Form,
   type Net,
+  type Networks,
   type Time,
 } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
@@ -100,11 +101,11 @@ export function initDiscriminator<T>(
   return { ...initHead(p.head, seed), ...Object.fromEntries(own) };
 }
 
+/** The networks that judge a sample: `discriminator` on the features of one of the others. */
+type Judging = 'generator' | 'ema' | 'discriminator' | 'teacher';
+
 /** The network whose features the discriminator reads. */
-function backboneOf(
-  p: EquilibriumConfig,
-  { generator, ema, discriminator, teacher }: Record<'generator' | 'ema' | 'discriminator' | 'teacher', Params>,
-): Net {
+function backboneOf(p: EquilibriumConfig, { generator, ema, discriminator, teacher }: Networks<Judging>): Net {
   if (p.backbone === 'frozen') return teacher;
   if (p.backbone !== 'full') return assemble(p.student, teacher, p.backbone === 'ema' ? ema : generator);
   const own = Object.entries(discriminator)
@@ -114,8 +115,13 @@ function backboneOf(
 }
 
 /** D(z, t, c) → logits [B]: the head on the backbone's tapped tokens. */
-const logits = (p: EquilibriumConfig, backbone: Net, discriminator: Params, z: Tensor, t: Time, c: Condition): Tensor =>
-  head(discriminator, p.head, features(backbone, p.dit, z, t, c, p.taps), semantics(c));
+const logits = (
+  p: EquilibriumConfig,
+  { backbone, discriminator }: { backbone: Net; discriminator: Params },
+  z: Tensor,
+  t: Time,
+  c: Condition,
+): Tensor => head(discriminator, p.head, features(backbone, p.dit, z, t, { c, taps: p.taps }), semantics(c));
 
 /** What of a sample the discriminator sees. */
 const seenAt = (p: EquilibriumConfig, x0: Tensor, eps: Tensor, t: Time): Tensor =>
@@ -130,8 +136,7 @@ const drawn = ({ x0: x }: Batch, at: EquilibriumInputs): { eps: Tensor; input: T
 /** x̂0. */
 const generated = (
   p: EquilibriumConfig,
-  generator: Params,
-  teacher: Params,
+  { generator, teacher }: Networks<'generator' | 'teacher'>,
   input: Tensor,
   { c }: Batch,
   at: EquilibriumInputs,
@@ -142,21 +147,25 @@ const generated = (
  * perturbed copies go in one batch, or one after the other.
  */
 export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
-  return (s: Trained, generator: Params, ema: Params, teacher: Params, batch: Batch, at: EquilibriumInputs) => {
+  return (s: Trained, networks: Networks<'generator' | 'ema' | 'teacher'>, batch: Batch, at: EquilibriumInputs) => {
+    const discriminator = s.params;
     const { x0: x, c } = batch;
     const { eps, input } = drawn(batch, at);
-    const x0 = generated(p, generator, teacher, input, batch, at);
+    const x0 = generated(p, networks, input, batch, at);
     const xt = seenAt(p, x, eps, at.t);
     const xh = seenAt(p, x0, eps, at.t);
 
     const regularised = p.str1.weight === 0 ? [] : { fake: [xh], real: [xt], both: [xh, xt] }[p.str1.on];
     const inputs = [xt, xh, ...regularised.map((z) => z.add(perturbation(at.key, x.shape, p.str1)))];
-    const backbone = backboneOf(p, { generator, ema, discriminator: s.params, teacher });
+    const backbone = backboneOf(p, { ...networks, discriminator });
     const D = (z: readonly Tensor[]): Tensor[] =>
-      logits(p, backbone, s.params, concat(z, 0), stackTimes(z.map(() => at.t)), stackConditions(z.map(() => c))).split(
-        0,
-        z.length,
-      );
+      logits(
+        p,
+        { backbone, discriminator },
+        concat(z, 0),
+        stackTimes(z.map(() => at.t)),
+        stackConditions(z.map(() => c)),
+      ).split(0, z.length);
     const [real, fake, ...moved] = (p.apart ? inputs.flatMap((z) => D([z])) : D(inputs)) as [
       Tensor,
       Tensor,
@@ -185,34 +194,28 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
   };
 }
 
-interface Networks {
-  generator: Params;
-  ema: Params;
-  discriminator: Params;
-  teacher: Params;
-}
-
 /**
  * Gradient of the adversarial loss + λ C-SDS at x̂0, where the two branches meet: they run one after the other with disjoint activations.
  * The backbone is a constant: the generator can't make its own features look real.
  */
 function judge(
   p: EquilibriumConfig,
-  { generator, ema, discriminator, teacher }: Networks,
-  seen: Tensor,
-  eps: Tensor,
+  networks: Networks<Judging>,
+  { seen, eps }: { seen: Tensor; eps: Tensor },
   batch: Batch,
   at: EquilibriumInputs,
 ) {
   const { x0: x, c } = batch;
-  const backbone = backboneOf(p, { generator, ema, discriminator, teacher });
-  const D = (sample: Tensor) => logits(p, backbone, discriminator, seenAt(p, sample, eps, at.t), at.t, c);
+  const { discriminator, teacher } = networks;
+  const backbone = backboneOf(p, networks);
+  const D = (sample: Tensor) => logits(p, { backbone, discriminator }, seenAt(p, sample, eps, at.t), at.t, c);
   const loss = ADVERSARIAL[p.loss].generator(D(seen), () => D(x));
   const gD = vjp(loss, constant(1), seen);
   const metrics: Record<string, Tensor> = { G: loss, gD: length(gD), ...health(seen, x, c.latent) };
   if (p.lambda === 0) return { cotangent: gD, metrics };
 
-  const xr = guidedX0(teacher, p.dit, noise(seen, normal(at.key, x.shape), at.score.sigma), at.score, c, p.guidance);
+  const again = noise(seen, normal(at.key, x.shape), at.score.sigma);
+  const xr = guidedX0(teacher, p.dit, again, at.score, { c, guidance: p.guidance });
   const gS = csdsGradient(seen, xr, p.lambda);
   const csds = seen.sub(xr).square();
   return {
@@ -232,39 +235,22 @@ const length = (g: Tensor): Tensor => g.square().sum().sqrt();
 /** Gradients for the generator, whose forward is run once. */
 export function generatorGradients(
   p: EquilibriumConfig,
-  generator: Params,
-  ema: Params,
-  discriminator: Params,
-  teacher: Params,
+  networks: Networks<Judging>,
   batch: Batch,
   at: EquilibriumInputs,
 ) {
   const { eps, input } = drawn(batch, at);
-  const x0 = generated(p, generator, teacher, input, batch, at);
-  const { cotangent, metrics } = judge(p, { generator, ema, discriminator, teacher }, stopGradient(x0), eps, batch, at);
-  return { grads: vjp(x0, cotangent, generator), metrics };
+  const x0 = generated(p, networks, input, batch, at);
+  const { cotangent, metrics } = judge(p, networks, { seen: stopGradient(x0), eps }, batch, at);
+  return { grads: vjp(x0, cotangent, networks.generator), metrics };
 }
 
 /** The first half of a generator step in two programs: a step without a state of its own, which makes the gradient at x̂0. */
 export function judgeStep(p: EquilibriumConfig) {
-  return (
-    _: Trained,
-    generator: Params,
-    ema: Params,
-    discriminator: Params,
-    teacher: Params,
-    batch: Batch,
-    at: EquilibriumInputs,
-  ) => {
+  return (_: Trained, networks: Networks<Judging>, batch: Batch, at: EquilibriumInputs) => {
     const { eps, input } = drawn(batch, at);
-    const { cotangent, metrics } = judge(
-      p,
-      { generator, ema, discriminator, teacher },
-      generated(p, generator, teacher, input, batch, at),
-      eps,
-      batch,
-      at,
-    );
+    const seen = generated(p, networks, input, batch, at);
+    const { cotangent, metrics } = judge(p, networks, { seen, eps }, batch, at);
     return { params: { cotangent }, v: {}, metrics };
   };
 }
@@ -272,7 +258,7 @@ export function judgeStep(p: EquilibriumConfig) {
 /** The second half: x̂0 is made again, and the gradient at it goes on to the generator `s`. */
 export function followStep(p: EquilibriumConfig, adam: AdamConfig) {
   return (s: Trained, teacher: Params, cotangent: Tensor, batch: Batch, at: EquilibriumInputs) => {
-    const x0 = generated(p, s.params, teacher, drawn(batch, at).input, batch, at);
+    const x0 = generated(p, { generator: s.params, teacher }, drawn(batch, at).input, batch, at);
     const { state, norm, skipped } = update(s, vjp(x0, cotangent, s.params), adam, at);
     return { ...state, metrics: { norm, skipped } };
   };
@@ -280,8 +266,8 @@ export function followStep(p: EquilibriumConfig, adam: AdamConfig) {
 
 /** One update of the generator `s`, judged by its EMA as it was before the update. */
 export function generatorStep(p: EquilibriumConfig, adam: AdamConfig) {
-  return (s: Trained, discriminator: Params, teacher: Params, batch: Batch, at: EquilibriumInputs) => {
-    const { grads, metrics } = generatorGradients(p, s.params, s.ema!, discriminator, teacher, batch, at);
+  return (s: Trained, judges: Networks<'discriminator' | 'teacher'>, batch: Batch, at: EquilibriumInputs) => {
+    const { grads, metrics } = generatorGradients(p, { ...judges, generator: s.params, ema: s.ema! }, batch, at);
     const { state, norm, skipped } = update(s, grads, adam, at);
     return { ...state, metrics: { ...metrics, norm, skipped } };
   };

@@ -51,7 +51,7 @@ export function meanFlowLoss(
 ): { loss: Tensor; error: Tensor; derivative: Tensor } {
   const { x0, c } = batch;
   const x = noise(x0, normal(at.key, x0.shape), at.t.sigma);
-  const v = guidedVelocity(teacher, p.dit, x, at.t, c, p.guidance);
+  const v = guidedVelocity(teacher, p.dit, x, at.t, { c, guidance: p.guidance });
   const u = (z: Tensor, t: Time) => velocity(assemble(p.student, teacher, own), p.dit, z, t, c);
   const du = alongFlow(u, at, x, v);
   const target = stopGradient(v.sub(du.mul(perSample(at.t.sigma))));

@@ -17,6 +17,9 @@ export const MASK_CHANNELS = 4;
 /** Bare weights, or weights with adapters. */
 export type Net = Params | Scope;
 
+/** Weights of the networks that an update reads, by what they are there. */
+export type Networks<Name extends string> = Record<Name, Params>;
+
 /** How a trained network is held: with all its own weights, or as low-rank adapters of the frozen teacher. */
 export interface Form {
   mode: 'full' | 'lora';
@@ -133,8 +136,7 @@ export const features = (
   config: DiTConfig,
   x: Tensor,
   t: Time,
-  c: Condition,
-  taps: readonly number[],
+  { c, taps }: { c: Condition; taps: readonly number[] },
 ): Tensor[] => dit(net, config, conditionInput(config, x, t, c), { taps }).taps;
 
 const stackBatches = (parts: readonly Tensor[]): Tensor => concat(parts, 0);
@@ -151,17 +153,23 @@ export const stackConditions = (cs: readonly Condition[]): Condition => ({
   tables: cs[0]!.tables,
 });
 
+/** A condition, and how far a prediction is pushed towards it. */
+interface Guided {
+  c: Condition;
+  guidance: number;
+}
+
 /** u + g (c - u), both branches in one forward of 2B; g = 1 is one forward of B. The unguided branch loses the text only, as in Wan. */
-export function guidedVelocity(net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, g: number): Tensor {
-  if (g === 1) return velocity(net, config, x, t, c);
+export function guidedVelocity(net: Net, config: DiTConfig, x: Tensor, t: Time, { c, guidance }: Guided): Tensor {
+  if (guidance === 1) return velocity(net, config, x, t, c);
   const unguided = { ...c, text: c.text.like(0) };
   const [vc, vu] = velocity(net, config, concat([x, x], 0), stackTimes([t, t]), stackConditions([c, unguided])).split(
     0,
     2,
   ) as [Tensor, Tensor];
-  return vu.add(vc.sub(vu).mul(g));
+  return vu.add(vc.sub(vu).mul(guidance));
 }
 
 /** x0 under guidance. */
-export const guidedX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition, g: number): Tensor =>
-  toX0(x, guidedVelocity(net, config, x, t, c, g), t.sigma);
+export const guidedX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, guided: Guided): Tensor =>
+  toX0(x, guidedVelocity(net, config, x, t, guided), t.sigma);

@@ -58,7 +58,7 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
         calls: o.fake.updates,
         fn: pair.fakeStep,
         state: fake,
-        frozen: [on.teacher, generator.params],
+        frozen: [{ teacher: on.teacher, generator: generator.params }],
         inputs,
         precision,
       },
@@ -66,7 +66,7 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
         name,
         fn: pair.generatorStep,
         state: generator,
-        frozen: [on.teacher, fake.params],
+        frozen: [{ teacher: on.teacher, fake: fake.params }],
         inputs: { ...inputs, decay: on.scalar() },
         precision,
       },
@@ -93,7 +93,7 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => ({
     key: draw.key(n, role),
     score: draw.times(o.scoreTimes, size, n, `${role}.score`),
-    ...((await rollout?.to(params, frozen, c, n, role)) ?? {
+    ...((await rollout?.to({ teacher: frozen, generator: params }, c, n, role)) ?? {
       t: draw.times(generator.times, size, n, `${role}.input`),
     }),
   });
@@ -117,7 +117,7 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
         const done = turn < 0 ? n : fake.warmup + turn * fake.updates + r;
         ({ state: follower, metrics } = await accumulated(follower, turns(o, done), async (s, { at, rates }) => {
           const b = batch(shards, seed, at, size, 'fake');
-          return updateFake(s, frozen, own.params, b, {
+          return updateFake(s, { teacher: frozen, generator: own.params }, b, {
             ...(await inputs(own, b, at, 'fake')),
             lr: rate * warm(fake.adam.lr, done, o.warmup),
             count: done + 1,
@@ -129,7 +129,7 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
       const { params } = follower;
       const updated = await accumulated(own, turns(o, turn), async (s, { at, rates }) => {
         const b = batch(shards, seed, at, size, 'priming');
-        return updateGenerator(s, frozen, params, b, {
+        return updateGenerator(s, { teacher: frozen, fake: params }, b, {
           ...(await inputs(s, b, at, 'priming')),
           lr: rate * warm(generator.adam.lr, turn, o.warmup),
           count: turn + 1,

@@ -4,7 +4,6 @@ import { constant, mse, normal, stopGradient, where, zeros } from '../../engine/
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { DiTConfig } from '../../model/config.ts';
-import type { Params } from '../../model/params.ts';
 import { cosine, health } from './diagnostics.ts';
 import { noise, velocityOf } from './flow.ts';
 import {
@@ -15,6 +14,7 @@ import {
   type Batch,
   type Condition,
   type Form,
+  type Networks,
   type Time,
 } from './networks.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
@@ -60,8 +60,7 @@ export const primingConfigOf = ({
 /** What the generator makes of the step's input: x̂0 = f_θ(x_t, t, c). */
 export function generate(
   p: PrimingConfig,
-  teacher: Params,
-  generator: Params,
+  { teacher, generator }: Networks<'teacher' | 'generator'>,
   { x0: x, c }: Batch,
   at: PrimingInputs,
 ): Tensor {
@@ -81,14 +80,13 @@ export function generate(
  */
 export function distil(
   p: PrimingConfig,
-  teacher: Params,
-  fake: Params,
+  { teacher, fake }: Networks<'teacher' | 'fake'>,
   seen: Tensor,
   { x0: x, c }: Batch,
   at: PrimingInputs,
 ): { G: Tensor; metrics: Record<string, Tensor> } {
   const xt = noise(seen, normal(at.key, x.shape), at.score.sigma);
-  const xr = guidedX0(teacher, p.dit, xt, at.score, c, p.guidance);
+  const xr = guidedX0(teacher, p.dit, xt, at.score, { c, guidance: p.guidance });
   const xf = predictX0(assemble(p.fake, teacher, fake), p.dit, xt, at.score, c);
   const G = vsdGradient(seen, xr, xf, p.wmin);
   const gap = seen.sub(xr);
@@ -107,9 +105,9 @@ export function distil(
 
 /** One update of the generator `s` against the frozen teacher and the fake model. */
 export function primingStep(p: PrimingConfig, adam: AdamConfig) {
-  return (s: Trained, teacher: Params, fake: Params, batch: Batch, at: PrimingInputs) => {
-    const x0 = generate(p, teacher, s.params, batch, at);
-    const { G, metrics } = distil(p, teacher, fake, stopGradient(x0), batch, at);
+  return (s: Trained, { teacher, fake }: Networks<'teacher' | 'fake'>, batch: Batch, at: PrimingInputs) => {
+    const x0 = generate(p, { teacher, generator: s.params }, batch, at);
+    const { G, metrics } = distil(p, { teacher, fake }, stopGradient(x0), batch, at);
     const { state, norm, skipped } = update(s, vjp(x0, G.div(numel(x0.shape)), s.params), adam, at);
     return { ...state, metrics: { ...metrics, norm, skipped } };
   };
@@ -118,10 +116,8 @@ export function primingStep(p: PrimingConfig, adam: AdamConfig) {
 /** Flow matching of the fake model on what the generator makes: mean (v_φ(x_t'') - (ε'' - sg(x̂0)))². */
 export function fakeLoss(
   p: PrimingConfig,
-  teacher: Params,
-  fake: Params,
-  x0: Tensor,
-  eps: Tensor,
+  { teacher, fake }: Networks<'teacher' | 'fake'>,
+  { x0, eps }: { x0: Tensor; eps: Tensor },
   c: Condition,
   t: Time,
 ): Tensor {
@@ -132,13 +128,13 @@ export function fakeLoss(
 export function fakeStep(p: PrimingConfig, adam: AdamConfig) {
   return (
     s: Trained,
-    teacher: Params,
-    generator: Params,
+    { teacher, generator }: Networks<'teacher' | 'generator'>,
     batch: Batch,
     at: PrimingInputs,
   ): Trained & { metrics: Record<string, Tensor> } => {
-    const x0 = stopGradient(generate(p, teacher, generator, batch, at));
-    const loss = fakeLoss(p, teacher, s.params, x0, normal(at.key, x0.shape), batch.c, at.score);
+    const x0 = stopGradient(generate(p, { teacher, generator }, batch, at));
+    const eps = normal(at.key, x0.shape);
+    const loss = fakeLoss(p, { teacher, fake: s.params }, { x0, eps }, batch.c, at.score);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     return { ...state, metrics: { fakeLoss: loss, fakeNorm: norm, fakeSkipped: skipped } };
   };

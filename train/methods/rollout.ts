@@ -4,11 +4,10 @@ import { normal } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import type { Params } from '../../model/params.ts';
 import { schedule } from '../../model/schedulers/index.ts';
 import { ditConfigOf, latentShape } from './conditions.ts';
 import { noise } from './flow.ts';
-import { assemble, predictX0, timeAt, type Condition, type Time } from './networks.ts';
+import { assemble, predictX0, timeAt, type Condition, type Networks, type Time } from './networks.ts';
 import type { Course } from '../presets/index.ts';
 import { key, Stream } from '../loop/rng.ts';
 import { studentSampler } from './sample.ts';
@@ -39,13 +38,11 @@ export class Rollout {
     this.move = device.compile(
       (
         { x }: State,
-        generator: Params,
-        teacher: Params,
-        t: Time,
+        { teacher, generator }: Networks<'teacher' | 'generator'>,
         c: Condition,
-        at: { next: Tensor; key: Tensor },
+        at: { t: Time; next: Tensor; key: Tensor },
       ): State => ({
-        x: noise(predictX0(assemble(p.student, teacher, generator), dit, x, t, c), normal(at.key, x.shape), at.next),
+        x: noise(predictX0(assemble(p.student, teacher, generator), dit, x, at.t, c), normal(at.key, x.shape), at.next),
       }),
       { donate: [0], name: 'rollout' },
     );
@@ -56,8 +53,7 @@ export class Rollout {
    * @returns the state [B,C,F,H,W], good until the next call, and the level
    */
   async to(
-    generator: Record<string, NDArray>,
-    teacher: Record<string, NDArray>,
+    networks: Record<'teacher' | 'generator', Record<string, NDArray>>,
     c: Condition<HostTensor>,
     step: number,
     role: string,
@@ -72,7 +68,8 @@ export class Rollout {
     const { x } = this;
     await this.start({ x }, key(seed, step, `${role}.start`));
     for (let i = 0; i < level; i++) {
-      await this.move({ x }, generator, teacher, at(i), c, {
+      await this.move({ x }, networks, c, {
+        t: at(i),
         next: at(i + 1).sigma,
         key: key(seed, step, `${role}.level ${i + 1}`),
       });

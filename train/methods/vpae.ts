@@ -5,7 +5,6 @@ import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { headShapes } from '../../model/heads.ts';
 import { place } from '../../model/files/origin.ts';
-import type { Params } from '../../model/params.ts';
 import { accumulated, microBatch, turns } from '../loop/accumulate.ts';
 import { freeTree } from '../loop/checkpoint.ts';
 import { conditioner, numbersOf } from './conditions.ts';
@@ -21,7 +20,7 @@ import {
   type EquilibriumInputs,
 } from './equilibrium.ts';
 import { draws, start, studentOf, type StudentJob } from './jobs.ts';
-import { ownFrom, ownShapes, type Batch } from './networks.ts';
+import { ownFrom, ownShapes, type Batch, type Networks } from './networks.ts';
 import { warm, type AdamConfig, type Trained } from '../loop/optim.ts';
 import { pairStage } from './pair.ts';
 import { joined } from '../loop/pending.ts';
@@ -52,12 +51,16 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
   const follow = compileStep(device, 'equilibrium', followStep(config, adam), options);
   const update = async (
     s: Trained<NDArray>,
-    discriminator: Feed<Params>,
-    teacher: Feed<Params>,
+    { discriminator, teacher }: Feed<Networks<'discriminator' | 'teacher'>>,
     b: Feed<Batch>,
     at: Feed<EquilibriumInputs>,
   ) => {
-    const seen = await judge({ params: {}, v: {} }, s.params, s.ema!, discriminator, teacher, b, at);
+    const seen = await judge(
+      { params: {}, v: {} },
+      { generator: s.params, ema: s.ema!, discriminator, teacher },
+      b,
+      at,
+    );
     const { state, metrics } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
     return { state, metrics: joined(seen.metrics, metrics) };
   };
@@ -88,7 +91,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
   const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
   /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => {
-    const given = await rollout?.to(params, frozen, c, n, role);
+    const given = await rollout?.to({ teacher: frozen, generator: params }, c, n, role);
     return { key: draw.key(n, role), ...(given ? { input: given.input, end: given.t } : { end: draw.at(1, size) }) };
   };
   return {
@@ -116,7 +119,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
         },
       }));
       const D = await accumulated(state['head']!, shared, async (s, { at, b, given }) =>
-        updateHead(s, own.params, own.ema!, frozen, b, {
+        updateHead(s, { generator: own.params, ema: own.ema!, teacher: frozen }, b, {
           ...given,
           ...(await inputs(own, b, at, 'discriminator')),
           lr: rate * warm(head.adam.lr, n, o.warmup),
@@ -126,7 +129,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
       const turn = n - head.warmup;
       if (turn < 0) return { state: { generator: own, head: D.state }, metrics: D.metrics };
       const G = await accumulated(own, shared, async (s, { at, b, given }) =>
-        updateGenerator(s, D.state.params, frozen, b, {
+        updateGenerator(s, { discriminator: D.state.params, teacher: frozen }, b, {
           ...given,
           ...(await inputs(s, b, at, 'generator')),
           lr: rate * warm(generator.adam.lr, turn, o.warmup),
@@ -154,31 +157,32 @@ function outline(s: Numbers, on: Types): Outline {
   const inputs = { key: on.key(), noiseKey: on.key(), end: on.time(), t: on.time(), score: on.time() };
   const decaying = { ...inputs, decay: on.scalar() };
   const { teacher, batch } = on;
+  const averaged = { generator: generator.params, ema: generator.ema!, teacher };
   const update = { name: 'equilibrium', state: generator, inputs: decaying, precision };
   return {
     trains: { generator, discriminator: head },
     drawn: [headShapes(s.head), ...(student.mode === 'lora' ? [ownShapes(student, s.config)] : [])],
     programs: [
-      {
-        name: 'discriminator',
-        fn: discriminatorStep(config, o.head.adam),
-        state: head,
-        frozen: [generator.params, generator.ema!, teacher],
-        inputs,
-      },
+      { name: 'discriminator', fn: discriminatorStep(config, o.head.adam), state: head, frozen: [averaged], inputs },
       ...(o.apart
         ? [
             {
               name: 'judgement',
               fn: judgeStep(config),
               state: { params: {}, v: {} },
-              frozen: [generator.params, generator.ema!, head.params, teacher],
+              frozen: [{ ...averaged, discriminator: head.params }],
               inputs: decaying,
               precision,
             },
             { ...update, fn: followStep(config, o.generator.adam), frozen: [teacher, batch.x0] },
           ]
-        : [{ ...update, fn: generatorStep(config, o.generator.adam), frozen: [head.params, teacher] }]),
+        : [
+            {
+              ...update,
+              fn: generatorStep(config, o.generator.adam),
+              frozen: [{ discriminator: head.params, teacher }],
+            },
+          ]),
     ],
   };
 }
