@@ -114,6 +114,12 @@ test('no source is longer than 500 lines', () => {
   }
 });
 
+test('every family of kernels is exported', () => {
+  const face = readFileSync(join(root, 'kernels/index.ts'), 'utf8');
+  for (const { name } of readdirSync(join(root, 'kernels'), { withFileTypes: true }).filter((e) => e.isDirectory()))
+    assert.ok(face.includes(`'./${name}/index.ts'`), `kernels/${name}`);
+});
+
 test('what is exported is imported somewhere', () => {
   const faces = ['kernels', 'engine', 'model', 'train'].map((floor) => `${floor}/index.ts`);
   const texts = new Map(

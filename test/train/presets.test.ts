@@ -84,6 +84,18 @@ test('what is wrong is one line that names it', () => {
   );
 });
 
+test('a batch that no machine holds is refused, whichever method takes it', () => {
+  const { baselines } = loadPreset('digits');
+  const own = Object.entries(baselines).flatMap(([name, s]) => ('batch' in s ? [`baselines.${name}`] : []));
+  assert.ok(own.length > 1);
+  for (const part of ['teacher', 'priming', 'equilibrium', ...own])
+    assert.throws(
+      () => loadPreset('digits', ['data.size=128', `${part}.batch=16384`]),
+      /^\[preset\] 16384 clips of /,
+      part,
+    );
+});
+
 test('a released model is trained at the rates of its size and mode, unless others are set', () => {
   const rates = (...sets: string[]) => {
     const { priming, equilibrium } = subjectOf('wan2.1-t2v-1.3b', sets);

@@ -88,7 +88,7 @@ const wanTraining = (mode: Preset['student']['mode']) => ({
       guidance: 5, //             the sampler's
       floor: 1e-3, //             as at small scale
     },
-  },
+  } satisfies Settings['baselines'],
   best: { every: 50, clips: 4, minMotion: 0.8, frechetWeight: 0.01 }, // budget: a clip is dear
   run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32' },
 });
