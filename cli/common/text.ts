@@ -1,5 +1,6 @@
 /** Text that people bring: UTF-8, or UTF-16 by its mark. Anything else is refused, never read as rubbish. */
 import { readFileSync } from 'node:fs';
+import { standIn } from '../../model/files/standin.ts';
 
 const MARKS: readonly { begins: readonly number[]; encoding?: 'utf-8' | 'utf-16le' | 'utf-16be' }[] = [
   { begins: [0xff, 0xfe, 0, 0] }, // UTF-32
@@ -35,6 +36,8 @@ export function decodeText(bytes: Uint8Array): string {
     const found = encoding === 'utf-8' ? `is not UTF-8 (${firstBad(bytes)})` : `is damaged ${encoding.toUpperCase()}`;
     throw new Error(`${found}: ${remedy}`, { cause: error });
   }
+  const other = standIn(text);
+  if (other !== undefined) throw new Error(other);
   if (text.includes('\0')) throw new Error(`holds zero bytes, as UTF-16 without its mark does: ${remedy}`);
   return text;
 }

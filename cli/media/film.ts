@@ -2,7 +2,9 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
+import { openFile } from '../../engine/host/files.ts';
 import type { Size } from '../../model/pipeline/size.ts';
+import { standIn, TELLING } from '../../model/files/standin.ts';
 import { Unusable } from '../../train/data/videoindex.ts';
 import type { Footage } from '../../train/vbench/footage.ts';
 import { isHdr, toSdr } from './hdr.ts';
@@ -78,6 +80,16 @@ async function isWell(): Promise<boolean> {
   );
 }
 
+async function beginOf(path: string): Promise<Uint8Array> {
+  const file = await openFile(path);
+  try {
+    const begin = new Uint8Array(TELLING);
+    return begin.subarray(0, await file.read(begin, 0, TELLING, 0));
+  } finally {
+    await file.close();
+  }
+}
+
 /** Frames as ffmpeg prints them, and all that it says. @throws Unusable where the film is damaged, another error where the machine is at fault */
 async function decode(path: string, options: FilmOptions, deep: boolean): Promise<{ frames: Raw[]; told: string }> {
   const { fps, cover, frames: count } = options;
@@ -92,7 +104,8 @@ async function decode(path: string, options: FilmOptions, deep: boolean): Promis
   const most = count === undefined ? [] : ['-frames:v', String(count)];
   const output = ['-pix_fmt', deep ? 'rgb48be' : 'rgb24', '-f', 'image2pipe', '-c:v', 'ppm', '-'];
   const args = [...input, ...which, ...most, ...output];
-  await access(path, constants.R_OK);
+  const other = standIn(await beginOf(path));
+  if (other !== undefined) throw new Unusable(other);
   const attempt = async (): Promise<{ frames: Raw[]; told: string } | Said> => {
     const said = await ffmpeg(args);
     const frames = said.code === 0 ? parsePpms(said.out) : undefined;

@@ -1,6 +1,7 @@
 /** Pictures that people bring, of any kind: upright, and what is transparent in them is white. */
 import sharp, { type OutputInfo, type Sharp } from 'sharp';
 import { readPlain } from '../../engine/host/plain.ts';
+import { standIn } from '../../model/files/standin.ts';
 import { Unusable } from '../../train/data/videoindex.ts';
 import type { Frame } from '../../train/vbench/footage.ts';
 import { isBmp, readBmp } from './bmp.ts';
@@ -22,6 +23,8 @@ function refuseGiants(width: number, height: number, frames: number, kind: keyof
 /** A file's pixels, still to be sized. @throws Unusable where it is no picture or too large, another error where it cannot be opened */
 export async function openStill(path: string, animated = false): Promise<Sharp> {
   const bytes = readPlain(path, MOST_BYTES);
+  const other = standIn(bytes);
+  if (other !== undefined) throw new Unusable(other);
   if (!isBmp(bytes)) {
     const input = { animated, autoOrient: !animated };
     const {

@@ -1,4 +1,5 @@
 /** JSON that others wrote: what would cost far more than its size, or says one thing twice, is refused in one pass before it is parsed. */
+import { standIn } from './standin.ts';
 
 export interface JsonLimits {
   /** Containers within one another. */
@@ -70,13 +71,10 @@ function parse(text: string): unknown {
   }
 }
 
-const POINTER = 'version https://git-lfs.';
-/** What is said of a file of which only the pointer was fetched. */
-export const IS_POINTER = 'is a pointer of Git LFS, not the file itself: git lfs pull fetches it';
-
 /** @throws why it is no JSON, or too much of it */
 export function parseJson(text: string, limits: Partial<JsonLimits> = {}): unknown {
-  if (text.startsWith(POINTER)) throw new Error(IS_POINTER);
+  const other = standIn(text);
+  if (other !== undefined) throw new Error(other);
   survey(text, { ...USUAL, ...limits });
   return parse(text);
 }

@@ -2,7 +2,8 @@
 import { basename, dirname, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
 import { readPth } from './pth.ts';
 import { readSafetensors } from './safetensors.ts';
-import { IS_POINTER, parseJson } from './json.ts';
+import { parseJson } from './json.ts';
+import { standIn, TELLING } from './standin.ts';
 import { DataFile, few, isObject, WeightsError, type Archive } from './stored.ts';
 import { Weights } from './weights.ts';
 
@@ -17,25 +18,11 @@ const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile)
   },
   {
     name: 'weights',
-    begins: [0x76, 0x65, 0x72, 0x73],
-    read: async () => {
-      throw new Error(IS_POINTER);
-    },
-  }, // "vers"ion
-  {
-    name: 'weights',
     begins: [0x47, 0x47, 0x55, 0x46],
     read: async () => {
       throw new Error('is GGUF, whose packed weights are not read: take the .safetensors of the same model');
     },
   },
-  {
-    name: 'weights',
-    begins: [0x3c, 0x21, 0x44, 0x4f],
-    read: async () => {
-      throw new Error('is a web page, not the file itself: download it again, by its link to the raw file');
-    },
-  }, // "<!DO"CTYPE
   { name: 'safetensors', begins: [], read: readSafetensors },
 ];
 
@@ -80,7 +67,9 @@ async function openShards(path: string, shards: readonly Shard[]): Promise<Weigh
 }
 
 async function readFormat(file: DataFile): Promise<Archive> {
-  const begin = await file.read(0, Math.min(4, file.size));
+  const begin = await file.read(0, Math.min(TELLING, file.size));
+  const other = standIn(begin);
+  if (other !== undefined) throw new WeightsError('weights', file.path, other);
   const format = FORMATS.find((f) => f.begins.every((byte, i) => begin[i] === byte))!;
   return format.read(file).catch((e: Error) => {
     throw new WeightsError(format.name, file.path, e.message, e);

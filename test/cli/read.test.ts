@@ -22,6 +22,28 @@ const at = (name: string): string => join(dir, name);
 const PATH = process.env['PATH'];
 test.after(() => rmSync(dir, { recursive: true }));
 
+test('what a download left in the place of a video, a picture or a caption is named', async () => {
+  for (const [text, is] of [
+    ['version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', /is a pointer of Git LFS.*git lfs pull/],
+    ['\n<!doctype HTML><html><body>Sign in</body></html>', /is a web page, not the file itself/],
+    ['<html lang="en">', /is a web page, not the file itself/],
+  ] as const) {
+    for (const name of ['lfs.mp4', 'lfs.webp', 'lfs.gif', 'lfs.png', 'lfs.txt']) writeFileSync(at(name), text);
+    const said = (work: () => unknown): Promise<unknown> =>
+      Promise.resolve()
+        .then(work)
+        .catch((e: unknown) => e);
+    for (const name of ['lfs.mp4', 'lfs.webp', 'lfs.gif', 'lfs.png']) {
+      const error = await said(() => (name.endsWith('png') ? readStill(at(name)) : readVideo(at(name))));
+      assert.instance(error, Unusable);
+      assert.match((error as Error).message, is);
+      assert.ok((error as Error).message.includes(name));
+    }
+    assert.match(((await said(() => readText(at('lfs.txt')))) as Error).message, is);
+  }
+  assert.is(decodeText(new TextEncoder().encode('a web page <html> on a screen')), 'a web page <html> on a screen');
+});
+
 test('frames are counted as people do', () => {
   const names = ['f_10', 'F_9', 'f_1', 'b_3', 'f_002', 'f_2', 'f', 'f_100000000000000000001', 'f_99999999999999999999'];
   assert.is(

@@ -206,7 +206,7 @@ test('what is not finite is named by tensor, place and file before anything is c
   ] as const) {
     await saveTensors(path, { good: host([1, 2], [2]), 'blocks.0.w': host([...values], [2, 2]) }, { dtype });
     const line = new RegExp(
-      `^\\[weights\\] .*poisoned\\.safetensors: tensor "blocks\\.0\\.w" holds ${values[2]} at 2 of 4 values: the file is damaged`,
+      `^\\[weights\\] .*poisoned\\.safetensors: tensor "blocks\\.0\\.w" holds ${values[2]} at 2 of 4 values, which is not finite: the file is damaged`,
     );
     const weights = await openWeights(path);
     try {
