@@ -115,9 +115,11 @@ export class Scope {
     );
   }
 
-  /** x Wᵀ + b, and what the adapters add to it. */
+  /** x Wᵀ + b, and what the adapters add to it. The kernel of a convolution over patches is a matrix [out, in of a patch]. */
   linear(name: string, x: Tensor): Tensor {
-    let y = linear(x, this.get(`${name}.weight`), this.has(`${name}.bias`) ? this.get(`${name}.bias`) : undefined);
+    const weight = this.get(`${name}.weight`);
+    const matrix = weight.shape.length > 2 ? weight.reshape([weight.shape[0]!, -1]) : weight;
+    let y = linear(x, matrix, this.has(`${name}.bias`) ? this.get(`${name}.bias`) : undefined);
     for (const { params, scale } of this.adapters) {
       const down = params[`${this.name(name)}.lora_A.weight`];
       const up = params[`${this.name(name)}.lora_B.weight`];

@@ -15,7 +15,7 @@ function run(op: string, attrs: Attrs, tensors: Record<string, HostTensor>): Pro
   });
   const c = { name: 'c', op, attrs };
   const entry = { file: 'none', kind: 'ops', cases: [c], tensors: Object.fromEntries(entries) };
-  return opCase(new Fixture(entry, new Map(named)), c, oracle);
+  return opCase(new Fixture('', entry, new Map(named)), c, oracle);
 }
 const row = (...values: number[]): HostTensor => host(values, [values.length]);
 const one = (v: number): HostTensor => host([v], []);

@@ -1,10 +1,12 @@
 /**
  * LoRA files under the names of Diffusers (PEFT), ComfyUI and kohya, read into adapters under Wan's names and written from them.
+ * DiffSynth and VideoX-Fun put other words in front, which `loranames.ts` knows.
  *
  *     diffusers  transformer.blocks.0.attn1.to_q.lora_A.weight           lora_B.weight
  *     comfyui    diffusion_model.blocks.0.self_attn.q.lora_down.weight   lora_up.weight    alpha
  *     kohya      lora_unet_blocks_0_self_attn_q.lora_down.weight         lora_up.weight    alpha
  */
+import { numel } from '../../kernels/kernel.ts';
 import { printShapes } from '../../engine/host/errors.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { addLowRank } from '../lora.ts';
@@ -81,6 +83,10 @@ function otherModel(module: string, { a, b, weight }: Module, shape: readonly nu
     : undefined;
 }
 
+/** A convolution that spans its patches is a linear: axes behind the first are one. @returns what has none but those as it is */
+const asMatrix = (t: HostTensor): HostTensor =>
+  t.shape.length > 2 ? { ...t, shape: [t.shape[0]!, numel(t.shape.slice(1))] } : t;
+
 /** @param shapes of the model it is for, as `ditShapes` gives them. @throws WeightsError, one line with all that does not fit */
 export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> {
   const weights = await openWeights(path);
@@ -91,7 +97,8 @@ export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> 
     const scaling = await scaleOf(weights);
     let other: string | undefined;
     for (const [module, parts] of await readModules(weights, shapes)) {
-      const { name, a, b, biasB, alpha, weight, bias, modulation } = parts;
+      const { name, biasB, alpha, weight, bias, modulation } = parts;
+      const [a, b] = [parts.a && asMatrix(parts.a), parts.b && asMatrix(parts.b)];
       const whole = modulation ? `${module}.modulation` : module in shapes ? module : `${module}.weight`;
       const shape = shapes[whole]!;
       for (const [named, given] of [
@@ -110,8 +117,8 @@ export async function loadLora(path: string, shapes: Shapes): Promise<LoraFile> 
       const fits =
         a &&
         b &&
-        shape.length === 2 &&
-        String([b.shape[0], a.shape[1]]) === String(shape) &&
+        shape.length > 1 &&
+        String([b.shape[0], a.shape[1]]) === String([shape[0], numel(shape.slice(1))]) &&
         a.shape.length === 2 &&
         String(b.shape) === String([shape[0], a.shape[0]]) &&
         (!biasB || String(biasB.shape) === String(shapes[`${module}.bias`]));

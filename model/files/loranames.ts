@@ -16,8 +16,10 @@ const PARTS: readonly (readonly [end: RegExp, part: Part])[] = [
   [/\.diff_m$/, 'modulation'], // LightX2V's, under the name of what is modulated
 ];
 
-const PREFIXES = ['', 'transformer.', 'diffusion_model.', 'model.diffusion_model.', 'base_model.model.', 'unet.'];
-const FLAT_PREFIXES = ['lora_unet_', 'lora_transformer_'];
+/** What stands before a module's name: wrappers of PEFT and DiffSynth around the model, and what programs call it themselves. */
+const PREFIX = /^(?:base_model\.model\.|pipe\.|dit\.|model\.|diffusion_model\.|transformer(?:_2)?\.|unet\.)*/;
+/** VideoX-Fun writes two underscores. */
+const FLAT_PREFIX = /^lora_(?:unet|transformer|dit)_+/;
 
 /** As a module of Diffusers. */
 export const inDiffusers = (module: string): string =>
@@ -32,7 +34,7 @@ export interface Named {
   readonly adapter: string | undefined;
 }
 
-/** Every name that a module, or a tensor that is none's weight or bias, may have in a file → its own. */
+/** Every name that a module, or a tensor that is none's weight or bias, may have behind a prefix → its own. */
 function aliases(shapes: Shapes): Map<string, string> {
   const modules = Object.keys(shapes)
     .filter((name) => !name.endsWith('.bias'))
@@ -40,24 +42,27 @@ function aliases(shapes: Shapes): Map<string, string> {
   const modulated = modules.filter((m) => m.endsWith('.modulation')).map((m) => m.replace(/\.modulation$/, ''));
   return new Map(
     [...modules, ...modulated].flatMap((own) =>
-      [own, own in shapes ? diffusersDiT.theirs(own)[0]! : inDiffusers(own)].flatMap((name) =>
-        [...PREFIXES.map((p) => p + name), ...FLAT_PREFIXES.map((p) => p + flat(name))].map(
-          (alias): [string, string] => [alias, own],
-        ),
-      ),
+      [own, own in shapes ? diffusersDiT.theirs(own)[0]! : inDiffusers(own)].map((name): [string, string] => [
+        name,
+        own,
+      ]),
     ),
   );
 }
 
 /** Reads names of a model's LoRAs. @param shapes of the model, as `ditShapes` gives them */
 export function nameReader(shapes: Shapes): (name: string) => Named | undefined {
-  const known = aliases(shapes);
+  const dotted = aliases(shapes);
+  // Which underscores were dots is known by the model's own names alone.
+  const flattened = new Map([...dotted].map(([name, own]) => [flat(name), own]));
+  const ownOf = (module: string): string | undefined =>
+    FLAT_PREFIX.test(module) ? flattened.get(module.replace(FLAT_PREFIX, '')) : dotted.get(module.replace(PREFIX, ''));
   return (name) => {
     for (const [end, part] of PARTS) {
       const found = end.exec(name);
       if (!found) continue;
       const module = name.slice(0, found.index);
-      const own = known.get(module);
+      const own = ownOf(module);
       const adapter = found.groups?.['adapter'];
       const isWhole = own !== undefined && (`${own}.weight` in shapes || own in shapes);
       if (own !== undefined && isWhole !== (part === 'modulation')) return { module, own, part, adapter };

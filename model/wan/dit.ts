@@ -124,10 +124,9 @@ function embedImage(s: Scope, tokens: Tensor): Tensor {
 
 /** Each sample as tokens [1 or B, own length, in_dim · patch] → embedded and zero-padded to [B, N, dim]. */
 function embedPatches(s: Scope, c: DiTConfig, samples: readonly Tensor[], seqLen: number): Tensor {
-  const weight = s.get('patch_embedding.weight').reshape([c.dim, -1]);
   return concat(
     samples.map((x) => {
-      const tokens = patchify(x, c.patch_size).matmul(weight, { transB: true }).add(s.get('patch_embedding.bias'));
+      const tokens = s.linear('patch_embedding', patchify(x, c.patch_size));
       const missing = seqLen - tokens.shape[1]!;
       return missing ? tokens.pad([0, 0, 0], [0, missing, 0]) : tokens;
     }),

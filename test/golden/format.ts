@@ -48,10 +48,12 @@ export const readManifest = async (folder: string): Promise<Manifest> =>
 
 /** One file of the folder, all in memory. */
 export class Fixture {
+  readonly folder: string;
   readonly entry: FileEntry;
   readonly tensors: ReadonlyMap<string, HostTensor>;
 
-  constructor(entry: FileEntry, tensors: ReadonlyMap<string, HostTensor>) {
+  constructor(folder: string, entry: FileEntry, tensors: ReadonlyMap<string, HostTensor>) {
+    this.folder = folder;
     this.entry = entry;
     this.tensors = tensors;
   }
@@ -66,10 +68,16 @@ export class Fixture {
           throw new Error(`${name}: the manifest says ${printShapes(shape)}, the file ${printShapes(t.shape)}`);
         tensors.set(name, t);
       }
-      return new Fixture(entry, tensors);
+      return new Fixture(folder, entry, tensors);
     } finally {
       await weights.close();
     }
+  }
+
+  /** Another file of the folder, by the name that `uses` has for its role. */
+  async other(role: string): Promise<Fixture> {
+    const { files } = await readManifest(this.folder);
+    return Fixture.read(this.folder, files[(this.entry['uses'] as Record<string, string>)[role]!]!);
   }
 
   get(name: string): HostTensor {

@@ -5,6 +5,7 @@ import { Skip, type Executor } from './executor.ts';
 import { Fixture, readManifest, type Case, type FileEntry, type Verdict } from './format.ts';
 import { halfCases, keyCases, loaderCases } from './loader.ts';
 import { longCase } from './long.ts';
+import { loraCase } from './lora.ts';
 import { nonfiniteCase } from './nonfinite.ts';
 import { opCase } from './ops.ts';
 import { diffusersTables, flowCase, schedulerCase } from './schedulers.ts';
@@ -18,6 +19,7 @@ const RUNNERS: Record<string, (fixture: Fixture, c: Case, executor: Executor) =>
   umt5_encoder: umt5Case,
   clip_visual: clipCase,
   ops: opCase,
+  lora: loraCase,
   flow_schedulers: schedulerCase,
   hard_long_reduction: longCase,
   hard_nonfinite: nonfiniteCase,
@@ -84,9 +86,8 @@ async function* fileCases(
     for (const c of cases) yield [`${name} ${c.name}`, { status: 'skip', note: `files of kind ${kind} are unknown` }];
     return;
   }
-  const tables = TABLES.filter(
-    (t) => Object.keys(entry.tensors).some((n) => n.startsWith(t.begins)) && wanted(`${name} ${t.name}`),
-  );
+  const outside = Object.keys(entry.tensors).filter((n) => !entry.cases?.some((c) => n.startsWith(`${c.name}/`)));
+  const tables = TABLES.filter((t) => outside.some((n) => n.startsWith(t.begins)) && wanted(`${name} ${t.name}`));
   if (!cases.length && !tables.length) return;
   let fixture: Fixture;
   try {

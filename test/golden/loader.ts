@@ -116,7 +116,8 @@ export async function* keyCases(folder: string): AsyncGenerator<[string, Verdict
   const names = await readdir(join(folder, 'wan-keys')).catch(() => []);
   for (const name of names.filter((n) => n.endsWith('.json')).sort()) {
     const table = JSON.parse(await readFile(join(folder, 'wan-keys', name), 'utf8')) as Attrs;
-    yield [`wan-keys/${name}`, table['mapping'] ? renames(table) : keys(table)];
+    const check = async () => (table['mapping'] ? renames(table) : keys(table));
+    yield [`wan-keys/${name}`, await check().catch((e: Error) => fail(e.message))];
   }
 }
 

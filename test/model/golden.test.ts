@@ -3,14 +3,16 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { deviceExecutor, type Executor } from '../golden/executor.ts';
+import { deviceExecutor, oracle, type Executor } from '../golden/executor.ts';
 import { runFolder } from '../golden/index.ts';
 
-const folder = fileURLToPath(new URL('../../../shared/golden', import.meta.url));
+const shared = (name: string): string => fileURLToPath(new URL(`../../../shared/${name}`, import.meta.url));
+const folder = shared('golden');
+const later = shared('golden2');
 
-async function failures(executor: Executor): Promise<string> {
+async function failures(executor: Executor, from = folder, only = ''): Promise<string> {
   const failed: string[] = [];
-  for await (const { name, status, note } of runFolder(folder, executor))
+  for await (const { name, status, note } of runFolder(from, executor, only))
     if (status === 'fail') failed.push(`${name}: ${note}`);
   return failed.join('\n');
 }
@@ -22,6 +24,9 @@ const check = (possible: boolean, name: string, body: () => Promise<void>): void
 check(here, 'every reference case', async () => assert.is(await failures(await deviceExecutor()), ''));
 check(here && half !== undefined, 'every network with half-precision operands, as in training', async () =>
   assert.is(await failures(half!), ''),
+);
+check(existsSync(later), 'every LoRA of the second set', async () =>
+  assert.is(await failures(oracle, later, 'lora '), ''),
 );
 
 test.run();

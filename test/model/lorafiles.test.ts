@@ -8,8 +8,10 @@ import { host } from '../../engine/frontend/tree.ts';
 import { loadLora, mergeFiles, saveLora } from '../../model/files/lora.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
-import { loraSpecs, mergeLora } from '../../model/lora.ts';
+import { loraSpecs, mergeLora, withLora } from '../../model/lora.ts';
+import { Scope } from '../../model/params.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
+import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled, scrambledDiT, tinyDiT } from './tiny.ts';
 
 const test = suite('LoRA files');
@@ -77,6 +79,13 @@ const VARIANTS: [what: string, prefix: string, ends: readonly [string, string], 
   ['alpha of the module', `diffusion_model.${q}`, ['lora_down.weight', 'lora_up.weight']],
   ['PEFT around the original model', `base_model.model.${q}`, ['lora_A.default.weight', 'lora_B.default.weight']],
   ["Wan's names with PEFT's", `diffusion_model.${q}`, ['lora_A.weight', 'lora_B.weight']],
+  ['DiffSynth, and PEFT beside', `pipe.dit.${q}`, ['lora_A.default.weight', 'lora_B.default.weight']],
+  ['VideoX-Fun, with two underscores', 'lora_unet__blocks_0_self_attn_q', ['lora_down.weight', 'lora_up.weight']],
+  [
+    "PEFT around Diffusers' second transformer",
+    'base_model.model.transformer_2.blocks.0.attn1.to_q',
+    ['lora_A.weight', 'lora_B.weight'],
+  ],
   ["Diffusers' names flat", 'lora_transformer_blocks_0_attn1_to_q', ['lora_down.weight', 'lora_up.weight']],
   [
     'alpha in the metadata',
@@ -98,6 +107,25 @@ for (const [what, prefix, [down, up], metadata] of VARIANTS) {
     ]);
   });
 }
+
+test('of the patch embedding: convolutions are matrices, beside the weight as well as in it', async () => {
+  const [down, up] = [noise('down', [2, 12, 1, 2, 2]), noise('up', [24, 2, 1, 1, 1])];
+  await saveTensors(file(), {
+    'diffusion_model.patch_embedding.lora_down.weight': down,
+    'diffusion_model.patch_embedding.lora_up.weight': up,
+  });
+  const read = await loadLora(file(), shapes);
+  const merged = mergeFiles('patch_embedding.weight', base['patch_embedding.weight']!, [{ file: read, scale: 0.5 }]);
+  const { beside, within } = await oracle.run(
+    ({ base, merged, adapters, x }) => ({
+      beside: withLora(base, adapters, 0.5).linear('patch_embedding', x),
+      within: Scope.of({ ...base, 'patch_embedding.weight': merged }).linear('patch_embedding', x),
+    }),
+    { base, merged, adapters: read.adapters, x: noise('tokens', [1, 5, 48]) },
+  );
+  assert.ok(largest(beside!, within!) < 1e-5);
+  assert.is.not(merged, base['patch_embedding.weight']);
+});
 
 test('differences of biases and gains are merged too', async () => {
   const bias = noise('bias', [24]),
