@@ -1,7 +1,7 @@
 /**
  * Discriminator heads of V-PAE's second phase: tokens tapped from the generator's blocks → one logit a sample (METHOD §1.8).
  *
- * `cross`: a learned query for each tap reads its tokens; the queries side by side give the logit.
+ * `cross`: a learned query for each tap (or one for all) reads its tokens; the answers side by side give the logit.
  * `semantic`: before that, the queries attend to each other and to the condition's image and text tokens.
  * `conv`: each tap's tokens go through a strided convolution over the video's grid (convhead.ts).
  */
@@ -30,6 +30,8 @@ export interface HeadConfig {
   kind: 'conv' | 'cross' | 'semantic';
   /** How many blocks are tapped. */
   taps: number;
+  /** Learned queries: one a tap, or 1 for all; not of `conv`. */
+  queries: number;
   /** Width of the tapped tokens. */
   input_dim: number;
   /** Width of the head: a multiple of `head_dim`. */
@@ -67,7 +69,7 @@ export const semanticLengths = (
   captionLengths: readonly number[],
 ): HostTensor =>
   host(
-    captionLengths.map((n) => config.taps + imageTokens + n),
+    captionLengths.map((n) => config.queries + imageTokens + n),
     [captionLengths.length],
     'u32',
   );
@@ -86,6 +88,8 @@ const ffnSpecs = (dim: number): Specs => ({
 
 export function headSpecs(c: HeadConfig): Specs {
   if (c.kind === 'conv') return convHeadSpecs(c);
+  if (c.queries !== 1 && c.queries !== c.taps)
+    fail('head', `queries must be one for each of ${c.taps} taps, or 1 for all, got ${c.queries}`);
   if (c.dim % c.head_dim) fail('head', `dim ${c.dim} must be a multiple of head_dim ${c.head_dim}`);
   const tap: Specs = {
     ...under('norm', normSpecs(c.input_dim)),
@@ -102,7 +106,7 @@ export function headSpecs(c: HeadConfig): Specs {
     ...under('ffn', ffnSpecs(c.dim)),
   };
   return {
-    queries: { shape: [c.taps, c.dim], init: normal(LOGIT_STD) },
+    queries: { shape: [c.queries, c.dim], init: normal(LOGIT_STD) },
     ...(c.kind === 'semantic' && under('semantic', semantic)),
     ...(Object.assign({}, ...Array.from({ length: c.taps }, (_, l) => under(`taps.${l}`, tap))) as Specs),
     ...under('norm', normSpecs(c.taps * c.dim)),
@@ -127,13 +131,13 @@ function attend(s: Scope, c: HeadConfig, x: Tensor, y: Tensor, lengths?: Tensor)
 const feedForward = (s: Scope, x: Tensor): Tensor =>
   x.add(s.linear('2', gelu(s.linear('0', s.layerNorm('norm', x, EPS)), 'tanh')));
 
-/** The queries [B, taps, dim] after they have seen each other and the condition. */
+/** The queries [B, queries, dim] after they have seen each other and the condition. */
 function understand(s: Scope, c: HeadConfig, queries: Tensor, { imageTokens, context, lengths }: Semantics): Tensor {
   const pictures = imageTokens ? [s.linear('image', imageTokens)] : [];
   const all = concat([queries, ...pictures, s.linear('text', context)], 1);
   const normed = s.layerNorm('norm', all, EPS);
   // Only the queries are kept, so only they ask.
-  const seen = queries.add(attend(s.scope('self_attn'), c, normed.slice(1, 0, c.taps), normed, lengths));
+  const seen = queries.add(attend(s.scope('self_attn'), c, normed.slice(1, 0, c.queries), normed, lengths));
   return feedForward(s.scope('ffn'), seen);
 }
 
@@ -154,14 +158,15 @@ export function head(
   if (taps.length !== config.taps) fail('head', `expected tokens of ${config.taps} blocks, got ${taps.length}`);
   if (config.kind === 'conv') return convHead(s, config, taps);
   const batch = taps[0]!.shape[0]!;
-  let queries = s.get('queries').unsqueeze(0).expand([batch, config.taps, config.dim]);
+  let queries = s.get('queries').unsqueeze(0).expand([batch, config.queries, config.dim]);
   if (config.kind === 'semantic') {
     if (!semantics) fail('head', 'a semantic head needs the image and text tokens');
     queries = understand(s.scope('semantic'), config, queries, semantics);
   }
   const read = (tokens: Tensor, l: number): Tensor => {
     const tap = s.scope('taps').scope(l);
-    const q = queries.slice(1, l, l + 1);
+    const own = Math.min(l, config.queries - 1);
+    const q = queries.slice(1, own, own + 1);
     const h = tap.linear('proj', tap.layerNorm('norm', tokens, EPS));
     return feedForward(
       tap.scope('ffn'),

@@ -72,6 +72,7 @@ test('merged weights do what base and adapter do', async () => {
 const config: HeadConfig = {
   kind: 'semantic',
   taps: 3,
+  queries: 3,
   input_dim: 12,
   dim: 16,
   head_dim: 8,
@@ -107,6 +108,19 @@ test('a semantic head sees the caption without its padding; a cross head does no
   assert.ok(largest(before, await logits(config, params, changed(1))) > 1e-4);
   const cross: HeadConfig = { ...config, kind: 'cross' };
   assert.is(largest(await logits(cross, params, context), await logits(cross, params, changed(0))), 0);
+});
+
+test('one query may read every tap', async () => {
+  const one = { ...config, queries: 1 };
+  assert.equal(headShapes(one)['queries'], [1, 16]);
+  const params = scrambled(headSpecs(one), 0.3);
+  const thrice = host(Array.from({ length: 3 }, () => [...params['queries']!.data]).flat(), [3, 16]);
+  // A cross head's queries do not see each other: three that are equal are as good as one.
+  const [cross, context] = [{ kind: 'cross' } as const, noise('context', [2, 4, 5])];
+  const same = await logits({ ...config, ...cross }, { ...params, queries: thrice }, context);
+  assert.ok(largest(await logits({ ...one, ...cross }, params, context), same) < 1e-6);
+  assert.equal((await logits(one, params, context)).shape, [2]);
+  assert.throws(() => headShapes({ ...config, queries: 2 }), /one for each of 3 taps, or 1 for all, got 2/);
 });
 
 test('a semantic head is a cross head plus its self attention; logits start small but not at zero', async () => {

@@ -12,6 +12,7 @@ const healthy = (): Metrics => ({
   lag: 0.4,
   floor: 0.02,
   active: 0.7,
+  margin: 1 + 0.1 * random.normal(),
   deviation: 1.05 + 0.02 * random.normal(),
   motion: 0.95 + 0.05 * random.normal(),
   first: 0.016 + 0.002 * random.normal(),
@@ -19,7 +20,7 @@ const healthy = (): Metrics => ({
   headSkipped: 0,
   fakeSkipped: 0,
 });
-const STEPS = 80;
+const STEPS = 160;
 
 /** `STEPS` healthy steps, as many sick ones, and both again: the kinds of the alarms, and at which steps. */
 function episode(sick: (i: number) => Metrics): { kinds: string[]; steps: number[] } {
@@ -34,6 +35,7 @@ function episode(sick: (i: number) => Metrics): { kinds: string[]; steps: number
 const INDUCED: [kind: string, sick: (i: number) => Metrics][] = [
   ['normaliser at its floor', () => ({ floor: 0.9 })],
   ['discriminator wins', () => ({ active: 0.01 })],
+  ['discriminator is blind', () => ({ margin: 0.01 })],
   ['saturation', () => ({ deviation: 1.3 })],
   ['static video', () => ({ motion: 0.4 })],
   ['condition collapse', (i) => ({ first: 0.016 * 1.02 ** i })],

@@ -114,6 +114,22 @@ test("f16 operands in the forward passes: both phases' numbers are near those of
   }
 });
 
+test('a discriminator that is told the end sees the same noise at another time', async () => {
+  const margin = async (told: string, from: number) => {
+    const law = `equilibrium.discriminatorTimes={"law":"uniform","shift":1,"lo":${from},"hi":1}`;
+    const p = loadPreset('digits-test', ['dit.num_layers=1', 'equilibrium.taps=[0]', `equilibrium.told=${told}`, law]);
+    const job = await equilibrium.open({ device, course: p, shards, teacher: weights(3, ditConfigOf(p)) });
+    const { state, metrics } = await job.advance(await job.initial(), 0);
+    freeTree(state);
+    await job.close();
+    const { real, fake, margin } = await metrics;
+    assert.ok(Math.abs(margin! - (real! - fake!)) < 1e-6);
+    return margin!;
+  };
+  assert.is(await margin('end', 1), await margin('own', 1));
+  assert.is.not(await margin('end', 0.1), await margin('own', 0.1));
+});
+
 test('a rollout is what the student samples down to the level: pure noise, or x0 noised again', async () => {
   const full = { ...preset, student: { ...preset.student, mode: 'full' as const } };
   const rollout = new Rollout(device, full, 2);

@@ -19,6 +19,7 @@ export interface Alarm {
 export type Kind =
   | 'normaliser at its floor'
   | 'discriminator wins'
+  | 'discriminator is blind'
   | 'saturation'
   | 'static video'
   | 'condition collapse'
@@ -83,6 +84,18 @@ export const RULES: readonly Rule[] = [
     good: (x) => x > 0.1,
     cause: 'under 5 % of its hinge terms are active: it tells real from fake without effort and teaches nothing',
     remedy: 'lower equilibrium.head.adam.lr or raise equilibrium.str1.weight; if the samples are poor, prime longer',
+  },
+  {
+    kind: 'discriminator is blind',
+    of: 'margin',
+    over: 20,
+    patience: 100,
+    bad: (x) => x < 0.1,
+    good: (x) => x > 0.2,
+    cause:
+      'its logits of real and of generated clips are less than 0.1 apart, where 1 is healthy: it teaches next to nothing',
+    remedy:
+      'lower equilibrium.str1.weight or raise equilibrium.head.adam.lr; data without texture leave it nothing to see',
   },
   {
     kind: 'saturation',

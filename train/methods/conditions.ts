@@ -11,7 +11,7 @@ import { FLARE_WORDS } from '../data/flare/outfits.ts';
 import type { Batch as Records, Shards } from '../data/shards.ts';
 import type { ClipShape } from '../data/frames.ts';
 import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
-import type { Course } from '../presets/index.ts';
+import type { Course, Settings } from '../presets/index.ts';
 import type { Numbers } from './stage.ts';
 
 /** The numbers of a preset as the models' configs. */
@@ -30,21 +30,24 @@ export const ditConfigOf = (p: Course): DiTConfig => ({
   clip_dim: p.dit.clip_dim ?? p.vae.channels * IMAGE_PATCH ** 2,
 });
 
-export const headConfigOf = (p: Course): HeadConfig => {
-  const { kind, dim, head_dim } = p.equilibrium.head;
-  const dit = ditConfigOf(p);
+/** The discriminator's head on a network. @param latent [C, F, h, w] */
+export function headOf({ head, taps }: Settings['equilibrium'], dit: DiTConfig, latent: readonly number[]): HeadConfig {
+  const { kind, dim, head_dim, queries } = head;
   return {
     kind,
     dim,
     head_dim,
-    taps: p.equilibrium.taps.length,
+    taps: taps.length,
+    queries: queries === 'one' ? 1 : taps.length,
     input_dim: dit.dim,
     clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim,
     text_dim: dit.text_dim,
-    grid: tokenGrid(dit, latentShape(p)),
+    grid: tokenGrid(dit, latent),
     checkpoint: dit.checkpoint !== false,
   };
-};
+}
+
+export const headConfigOf = (p: Course): HeadConfig => headOf(p.equilibrium, ditConfigOf(p), latentShape(p));
 
 /** A preset's settings with the networks that they are for. */
 export const numbersOf = (p: Course): Numbers => ({ ...p, config: ditConfigOf(p), head: headConfigOf(p) });

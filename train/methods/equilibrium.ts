@@ -186,6 +186,7 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
         real: real.mean(),
         fake: fake.mean(),
         active,
+        margin: real.mean().sub(fake.mean()),
         str1,
         headNorm: norm,
         headSkipped: skipped,

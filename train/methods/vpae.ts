@@ -113,7 +113,10 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
         b: batch(shards, seed, at, size, 'equilibrium'),
         given: {
           noiseKey: draw.key(at, 'equilibrium.pair'),
-          t: draw.times(o.discriminatorTimes, size, at, 'equilibrium.time'),
+          t: {
+            ...draw.times(o.discriminatorTimes, size, at, 'equilibrium.time'),
+            ...(o.told === 'end' && { emb: draw.at(1, size).emb }),
+          },
           score: draw.times(o.scoreTimes, size, at, 'equilibrium.score'),
           ...rates,
         },

@@ -9,7 +9,7 @@ import { WAN_FRAMES } from '../../model/pipeline/wan.ts';
 import { isMatrix } from '../../model/params.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
 import { WAN } from '../../model/wan/released.ts';
-import { latentShape, numbersOf, vaeConfigOf, videoShape } from '../methods/conditions.ts';
+import { headOf, latentShape, numbersOf, vaeConfigOf, videoShape } from '../methods/conditions.ts';
 import type { Batch, Condition, Time } from '../methods/networks.ts';
 import type { Numbers } from '../methods/stage.ts';
 import { loadPreset, type Preset } from '../presets/index.ts';
@@ -83,26 +83,16 @@ export function wanSubject(
   const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
   checkExtent({ width, height }, frames, numel(tokenGrid(dit, latent)));
   const settings = wanSettings(dit, latent, sets);
-  const { kind, dim, head_dim } = settings.equilibrium.head;
+  const config = { ...dit, ...settings.dit };
   return {
     ...settings,
     name,
-    config: { ...dit, ...settings.dit },
+    config,
     vae: WAN_VAE,
     latent,
     video: [WAN_VAE.channels, frames, height, width],
     encoders: true,
-    head: {
-      kind,
-      dim,
-      head_dim,
-      taps: settings.equilibrium.taps.length,
-      input_dim: dit.dim,
-      clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim,
-      text_dim: dit.text_dim,
-      grid: tokenGrid(dit, latent),
-      checkpoint: settings.dit.checkpoint !== false,
-    },
+    head: headOf(settings.equilibrium, config, latent),
   };
 }
 

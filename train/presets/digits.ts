@@ -88,6 +88,7 @@ const digits: Preset = {
     head: {
       adam: { lr: 1e-4, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // METHOD §1.6
       kind: 'semantic',
+      queries: 'tap',
       dim: 128,
       head_dim: 32,
       warmup: 50, // METHOD §1.8 (paper's head; d_h 128 when tiny); §1.6: 20-100 D-only steps
@@ -98,6 +99,7 @@ const digits: Preset = {
     apart: false, //                        speed over memory
     taps: [2, 4, 5], //                     METHOD §1.6: round(L {0.5, 0.75, 1}) - 1 for L = 6
     discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4, tiny
+    told: 'own',
     scoreTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // METHOD §1.4: as in phase I
     lambda: 10,
     guidance: 2, //             paper's λ; METHOD §1.9 leaves it open: 1 pulls towards the unguided teacher, which draws worse digits; the sampler's 2

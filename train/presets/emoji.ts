@@ -86,6 +86,7 @@ const emoji: Preset = {
     head: {
       adam: { lr: 1e-4, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 },
       kind: 'semantic',
+      queries: 'tap',
       dim: 192,
       head_dim: 64,
       warmup: 100,
@@ -95,6 +96,7 @@ const emoji: Preset = {
     sees: 'noised',
     taps: [4, 6, 8], //                     METHOD §1.6: round(L {0.5, 0.75, 1}) - 1 for L = 9
     discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 },
+    told: 'own',
     scoreTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 },
     lambda: 10,
     guidance: 2, //             as digits

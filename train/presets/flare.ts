@@ -87,6 +87,7 @@ const flare: Preset = {
     head: {
       adam: { lr: 3e-4, beta1: 0, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // trial
       kind: 'semantic',
+      queries: 'tap',
       dim: 128,
       head_dim: 32,
       warmup: 30, // digits; trial
@@ -97,6 +98,7 @@ const flare: Preset = {
     apart: false,
     taps: [2, 4, 5], //                     METHOD §1.6
     discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 }, // trial: high-noise times silence it
+    told: 'own',
     scoreTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 },
     lambda: 1,
     guidance: 2, //              trial: the paper's 10 blurs what score distillation made

@@ -139,7 +139,15 @@ export const presetSchema = z.strictObject({
       warmup: whole,
       generator: z.strictObject({ adam, ema: share }),
       head: z
-        .strictObject({ adam, kind: z.enum(['conv', 'cross', 'semantic']), dim: width, head_dim: width, warmup: whole })
+        .strictObject({
+          adam,
+          kind: z.enum(['conv', 'cross', 'semantic']),
+          dim: width,
+          head_dim: width,
+          /** Learned queries of `cross` and `semantic`: one for each tap, or one for all. */
+          queries: z.enum(['tap', 'one']).default('tap'),
+          warmup: whole,
+        })
         .superRefine(({ kind, dim, head_dim }, at) => {
           if (kind !== 'conv' && dim % head_dim)
             at.addIssue({ code: 'custom', message: `dim ${dim} is not a multiple of head_dim ${head_dim}` });
@@ -154,6 +162,8 @@ export const presetSchema = z.strictObject({
       /** 0-based ids of the blocks whose tokens the discriminator sees. */
       taps: z.array(whole).min(1).max(1000),
       discriminatorTimes: timeLaw,
+      /** The time that its backbone is told: the sample's own, or the end (σ = 1) whatever the sample's noise. */
+      told: z.enum(['own', 'end']).default('own'),
       scoreTimes: timeLaw,
       /** Weight of C-SDS, and guidance inside it. */
       lambda: z.number().nonnegative(),

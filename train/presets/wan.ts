@@ -62,6 +62,7 @@ const wanTraining = (mode: Preset['student']['mode']) => ({
     sees: 'noised' as const, // paper
     apart: false,
     discriminatorTimes: SHIFTED,
+    told: 'own',
     scoreTimes: SHIFTED,
     lambda: 10,
     guidance: 1, //              paper; METHOD §1.9: unguided

@@ -23,6 +23,7 @@ const STEPS = [
   { title: 'Score gradient', of: ['G'], note: 'root mean square, normalised: steady' },
   { title: 'Normaliser at its floor', of: ['floor'], note: 'share of samples', limit: 0.5 },
   { title: 'Real and fake logits', of: ['real', 'fake'], note: 'apart, but not far: each side of 0 by about 1' },
+  { title: 'Margin', of: ['margin'], note: 'real minus fake logit: healthy about 1, blind below 0.1', limit: 0.1 },
   { title: "Discriminator's loss", of: ['D'], note: 'hinge: 2 is a blind one, 0 one that has won' },
   { title: 'Active hinge terms', of: ['active'], note: 'share; the discriminator has won below 0.05', limit: 0.05 },
   { title: 'STR1', of: ['str1'], note: "slope of the head's logits in space and time" },
@@ -43,11 +44,18 @@ const STEPS = [
 const JUDGED = [
   { title: 'Score', of: ['score'], note: 'what chooses the weights that are kept: higher is better' },
   {
-    title: 'Right digit, right direction',
-    of: ['digitAccuracy', 'frameAccuracy', 'directionAccuracy'],
+    title: 'Read as the caption says',
+    of: ['digitAccuracy', 'frameAccuracy', 'directionAccuracy', 'actionAccuracy', 'garmentAccuracy'],
     note: 'share of judged clips; of their frames',
   },
-  { title: 'Fréchet distance', of: ['frechet'], note: 'to real clips, lower is better' },
+  { title: 'Fréchet distance', of: ['frechet', 'texture'], note: 'to real clips, lower is better' },
+  { title: 'Sharpness', of: ['sharpness'], note: "over the real clips': below 1 is blurred, above it is noisy" },
+  {
+    title: 'Precision and recall',
+    of: ['precision', 'recall'],
+    note: 'real-looking clips; real clips that are reached',
+  },
+  { title: 'Diversity', of: ['spread'], note: 'distance between samples of one condition: falls when modes are lost' },
   { title: 'First frame, dB', of: ['firstFramePsnr'], note: 'against the given one' },
   { title: 'Motion', of: ['motionRatio'], note: "over the real clips'", limit: 0.7 },
 ];
