@@ -7,7 +7,7 @@ import { compare, tableOf } from '../train/ablation/table.ts';
 import { writeWhole } from '../train/loop/files.ts';
 import { figure, markdown, measured, sectionOf, type Results } from './ablate/results.ts';
 import { didYouMean, Interrupted, UsageError } from './common/errors.ts';
-import { CLASSIFIER, ownOr, willWrite } from './common/files.ts';
+import { classifierOf, ownOr, willWrite } from './common/files.ts';
 import { writeReport } from './media/report.ts';
 import { bundle, count, preset, presetOf, run, type Args } from './common/options.ts';
 import { meter, type Meter } from './common/progress.ts';
@@ -56,7 +56,7 @@ async function ablate(args: Args<typeof options>): Promise<void> {
       const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
       await makeShards({ device, preset: p, out: args.run, signal, vae });
       let shown: Meter | undefined;
-      const write = async (results: readonly Result[]): Promise<Results> => {
+      const write = async (results: readonly Result[], scored: string): Promise<Results> => {
         const rowsOf = tableOf(rows, results);
         const all: Results = {
           preset: p.name,
@@ -64,6 +64,7 @@ async function ablate(args: Args<typeof options>): Promise<void> {
           seeds,
           adapter: device.info.name,
           set: args.set,
+          scored,
           rows: rowsOf,
           paper: compare(PAPER, rowsOf),
         };
@@ -87,7 +88,7 @@ async function ablate(args: Args<typeof options>): Promise<void> {
         signal,
         vae,
         teacher,
-        classifier: CLASSIFIER,
+        classifier: classifierOf(p, args.run),
         rows,
         seeds,
         updates,
@@ -95,10 +96,10 @@ async function ablate(args: Args<typeof options>): Promise<void> {
           shown ??= meter('ablations', { unit: 'steps', total, from: done - 1, memory: () => device.allocated });
           shown.at(done, `${row.id}, seed ${seed}: ${job}`);
         },
-        onResult: async (results) => void (await write(results)),
+        onResult: async (results, scored) => void (await write(results, scored)),
       };
-      const { results, done } = await train(work).finally(() => shown?.end());
-      const all = await write(results);
+      const { results, done, scored } = await train(work).finally(() => shown?.end());
+      const all = await write(results, scored);
       if (!done)
         throw new Interrupted(
           `stopped; ${results.length} of ${rows.length * seeds} results are in ${out}, the same command goes on from there`,

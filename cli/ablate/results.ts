@@ -1,7 +1,7 @@
 /** What `vpae ablate` has measured, as people read it: a figure, a table, and where it agrees with the paper's order. */
 import { existsSync, readFileSync } from 'node:fs';
 import { ROWS } from '../../train/ablation/rows.ts';
-import { COLUMNS, type Summary, type TableRow, type Verdict } from '../../train/ablation/table.ts';
+import type { Summary, TableRow, Verdict } from '../../train/ablation/table.ts';
 import { dotPlot } from '../media/dotplot.ts';
 import type { Section, Table } from '../media/report.ts';
 
@@ -15,6 +15,8 @@ export interface Results {
   adapter: string;
   /** Overrides of the preset. */
   set: readonly string[];
+  /** How the score is made, in words. */
+  scored: string;
   rows: TableRow[];
   paper: Verdict[];
 }
@@ -41,6 +43,10 @@ const FORMATS: Record<string, (x: number) => string> = {
   motion: (x) => x.toFixed(2),
   'first frame, dB': (x) => x.toFixed(1),
   Fréchet: (x) => x.toFixed(2),
+  'read rightly': percent,
+  action: percent,
+  sharpness: (x) => x.toFixed(2),
+  texture: (x) => x.toFixed(2),
 };
 const cell = (name: string, s: Summary | undefined): string => {
   const text = FORMATS[name] ?? ((x: number) => x.toFixed(3));
@@ -50,23 +56,27 @@ const cell = (name: string, s: Summary | undefined): string => {
 export const about = ({ preset, updates, seeds, adapter, set }: Results): string =>
   `Preset ${preset}${set.length ? ` with ${set.join(', ')}` : ''}; ${updates} generator updates a row, ${seeds} seed${seeds > 1 ? 's' : ''} asked for; ${adapter}.`;
 
-const NOTE =
-  'Score: frames with the right digit × clips with the right direction - 0.01 Fréchet as in eval, on held-out conditions, of the average with the best score on validation clips, and of the last. ' +
-  "Mean ± standard deviation over seeds. Motion: relative to the real clips'. Fréchet: comparable within this table only.";
+const note = ({ scored }: Results): string =>
+  `Score: ${scored} as in eval, on held-out conditions, of the average with the best score on validation clips, and of the last. ` +
+  "Mean ± standard deviation over seeds. Motion and sharpness: relative to the real clips'. Fréchet: comparable within this table only.";
 
 /** The rows' table, mean and spread. */
-export const measured = ({ rows }: Results): Table => ({
-  columns: ['', 'seeds', ...Object.keys(COLUMNS)],
-  rows: rows.map(({ title, seeds, columns, failed }) => [
-    failed && !seeds ? `${title} (failed)` : title,
-    String(seeds),
-    ...Object.keys(COLUMNS).map((name) => cell(name, columns[name])),
-  ]),
-  note: [
-    NOTE,
-    ...rows.filter((r) => r.failed).map((r) => `${r.title} failed with at least one seed: ${r.failed}`),
-  ].join(' '),
-});
+export function measured(results: Results): Table {
+  const { rows } = results;
+  const names = Object.keys(rows.find((r) => r.seeds)?.columns ?? {});
+  return {
+    columns: ['', 'seeds', ...names],
+    rows: rows.map(({ title, seeds, columns, failed }) => [
+      failed && !seeds ? `${title} (failed)` : title,
+      String(seeds),
+      ...names.map((name) => cell(name, columns[name])),
+    ]),
+    note: [
+      note(results),
+      ...rows.filter((r) => r.failed).map((r) => `${r.title} failed with at least one seed: ${r.failed}`),
+    ].join(' '),
+  };
+}
 
 /** Pairs of rows that the paper orders, beside ours; nothing where none of them was measured. */
 const beside = ({ rows, paper }: Results): Table[] =>

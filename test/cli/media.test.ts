@@ -13,7 +13,7 @@ import { sinkFor } from '../../cli/media/sink.ts';
 import { host } from '../../engine/frontend/tree.ts';
 import { reportHtml, writeReport, type Report } from '../../cli/media/report.ts';
 import { contactSheet } from '../../cli/media/sheet.ts';
-import { compare, COLUMNS, summarise } from '../../train/ablation/table.ts';
+import { compare, summarise } from '../../train/ablation/table.ts';
 import { conditions } from '../../train/data/digits.ts';
 
 const clips = conditions(0, 3);
@@ -155,7 +155,7 @@ test('the report is one file that holds everything and escapes what it is given'
 
 test("ablations stand in a report with their figure, their spread, and the paper's order; a file of something else is refused", async () => {
   const summary = (...values: number[]) =>
-    Object.fromEntries(Object.keys(COLUMNS).map((name) => [name, summarise(values)]));
+    Object.fromEntries(['score', 'score at the end', 'sharpness'].map((name) => [name, summarise(values)]));
   const rows = [
     { id: 'method', title: 'both phases', seeds: 2, columns: summary(0.7, 0.9) },
     { id: 'no-priming', title: 'no priming', seeds: 2, columns: summary(0.5, 0.6) },
@@ -167,6 +167,7 @@ test("ablations stand in a report with their figure, their spread, and the paper
     seeds: 2,
     adapter: 'a GPU',
     set: ['priming.batch=8'],
+    scored: 'by eye',
     rows,
     paper: compare([{ about: 'priming', rows: ['no-priming', 'method'] }], rows),
   };

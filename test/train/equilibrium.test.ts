@@ -101,6 +101,33 @@ test('without C-SDS the generator follows D: its gradient is the finite differen
   assert.ok(Math.abs(slope / along - 1) < 1e-5, `${slope} ${along}`);
 });
 
+test('the adversarial term has its weight: the gradient is affine in it, and at 0 C-SDS alone is left', () => {
+  const gradients = (weight: number) => {
+    const p = config([`equilibrium.adversarial=${weight}`]);
+    const networks = {
+      generator: weights(1),
+      ema: weights(2),
+      discriminator: initHead(p.head, 4),
+      teacher: weights(3),
+    };
+    return onHost([networks, batch(), at], (...a) => generatorGradients(p, ...a));
+  };
+  const [none, one, two] = [gradients(0), gradients(1), gradients(2)];
+  assert.is(none.metrics['gD']!.data[0], 0);
+  assert.is(none.metrics['gS']!.data[0], one.metrics['gS']!.data[0]);
+  const flat = ({ grads }: typeof one) => {
+    const all = Object.values(grads).flatMap((g) => [...g.data]);
+    return host(all, [all.length]);
+  };
+  const [a, b] = [flat(none), flat(two)];
+  const middle = host(
+    Array.from(a.data, (x, i) => (x + b.data[i]!) / 2),
+    a.shape,
+  );
+  assert.ok(close(flat(one), middle) < 1e-6);
+  assert.ok(close(flat(one), a) > 1e-3);
+});
+
 test('the backbone: a copy of its own learns with the head, any other is a constant, and the generator never moves it', () => {
   const discriminator = (sets: string[]) => {
     const p = config(sets);

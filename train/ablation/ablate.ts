@@ -11,14 +11,13 @@ import { join } from 'node:path';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { HostParams } from '../../model/params.ts';
 import type { Row } from './rows.ts';
+import type { Metrics } from '../loop/pending.ts';
 import { freeTree, toDevice } from '../loop/checkpoint.ts';
 import { ditConfigOf } from '../methods/conditions.ts';
 import { commonSettings, runStages, type Turn } from '../distill.ts';
-import { Judge } from '../judge/eval.ts';
+import { judgesOf } from '../judge/judges.ts';
 import { writeWhole } from '../loop/files.ts';
 import { Diverged, lastFile, readAverage, readBest, type Progress } from '../loop/loop.ts';
-import { loadClassifier } from '../metrics/classifier.ts';
-import type { Evaluation } from '../metrics/evaluate.ts';
 import { checkFit, checkPair, loadDiT, loadVAE } from '../loop/models.ts';
 import { wholeOf } from '../methods/networks.ts';
 import { precompute } from '../pipeline.ts';
@@ -31,6 +30,7 @@ import type { Work } from '../work.ts';
 export interface Ablate extends Work {
   vae: string;
   teacher: string;
+  /** Path of the judge's weights. */
   classifier: string;
   /** Folder of the precomputed latents' run. */
   data: string;
@@ -42,13 +42,14 @@ export interface Ablate extends Work {
   /** Told of every step: steps done and in all, over every stage of every row. */
   onStep?: (at: { done: number; total: number; row: Row; seed: number } & Pick<Progress, 'job' | 'metrics'>) => void;
   /** Told when a row has been judged. */
-  onResult?: (results: readonly Result[]) => Promise<void>;
+  onResult?: (results: readonly Result[], scored: string) => Promise<void>;
 }
 
 export interface Judged {
   step: number;
   score: number;
-  evaluation: Evaluation;
+  /** By the headings of the preset's judge. */
+  measures: Metrics;
 }
 
 /** One row with one seed: the average with the best validation score, and the last one, on held-out conditions. */
@@ -80,7 +81,7 @@ function turnsOf(w: Ablate, row: Row, seed: number, made: Record<string, unknown
 }
 
 /** Trains and judges every row. @returns the results there are; `done` is false when the signal stopped it */
-export async function ablate(w: Ablate): Promise<{ results: Result[]; done: boolean }> {
+export async function ablate(w: Ablate): Promise<{ results: Result[]; done: boolean; scored: string }> {
   const { preset: p, device } = w;
   if (!p.best.every)
     throw new Error(
@@ -94,8 +95,7 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
   const codec = new Codec(device, vae.config, vae.params);
   const sampler = new Sampler(device, p, endsOf(p, codec));
   try {
-    const classifier = await loadClassifier(w.classifier);
-    const [validation, heldOut] = [Judge.validation(p, classifier), Judge.heldOut(p, classifier)];
+    const { validation, heldOut } = await judgesOf(p, w.classifier);
     const seeds = Array.from({ length: w.seeds }, (_, i) => p.seed + i);
     const made = { data: shards.made, teacher: teacher.hash };
     const plan = seeds.flatMap((seed) => w.rows.map((row) => ({ row, seed, turns: turnsOf(w, row, seed, made) })));
@@ -127,10 +127,10 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       row: Row,
     ): Promise<Judged> => {
       const net = toDevice(device, wholeOf(preset.student, teacher.params, params)) as Record<string, NDArray>;
-      const { evaluation } = await heldOut
-        .judge(sampler, net, studentSampler(row.evaluations ?? preset.student.steps), { signal: w.signal })
+      const judged = await heldOut
+        .measure(sampler, net, studentSampler(row.evaluations ?? preset.student.steps), { signal: w.signal })
         .finally(() => freeTree(net));
-      return { step, score: heldOut.score(evaluation), evaluation };
+      return { step, ...judged };
     };
 
     const results: Result[] = [];
@@ -138,7 +138,12 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       const { row, seed, turns } = trial;
       const { course, folder } = turns.at(-1)!;
       const file = join(w.out, 'results', `${row.id}-${seed}.json`);
-      const key = hashOf({ folder, evaluations: row.evaluations ?? null, heldOut: p.data.heldOutClips });
+      const key = hashOf({
+        folder,
+        evaluations: row.evaluations ?? null,
+        heldOut: p.data.heldOutClips,
+        scored: heldOut.scored,
+      });
       const known = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Result & { key: string }) : undefined;
       if (known?.key === key) {
         results.push(known);
@@ -146,7 +151,7 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       }
       const result: Result = { row: row.id, seed };
       try {
-        if (!(await train(trial))) return { results, done: false };
+        if (!(await train(trial))) return { results, done: false, scored: heldOut.scored };
         result.kept = await judge(await readBest(join(stages, folder)), course, row);
         result.last = await judge(await readAverage(lastFile(join(stages, folder))), course, row);
       } catch (error) {
@@ -155,9 +160,9 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       }
       writeWhole(file, JSON.stringify({ ...result, key }, null, 1));
       results.push(result);
-      await w.onResult?.(results);
+      await w.onResult?.(results, heldOut.scored);
     }
-    return { results, done: true };
+    return { results, done: true, scored: heldOut.scored };
   } finally {
     await sampler.close();
     await codec.close();

@@ -41,12 +41,36 @@ export const ROWS: readonly Row[] = [
   { id: 'full', title: 'backbone: trained in full', stages: BOTH, change: adversarial({ backbone: 'full' }) },
   { id: 'conv', title: 'head: convolutional', stages: BOTH, change: head('conv') },
   { id: 'cross', title: 'head: cross attention', stages: BOTH, change: head('cross') },
-  ...[0, 1, 100].map((lambda) => ({
+  ...[0, 1, 3, 10, 30, 100].map((lambda) => ({
     id: `lambda-${lambda}`,
     title: `C-SDS λ ${lambda}`,
     stages: BOTH,
     change: adversarial({ lambda }),
   })),
+  ...(
+    [
+      ['high', { discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.7, hi: 0.98 } }],
+      ['end', { discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.9, hi: 0.999 } }],
+      ['told-end', { told: 'end' }],
+    ] as const
+  ).map(([id, change]) => ({
+    id: `time-${id}`,
+    title: `discriminator's time: ${id === 'told-end' ? 'told the end' : id}`,
+    stages: BOTH,
+    change: adversarial(change),
+  })),
+  {
+    id: 'one-query',
+    title: 'head: one query for all taps',
+    stages: BOTH,
+    change: (p) => adversarial({ head: { ...p.equilibrium.head, queries: 'one' } })(p),
+  },
+  {
+    id: 'csds-only',
+    title: 'phase II without its discriminator: C-SDS alone',
+    stages: BOTH,
+    change: adversarial({ adversarial: 0 }),
+  },
   {
     id: 'no-str1',
     title: 'without STR1',

@@ -1,6 +1,7 @@
 /** Ablation results as numbers a person can judge: mean and spread over seeds, and whether rows stand in the paper's order. */
 import type { Order, Row } from './rows.ts';
 import type { Judged, Result } from './ablate.ts';
+import type { Metrics } from '../loop/pending.ts';
 
 /** Over the seeds of a row; `spread` is the sample standard deviation, which one seed does not have. */
 export interface Summary {
@@ -17,19 +18,12 @@ export interface TableRow {
   /** Of seeds that came to nothing. */ failed?: string;
 }
 
-type Measure = (kept: Judged, last: Judged) => number;
-
-/** What is shown of a student: of its best average, unless it says otherwise. */
-export const COLUMNS: Readonly<Record<string, Measure>> = {
-  score: (kept) => kept.score,
-  'score at the end': (_, last) => last.score,
-  'right digit': ({ evaluation }) => evaluation.digitAccuracy,
-  'in the last frame': ({ evaluation }) => evaluation.byFrame.digit.at(-1)!,
-  'right direction': ({ evaluation }) => evaluation.directionAccuracy,
-  motion: ({ evaluation }) => evaluation.motionRatio,
-  'first frame, dB': ({ evaluation }) => evaluation.firstFramePsnr,
-  Fréchet: ({ evaluation }) => evaluation.frechet,
-};
+/** What is shown of a student: of its best average, but for the score at the end. */
+const shown = ({ kept, last }: { kept: Judged; last: Judged }): Metrics => ({
+  score: kept.score,
+  'score at the end': last.score,
+  ...kept.measures,
+});
 
 export function summarise(values: number[]): Summary {
   const n = values.length;
@@ -47,11 +41,10 @@ export function tableOf(rows: readonly Row[], results: readonly Result[]): Table
     );
     const failed = own.find((r) => r.failed)?.failed;
     if (!own.length) return [];
-    const columns = made.length
-      ? Object.fromEntries(
-          Object.entries(COLUMNS).map(([name, of]) => [name, summarise(made.map((r) => of(r.kept, r.last)))]),
-        )
-      : {};
+    const all = made.map(shown);
+    const columns = Object.fromEntries(
+      Object.keys(all[0] ?? {}).map((name) => [name, summarise(all.map((row) => row[name]!))]),
+    );
     return [{ id, title, seeds: made.length, columns, ...(failed && { failed }) }];
   });
 }

@@ -31,6 +31,10 @@ export abstract class ClipJudge<C extends Clip, E> implements Chooser {
   abstract score(e: E): number;
   /** What is kept beside it. */
   protected abstract numbers(e: E): Metrics;
+  /** What a table of students shows of it, by heading. */
+  protected abstract measures(e: E): Metrics;
+  /** How `score` is made, in words. */
+  abstract readonly scored: string;
 
   requests(): Request[] {
     return this.clips.map((clip, seed) => ({
@@ -49,6 +53,17 @@ export abstract class ClipJudge<C extends Clip, E> implements Chooser {
   ): Promise<{ evaluation: E; samples: Samples }> {
     const samples = await sampler.sample(net, this.requests(), settings, options);
     return { evaluation: this.evaluate(samples.videos), samples };
+  }
+
+  /** As `judge`, by the headings of a table. */
+  async measure(
+    sampler: Sampler,
+    net: Weights,
+    settings: Sampling,
+    options?: SampleOptions,
+  ): Promise<{ score: number; measures: Metrics }> {
+    const { evaluation } = await this.judge(sampler, net, settings, options);
+    return { score: this.score(evaluation), measures: this.measures(evaluation) };
   }
 
   async choose(sampler: Sampler, net: Weights, settings: Sampling, options?: SampleOptions): Promise<Score> {

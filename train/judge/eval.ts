@@ -12,6 +12,7 @@ export type { Chooser, Score } from './clipjudge.ts';
 
 /** A fixed set of conditions of `digits` with the real clips' features. */
 export class Judge extends ClipJudge<DigitClip, Evaluation> {
+  override readonly scored = 'frames with the right digit × clips with the right direction - 0.01 Fréchet';
   private readonly classifier: ClassifierWeights;
   private readonly real: FeatureSet;
 
@@ -48,6 +49,17 @@ export class Judge extends ClipJudge<DigitClip, Evaluation> {
   protected numbers(e: Evaluation): Metrics {
     const { byFrame: _, ...numbers } = e;
     return numbers;
+  }
+
+  protected measures(e: Evaluation): Metrics {
+    return {
+      'right digit': e.digitAccuracy,
+      'in the last frame': e.byFrame.digit.at(-1)!,
+      'right direction': e.directionAccuracy,
+      motion: e.motionRatio,
+      'first frame, dB': e.firstFramePsnr,
+      Fréchet: e.frechet,
+    };
   }
 
   /**

@@ -22,6 +22,8 @@ export type FlareReport = FlareEvaluation & { spread?: number };
 
 /** A fixed set of conditions of `flare` with what is seen in the real clips. */
 export class FlareJudge extends ClipJudge<FlareClip, FlareReport> {
+  override readonly scored =
+    'a third each of what is read rightly, sharpness (the smaller of it and its inverse) and recall, - 0.01 Fréchet';
   private readonly weights: ReaderWeights;
   private readonly real: FlareLook;
 
@@ -92,6 +94,22 @@ export class FlareJudge extends ClipJudge<FlareClip, FlareReport> {
 
   protected numbers(e: FlareReport): Metrics {
     return { ...e };
+  }
+
+  protected measures(e: FlareReport): Metrics {
+    return {
+      'read rightly': e.accuracy,
+      action: e.actionAccuracy,
+      sharpness: e.sharpness,
+      Fréchet: e.frechet,
+      texture: e.texture,
+      precision: e.precision,
+      recall: e.recall,
+      spread: e.spread!,
+      motion: e.motionRatio,
+      flicker: e.flicker,
+      'first frame, dB': e.firstFramePsnr,
+    };
   }
 
   /**

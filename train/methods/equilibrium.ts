@@ -37,6 +37,8 @@ export interface EquilibriumConfig {
   taps: readonly number[];
   backbone: 'ema' | 'live' | 'frozen' | 'full';
   loss: keyof typeof ADVERSARIAL;
+  /** Weight of the adversarial loss in the generator's. */
+  adversarial: number;
   /** Whether the discriminator sees samples noised to its time, or clean ones. */
   sees: 'noised' | 'clean';
   /** Weight of C-SDS; at 0 it is not computed. */
@@ -54,8 +56,8 @@ export function equilibriumConfigOf({
   student,
   equilibrium,
 }: Numbers): EquilibriumConfig {
-  const { taps, backbone, loss, sees, lambda, guidance, str1, apart } = equilibrium;
-  return { dit, student, head: headConfig, taps, backbone, loss, sees, lambda, guidance, str1, apart };
+  const { taps, backbone, loss, adversarial, sees, lambda, guidance, str1, apart } = equilibrium;
+  return { dit, student, head: headConfig, taps, backbone, loss, adversarial, sees, lambda, guidance, str1, apart };
 }
 
 export interface EquilibriumInputs<X = Tensor> extends Rates<X> {
@@ -196,7 +198,7 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
 }
 
 /**
- * Gradient of the adversarial loss + λ C-SDS at x̂0, where the two branches meet: they run one after the other with disjoint activations.
+ * Gradient of the weighted adversarial loss + λ C-SDS at x̂0, where the two branches meet: they run one after the other with disjoint activations.
  * The backbone is a constant: the generator can't make its own features look real.
  */
 function judge(
@@ -211,7 +213,7 @@ function judge(
   const backbone = backboneOf(p, networks);
   const D = (sample: Tensor) => logits(p, { backbone, discriminator }, seenAt(p, sample, eps, at.t), at.t, c);
   const loss = ADVERSARIAL[p.loss].generator(D(seen), () => D(x));
-  const gD = vjp(loss, constant(1), seen);
+  const gD = vjp(loss, constant(p.adversarial), seen);
   const metrics: Record<string, Tensor> = { G: loss, gD: length(gD), ...health(seen, x, c.latent) };
   if (p.lambda === 0) return { cotangent: gD, metrics };
 

@@ -95,6 +95,7 @@ const digits: Preset = {
     },
     backbone: 'ema',
     loss: 'hinge',
+    adversarial: 1,
     sees: 'noised', // paper
     apart: false, //                        speed over memory
     taps: [2, 4, 5], //                     METHOD §1.6: round(L {0.5, 0.75, 1}) - 1 for L = 6

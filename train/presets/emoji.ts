@@ -93,6 +93,7 @@ const emoji: Preset = {
     },
     backbone: 'ema',
     loss: 'hinge',
+    adversarial: 1,
     sees: 'noised',
     taps: [4, 6, 8], //                     METHOD §1.6: round(L {0.5, 0.75, 1}) - 1 for L = 9
     discriminatorTimes: { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 },

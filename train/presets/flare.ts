@@ -94,6 +94,7 @@ const flare: Preset = {
     },
     backbone: 'ema',
     loss: 'hinge',
+    adversarial: 1,
     sees: 'noised', // paper
     apart: false,
     taps: [2, 4, 5], //                     METHOD §1.6

@@ -155,6 +155,8 @@ export const presetSchema = z.strictObject({
       /** Whose features the discriminator reads: the generator's average, the generator itself, the teacher, or a copy of its own that it trains. */
       backbone: z.enum(['ema', 'live', 'frozen', 'full']).default('ema'),
       loss: z.enum(['hinge', 'logistic', 'relativistic']).default('hinge'),
+      /** Weight of the adversarial loss in the generator's; 0 leaves C-SDS alone. */
+      adversarial: z.number().nonnegative().default(1),
       /** Whether it sees samples noised to its time, or clean ones. */
       sees: z.enum(['noised', 'clean']).default('noised'),
       /** Less memory: samples one after the other, the generator's forward twice. */
