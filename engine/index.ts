@@ -6,6 +6,7 @@
 export { open, Device } from './runtime/device.ts';
 export type { CompileOptions, CompiledFunction, Concrete, Feed } from './runtime/compile.ts';
 export { NDArray } from './runtime/ndarray.ts';
+export { Streamed } from './runtime/streamed.ts';
 export { Tensor } from './frontend/tensor.ts';
 export { vjp } from './frontend/autodiff.ts';
 export { checkpoint } from './frontend/remat.ts';

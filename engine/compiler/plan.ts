@@ -2,9 +2,10 @@
 import { ALIGN, boundBytes, type Caps, type Dispatch } from '../../kernels/kernel.ts';
 import { EngineError, mib } from '../host/errors.ts';
 import { bytesOf, keyOf, printType, typeOf, type Value } from '../frontend/graph.ts';
-import type { Lowered } from './lowering.ts';
 import { planMemory, type Block, type MemoryPlan } from './memory.ts';
-import type { Output, Placement } from './placement.ts';
+import type { Placement } from './placement.ts';
+import type { Stages } from './stages.ts';
+import { planStreaming, type Streaming } from './streaming.ts';
 
 /** What a program will cost, known before it is built. */
 export interface Plan {
@@ -19,6 +20,8 @@ export interface Plan {
   largest: Block | undefined;
   /** The kernel that binds the most. */
   widest: { label: string; bindings: number } | undefined;
+  /** Bytes that are brought from host memory while it runs. */
+  streamed: number;
   /** Arithmetic and traffic of each dispatch, in order. */
   work: { flops: number; bytes: number }[];
 }
@@ -42,14 +45,26 @@ function wholeOf(v: Value, placement: Placement): Value {
   return place?.kind === 'part' ? wholeOf(place.whole, placement) : v;
 }
 
-/** Plans memory for lowered groups. `uploads`: bytes of the inputs that come from the host at each call. */
-export function planProgram(
-  lowered: readonly Lowered[],
-  placement: Placement,
-  outputs: readonly Output[],
-  uploads: readonly (number | undefined)[],
-  maxBufferBytes: number,
-): { plan: Plan; blockOf: Map<string, Block> } {
+/** The streamed inputs that each group reads, once each. */
+const streamedReads = ({ lowered, placement, inputs, streams }: Stages) =>
+  lowered.map(({ slots }) => {
+    const read = new Set(
+      slots.map((v) => placement.places.get(keyOf(v))).map((p) => (p?.kind === 'input' ? p.index : -1)),
+    );
+    return [...read]
+      .filter((input) => streams[input] !== undefined)
+      .map((input) => ({ input, bytes: bytesOf(inputs[input]!), set: streams[input]! }));
+  });
+
+export interface Planned {
+  plan: Plan;
+  blockOf: Map<string, Block>;
+  loads: Streaming['loads'];
+}
+
+/** Plans memory for lowered groups. */
+export function planProgram(stages: Stages, maxBufferBytes: number): Planned {
+  const { lowered, placement, outputs, uploads } = stages;
   const blockOf = new Map<string, Block>();
   lowered.forEach((l, at) => {
     for (const slot of l.slots) {
@@ -79,7 +94,8 @@ export function planProgram(
     const block = blockOf.get(keyOf(from));
     if (block) block.last = lowered.length;
   }
-  const memory = planMemory([...blockOf.values()], maxBufferBytes);
+  const streaming = planStreaming(streamedReads(stages), maxBufferBytes);
+  const memory = beside(planMemory([...blockOf.values()], maxBufferBytes), streaming.memory);
   const results = sum(outputs.map((o) => (o.into === undefined ? boundBytes(bytesOf(typeOf(o.value))) : 0)));
   const dispatches = lowered.flatMap((l) => l.launch.dispatches);
   const uniforms = sum(dispatches.map(uniformBytes));
@@ -94,10 +110,22 @@ export function planProgram(
       .reduce<Plan['widest']>((a, b) => (a && a.bindings >= b.bindings ? a : b), undefined),
     flops: sum(dispatches.map((d) => d.flops)),
     traffic: sum(dispatches.map((d) => d.bytes)),
+    streamed: streaming.bytes,
     work: dispatches.map((d) => ({ flops: d.flops, bytes: d.bytes })),
   };
-  return { plan, blockOf };
+  return { plan, blockOf, loads: streaming.loads };
 }
+
+/** Two plans in arenas of their own. */
+const beside = (a: MemoryPlan, b: MemoryPlan): MemoryPlan => ({
+  spots: new Map([
+    ...a.spots,
+    ...[...b.spots].map(([block, s]) => [block, { ...s, arena: s.arena + a.arenas.length }] as const),
+  ]),
+  arenas: [...a.arenas, ...b.arenas],
+  lowerBound: a.lowerBound + b.lowerBound,
+  atPeak: a.atPeak,
+});
 
 /** Why a program cannot be bound, whatever the memory. Tensors over the binding limit take several bindings. */
 export function unbindable(

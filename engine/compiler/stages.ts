@@ -49,6 +49,8 @@ export interface Stages {
   outputs: Output[];
   /** Bytes of each input that comes from the host at each call. */
   uploads: (number | undefined)[];
+  /** The set of each input that stays in host memory. */
+  streams: readonly (string | undefined)[];
 }
 
 /** A function as it is called. */
@@ -59,9 +61,16 @@ export interface Call {
   args: readonly Flat<TensorType>[];
   /** For each leaf of them: it is uploaded at each call. */
   fromHost: readonly boolean[];
+  /** For each leaf of them: its set, if it stays in host memory. */
+  streams?: readonly (string | undefined)[];
 }
 
-export function analyse({ name, fn, args, fromHost }: Call, caps: Caps, options: CompileOptions): Stages {
+/** A tensor that stays in host memory, as a type. */
+export interface StreamedType extends TensorType {
+  readonly set: string;
+}
+
+export function analyse({ name, fn, args, fromHost, streams = [] }: Call, caps: Caps, options: CompileOptions): Stages {
   const traced = trace(
     fn,
     args.map((f) => f.rebuild(f.leaves)),
@@ -95,19 +104,19 @@ export function analyse({ name, fn, args, fromHost }: Call, caps: Caps, options:
   if (flags.DEBUG >= 4)
     for (const l of lowered) for (const d of l.launch.dispatches) console.error(`// ${d.label}\n${d.wgsl}`);
   const uploads = inputs.map((type, i) => (fromHost[i] ? boundBytes(bytesOf(type)) : undefined));
-  return { inputs, outTree, groups, lowered, placement, outputs, uploads };
+  return { inputs, outTree, groups, lowered, placement, outputs, uploads, streams };
 }
 
 /** @throws when the plan does not fit in `room` */
 export function planStages(name: string, s: Stages, room: Room): Plan {
-  const { plan } = planProgram(s.lowered, s.placement, s.outputs, s.uploads, room.maxBufferBytes);
+  const { plan } = planProgram(s, room.maxBufferBytes);
   checkFits(name, plan, room);
   return plan;
 }
 
 /**
  * What a call of `fn` would cost on a device of these capabilities: nothing is opened or allocated.
- * @param args trees of tensor types
+ * @param args trees of tensor types, of which some may stay in host memory
  * @param resident numbers of the arguments that lie in device memory already; the others are uploaded at each call
  */
 export function planFunction(
@@ -117,18 +126,20 @@ export function planFunction(
   room: Pick<Room, 'caps' | 'maxBufferBytes'>,
   options: CompileOptions = {},
 ): Plan {
-  const flat = args.map((a) => flatten<TensorType>(a));
+  const flat = args.map((a) => flatten<TensorType | StreamedType>(a));
+  const streams = flat.flatMap((f) => f.leaves.map((leaf) => ('set' in leaf ? leaf.set : undefined)));
   const s = analyse(
     {
       name: options.name ?? 'program',
       fn: fn as (...args: unknown[]) => unknown,
       args: flat,
       fromHost: flat.flatMap((f, a) => f.leaves.map(() => !resident.has(a))),
+      streams,
     },
     room.caps,
     options,
   );
-  return planProgram(s.lowered, s.placement, s.outputs, s.uploads, room.maxBufferBytes).plan;
+  return planProgram(s, room.maxBufferBytes).plan;
 }
 
 /** Matches results to donated inputs by path, and gives every result bytes of its own. */

@@ -10,13 +10,14 @@ import type { Plan } from '../compiler/plan.ts';
 import { Program } from './program.ts';
 import type { ResultSet } from './program-memory.ts';
 import { Programs, type Built, type Entry } from './programs.ts';
+import { Streamed } from './streamed.ts';
 import { analyse, planStages, type CompileOptions, type Stages } from '../compiler/stages.ts';
 import type { Tensor } from '../frontend/tensor.ts';
 import { dataFault, flatten, nameOf, type Flat, type HostTensor, type Numbers, typeFault } from '../frontend/tree.ts';
 
 export type { CompileOptions } from '../compiler/stages.ts';
 
-type Leaf = NDArray | HostTensor | number;
+type Leaf = NDArray | Streamed | HostTensor | number;
 
 /** What a traced function's argument becomes in a call: any tree of concrete tensors in place of symbolic ones. */
 export type Feed<T> = T extends Tensor ? Leaf : T extends object ? { [K in keyof T]: Feed<T[K]> } : T;
@@ -32,8 +33,8 @@ export interface CompiledFunction<A extends readonly unknown[], R> {
 }
 
 /**
- * Compiles `fn`, a function over trees of Tensors. The result takes trees of NDArray, HostTensor (uploaded at each call) and
- * number (an f32 scalar) and gives the tree that `fn` returned, of NDArrays.
+ * Compiles `fn`, a function over trees of Tensors. The result takes trees of NDArray, HostTensor (uploaded at each call), number (an f32
+ * scalar) and Streamed (brought while it runs, when its kernels are about to read it) and gives the tree that `fn` returned, of NDArrays.
  *
  * Calls take effect in the order in which they are made, whatever is awaited when; data may change as soon as a call has returned its
  * promise. Results hold until the function's next call, and `keep()` copies one out: then they are refused, never wrong. Calls that overlap
@@ -91,7 +92,7 @@ class Compiled {
     const entry = this.programs.get(this.keyOf(call), () => this.make(call));
     entry.calls++;
     try {
-      const out = await (entry.built && !inPieces() && !this.device.inUse
+      const out = await (entry.built && !inPieces(entry.built) && !this.device.inUse
         ? this.launch(entry.built, call)
         : this.later(entry, call));
       // In the microtask right before the caller's: what others call until then must not write over these results.
@@ -117,11 +118,15 @@ class Compiled {
     const spoken = call.leaves.filter((leaf, i) => call.donated[i] && leaf instanceof NDArray) as NDArray[];
     for (const t of spoken) t.awaited++;
     return this.device.inTurn(async () => {
-      const built = await building.finally(() => spoken.forEach((t) => t.awaited--));
-      return withSite(site, () => {
-        this.check(call);
-        return this.launch(built, call);
-      });
+      try {
+        const built = await building;
+        return await withSite(site, () => {
+          this.check(call);
+          return this.launch(built, call);
+        });
+      } finally {
+        for (const t of spoken) t.awaited--;
+      }
     });
   }
 
@@ -133,10 +138,15 @@ class Compiled {
     call.results = set;
     const { generation } = set;
     await program.run({
-      inputs: leaves.map((leaf, i) => (leaf instanceof NDArray ? leaf : memory.uploads[i]!)),
+      inputs: leaves.map((leaf, i) => (leaf instanceof NDArray ? leaf : memory.uploads[i])),
       data: leaves.map((leaf) =>
-        leaf instanceof NDArray ? undefined : typeof leaf === 'number' ? [leaf] : (leaf.data as Numbers),
+        leaf instanceof NDArray || leaf instanceof Streamed
+          ? undefined
+          : typeof leaf === 'number'
+            ? [leaf]
+            : (leaf.data as Numbers),
       ),
+      streamed: leaves.map((leaf) => (leaf instanceof Streamed ? leaf.data : undefined)),
       results: set,
     });
     const kept = new Set(results.map(({ into }) => into));
@@ -155,8 +165,8 @@ class Compiled {
     return outTree.rebuild(out);
   }
 
-  private brought(leaf: Leaf): NDArray {
-    if (leaf instanceof NDArray) return leaf;
+  private brought(leaf: Leaf): NDArray | Streamed {
+    if (leaf instanceof NDArray || leaf instanceof Streamed) return leaf;
     const { shape, dtype } = leafType(leaf);
     return this.device.tensor(typeof leaf === 'number' ? [leaf] : leaf.data, shape, dtype);
   }
@@ -192,19 +202,22 @@ class Compiled {
 
   /** A host tensor is uploaded into a buffer of the program's own, a device tensor is bound as it lies: two programs. */
   private fromHost({ leaves, donated }: Call): boolean[] {
-    return leaves.map((leaf, i) => !donated[i] && !(leaf instanceof NDArray));
+    return leaves.map((leaf, i) => !donated[i] && !(leaf instanceof NDArray || leaf instanceof Streamed));
   }
 
   private keyOf(call: Call): string {
     const host = this.fromHost(call);
-    const types = call.leaves.map((leaf, i) => (host[i] ? '^' : '') + printType(leafType(leaf)));
+    const types = call.leaves.map(
+      (leaf, i) => (host[i] ? '^' : leaf instanceof Streamed ? `${leaf.set}~` : '') + printType(leafType(leaf)),
+    );
     return `${call.flat.map((f) => f.key).join(';')}|${types.join()}`;
   }
 
   private analyse(call: Call): Stages {
     const inputs = call.flat.map((f) => ({ ...f, leaves: f.leaves.map(leafType) }));
     const { name, fn } = this;
-    return analyse({ name, fn, args: inputs, fromHost: this.fromHost(call) }, this.device.caps, this.options);
+    const streams = call.leaves.map((leaf) => (leaf instanceof Streamed ? leaf.set : undefined));
+    return analyse({ name, fn, args: inputs, fromHost: this.fromHost(call), streams }, this.device.caps, this.options);
   }
 
   private async make(call: Call): Promise<Built> {
@@ -230,6 +243,10 @@ class Compiled {
     this.device.check();
     const buffers = new Map<GPUBuffer, number>();
     leaves.forEach((leaf, i) => {
+      if (leaf instanceof Streamed) {
+        if (donated[i]) this.refuse(call, i, ' stays in host memory: bring it with device.tensor() to donate it');
+        return;
+      }
       if (!(leaf instanceof NDArray)) {
         const { shape, dtype } = leafType(leaf);
         const fault = typeof leaf === 'number' ? undefined : dataFault(leaf.data, shape, dtype);
@@ -263,17 +280,20 @@ const leafName = ({ flat }: Call, i: number): string =>
 const staleness = (program: Program, set: ResultSet, generation: number) => () => program.memory.stale(set, generation);
 
 /** Runs that wait between their kernels: they must not meet another in the arenas. */
-const inPieces = (): boolean => flags.VALIDATE || flags.NANCHECK || flags.DEBUG >= 2 || !!flags.PROFILE;
+const inPieces = ({ program }: Built): boolean =>
+  program.plan.streamed > 0 || flags.VALIDATE || flags.NANCHECK || flags.DEBUG >= 2 || !!flags.PROFILE;
 
 /** Data as they are now. */
 const copied = (leaf: Leaf): Leaf =>
-  leaf instanceof NDArray || typeof leaf === 'number' ? leaf : { ...leaf, data: leaf.data.slice() };
+  leaf instanceof NDArray || leaf instanceof Streamed || typeof leaf === 'number'
+    ? leaf
+    : { ...leaf, data: leaf.data.slice() };
 
 function leafType(leaf: Leaf): TensorType {
   if (typeof leaf === 'number') return { shape: [], dtype: 'f32' };
   if (leaf instanceof NDArray || (leaf && typeof leaf === 'object' && 'shape' in leaf && 'dtype' in leaf)) {
     const { shape, dtype } = leaf;
-    const fault = leaf instanceof NDArray ? undefined : typeFault(shape, dtype);
+    const fault = leaf instanceof NDArray || leaf instanceof Streamed ? undefined : typeFault(shape, dtype);
     if (fault) throw new EngineError('compile', fault);
     return { shape, dtype };
   }

@@ -5,7 +5,9 @@ import { EngineError, mib } from '../host/errors.ts';
 import { cores, memory, waiting } from '../host/runtime.ts';
 import { Garbage } from './garbage.ts';
 import { Scratch } from './scratch.ts';
-import { checkTensor, checkType, dtypeOf, type Numbers, type Typed } from '../frontend/tree.ts';
+import { Staging } from './staging.ts';
+import { uploadable } from './bits.ts';
+import { checkTensor, checkType, dtypeOf, type Numbers } from '../frontend/tree.ts';
 import { tuningFor } from './tuning.ts';
 import { NDArray } from './ndarray.ts';
 import { destroyIdle, Warmup } from './warmup.ts';
@@ -13,7 +15,7 @@ import { compile, type CompiledFunction, type CompileOptions } from './compile.t
 
 /** Bytes taken between two sweeps for garbage: a GPU does not tell how many it has. */
 const SWEEP_EVERY = 2 ** 30;
-const USAGE = { mapRead: 0x1, copySrc: 0x4, copyDst: 0x8, uniform: 0x40, storage: 0x80 };
+const USAGE = { mapRead: 0x1, mapWrite: 0x2, copySrc: 0x4, copyDst: 0x8, uniform: 0x40, storage: 0x80 };
 
 interface Counters {
   buffers: number;
@@ -50,6 +52,11 @@ export class Device {
   budget: number;
   readonly scratch = new Scratch(
     (bytes) => this.buffer(bytes),
+    (buffer) => this.release(buffer),
+  );
+  /** The way in for tensors that stay in host memory. */
+  readonly staging = new Staging(
+    (bytes) => this.buffer(bytes, USAGE.mapWrite | USAGE.copySrc),
     (buffer) => this.release(buffer),
   );
   /** What nobody holds any more is given back here. */
@@ -257,25 +264,4 @@ export class Device {
 function checkRange(op: string, { size }: GPUBuffer, offset: number, bytes: number): void {
   if (offset >= 0 && offset % 4 === 0 && bytes >= 0 && bytes % 4 === 0 && offset + bytes <= size) return;
   throw new EngineError(op, `${bytes} bytes from ${offset} on are not in a buffer of ${size}, by fours`);
-}
-
-/** Data as writeBuffer takes it: 4-byte multiples, and never a view on shared memory, which segfaults Dawn. */
-function uploadable(data: Numbers, dtype: DType): Uint32Array<ArrayBuffer> {
-  if (BYTES[dtype] === 2 && !(data instanceof Uint16Array))
-    throw new EngineError('tensor', `${dtype} takes its bits in a Uint16Array, got a ${data.constructor.name}`);
-  const typed =
-    dtype === 'f32' && !(data instanceof Float32Array)
-      ? Float32Array.from(data)
-      : dtype === 'i32' && !(data instanceof Int32Array)
-        ? Int32Array.from(data)
-        : dtype === 'u32' && !(data instanceof Uint32Array)
-          ? Uint32Array.from(data)
-          : (data as Typed);
-  const shared = typeof SharedArrayBuffer !== 'undefined' && typed.buffer instanceof SharedArrayBuffer;
-  if (!shared && typed.byteLength % 4 === 0 && typed.byteOffset % 4 === 0) {
-    return new Uint32Array(typed.buffer as ArrayBuffer, typed.byteOffset, typed.byteLength / 4);
-  }
-  const copy = new Uint8Array(Math.ceil(typed.byteLength / 4) * 4);
-  copy.set(new Uint8Array(typed.buffer as ArrayBuffer, typed.byteOffset, typed.byteLength));
-  return new Uint32Array(copy.buffer);
 }

@@ -28,6 +28,8 @@ export interface Wanted {
   uploads: readonly (number | undefined)[];
   /** Bytes of each result that has memory of its own. */
   results: readonly (number | undefined)[];
+  /** Whether inputs are brought from host memory while it runs. */
+  streams: boolean;
 }
 
 export class ProgramMemory {
@@ -44,11 +46,12 @@ export class ProgramMemory {
   private needed = 1;
 
   /** @throws where the budget has no room, with nothing held */
-  constructor(device: Device, { arenas, uniforms, uploads, results }: Wanted) {
+  constructor(device: Device, { arenas, uniforms, uploads, results, streams }: Wanted) {
     this.device = device;
     this.results = results;
     try {
       device.scratch.enter(this, arenas);
+      if (streams) device.staging.enter(this);
       this.uploads = this.allocate(uploads);
       for (const span of this.uploads) if (span) this.buffers.push(span.buffer);
       this.uniform = device.uniforms(uniforms);
@@ -90,6 +93,7 @@ export class ProgramMemory {
     if (this.gone) return;
     this.gone = why;
     this.device.scratch.leave(this);
+    this.device.staging.leave(this);
     while (this.sets.length) this.drop(this.sets[0]!);
     for (const buffer of this.buffers) this.device.release(buffer);
   }

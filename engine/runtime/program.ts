@@ -5,6 +5,7 @@ import { boundBytes, readsParams, type Dispatch } from '../../kernels/kernel.ts'
 import { windowBytes } from '../../kernels/windows.ts';
 import type { Device } from './device.ts';
 import { type Group } from '../compiler/fuse.ts';
+import type { Block } from '../compiler/memory.ts';
 import { keyOf, bytesOf, typeOf, type TensorType, type Value } from '../frontend/graph.ts';
 import type { Numbers } from '../frontend/tree.ts';
 import { waiting } from '../host/runtime.ts';
@@ -22,10 +23,12 @@ type Home = ({ arena: number } | { input: number } | { result: number }) & { off
 
 /** What a run works on. */
 export interface Run {
-  /** Where each input lies. */
-  inputs: readonly Span[];
+  /** Where each input lies, but those that stay in host memory. */
+  inputs: readonly (Span | undefined)[];
   /** Data for those that come from the host. */
   data: readonly (Numbers | undefined)[];
+  /** Bytes of those that stay in host memory. */
+  streamed: readonly (Uint8Array | undefined)[];
   results: ResultSet;
 }
 
@@ -34,9 +37,14 @@ const MAX_SETS = 8;
 /** Dispatches in one submit: short enough for watchdogs, long enough to hide its cost. */
 const SUBMIT_EVERY = 256;
 
+/** Groups that run in one piece, and the streamed inputs that must be there before. */
+interface Segment {
+  loads: { input: number; home: Home }[];
+  from: number;
+  to: number;
+}
+
 interface Step {
-  /** Number of its group. */
-  group: number;
   dispatch: Dispatch;
   spans: Home[];
   uniformOffset: number;
@@ -50,8 +58,12 @@ export class Program {
   private readonly groups: readonly Group[];
   private readonly inputs: readonly TensorType[];
   private readonly watched: Watched;
-  private readonly spanOf: (v: Value) => Home;
+  /** Of a value as a group reads it: a streamed input lies elsewhere each time that it is brought. */
+  private readonly spanOf: (v: Value, group: number) => Home;
   private readonly steps: Step[] = [];
+  /** The first step of each group, and their number. */
+  private readonly firsts: number[] = [];
+  private readonly segments: Segment[];
   private readonly copies: { from: Home; to: Home }[];
   private pipelines: GPUComputePipeline[] = [];
   private readonly bound = new Map<string, GPUBindGroup[]>();
@@ -61,8 +73,9 @@ export class Program {
   private nextId = 0;
   private pending: Promise<unknown>[] = [];
 
-  constructor(name: string, device: Device, { groups, lowered, placement, inputs, outputs, uploads }: Stages) {
-    const { plan, blockOf } = planProgram(lowered, placement, outputs, uploads, device.maxBufferBytes);
+  constructor(name: string, device: Device, stages: Stages) {
+    const { groups, lowered, placement, inputs, outputs, uploads } = stages;
+    const { plan, blockOf, loads } = planProgram(stages, device.maxBufferBytes);
     device.makeRoom(plan.bytes);
     checkFits(name, plan, device);
     this.name = name;
@@ -70,41 +83,54 @@ export class Program {
     this.plan = plan;
     this.groups = groups;
     this.inputs = inputs;
-    const arenaSpan = (key: string): Home => {
-      const block = blockOf.get(key)!;
+    const inArena = (block: Block, bytes = block.bytes, from = 0): Home => {
       const { arena, offset } = plan.memory.spots.get(block)!;
-      return { arena, offset, bytes: boundBytes(block.bytes) };
+      return { arena, offset: offset + from, bytes: boundBytes(bytes) };
     };
-    const home = (v: Value, where: Place): Home => {
+    const arenaSpan = (key: string): Home => inArena(blockOf.get(key)!);
+    const loadsOf = new Map<number, Block[]>();
+    for (const { input, block } of loads) loadsOf.set(input, [...(loadsOf.get(input) ?? []), block]);
+    const home = (v: Value, where: Place, at: number): Home => {
       if (where.kind === 'arena') return arenaSpan(keyOf(v));
       const bytes = boundBytes(bytesOf(typeOf(v)));
       if (where.kind === 'output') return { result: where.index, offset: 0, bytes };
-      if (where.kind === 'input') return { input: where.index, offset: where.offset, bytes };
-      const whole = this.spanOf(where.whole);
+      if (where.kind === 'input') {
+        const there = loadsOf.get(where.index)?.find((block) => block.first <= at && at <= block.last);
+        return there ? inArena(there, bytes, where.offset) : { input: where.index, offset: where.offset, bytes };
+      }
+      const whole = this.spanOf(where.whole, at);
       return { ...whole, offset: whole.offset + where.offset, bytes };
     };
-    this.spanOf = (v) => home(v, placement.places.get(keyOf(v))!);
+    this.spanOf = (v, at) => home(v, placement.places.get(keyOf(v))!, at);
     let words = 0;
     lowered.forEach((l, at) => {
-      const spans = [...l.slots.map(this.spanOf), ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`))];
+      this.firsts.push(this.steps.length);
+      const spans = [
+        ...l.slots.map((v) => this.spanOf(v, at)),
+        ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`)),
+      ];
       for (const dispatch of l.launch.dispatches) {
-        this.steps.push({
-          group: at,
-          dispatch,
-          spans: dispatch.bind.map((slot) => spans[slot]!),
-          uniformOffset: words * 4,
-        });
+        this.steps.push({ dispatch, spans: dispatch.bind.map((slot) => spans[slot]!), uniformOffset: words * 4 });
         words += uniformBytes(dispatch) / 4;
       }
     });
+    this.firsts.push(this.steps.length);
+    const points = [...new Set([0, ...loads.map((l) => l.block.first)])];
+    this.segments = points.map((from, i) => ({
+      loads: loads.filter((l) => l.block.first === from).map(({ input, block }) => ({ input, home: inArena(block) })),
+      from,
+      to: points[i + 1] ?? groups.length,
+    }));
     const uniforms = new Uint32Array(words || 4);
     for (const s of this.steps) uniforms.set(s.dispatch.params, s.uniformOffset / 4);
-    this.copies = placement.copies.map(({ from, to }) => ({ from: this.spanOf(from), to: home(from, to) }));
+    const end = groups.length;
+    this.copies = placement.copies.map(({ from, to }) => ({ from: this.spanOf(from, end), to: home(from, to, end) }));
     this.memory = new ProgramMemory(device, {
       arenas: plan.memory.arenas,
       uniforms: uniforms.byteLength,
       uploads,
       results: outputs.map((o) => (o.into === undefined ? boundBytes(bytesOf(typeOf(o.value))) : undefined)),
+      streams: plan.streamed > 0,
     });
     device.write(this.memory.uniform, 0, uniforms, 'u32');
     this.watched = device.garbage.watch(this, this.memory.free.bind(this.memory, 'was freed'));
@@ -142,47 +168,19 @@ export class Program {
     this.device.check();
   }
 
-  /** Runs in one piece before it returns, but for a wait: at most two runs are in flight. */
+  /** Runs in one piece before it returns, but for a wait: at most two runs are in flight. With streamed inputs it waits for these too. */
   async run(run: Run): Promise<void> {
     const { device } = this;
     device.check();
     const groups = this.bind(run);
     run.data.forEach((data, i) => data && device.write(run.inputs[i]!.buffer, 0, data, this.inputs[i]!.dtype));
     const queue = device.gpu.queue;
-    if (flags.VALIDATE || flags.NANCHECK) {
-      await checkRun(
-        device,
-        this.name,
-        this.groups.map((group, g): Checked => ({
-          group,
-          spanOf: (v) => this.at(this.spanOf(v), run),
-          label: this.steps.find((s) => s.group === g)?.dispatch.label ?? '',
-          encode: (pass) =>
-            this.encode(
-              pass,
-              groups,
-              Math.max(
-                0,
-                this.steps.findIndex((s) => s.group === g),
-              ),
-              this.steps.findLastIndex((s) => s.group === g) + 1,
-            ),
-        })),
-      );
-    } else if (flags.DEBUG >= 2 || flags.PROFILE) {
-      await profileRun(
-        device,
-        this.name,
-        this.steps.map((s, i) => ({ dispatch: s.dispatch, pipeline: this.pipelines[i]!, group: groups[i]! })),
-      );
-    } else {
-      for (let start = 0; start < this.steps.length; start += SUBMIT_EVERY) {
-        const encoder = device.gpu.createCommandEncoder();
-        const pass = encoder.beginComputePass();
-        this.encode(pass, groups, start, Math.min(start + SUBMIT_EVERY, this.steps.length));
-        pass.end();
-        queue.submit([encoder.finish()]);
-      }
+    for (const { loads, from, to } of this.segments) {
+      if (loads.length) await this.bring(loads, run);
+      const [first, end] = [this.firsts[from]!, this.firsts[to]!];
+      if (flags.VALIDATE || flags.NANCHECK) await checkRun(device, this.name, this.checked(run, groups, from, to));
+      else if (flags.DEBUG >= 2 || flags.PROFILE) await this.profile(groups, first, end);
+      else this.submit(groups, first, end);
     }
     device.counters.dispatches += this.steps.length;
     if (this.copies.length) {
@@ -198,6 +196,49 @@ export class Program {
     device.check();
   }
 
+  private async bring(loads: Segment['loads'], run: Run): Promise<void> {
+    const { device } = this;
+    const parts = loads.map(({ input, home }) => ({ bytes: run.streamed[input]!, to: this.at(home, run) }));
+    try {
+      await device.staging.bring(device.gpu, parts);
+    } catch (error) {
+      device.check(); // says why, where it is known
+      throw error;
+    }
+    device.check();
+  }
+
+  private submit(groups: readonly GPUBindGroup[], first: number, end: number): void {
+    for (let start = first; start < end; start += SUBMIT_EVERY) {
+      const encoder = this.device.gpu.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      this.encode(pass, groups, start, Math.min(start + SUBMIT_EVERY, end));
+      pass.end();
+      this.device.gpu.queue.submit([encoder.finish()]);
+    }
+  }
+
+  /** Groups `from` to `to`, for `checkRun`. */
+  private checked(run: Run, groups: readonly GPUBindGroup[], from: number, to: number): Checked[] {
+    return this.groups.slice(from, to).map((group, i) => {
+      const g = from + i;
+      const [first, end] = [this.firsts[g]!, this.firsts[g + 1]!];
+      return {
+        group,
+        spanOf: (v) => this.at(this.spanOf(v, g), run),
+        label: first < end ? this.steps[first]!.dispatch.label : '',
+        encode: (pass) => this.encode(pass, groups, first, end),
+      };
+    });
+  }
+
+  private profile(groups: readonly GPUBindGroup[], first: number, end: number): Promise<void> {
+    const timed = this.steps
+      .slice(first, end)
+      .map(({ dispatch }, i) => ({ dispatch, pipeline: this.pipelines[first + i]!, group: groups[first + i]! }));
+    return profileRun(this.device, this.name, timed);
+  }
+
   private encode(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[], first: number, end: number): void {
     for (let i = first; i < end; i++) {
       pass.setPipeline(this.pipelines[i]!);
@@ -210,7 +251,7 @@ export class Program {
   private bind(run: Run): GPUBindGroup[] {
     if (this.generation !== this.device.scratch.generation) this.bound.clear();
     this.generation = this.device.scratch.generation;
-    const key = `${run.results.id}:${run.inputs.map((s) => `${this.idOf(s.buffer)}+${s.offset}`).join()}`;
+    const key = `${run.results.id}:${run.inputs.map((s) => (s ? `${this.idOf(s.buffer)}+${s.offset}` : '')).join()}`;
     const found = this.bound.get(key);
     if (found) return found;
     const groups = this.steps.map((s, i) => {
