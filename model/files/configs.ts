@@ -3,7 +3,7 @@
  * is none, the shapes of its tensors.
  */
 import { clipConfig, type CLIPConfig } from '../clip/config.ts';
-import { ditConfig, vaeConfig, WAN_VAE, type DiTConfig, type VAEConfig } from '../config.ts';
+import { ditConfig, hasBeside, vaeConfig, WAN22_VAE, WAN_VAE, type DiTConfig, type VAEConfig } from '../config.ts';
 import { umt5Config, type UMT5Config } from '../umt5/config.ts';
 import type { Entry } from './stored.ts';
 
@@ -16,30 +16,44 @@ const DEFAULTS = { patch_size: [1, 2, 2], text_len: 512, text_dim: 4096 };
 
 export const wanDiT = (json: Json): DiTConfig => ditConfig({ ...DEFAULTS, ...json });
 
-/** WanTransformer3DModel. */
-export function diffusersDiTConfig(json: Json): DiTConfig {
+/** Wan2.1's image-to-video attends image tokens, Wan2.2's does not; no config.json says which it is, but the tensors do. */
+export const imagesOf = (config: DiTConfig, names: readonly string[]): DiTConfig => ({
+  ...config,
+  clip_dim: !hasBeside(config) || names.some((n) => /\.(k_img|add_k_proj)\./.test(n)) ? config.clip_dim : 0,
+});
+
+/** WanTransformer3DModel. @param held whether its pipeline holds the first frame in the sample (`expand_timesteps`) */
+export function diffusersDiTConfig(json: Json, held = false): DiTConfig {
   const { num_attention_heads: heads, attention_head_dim: headDim, qk_norm, image_dim, pos_embed_seq_len } = json;
+  const images = image_dim !== null && image_dim !== undefined;
+  const two = pos_embed_seq_len !== null && pos_embed_seq_len !== undefined;
+  const beside = Number(json['in_channels']) > Number(json['out_channels']);
   return ditConfig({
     ...DEFAULTS,
     ...json,
-    model_type:
-      image_dim === null || image_dim === undefined
-        ? 't2v'
-        : pos_embed_seq_len === null || pos_embed_seq_len === undefined
-          ? 'i2v'
-          : 'flf2v',
+    model_type: held ? 'ti2v' : two ? 'flf2v' : images || beside ? 'i2v' : 't2v',
     dim: Number(heads) * Number(headDim),
     num_heads: heads,
     in_dim: json['in_channels'],
     out_dim: json['out_channels'],
-    clip_dim: image_dim ?? undefined,
+    clip_dim: images ? image_dim : beside ? 0 : undefined,
     qk_norm: qk_norm === 'rms_norm_across_heads' || qk_norm,
   });
 }
 
 /** AutoencoderKLWan. */
-export const diffusersVAEConfig = (json: Json): VAEConfig =>
-  vaeConfig({ ...json, dim: json['base_dim'], latent_mean: json['latents_mean'], latent_std: json['latents_std'] });
+export const diffusersVAEConfig = ({ patch_size, decoder_base_dim, is_residual, ...json }: Json): VAEConfig =>
+  vaeConfig({
+    ...json,
+    dim: json['base_dim'],
+    latent_mean: json['latents_mean'],
+    latent_std: json['latents_std'],
+    ...(is_residual === true && {
+      is_residual,
+      patch_size: patch_size ?? undefined,
+      dec_dim: decoder_base_dim ?? undefined,
+    }),
+  });
 
 /** UMT5EncoderModel. */
 export const transformersUMT5Config = (json: Json): UMT5Config =>
@@ -83,29 +97,49 @@ const layers = (entries: Entries, prefix: string): number =>
     0,
   );
 
+/** Pixels along an edge of a cell of Wan2.2's VAE. */
+const PATCH = 2;
+
 /** From shapes; the statistics of Wan's latents, whose numbers no file of its own layout holds, where there are as many channels. */
 export function vaeConfigOf(entries: Entries): VAEConfig {
-  const dim = extent(entries, 'encoder.conv1.weight', 0),
-    z_dim = extent(entries, 'conv2.weight', 0);
+  const of = (name: string, axis: number) => extent(entries, name, axis);
+  const [dim, cells] = [of('encoder.conv1.weight', 0), of('encoder.conv1.weight', 1)];
+  const z_dim = of('conv2.weight', 0);
+  const is_residual = entries.has('encoder.downsamples.0.downsamples.0.residual.2.weight');
+  // Of each layer, in order: its width, or whether its halving goes over time.
+  const found = [...entries.keys()].flatMap((name): { at: number[]; width?: number; time?: boolean }[] => {
+    const [, layer, part] =
+      /^(encoder\.downsamples\.\d+(?:\.downsamples\.\d+)?)\.(residual\.2|resample\.1)\.weight$/.exec(name) ?? [];
+    if (!layer) return [];
+    const at = layer.match(/\d+/g)!.map(Number);
+    return [
+      { at, ...(part === 'residual.2' ? { width: of(name, 0) } : { time: entries.has(`${layer}.time_conv.weight`) }) },
+    ];
+  });
+  found.sort((a, b) => a.at[0]! - b.at[0]! || (a.at[1] ?? 0) - (b.at[1] ?? 0));
   const widths: number[][] = [[]];
   const times: boolean[] = [];
-  for (let i = 0; i < layers(entries, 'encoder.downsamples'); i++) {
-    const name = `encoder.downsamples.${i}`;
-    if (!entries.has(`${name}.resample.1.weight`)) widths.at(-1)!.push(extent(entries, `${name}.residual.2.weight`, 0));
-    else {
-      widths.push([]);
-      times.push(entries.has(`${name}.time_conv.weight`));
-    }
+  for (const { width, time } of found) {
+    if (width !== undefined) widths.at(-1)!.push(width);
+    if (time === undefined) continue;
+    widths.push([]);
+    times.push(time);
   }
-  const { latent_mean, latent_std } = WAN_VAE;
+  const dim_mult = widths.map((w) => (w[0] ?? 0) / dim);
+  const known = [WAN_VAE, WAN22_VAE].find((vae) => vae.z_dim === z_dim);
   return vaeConfig({
     dim,
     z_dim,
-    dim_mult: widths.map((w) => (w[0] ?? 0) / dim),
+    dim_mult,
     num_res_blocks: widths[0]!.length,
     temperal_downsample: times,
-    channels: extent(entries, 'encoder.conv1.weight', 1),
-    ...(z_dim === WAN_VAE.z_dim && { latent_mean, latent_std }),
+    channels: is_residual ? cells / PATCH ** 2 : cells,
+    ...(is_residual === true && {
+      is_residual,
+      patch_size: PATCH,
+      dec_dim: of('decoder.conv1.weight', 0) / dim_mult.at(-1)!,
+    }),
+    ...(known && { latent_mean: known.latent_mean, latent_std: known.latent_std }),
   });
 }
 

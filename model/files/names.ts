@@ -3,6 +3,7 @@
  *
  * Sources: Diffusers' conversion script for Wan and its models' definitions, Hugging Face's UMT5EncoderModel and CLIPVisionModel.
  */
+import type { VAEConfig } from '../config.ts';
 import { few, WeightsError, type StoredTensor } from './stored.ts';
 import type { Shapes } from './load.ts';
 import type { Weights } from './weights.ts';
@@ -52,8 +53,14 @@ const DIFFUSERS_DIT = renamed([
 /** A module of the DiT (`blocks.0.ffn.0.weight`) as Diffusers names it. */
 export const diffusersDiT: Naming = { theirs: DIFFUSERS_DIT };
 
-/** Diffusers counts the decoder's levels; Wan counts their layers through: residual blocks, one more than in the encoder, then the upsampling. */
-export function diffusersVAE({ num_res_blocks }: { num_res_blocks: number }): Naming {
+/**
+ * Diffusers counts the decoder's levels; Wan2.1 counts their layers through: residual blocks, one more than in the encoder, then the
+ * upsampling. In Wan2.2 levels are stages, whose resampling has no number there.
+ */
+export function diffusersVAE({
+  num_res_blocks,
+  is_residual,
+}: Pick<VAEConfig, 'num_res_blocks' | 'is_residual'>): Naming {
   const level = (n: number): string => {
     const [i, j] = [Math.floor(n / (num_res_blocks + 2)), n % (num_res_blocks + 2)];
     return `up_blocks.${i}.${j > num_res_blocks ? 'upsamplers.0' : `resnets.${j}`}`;
@@ -74,6 +81,13 @@ export function diffusersVAE({ num_res_blocks }: { num_res_blocks: number }): Na
     [/\.residual\.6\./, '.conv2.'],
     [/\.shortcut\./, '.conv_shortcut.'],
   ]);
+  const stage = (own: string): string =>
+    own.replace(
+      /\.(down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.(resample|time_conv)?/,
+      (_, way: string, i, j, part) =>
+        part ? `.${way}_blocks.${i}.${way}sampler.${part}` : `.${way}_blocks.${i}.resnets.${j}.`,
+    );
+  if (is_residual) return { theirs: (own) => rest(stage(own)) };
   return { theirs: (own) => rest(own.replace(/upsamples\.(\d+)/, (_, n: string) => level(Number(n)))) };
 }
 

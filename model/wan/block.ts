@@ -1,13 +1,15 @@
-/** One block of the Wan2.1 DiT: self attention, cross attention to text and image, and the feed-forward, modulated by time. */
-import { attention, concat, gelu } from '../../engine/frontend/functional.ts';
+/** One block of the Wan DiT: self attention, cross attention to text and image, and the feed-forward, modulated by time. */
+import { attention, concat, gelu, where } from '../../engine/frontend/functional.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
-import type { DiTConfig } from '../config.ts';
+import { readsImages, type DiTConfig } from '../config.ts';
 import { linearSpecs, normal, normSpecs, ones, Scope, under, type Specs } from '../params.ts';
 import { rotate, type DiTTables } from './tables.ts';
 
 export interface BlockInput {
-  /** Time's modulation [B, 6, dim]. */
+  /** Time's modulation [B, 6, dim]; [B, T, 6, dim] where tokens have times of their own (`atTokens`). */
   e0: Tensor;
+  /** Which tokens have the first of two times: 1 or 0, [B, N, 1]. */
+  held?: Tensor;
   /** [B, text_len, dim]. */
   text: Tensor;
   /** i2v: [B, I, dim]. */
@@ -25,7 +27,7 @@ export function blockSpecs(c: DiTConfig): Specs {
     modulation: { shape: [1, 6, c.dim], init: normal(c.dim ** -0.5) },
     ...under('self_attn', attentionSpecs),
     ...under('norm3', normSpecs(c.dim)),
-    ...under('cross_attn', { ...attentionSpecs, ...(c.model_type !== 't2v' && picture) }),
+    ...under('cross_attn', { ...attentionSpecs, ...(readsImages(c) && picture) }),
     ...under('ffn.0', linearSpecs(c.dim, c.ffn_dim)),
     ...under('ffn.2', linearSpecs(c.ffn_dim, c.dim)),
   };
@@ -68,15 +70,29 @@ function feedForward(s: Scope, c: DiTConfig, x: Tensor): Tensor {
   );
 }
 
+/**
+ * Time's modulation [B, k, dim], or [B, T, k, dim], as k tensors that go with the tokens [B, N, dim].
+ * @param held which of the tokens have the first of T = 2 times, [B, N, 1]; without it T is 1 or N
+ */
+export function atTokens(modulation: Tensor, held?: Tensor): Tensor[] {
+  const axis = modulation.shape.length - 2;
+  const each = modulation.split(axis, modulation.shape[axis]!);
+  if (axis === 1) return each;
+  return each.map((e) => {
+    const times = e.squeeze(2);
+    return held ? where(held, times.slice(1, 0, 1), times.slice(1, 1, 2)) : times;
+  });
+}
+
 /** x [B,N,dim] → [B,N,dim]. */
 export function block(
   s: Scope,
   c: DiTConfig,
   x: Tensor,
-  { e0, text, pictures, tables }: BlockInput,
+  { e0, held, text, pictures, tables }: BlockInput,
   probe: (name: string, value: Tensor) => void,
 ): Tensor {
-  const [shift1, scale1, gate1, shift2, scale2, gate2] = s.get('modulation').add(e0).split(1, 6) as [
+  const [shift1, scale1, gate1, shift2, scale2, gate2] = atTokens(s.get('modulation').add(e0), held) as [
     Tensor,
     Tensor,
     Tensor,

@@ -1,13 +1,13 @@
 /**
- * The Wan2.1 diffusion transformer, text- and image-to-video, as functions over parameters under the checkpoint's names.
+ * The diffusion transformer of Wan2.1 and Wan2.2, text- and image-to-video, as functions over parameters under the checkpoint's names.
  *
- * Reference: wan/modules/model.py of Wan2.1. Tokens run (time, height, width), the width fastest.
+ * Reference: wan/modules/model.py of both. Tokens run (time, height, width), the width fastest.
  */
-import { concat, gelu, silu } from '../../engine/frontend/functional.ts';
+import { concat, gelu, iota, silu, where } from '../../engine/frontend/functional.ts';
 import { fail } from '../../engine/host/errors.ts';
 import { checkpoint } from '../../engine/frontend/remat.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
-import type { DiTConfig } from '../config.ts';
+import { hasBeside, holdsFirst, readsImages, type DiTConfig } from '../config.ts';
 import {
   linearSpecs,
   materialise,
@@ -22,7 +22,7 @@ import {
   type Params,
   type Specs,
 } from '../params.ts';
-import { block, blockSpecs } from './block.ts';
+import { atTokens, block, blockSpecs } from './block.ts';
 import { patchify, unpatchify } from './patch.ts';
 import { tokenGrid, type DiTTables } from './tables.ts';
 
@@ -32,8 +32,12 @@ export type Samples = Tensor | readonly Tensor[];
 export interface DiTInput {
   /** Noisy latent [B, C, F, H, W], or one [C, F, H, W] a sample. */
   x: Samples;
-  /** `timeEmbedding(t, freq_dim)` [B, freq_dim]. */
+  /** `timeEmbedding(t, freq_dim)` [B, freq_dim]; [B, N, freq_dim] where every token has a time of its own. */
   tEmb: Tensor;
+  /** ti2v: the first frame's latent, [B, C, 1, H, W]: it stands in x's place, its tokens at time 0. For one `tEmb` a sample. */
+  first?: Tensor;
+  /** With `first`: the samples that have one, 1 or 0, [B]; all unless given. */
+  held?: Tensor;
   /** Text [B, L, text_dim] with L ≤ text_len, zero past each caption's own length. */
   context: Tensor;
   /** i2v: mask and image latent, beside x: [B, in_dim - C, F, H, W], or one a sample. */
@@ -91,7 +95,7 @@ export function ditSpecs(c: DiTConfig): Specs {
     ) as Specs),
     'head.modulation': { shape: [1, 2, c.dim], init: normal(c.dim ** -0.5) },
     ...under('head.head', linearSpecs(c.dim, patch * c.out_dim, zeros)),
-    ...(c.model_type !== 't2v' && under('img_emb', image)),
+    ...(readsImages(c) && under('img_emb', image)),
   };
 }
 
@@ -99,13 +103,13 @@ export function ditSpecs(c: DiTConfig): Specs {
 export const ditShapes = (config: DiTConfig): Record<string, readonly number[]> => shapesOf(ditSpecs(config));
 export const initDiT = (config: DiTConfig, seed: number): HostParams => materialise(ditSpecs(config), seed);
 
-/** Time → what modulates the head, e [B, dim], and the blocks, e0 [B, 6, dim]. */
+/** Time [B, …, freq_dim] → what modulates the head, e [B, …, dim], and the blocks, e0 [B, …, 6, dim]. */
 function embedTime(s: Scope, c: DiTConfig, tEmb: Tensor, probe: Probe): { e: Tensor; e0: Tensor } {
   const e = s.linear('time_embedding.2', silu(s.linear('time_embedding.0', tEmb)));
   const e0 = s.linear('time_projection.1', silu(e));
   probe('e', e);
   probe('e0', e0);
-  return { e, e0: e0.reshape([-1, 6, c.dim]) };
+  return { e, e0: e0.reshape([...e.shape.slice(0, -1), 6, c.dim]) };
 }
 
 /** The padding goes through the network too: it becomes non-zero and is attended, as the released weights expect. */
@@ -142,10 +146,10 @@ const isList = (x: Samples): x is readonly Tensor[] => Array.isArray(x);
 export interface Embedded<T = Tensor> {
   /** Tokens [B, N, dim]. */
   x: T;
-  /** What modulates the head, [B, dim]. */
+  /** What modulates the head, [B, dim], or [B, T, dim] as `BlockInput.e0` is. */
   e: T;
   /** What every block is told, beside the tables. */
-  told: { e0: T; text: T; pictures?: T };
+  told: { e0: T; held?: T; text: T; pictures?: T };
 }
 
 /** Latents, time, text and image → tokens and what goes with them. */
@@ -156,11 +160,12 @@ export function ditEmbed(
   probe: Probe = () => {},
 ): Embedded {
   const s = Scope.of(params);
-  const image = config.model_type !== 't2v';
-  if (image !== (input.y !== undefined) || image !== (input.imageTokens !== undefined)) {
-    fail('dit', `${config.model_type} takes ${image ? 'y and imageTokens' : 'neither y nor imageTokens'}`);
-  }
-  const latents = batches(input.x);
+  const takes = { y: hasBeside(config), imageTokens: readsImages(config) };
+  for (const name of ['y', 'imageTokens'] as const)
+    if (takes[name] !== (input[name] !== undefined))
+      fail('dit', `${config.model_type} takes ${takes[name] ? '' : 'no '}${name}`);
+  const { x: latent, tEmb, held } = input.first ? withFirst(config, input, input.first) : input;
+  const latents = batches(latent);
   const beside = input.y && batches(input.y);
   const x = embedPatches(
     s,
@@ -168,24 +173,45 @@ export function ditEmbed(
     beside ? latents.map((l, i) => concat([l, beside[i]!], 1)) : latents,
     input.tables.cos.shape[1]!,
   );
-  const { e, e0 } = embedTime(s, config, input.tEmb, probe);
+  const { e, e0 } = embedTime(s, config, tEmb, probe);
   const text = embedText(s, config, input.context);
   const pictures = input.imageTokens && embedImage(s.scope('img_emb'), input.imageTokens);
   probe('context_emb', text);
   if (pictures) probe('img_emb', pictures);
-  return { x, e, told: { e0, text, ...(pictures && { pictures }) } };
+  return { x, e, told: { e0, text, ...(held && { held }), ...(pictures && { pictures }) } };
+}
+
+/** The sample with the first frame in its place, the time of its tokens, 0, before the others', and which tokens these are, [B, N, 1]. */
+function withFirst(
+  c: DiTConfig,
+  { x, tEmb, held: samples }: DiTInput,
+  first: Tensor,
+): { x: Tensor; tEmb: Tensor; held: Tensor } {
+  if (!holdsFirst(c) || isList(x) || tEmb.shape.length !== 2)
+    fail('dit', `${c.model_type} takes no first frame, or x is a list, or tEmb is not [B, freq_dim]`);
+  const [frames, rows, columns] = tokenGrid(c, x.shape);
+  const [b, freq] = tEmb.shape as [number, number];
+  const own = first.expand(x.shape.with(2, 1));
+  const start = samples ? where(samples.reshape([b, 1, 1, 1, 1]), own, x.slice(2, 0, 1)) : own;
+  const zero = iota([b, 1, freq], 2).lt(freq / 2); // cosines of 0, then its sines
+  const tokens = iota([1, frames * rows * columns, 1], 1).lt(rows * columns);
+  return {
+    x: x.shape[2]! > 1 ? concat([start, x.slice(2, 1)], 2) : start,
+    tEmb: concat([zero, tEmb.unsqueeze(1)], 1),
+    held: samples ? tokens.mul(samples.reshape([b, 1, 1])) : tokens,
+  };
 }
 
 /** Tokens `x` behind the last block, and the time's embedding `e` → the velocity, shaped as `latents`. */
 export function ditHead(
   params: Params | Scope,
   config: DiTConfig,
-  { x, e }: { x: Tensor; e: Tensor },
+  { x, e, held }: { x: Tensor; e: Tensor; held?: Tensor | undefined },
   latents: Samples,
   probe: Probe = () => {},
 ): Samples {
   const s = Scope.of(params);
-  const [shift, scale] = s.get('head.modulation').add(e.unsqueeze(1)).split(1, 2) as [Tensor, Tensor];
+  const [shift, scale] = atTokens(s.get('head.modulation').add(e.unsqueeze(-2)), held) as [Tensor, Tensor];
   const y = s.linear('head.head', x.layerNorm(config.eps).mul(scale.add(1)).add(shift));
   probe('head', y);
   const samples = batches(latents).map((l, i) => {
@@ -238,5 +264,8 @@ export function dit(
     );
     all = { x, tapped: { ...all.tapped, ...tapped } };
   }
-  return { v: ditHead(s, config, { x: all.x, e }, input.x, probe), taps: taps.map((l) => all.tapped[l]!) };
+  return {
+    v: ditHead(s, config, { x: all.x, e, held: told.held }, input.x, probe),
+    taps: taps.map((l) => all.tapped[l]!),
+  };
 }

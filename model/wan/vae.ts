@@ -1,7 +1,7 @@
 /**
- * The Wan2.1 causal video VAE, as functions over parameters under the checkpoint's names.
+ * The causal video VAEs of Wan2.1 and Wan2.2, as functions over parameters under the checkpoint's names.
  *
- * Reference: wan/modules/vae.py of Wan2.1: 1 + s k frames ↔ 1 + k latent frames, s the temporal stride, frame 0 apart.
+ * Reference: wan/modules/vae.py and vae2_2.py: 1 + s k frames ↔ 1 + k latent frames, s the temporal stride, frame 0 apart.
  * A clip goes through as a whole, or in chunks that hand on a cache, with the same result.
  */
 import { silu } from '../../engine/frontend/functional.ts';
@@ -10,6 +10,7 @@ import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { vaeStride, type VAEConfig } from '../config.ts';
 import { materialise, Scope, shapesOf, under, type HostParams, type Params, type Specs } from '../params.ts';
+import { fold, unfold } from './shortcuts.ts';
 import { Cache, causalConv, channelNorm, convSpecs, gainSpecs, layer, layerSpecs, type Layer } from './vaelayers.ts';
 
 interface VAEOptions {
@@ -25,35 +26,43 @@ const middle = (dim: number): Layer[] => [
   { kind: 'residual', inputs: dim, outputs: dim },
 ];
 
-/** `encoder.downsamples`: each level's residual blocks, then the halving. */
+/** Width of the decoder. */
+const decoderDim = (c: VAEConfig): number => c.dec_dim ?? c.dim;
+/** Channels of a cell that the first layer takes and the last one gives. */
+const cellChannels = (c: VAEConfig): number => c.channels * (c.patch_size ?? 1) ** 2;
+
+const residuals = (count: number, inputs: number, outputs: number): Layer[] =>
+  Array.from({ length: count }, (_, j): Layer => ({ kind: 'residual', inputs: j ? outputs : inputs, outputs }));
+
+/** `encoder.downsamples`: each level's residual blocks, then the halving; a level is a stage of its own in Wan2.2. */
 function downsamples(c: VAEConfig): Layer[] {
   return c.dim_mult.flatMap((mult, i): Layer[] => {
     const outputs = c.dim * mult;
-    const inputs = c.dim * (i ? c.dim_mult[i - 1]! : 1);
-    const blocks = Array.from({ length: c.num_res_blocks }, (_, j): Layer => ({
-      kind: 'residual',
-      inputs: j ? outputs : inputs,
-      outputs,
-    }));
-    return i < c.dim_mult.length - 1
-      ? [...blocks, { kind: 'down', dim: outputs, time: c.temperal_downsample[i]! }]
-      : blocks;
+    const last = i === c.dim_mult.length - 1;
+    const time = c.temperal_downsample[i] ?? false;
+    const layers: Layer[] = [
+      ...residuals(c.num_res_blocks, c.dim * (i ? c.dim_mult[i - 1]! : 1), outputs),
+      ...(last ? [] : [{ kind: 'down', dim: outputs, time } as const]),
+    ];
+    const shortcut = { outputs, time: time ? 2 : 1, space: last ? 1 : 2 };
+    return c.is_residual ? [{ kind: 'stage', name: 'downsamples', layers, shortcut }] : layers;
   });
 }
 
-/** `decoder.upsamples`: the levels in reverse, one residual block more each; every doubling also halves the channels. */
+/** `decoder.upsamples`: the levels in reverse, one residual block more each; in Wan2.1 every doubling also halves the channels. */
 function upsamples(c: VAEConfig): Layer[] {
-  const mults = [...c.dim_mult].reverse();
+  const widths = [...c.dim_mult].reverse().map((mult) => decoderDim(c) * mult);
   const times = [...c.temperal_downsample].reverse();
-  return mults.flatMap((mult, i): Layer[] => {
-    const outputs = c.dim * mult;
-    const inputs = i ? (c.dim * mults[i - 1]!) / 2 : outputs;
-    const blocks = Array.from({ length: c.num_res_blocks + 1 }, (_, j): Layer => ({
-      kind: 'residual',
-      inputs: j ? outputs : inputs,
-      outputs,
-    }));
-    return i < mults.length - 1 ? [...blocks, { kind: 'up', dim: outputs, time: times[i]! }] : blocks;
+  return widths.flatMap((dim, i): Layer[] => {
+    const last = i === widths.length - 1;
+    const time = times[i] ?? false;
+    const before = i ? widths[i - 1]! / (c.is_residual ? 1 : 2) : dim;
+    const layers: Layer[] = [
+      ...residuals(c.num_res_blocks + 1, before, dim),
+      ...(last ? [] : [{ kind: 'up', dim, outputs: c.is_residual ? dim : dim / 2, time } as const]),
+    ];
+    const shortcut = { outputs: dim, time: time ? 2 : 1, space: 2 };
+    return c.is_residual ? [{ kind: 'stage', name: 'upsamples', layers, ...(!last && { shortcut }) }] : layers;
   });
 }
 
@@ -65,10 +74,10 @@ export function vaeSpecs(c: VAEConfig): Specs {
     ...under('head.0', gainSpecs(inputs)),
     ...under('head.2', convSpecs(inputs, outputs, [3, 3, 3])),
   });
-  const deepest = c.dim * c.dim_mult.at(-1)!;
+  const [deepest, first] = [c.dim * c.dim_mult.at(-1)!, decoderDim(c) * c.dim_mult.at(-1)!];
   return {
     ...under('encoder', {
-      ...under('conv1', convSpecs(c.channels, c.dim, [3, 3, 3])),
+      ...under('conv1', convSpecs(cellChannels(c), c.dim, [3, 3, 3])),
       ...list('downsamples', downsamples(c)),
       ...list('middle', middle(deepest)),
       ...head(deepest, 2 * c.z_dim),
@@ -76,10 +85,10 @@ export function vaeSpecs(c: VAEConfig): Specs {
     ...under('conv1', convSpecs(2 * c.z_dim, 2 * c.z_dim, [1, 1, 1])),
     ...under('conv2', convSpecs(c.z_dim, c.z_dim, [1, 1, 1])),
     ...under('decoder', {
-      ...under('conv1', convSpecs(c.z_dim, deepest, [3, 3, 3])),
-      ...list('middle', middle(deepest)),
+      ...under('conv1', convSpecs(c.z_dim, first, [3, 3, 3])),
+      ...list('middle', middle(first)),
       ...list('upsamples', upsamples(c)),
-      ...head(c.dim * c.dim_mult[0]!, c.channels),
+      ...head(decoderDim(c) * c.dim_mult[0]!, cellChannels(c)),
     }),
   };
 }
@@ -96,7 +105,7 @@ function run(
   { cache, probe }: Required<VAEOptions>,
 ): Tensor {
   return layers.reduce((h, l, i) => {
-    const y = layer(s.scope(name).scope(i), l, h, cache);
+    const y = layer(s.scope(name).scope(i), l, h, cache, probe);
     probe(`${s.prefix}.${name}.${i}`, y);
     return y;
   }, x);
@@ -124,7 +133,7 @@ export function encode(
     fail('vae', `height and width must be multiples of ${strideH}, got ${printShapes(video.shape)}`);
   const used = frames - ((frames - (cache.before ? 0 : 1)) % strideT);
   const e = s.scope('encoder');
-  let x = causalConv(e, 'conv1', video.slice(2, 0, used), cache);
+  let x = causalConv(e, 'conv1', fold(video.slice(2, 0, used), config.patch_size ?? 1), cache);
   probe('encoder.conv1', x);
   x = run(e, 'downsamples', downsamples(config), x, { cache, probe });
   x = run(e, 'middle', middle(config.dim * config.dim_mult.at(-1)!), x, { cache, probe });
@@ -147,9 +156,9 @@ export function decode(
   const d = s.scope('decoder');
   let x = causalConv(d, 'conv1', causalConv(s, 'conv2', z, cache), cache);
   probe('decoder.conv1', x);
-  x = run(d, 'middle', middle(config.dim * config.dim_mult.at(-1)!), x, { cache, probe });
+  x = run(d, 'middle', middle(decoderDim(config) * config.dim_mult.at(-1)!), x, { cache, probe });
   x = run(d, 'upsamples', upsamples(config), x, { cache, probe });
-  return head(d, x, cache);
+  return unfold(head(d, x, cache), config.patch_size ?? 1);
 }
 
 /** Statistics of each latent channel [z_dim], as inputs of `normalise` and `denormalise`. */

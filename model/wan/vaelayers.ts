@@ -1,14 +1,26 @@
-/** The layers of the Wan2.1 VAE: causal convolution, channel norm, residual block, attention within a frame, resampling. */
+/** The layers of Wan's VAEs: causal convolution, channel norm, residual block, attention within a frame, resampling, and stages of these. */
 import { attention, concat, conv3d, full, silu } from '../../engine/frontend/functional.ts';
 import type { Triple } from '../../engine/frontend/graph.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { kaiming, ones, Scope, under, zeros, type Init, type Params, type Specs } from '../params.ts';
+import { repeat, shrink, type Shortcut } from './shortcuts.ts';
 
 /** What stands at one place of the encoder or decoder. `time`: the resampling goes over time too. */
 export type Layer =
   | { readonly kind: 'residual'; readonly inputs: number; readonly outputs: number }
   | { readonly kind: 'attention'; readonly dim: number }
-  | { readonly kind: 'down' | 'up'; readonly dim: number; readonly time: boolean };
+  | { readonly kind: 'down'; readonly dim: number; readonly time: boolean }
+  | { readonly kind: 'up'; readonly dim: number; readonly outputs: number; readonly time: boolean }
+  | Stage;
+
+/** Wan2.2: layers with a shortcut past them; the last stage of a decoder has none. */
+export interface Stage {
+  readonly kind: 'stage';
+  /** Of its layers in the checkpoint. */
+  readonly name: 'downsamples' | 'upsamples';
+  readonly layers: readonly Layer[];
+  readonly shortcut?: Shortcut;
+}
 
 /** Weight and bias of a convolution with kernel (kt, kh, kw), or (kh, kw). */
 export function convSpecs(
@@ -129,8 +141,8 @@ function down(s: Scope, x: Tensor, time: boolean, cache: Cache): Tensor {
   return y.shape[2] === 1 ? y : concat([y.slice(2, 0, 1), halve()], 2);
 }
 
-const upSpecs = (dim: number, time: boolean): Specs => ({
-  ...under('resample.1', convSpecs(dim, dim / 2, [3, 3])),
+const upSpecs = (dim: number, outputs: number, time: boolean): Specs => ({
+  ...under('resample.1', convSpecs(dim, outputs, [3, 3])),
   ...(time && under('time_conv', convSpecs(dim, 2 * dim, [3, 1, 1]))),
 });
 
@@ -144,7 +156,7 @@ function enlarge(x: Tensor): Tensor {
 }
 
 /**
- * Doubles height and width and halves the channels; with `time`, 1 + k frames become 1 + 2k.
+ * Doubles height and width; with `time`, 1 + k frames become 1 + 2k.
  * Frame 0 passes by the temporal convolution and is not part of its context: what streaming through a cache comes to.
  */
 function up(s: Scope, x: Tensor, time: boolean, cache: Cache): Tensor {
@@ -170,13 +182,41 @@ function doubleFrames(s: Scope, x: Tensor, cache: Cache): Tensor {
 }
 
 export function layerSpecs(l: Layer): Specs {
-  if (l.kind === 'residual') return residualSpecs(l.inputs, l.outputs);
-  if (l.kind === 'attention') return attentionSpecs(l.dim);
-  return l.kind === 'down' ? downSpecs(l.dim, l.time) : upSpecs(l.dim, l.time);
+  switch (l.kind) {
+    case 'residual':
+      return residualSpecs(l.inputs, l.outputs);
+    case 'attention':
+      return attentionSpecs(l.dim);
+    case 'down':
+      return downSpecs(l.dim, l.time);
+    case 'up':
+      return upSpecs(l.dim, l.outputs, l.time);
+    case 'stage':
+      return Object.assign({}, ...l.layers.map((inner, i) => under(`${l.name}.${i}`, layerSpecs(inner)))) as Specs;
+  }
 }
 
-export function layer(s: Scope, l: Layer, x: Tensor, cache: Cache): Tensor {
-  if (l.kind === 'residual') return residual(s, x, cache);
-  if (l.kind === 'attention') return frameAttention(s, x);
-  return l.kind === 'down' ? down(s, x, l.time, cache) : up(s, x, l.time, cache);
+type Probe = (name: string, value: Tensor) => void;
+
+export function layer(s: Scope, l: Layer, x: Tensor, cache: Cache, probe: Probe): Tensor {
+  switch (l.kind) {
+    case 'residual':
+      return residual(s, x, cache);
+    case 'attention':
+      return frameAttention(s, x);
+    case 'down':
+      return down(s, x, l.time, cache);
+    case 'up':
+      return up(s, x, l.time, cache);
+    case 'stage':
+      return stage(s, l, x, cache, probe);
+  }
+}
+
+function stage(s: Scope, { name, layers, shortcut }: Stage, x: Tensor, cache: Cache, probe: Probe): Tensor {
+  const y = layers.reduce((h, l, i) => layer(s.scope(name).scope(i), l, h, cache, probe), x);
+  if (!shortcut) return y;
+  const past = name === 'downsamples' ? shrink(x, shortcut) : repeat(x, shortcut, !cache.before);
+  probe(`${s.prefix}.avg_shortcut`, past);
+  return y.add(past);
 }

@@ -10,12 +10,15 @@ import { nonfiniteCase } from './nonfinite.ts';
 import { opCase } from './ops.ts';
 import { diffusersTables, flowCase, schedulerCase } from './schedulers.ts';
 import { bucketCase, umt5Case } from './umt5.ts';
-import { vaeCase } from './vae.ts';
+import { vae22Case, vaeCase } from './vae.ts';
 
 const RUNNERS: Record<string, (fixture: Fixture, c: Case, executor: Executor) => Promise<Verdict>> = {
   wan_dit_t2v: ditCase,
   wan_dit_i2v: ditCase,
   wan_vae: vaeCase,
+  wan22_dit_ti2v: ditCase,
+  wan22_dit_i2v: ditCase,
+  wan22_vae: vae22Case,
   umt5_encoder: umt5Case,
   clip_visual: clipCase,
   ops: opCase,
@@ -33,7 +36,7 @@ const TABLES: { name: string; begins: string; run: (fixture: Fixture, executor: 
 ];
 
 /** Half-precision operands are judged on whole networks, by the 2-norm alone: rounding linears and attention moves their outputs by up to 7e-3. */
-const HALF_KINDS = ['wan_dit_t2v', 'wan_dit_i2v', 'umt5_encoder', 'clip_visual'];
+const HALF_KINDS = ['wan_dit_t2v', 'wan_dit_i2v', 'wan22_dit_ti2v', 'wan22_dit_i2v', 'umt5_encoder', 'clip_visual'];
 const HALF_REL_L2 = 2e-2;
 const halved = (entry: FileEntry): FileEntry => ({
   ...entry,

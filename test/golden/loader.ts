@@ -3,11 +3,12 @@ import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipShapes } from '../../model/clip/clip.ts';
 import { clipConfig, type CLIPConfig } from '../../model/clip/config.ts';
-import { ditConfig, vaeConfig, WAN_VAE } from '../../model/config.ts';
+import { WAN22_VAE, WAN_VAE, type VAEConfig } from '../../model/config.ts';
+import { imagesOf, vaeConfigOf, wanDiT } from '../../model/files/configs.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
 import { diffusersDiT, diffusersVAE, transformersUMT5 } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
-import { FLOATS, WeightsError, type StoredData, type StoredType } from '../../model/files/stored.ts';
+import { FLOATS, WeightsError, type Entry, type StoredData, type StoredType } from '../../model/files/stored.ts';
 import type { Weights } from '../../model/files/weights.ts';
 import { umt5Config } from '../../model/umt5/config.ts';
 import { umt5Shapes } from '../../model/umt5/umt5.ts';
@@ -121,10 +122,15 @@ export async function* keyCases(folder: string): AsyncGenerator<[string, Verdict
   }
 }
 
+const VAES: Readonly<Record<string, VAEConfig>> = { 'wan2.1-vae': WAN_VAE, 'wan2.2-vae': WAN22_VAE };
+
+const entriesOf = (tensors: Readonly<Record<string, number[]>>): ReadonlyMap<string, Entry> =>
+  new Map(Object.entries(tensors).map(([name, shape]) => [name, { dtype: 'F32', shape } satisfies Entry]));
+
 /** Name → name in another project, for a checkpoint's every tensor. */
 function renames({ model, mapping, tensor_count }: Attrs): Verdict {
   const { theirs } =
-    model === 'umt5-xxl-encoder' ? transformersUMT5 : model === 'wan2.1-vae' ? diffusersVAE(WAN_VAE) : diffusersDiT;
+    model === 'umt5-xxl-encoder' ? transformersUMT5 : VAES[model] ? diffusersVAE(VAES[model]) : diffusersDiT;
   const wrong = Object.entries(mapping as Record<string, string>).filter(
     ([own, other]) => String(theirs(own)) !== other,
   );
@@ -162,9 +168,9 @@ const visualTower = ({
 
 function keys({ config, tensors }: Attrs): Verdict {
   const shapes = config.model_type
-    ? ditShapes(ditConfig(config))
+    ? ditShapes(imagesOf(wanDiT(config), Object.keys(tensors)))
     : config.dim_mult
-      ? vaeShapes(vaeConfig(config))
+      ? vaeShapes(vaeConfigOf(entriesOf(tensors)))
       : config.vocab
         ? umt5Shapes(umt5Config(config))
         : clipShapes(visualTower(config));

@@ -3,11 +3,12 @@ import { concat } from '../../engine/frontend/functional.ts';
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
-import { vaeConfig, vaeStride } from '../../model/config.ts';
+import { vaeConfig, vaeStride, type VAEConfig } from '../../model/config.ts';
+import { fold, repeat, shrink, unfold } from '../../model/wan/shortcuts.ts';
 import { decode, denormalise, encode, latentStats, normalise, type LatentStats } from '../../model/wan/vae.ts';
 import { Cache } from '../../model/wan/vaelayers.ts';
 import type { Executor } from './executor.ts';
-import { judge, type Case, type Fixture, type Verdict } from './format.ts';
+import { judge, type Attrs, type Case, type Fixture, type Verdict } from './format.ts';
 
 interface Inputs<T> {
   weights: Record<string, T>;
@@ -15,6 +16,17 @@ interface Inputs<T> {
   data: T;
   latent: T | undefined;
   gout: T | undefined;
+}
+
+/** The frames of a whole clip's value as the reference has them, the first and then those of each chunk. */
+function byChunk(name: string, value: Tensor, chunks: number): Record<string, Tensor> {
+  const frames = chunks ? (value.shape[2]! - 1) / chunks : 1;
+  return Object.fromEntries(
+    Array.from({ length: chunks + 1 }, (_, k) => [
+      `layer/chunk${k}/${name}`,
+      k ? value.slice(2, 1 + (k - 1) * frames, 1 + k * frames) : value.slice(2, 0, 1),
+    ]),
+  );
 }
 
 /** As Wan runs it: the first frame, then `length` frames at a time. Surplus frames are dropped. */
@@ -30,8 +42,12 @@ function inChunks(x: Tensor, length: number, run: (chunk: Tensor, cache: Cache) 
 
 const batched = (t: HostTensor): HostTensor => ({ ...t, shape: [1, ...t.shape] });
 
+/** Under our names, as the reference's own has them. */
+const vaeGolden = ({ in_channels, patch_size, ...config }: Attrs): VAEConfig =>
+  vaeConfig({ ...config, ...(in_channels && { channels: in_channels, patch_size, is_residual: patch_size > 1 }) });
+
 export async function vaeCase(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
-  const config = vaeConfig(fixture.entry.config);
+  const config = vaeGolden(fixture.entry.config!);
   const given = fixture.under(`${c.name}/in/`);
   const expected = fixture.expected(c.name);
   const has = (name: string) => expected.includes(name);
@@ -41,6 +57,7 @@ export async function vaeCase(fixture: Fixture, c: Case, executor: Executor): Pr
     const { mean } = encode(weights, config, data, {
       probe: (name, value) => {
         out[`out/${name}`] = value;
+        Object.assign(out, byChunk(name, value, Math.floor((data.shape[2]! - 1) / vaeStride(config)[0])));
       },
     });
     out['out/mu'] = mean;
@@ -56,13 +73,7 @@ export async function vaeCase(fixture: Fixture, c: Case, executor: Executor): Pr
     const out: Record<string, Tensor> = {};
     const video = decode(weights, config, denormalise(data, stats), {
       probe: (name, value) => {
-        // The reference ran one latent frame at a time: frame 0 gave one frame, each later one as many as the layer has doubled.
-        const chunks = data.shape[2]! - 1;
-        const frames = chunks ? (value.shape[2]! - 1) / chunks : 1;
-        for (let k = 0; k <= chunks; k++)
-          out[`layer/chunk${k}/${name}`] = k
-            ? value.slice(2, 1 + (k - 1) * frames, 1 + k * frames)
-            : value.slice(2, 0, 1);
+        Object.assign(out, byChunk(name, value, data.shape[2]! - 1));
       },
     });
     out['out/video'] = inChunks(denormalise(data, stats), 1, (chunk, cache) =>
@@ -80,5 +91,29 @@ export async function vaeCase(fixture: Fixture, c: Case, executor: Executor): Pr
     latent: has('out/latent') ? fixture.get(`${c.name}/out/latent`) : undefined,
     gout: given['gout_latent'] ?? given['gout_video'],
   } satisfies Inputs<HostTensor>);
+  return judge(fixture, c.name, got);
+}
+
+/** What the VAE of Wan2.2 does without weights, by the reference's names. */
+const PARTS: Record<string, (x: Tensor, attrs: Attrs) => Tensor> = {
+  patchify: (x, { patch_size }) => fold(x, patch_size),
+  unpatchify: (x, { patch_size }) => unfold(x, patch_size),
+  avg_down_3d: (x, { out_channels, factor_t, factor_s }) =>
+    shrink(x, { outputs: out_channels, time: factor_t, space: factor_s }),
+  dup_up_3d: (x, { out_channels, factor_t, factor_s, first_chunk }) =>
+    repeat(x, { outputs: out_channels, time: factor_t, space: factor_s }, first_chunk),
+};
+
+/** A case of the network, or of a part of it alone. */
+export async function vae22Case(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
+  if (!c.op) return vaeCase(fixture, c, executor);
+  const part = PARTS[c.op]!;
+  const got = await executor.run(
+    ({ x, gout }: Record<'x' | 'gout', Tensor>) => {
+      const y = part(x, c.attrs!);
+      return { 'out/y': y, 'grad/x': vjp(y, gout, x) };
+    },
+    { x: fixture.get(`${c.name}/in/x`), gout: fixture.get(`${c.name}/in/gout`) },
+  );
   return judge(fixture, c.name, got);
 }

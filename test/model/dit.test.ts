@@ -4,8 +4,9 @@ import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import type { Triple } from '../../engine/frontend/graph.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { ditConfig, vaeConfig, WAN_VAE, type DiTConfig } from '../../model/config.ts';
-import { dit, ditShapes, GROUP, initDiT } from '../../model/wan/dit.ts';
+import { dit, ditShapes, GROUP, initDiT, type DiTInput } from '../../model/wan/dit.ts';
 import {
   ditTables,
   rotaryPairs,
@@ -155,6 +156,38 @@ test('names and counts of the released networks', () => {
     16_394_878_784,
   );
   assert.is(WAN_VAE.latent_std.length, 16);
+});
+
+test('a first frame that is held is a frame in the sample whose tokens have time 0, for the samples that have one', async () => {
+  const config = tinyDiT({ model_type: 'ti2v', in_dim: 4, clip_dim: 0 });
+  const params = scrambledDiT(config);
+  const [b, t, grid] = [2, 640, [3, 2, 2] as Triple];
+  const x = noise('x', [b, 4, 3, 4, 4]);
+  const first = noise('first', [b, 4, 1, 4, 4]);
+  const context = noise('c', [b, 3, config.text_dim]);
+  const [frame, all] = [grid[1] * grid[2], grid[0] * grid[1] * grid[2]];
+  const angles = timeEmbedding(
+    Array.from({ length: b * all }, (_, i) => (i < frame ? 0 : t)), // of the first sample alone
+    config.freq_dim,
+  );
+  const replaced = { ...x, data: Float32Array.from(x.data) };
+  for (let c = 0; c < 4; c++) replaced.data.set(first.data.slice(c * 16, (c + 1) * 16), c * 48);
+  const tables = ditTables(config, [grid]);
+  const run = (input: Record<string, HostTensor>) =>
+    oracle.run(
+      ({ params: p, ...told }: { params: Record<string, Tensor> } & DiTInput) => ({
+        v: dit(p, config, told).v as Tensor,
+      }),
+      { params, context, tables, ...input } as never,
+    );
+  const alone = await run({ x: replaced, tEmb: { ...angles, shape: [b, all, config.freq_dim] } });
+  const held = await run({
+    x,
+    tEmb: timeEmbedding([t, t], config.freq_dim),
+    first,
+    held: host(Float32Array.of(1, 0), [b]),
+  });
+  assert.ok(largest(alone['v']!, held['v']!) < 1e-6);
 });
 
 test('attention sees only how far tokens lie apart', async () => {

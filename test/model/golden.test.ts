@@ -6,27 +6,32 @@ import * as assert from 'uvu/assert';
 import { deviceExecutor, oracle, type Executor } from '../golden/executor.ts';
 import { runFolder } from '../golden/index.ts';
 
-const shared = (name: string): string => fileURLToPath(new URL(`../../../shared/${name}`, import.meta.url));
-const folder = shared('golden');
-const later = shared('golden2');
+const folder = (name: string): string => fileURLToPath(new URL(`../../../shared/${name}`, import.meta.url));
+const [wan21, wan22] = [folder('golden'), folder('golden2')];
 
-async function failures(executor: Executor, from = folder, only = ''): Promise<string> {
+async function failures(path: string, executor: Executor, only: readonly string[] = ['']): Promise<string> {
   const failed: string[] = [];
-  for await (const { name, status, note } of runFolder(from, executor, only))
-    if (status === 'fail') failed.push(`${name}: ${note}`);
+  for (const part of only)
+    for await (const { name, status, note } of runFolder(path, executor, part))
+      if (status === 'fail') failed.push(`${name}: ${note}`);
   return failed.join('\n');
 }
 
 const half = await deviceExecutor('f16 forward').catch(() => undefined);
-const here = existsSync(folder);
 const check = (possible: boolean, name: string, body: () => Promise<void>): void =>
   possible ? test(name, body) : test.skip(name, body);
-check(here, 'every reference case', async () => assert.is(await failures(await deviceExecutor()), ''));
-check(here && half !== undefined, 'every network with half-precision operands, as in training', async () =>
-  assert.is(await failures(half!), ''),
+check(existsSync(wan21), 'every reference case', async () =>
+  assert.is(await failures(wan21, await deviceExecutor()), ''),
 );
-check(existsSync(later), 'every LoRA of the second set', async () =>
-  assert.is(await failures(oracle, later, 'lora '), ''),
+check(existsSync(wan22), 'every LoRA of the second set', async () =>
+  assert.is(await failures(wan22, oracle, ['lora ']), ''),
 );
+check(existsSync(wan22), 'every reference case of Wan2.2', async () =>
+  assert.is(await failures(wan22, await deviceExecutor(), ['wan-keys', 'dit22', 'vae22']), ''),
+);
+for (const path of [wan21, wan22])
+  check(existsSync(path) && half !== undefined, `networks with half-precision operands, ${path}`, async () =>
+    assert.is(await failures(path, half!), ''),
+  );
 
 test.run();

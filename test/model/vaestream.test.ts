@@ -3,7 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { open } from '../../engine/runtime/device.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { vaeConfig } from '../../model/config.ts';
+import { vaeConfig, vaeStride, type VAEConfig } from '../../model/config.ts';
 import { decode, denormalise, encode, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';
 import { StreamingVAE } from '../../model/wan/vaestream.ts';
 import { blend, cut, layTiles } from '../../model/wan/tiles.ts';
@@ -11,7 +11,7 @@ import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled } from './tiny.ts';
 import { held } from '../held.ts';
 
-const config = vaeConfig({
+const WAN21 = vaeConfig({
   dim: 4,
   z_dim: 3,
   dim_mult: [1, 2, 2],
@@ -21,12 +21,26 @@ const config = vaeConfig({
   latent_mean: [1, 2, 3],
   latent_std: [1, 2, 4],
 });
-const params = scrambled(vaeSpecs(config), 0.15);
+/** Its strides, but through cells of 2x2 pixels and stages with shortcuts. */
+const WAN22 = vaeConfig({
+  ...WAN21,
+  dec_dim: 8,
+  patch_size: 2,
+  is_residual: true,
+  dim_mult: [1, 1],
+  temperal_downsample: [true],
+});
 const device = await open();
-const weights = Object.fromEntries(
-  Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]),
-);
-const vae = new StreamingVAE(device, config, weights);
+
+/** A VAE with its weights here and there. */
+function made(config: VAEConfig) {
+  const params = scrambled(vaeSpecs(config), 0.15);
+  const weights = Object.fromEntries(
+    Object.entries(params).map(([name, t]) => [name, device.tensor(t.data as Float32Array, t.shape)]),
+  );
+  return { config, params, vae: new StreamingVAE(device, config, weights) };
+}
+const { config, params, vae } = made(WAN21);
 const z = noise('z', [3, 3, 4, 6]);
 
 /** Chunks along time put together. */
@@ -84,6 +98,40 @@ test('encoding in chunks gives the whole clip', async () => {
   });
   assert.equal(latent.shape, [3, 3, 4, 6]);
   assert.ok(largest(latent, whole['y']!) < 1e-5);
+});
+
+test('stages with shortcuts go in chunks and in tiles as others do', async () => {
+  const { config, params, vae } = made(WAN22);
+  const [time] = vaeStride(config);
+  const video = noise('video', [1, 1 + 2 * time, 16, 24]);
+  const part = (first: number, count: number) =>
+    host(video.data.slice(first * 384, (first + count) * 384), [1, count, 16, 24]);
+  const whole = await oracle.run(
+    ({ p, x, z, stats }) => ({
+      latent: normalise(encode(p, config, x).mean, stats),
+      clip: decode(p, config, denormalise(z, stats)),
+    }),
+    {
+      p: params,
+      x: { ...video, shape: [1, ...video.shape] },
+      z: { ...z, shape: [1, ...z.shape] },
+      stats: latentStats(config),
+    },
+  );
+  const latent = await vae.encode([1 + 2 * time, 16, 24], part);
+  assert.ok(largest(latent, whole['latent']!) < 1e-5);
+  const parts: HostTensor[] = [];
+  for await (const chunk of vae.decode(z)) parts.push(chunk);
+  const clip = joined(parts);
+  assert.equal(clip.shape, [1, 1 + 2 * time, 16, 24]);
+  const inside = host(
+    whole['clip']!.data.map((v) => Math.min(1, Math.max(-1, v))),
+    whole['clip']!.shape,
+  );
+  assert.ok(largest(clip, inside) < 1e-5);
+  const tiles: HostTensor[] = [];
+  for await (const chunk of vae.decode(z, { tile: 16 })) tiles.push(chunk);
+  assert.equal(joined(tiles).shape, clip.shape);
 });
 
 test('tiles are blended by shares that add up to one, and cut out what they were blended from', () => {
