@@ -11,7 +11,7 @@ function loads(c: MatmulConfig): number {
     const sums = 4 * c.rows * c.cols; // vec4 multiply-adds of a step of four k
     return (LOAD.scalar * (Math.max(1, c.rows / c.lanes) + 4 * c.cols)) / sums;
   }
-  const held = c.tier === 'tiled' ? 1 / c.TM + 1 / 4 : c.rows / c.BM + c.cols / c.BN;
+  const held = c.tier === 'tiled' ? 1 / c.TM + 1 / c.TN : c.rows / c.BM + c.cols / c.BN;
   return LOAD.shared * held + LOAD.global * (1 / c.BM + 1 / c.BN);
 }
 

@@ -72,9 +72,9 @@ function print(plan: Plan, { matrix }: Caps): Template {
   }
   if (c.tier === 'tiled') {
     return {
-      how: `tiled ${c.BM}x${c.BN}x${c.BK} ${c.TM}x4`,
+      how: `tiled ${c.BM}x${c.BN}x${c.BK} ${c.TM}x${c.TN}`,
       workgroup: [tiledThreads(c), 1, 1],
-      functions: tiledFunctions(plan, c),
+      functions: tiledFunctions(c),
       main: tiledMain(plan, c),
     };
   }

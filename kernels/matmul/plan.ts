@@ -4,6 +4,7 @@ import { ceilDiv, type Access, type Caps, type Epilogue } from '../kernel.ts';
 import type { MatrixUnit } from '../mma.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { matrixBytes, matrixThreads } from './matrix.ts';
+import { tiledBytes, tiledThreads } from './tiled.ts';
 
 /**
  * out[batch, M, N] = op(a) · op(b), accumulated in f32. a is stored [batch, M, K], or [batch, K, M] with transA; b is
@@ -53,13 +54,14 @@ export interface ScalarConfig {
   workgroup: readonly [number, number];
 }
 
-/** `tiled`: a workgroup makes BM × BN of the output from panels of BK in workgroup memory; a thread holds TM × 4. */
+/** `tiled`: a workgroup makes BM × BN of the output from panels of BK in workgroup memory; a thread holds TM × TN, multiples of 4. */
 export interface TiledConfig {
   tier: 'tiled';
   BM: number;
   BN: number;
   BK: number;
   TM: number;
+  TN: number;
 }
 
 /** `matrix`: a workgroup of rows × cols subgroups makes BM × BN of the output by matrix units, from panels of BK in workgroup memory. */
@@ -113,13 +115,17 @@ function normalise(p: MatmulProblem): Shape {
   return { batch, M: 1, N: M, K, a: { ...b, trans: !b.trans }, b: { ...a, trans: !a.trans } };
 }
 
-/** Largest first. (BM + BN)·BK/16 blocks of 4 × 4 must not outnumber the threads BM·BN/(4·TM). */
+/** Largest first. 8 × 8 sums a thread read 4 vec4 for 64 multiply-adds, 8 × 4 three for 32. */
 const TILES: readonly TiledConfig[] = [
-  { tier: 'tiled', BM: 128, BN: 64, BK: 16, TM: 8 },
-  { tier: 'tiled', BM: 64, BN: 64, BK: 16, TM: 8 },
-  { tier: 'tiled', BM: 32, BN: 32, BK: 16, TM: 4 },
+  { tier: 'tiled', BM: 128, BN: 128, BK: 16, TM: 8, TN: 8 },
+  { tier: 'tiled', BM: 128, BN: 64, BK: 16, TM: 8, TN: 4 },
+  { tier: 'tiled', BM: 64, BN: 64, BK: 16, TM: 8, TN: 8 },
+  { tier: 'tiled', BM: 64, BN: 64, BK: 16, TM: 8, TN: 4 },
+  { tier: 'tiled', BM: 32, BN: 32, BK: 16, TM: 4, TN: 4 },
 ];
-const FLAT_TILE: TiledConfig = { tier: 'tiled', BM: 16, BN: 64, BK: 8, TM: 4 };
+/** Subgroups up to this size are Intel's, whose threads have 128 registers: 8 × 8 sums and what feeds them are more. */
+const SMALL_SUBGROUP = 16;
+const FLAT_TILE: TiledConfig = { tier: 'tiled', BM: 16, BN: 64, BK: 8, TM: 4, TN: 4 };
 /** Workgroups that fill a large GPU once, or nearly. */
 const ENOUGH_TILES = 128;
 
@@ -142,7 +148,8 @@ function scalarConfig(caps: Caps, s: Shape): ScalarConfig {
 
 function tiledConfig(caps: Caps, s: Shape): TiledConfig {
   if (s.M <= FLAT_TILE.BM) return FLAT_TILE;
-  const fits = TILES.filter((t) => (t.BM * t.BN) / (4 * t.TM) <= caps.maxInvocations);
+  const most = caps.subgroup && caps.subgroup <= SMALL_SUBGROUP ? 32 : 64;
+  const fits = TILES.filter((t) => tiledThreads(t) <= caps.maxInvocations && t.TM * t.TN <= most);
   // A tile twice as high as the output computes nothing with its lower half.
   return (
     fits.find((t) => t.BM < 2 * s.M && tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ??
@@ -184,16 +191,16 @@ function configs(caps: Caps, shape: Shape): MatmulConfig[] {
       BN: [32, 64, 128],
       BK: [8, 16, 32],
       TM: [4, 8],
+      TN: [4, 8],
     })
       .map((c) => ({ tier: 'tiled' as const, ...c }))
-      .filter(({ BM, BN, BK, TM }) => {
-        const threads = (BM * BN) / (4 * TM);
+      .filter((c) => {
+        const threads = tiledThreads(c);
         return (
-          BM % TM === 0 &&
           threads >= 32 &&
           threads <= caps.maxInvocations &&
-          ((BM + BN) * BK) / 16 <= threads &&
-          4 * BK * (BM + BN + 8) <= caps.maxWorkgroupBytes
+          ((c.BM + c.BN) * c.BK) / 16 <= 2 * threads && // more blocks a thread would take its registers
+          tiledBytes(c) <= caps.maxWorkgroupBytes
         );
       });
     return [...units, ...tiles];

@@ -45,7 +45,7 @@ const problem: MatmulProblem = {
   dtypeB: 'f32',
   access: ['read', 'read'],
 };
-const small = { tier: 'tiled', BM: 32, BN: 64, BK: 16, TM: 4 };
+const small = { tier: 'tiled', BM: 32, BN: 64, BK: 16, TM: 4, TN: 4 };
 
 function write(text: string): void {
   const file = tunedFile(info, caps);

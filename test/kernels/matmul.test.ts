@@ -128,11 +128,12 @@ for (const [name, on] of Object.entries(TIERS)) {
 }
 
 test('tiled: the large tiles', async () => {
-  for (const [batch, M, label] of [
-    [22, 130, '128x64'],
-    [66, 60, '64x64'],
+  for (const [batch, M, subgroup, label] of [
+    [33, 130, 32, '128x128x16 8x8'],
+    [66, 60, 32, '64x64x16 8x8'],
+    [22, 130, 8, '128x64x16 8x4'],
   ] as const) {
-    const l = await check(TIERS.tiled!, { batch, M, N: 132, K: 20 });
+    const l = await check({ ...TIERS.tiled!, subgroup }, { batch, M, N: 132, K: 20 });
     assert.match(l.dispatches[0]!.label, label);
   }
 });

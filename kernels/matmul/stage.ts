@@ -1,0 +1,123 @@
+/**
+ * How a workgroup brings panels of the operands to its memory: in blocks of 4 × 4, one or more a thread, loaded to registers while the
+ * panel before is computed on. Places are worked out once. Beyond M and N stands another row or column, for what becomes of it is
+ * never stored; beyond K there are zeros.
+ */
+import { range, XYZW } from '../print.ts';
+import type { Plan } from './plan.ts';
+
+type Side = 'a' | 'b';
+
+/** Rows of a and columns of b in a workgroup's tile, and a panel's length along k. */
+interface Panel {
+  BM: number;
+  BN: number;
+  BK: number;
+}
+
+/** A thread's block number n: of which operand, its number in that one's panel, and the threads that have it. */
+interface Block {
+  side: Side;
+  n: number;
+  id: string;
+  when: string;
+}
+
+/** Those of a come first; where a thread's n-th is of a for some and of b for others, both stand here. */
+function blocksOf({ BM, BN, BK }: Panel, threads: number): Block[] {
+  const a = (BM * BK) / 16,
+    all = a + (BN * BK) / 16;
+  return range(Math.ceil(all / threads)).flatMap((n) => {
+    const first = n * threads,
+      last = first + threads;
+    return (['a', 'b'] as const).flatMap((side): Block[] => {
+      const [from, to] = side === 'a' ? [first, Math.min(a, last)] : [Math.max(a, first), Math.min(all, last)];
+      if (from >= to) return [];
+      const shift = side === 'a' ? first : first - a;
+      const bounds = [from > first && `li >= ${from - first}u`, to < last && `li < ${to - first}u`].filter(Boolean);
+      return [{ side, n, id: `li ${shift < 0 ? '-' : '+'} ${Math.abs(shift)}u`, when: bounds.join(' && ') }];
+    });
+  });
+}
+
+export interface Staging {
+  /** Statements that work out where the thread's blocks lie. */
+  places: string;
+  /** Statements that load those of the panel at `k`. */
+  loads: string;
+  /** Statements that keep them by `put`: of block (bi, bk) four vec4f, along k or along the other axis. */
+  stores(along: 'k' | 'mn', put: (side: Side, bi: string, bk: string, lines: readonly string[]) => string): string;
+}
+
+export function staging({ shape, vec, ragged, read }: Plan, panel: Panel, threads: number): Staging {
+  const blocks = blocksOf(panel, threads);
+  const each = (text: (b: Block) => string): string =>
+    blocks.map((b) => (b.when ? `if (${b.when}) {\n${text(b)} }` : text(b))).join('\n');
+  const declare = (text: (n: number) => string): string => [...new Set(blocks.map((b) => b.n))].map(text).join('\n');
+  const sides = {
+    a: { first: 'row0', extent: 'p.M', ld: 'p.ldA', base: 'baseA', size: panel.BM, alongK: !shape.a.trans },
+    b: { first: 'col0', extent: 'p.N', ld: 'p.ldB', base: 'baseB', size: panel.BN, alongK: shape.b.trans },
+  };
+  const quads = panel.BK / 4;
+
+  const place = ({ side, n, id }: Block): string => {
+    const { first, extent, ld, base, size, alongK } = sides[side];
+    // Blocks that are neighbours in memory go to neighbouring threads.
+    return alongK
+      ? `{ let id = ${id}; bk${n} = id % ${quads}u; bi${n} = id / ${quads}u; }
+${range(4)
+  .map(
+    (q) =>
+      `at${n}_${q} = ${base} + min(${first} + 4u * bi${n} + ${q}u, ${extent} - 1u) * ${ld}${vec ? ` + bk${n}` : ''};`,
+  )
+  .join('\n')}`
+      : `{ let id = ${id}; bi${n} = id % ${size / 4}u; bk${n} = id / ${size / 4}u; }
+at${n}_0 = ${base} + ${vec ? `min(${first} / 4u + bi${n}, ${extent} / 4u - 1u) + 4u * bk${n} * ${ld}` : `${first} + 4u * bi${n}`};`;
+  };
+
+  /** Four neighbours of line q. */
+  const line = (side: Side, n: number, q: number): string => {
+    const { extent, ld, alongK } = sides[side];
+    const { read: value } = read[side];
+    if (vec) return value(side, alongK ? `at${n}_${q} + k / 4u` : `at${n}_0 + (k + ${q}u) * ${ld}`);
+    const row = `min(kk + ${q}u, p.K - 1u) * ${ld}`;
+    return `vec4f(${range(4)
+      .map((j) =>
+        alongK
+          ? `select(0.0, ${value(side, `at${n}_${q} + min(kk + ${j}u, p.K - 1u)`)}, kk + ${j}u < k1)`
+          : `select(0.0, ${value(side, `min(at${n}_0 + ${j}u, ${extent} - 1u) + ${row}`)}, kk + ${q}u < k1)`,
+      )
+      .join(', ')})`;
+  };
+
+  const load = ({ side, n }: Block): string => {
+    const lines = range(4).map((q) => `r${n}_${q} = ${line(side, n, q)};`);
+    // A panel ends at a multiple of four, or every line of k has an end of its own.
+    const kk = `let kk = k + 4u * bk${n};`;
+    if (vec && ragged && !sides[side].alongK)
+      return `{ ${kk}\n${lines.map((l, q) => `if (kk + ${q}u < k1) { ${l} }`).join('\n')} }`;
+    return vec ? `{ ${kk} if (kk < k1) {\n${lines.join('\n')} } }` : `{ ${kk}\n${lines.join('\n')} }`;
+  };
+
+  return {
+    places: `${declare(
+      (n) =>
+        `var bi${n}: u32; var bk${n}: u32; ${range(4)
+          .map((q) => `var at${n}_${q}: u32;`)
+          .join(' ')}`,
+    )}
+${each(place)}`,
+    loads: `${declare((n) =>
+      range(4)
+        .map((q) => `var r${n}_${q} = vec4f();`)
+        .join(' '),
+    )}
+${each(load)}`,
+    stores: (along, put) =>
+      each(({ side, n }) => {
+        const lines = range(4).map((q) => `r${n}_${q}`);
+        const turned = XYZW.map((part) => `vec4f(${lines.map((l) => `${l}.${part}`).join(', ')})`);
+        return put(side, `bi${n}`, `bk${n}`, sides[side].alongK === (along === 'k') ? lines : turned);
+      }),
+  };
+}
