@@ -61,8 +61,12 @@ export const presetSchema = z.strictObject({
     z.strictObject({ set: z.literal('emoji'), ...clips, packs: count.max(4) }),
     z.strictObject({ set: z.literal('flare'), ...clips }),
   ]),
+  /** As `VAEConfig`: Wan2.1's, or Wan2.2's with the three that are optional. */
   vae: z.strictObject({
     dim: width,
+    dec_dim: width.optional(),
+    patch_size: upTo(8).optional(),
+    is_residual: z.boolean().optional(),
     z_dim: upTo(4096),
     dim_mult: z.array(upTo(64)).min(1).max(8),
     num_res_blocks: upTo(64),
