@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { openAdapter, type OpenAdapter } from '../engine/host/adapter.ts';
 import { MIN_MESA, NoAdapterError, type Verdict } from '../engine/host/choose.ts';
+import { unitName } from '../kernels/mma.ts';
 import { arch, cacheDir, memory, platform, runtime, waiting } from '../engine/host/runtime.ts';
 import { ownTable } from '../engine/runtime/tuning.ts';
 
@@ -101,8 +102,8 @@ export async function doctor(): Promise<void> {
   line('features', [...device.features].join(', '));
   line(
     'used',
-    `f16 ${caps.f16 ? 'yes' : 'no'}, subgroups of ${caps.subgroup || 'no fixed size: not used'}, ` +
-      `matrix units ${caps.matrix ? `${caps.matrix.M}x${caps.matrix.N}x${caps.matrix.K}${caps.matrix.emulated ? ', emulated' : ''}` : 'none'}`,
+    `f16 ${caps.f16 ? 'yes' : 'no'}, subgroups of ${caps.subgroup || 'no fixed size: not used'}${caps.sized ? ', as kernels ask' : ''}, ` +
+      `matrix units ${caps.units?.map(unitName).join(', ') ?? 'none'}`,
   );
   const { limits } = device;
   line(

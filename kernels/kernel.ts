@@ -26,10 +26,12 @@ export interface Caps {
   /** `scalar`: no workgroup memory, looped, best on CPU drivers. `tiled`: workgroup memory and register tiles. */
   tier: Tier;
   f16: boolean;
-  /** Subgroup size when the device has subgroups of one fixed size (8 on lavapipe, 32 on NVIDIA), else 0. */
+  /** Threads of a subgroup: the device's only size (8 on lavapipe, 32 on NVIDIA), or the one that kernels ask for; 0 where neither is known. */
   subgroup: number;
-  /** Matrix units for f16 operands and f32 sums; only the `tiled` tier uses them. */
-  matrix?: MatrixUnit;
+  /** The device has several sizes, and kernels ask for theirs (see `subgroups.ts`). */
+  sized?: boolean;
+  /** Matrix units, one for each type of operands; only the `tiled` tier uses them. */
+  units?: readonly MatrixUnit[];
   maxInvocations: number;
   maxWorkgroupBytes: number;
   maxStorageBuffers: number;
@@ -99,8 +101,10 @@ export interface ShaderSpec {
   main: string;
 }
 
-/** Texts so far: equal ones are one string, however many kernels of a program share it. */
 const texts = new Map<string, string>();
+
+/** Equal texts as one string, however many kernels of a program share it. */
+export const interned = (text: string): string => texts.get(text) ?? (texts.set(text, text), text);
 
 /** Writes the module: uniform struct P at binding 0 (as `p`), storage from binding 1, and the entry point `main`. Whatever says f16 enables it. */
 export function shader(spec: ShaderSpec): string {
@@ -125,12 +129,13 @@ export function shader(spec: ShaderSpec): string {
     `@compute @workgroup_size(${spec.workgroup.join(', ')})\nfn main(${builtins.join(', ')}) {\n${spec.main}\n}`,
   );
   const enable = new Set([...(lines.some((l) => /\bf16\b/.test(l)) ? ['f16'] : []), ...(spec.enable ?? [])]);
-  const text = [
-    ...[...enable].map((e) => `enable ${e};`),
-    ...(spec.diagnostics ?? []).map((d) => `diagnostic(${d});`),
-    ...lines,
-  ].join('\n');
-  return texts.get(text) ?? (texts.set(text, text), text);
+  return interned(
+    [
+      ...[...enable].map((e) => `enable ${e};`),
+      ...(spec.diagnostics ?? []).map((d) => `diagnostic(${d});`),
+      ...lines,
+    ].join('\n'),
+  );
 }
 
 /** Whether a module reads its uniform: WebGPU's automatic layout has no place for one that is not read. */

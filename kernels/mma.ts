@@ -1,17 +1,39 @@
 /**
  * Subgroup matrices: the one place that prints WGSL of `chromium_experimental_subgroup_matrix`, and the same tiles in plain WGSL
- * for devices that lack them, so that a kernel's numerics (operands rounded to f16, sums in f32) are tested without a GPU.
+ * for devices that lack them, so that a kernel's numerics (operands as the unit takes them, sums in f32) are tested without a GPU.
  */
+import type { Caps } from './kernel.ts';
 
-/** result[M, N] += left[M, K] · right[K, N], one at a time by the `lanes` threads of a subgroup. */
+/** result[M, N] += left[M, K] · right[K, N], one at a time by the `lanes` threads of a subgroup. Sums are f32 in all of them. */
 export interface MatrixUnit {
+  /** Type of both operands: f16 rounds them, f32 (Apple's) keeps every product exact. */
+  operands: 'f16' | 'f32';
   M: number;
   N: number;
   K: number;
   lanes: number;
+  /** Threads of a workgroup must be a multiple of this: Dawn asks for the largest subgroup that the adapter reports. */
+  multiple: number;
   /** Printed as loops over workgroup memory. */
   emulated: boolean;
 }
+
+/** The unit for products whose operands may be rounded to f16, or must stay f32; f32 units serve both. */
+export const unitFor = (
+  { units = [] }: Pick<Caps, 'units'>,
+  operands: MatrixUnit['operands'],
+): MatrixUnit | undefined => units.find((u) => u.operands === operands) ?? units.find((u) => u.operands === 'f32');
+
+/** As labels have it: `16x16x16 f16`. */
+export const unitName = ({ M, N, K, operands, emulated }: MatrixUnit): string =>
+  `${M}x${N}x${K} ${operands}${emulated ? ' emulated' : ''}`;
+
+/** Whether so many threads are whole subgroups, in a number that the device takes. */
+export const fitsThreads = (
+  threads: number,
+  { multiple }: MatrixUnit,
+  { maxInvocations }: Pick<Caps, 'maxInvocations'>,
+): boolean => threads % multiple === 0 && threads <= maxInvocations;
 
 /** A tile in an array in workgroup memory: element (r, c) lies at `at` + r·ld + c, or + c·ld + r if `across`. */
 interface Laid {
@@ -24,7 +46,7 @@ interface Laid {
 export interface Mma {
   enable: readonly string[];
   diagnostics: readonly string[];
-  /** Element type of operand tiles in workgroup memory, its bytes, and what rounds an f32 or a vec4f to it. */
+  /** Element type of operand tiles in workgroup memory, its bytes, and what brings an f32 or a vec4f to it. */
   element: 'f16' | 'f32';
   bytes: number;
   round(v: string, width?: 1 | 4): string;
@@ -41,16 +63,20 @@ export interface Mma {
 
 export const mma = (unit: MatrixUnit): Mma => (unit.emulated ? emulation(unit) : native(unit));
 
-function native({ M, N, K }: MatrixUnit): Mma {
-  const type = { left: `subgroup_matrix_left<f16, ${K}, ${M}>`, right: `subgroup_matrix_right<f16, ${N}, ${K}>` }; // columns, rows
+function native({ operands, M, N, K }: MatrixUnit): Mma {
+  const type = {
+    left: `subgroup_matrix_left<${operands}, ${K}, ${M}>`,
+    right: `subgroup_matrix_right<${operands}, ${N}, ${K}>`,
+  }; // columns, rows
+  const half = operands === 'f16';
   const result = `subgroup_matrix_result<f32, ${N}, ${M}>`;
   const major = (across = false) => (across ? 'col_major' : 'row_major');
   return {
-    enable: ['f16', 'chromium_experimental_subgroup_matrix'],
+    enable: [...(half ? ['f16'] : []), 'chromium_experimental_subgroup_matrix'],
     diagnostics: ['off, chromium.subgroup_matrix_uniformity'], // places depend on the subgroup, which Tint can't see to be uniform in it
-    element: 'f16',
-    bytes: 2,
-    round: (v, width = 4) => `${width === 4 ? 'vec4h' : 'f16'}(${v})`,
+    element: operands,
+    bytes: half ? 2 : 4,
+    round: (v, width = 4) => (half ? `${width === 4 ? 'vec4h' : 'f16'}(${v})` : v),
     zeros: (name) => `var ${name} = ${result}();`,
     load: (side, name, { tile, at, ld, across }) =>
       `let ${name} = subgroupMatrixLoad<${type[side]}, ${major(across)}>(&${tile}, ${at}, ${ld}u);`,
@@ -62,7 +88,7 @@ function native({ M, N, K }: MatrixUnit): Mma {
 }
 
 /** Lane l holds the elements l, l + lanes, … of a result; an operand is the place where it lies. Loops run to `p.unitK`, so that no driver unrolls them. */
-function emulation({ M, N, lanes }: MatrixUnit): Mma {
+function emulation({ operands: type, M, N, lanes }: MatrixUnit): Mma {
   const held = (M * N) / lanes;
   const operands = new Map<string, Laid>();
   const place = ({ tile, at, ld, across = false }: Laid, r = 'r', c = 'c'): string =>
@@ -75,7 +101,7 @@ function emulation({ M, N, lanes }: MatrixUnit): Mma {
     diagnostics: [],
     element: 'f32',
     bytes: 4,
-    round: (v) => `quantizeToF16(${v})`,
+    round: (v) => (type === 'f16' ? `quantizeToF16(${v})` : v),
     zeros: (name) => `var ${name} = array<f32, ${held}>();`,
     load(_side, name, from) {
       operands.set(name, { ...from, at: name });

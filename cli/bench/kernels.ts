@@ -4,6 +4,7 @@ import { adamW, attention, conv3d, gelu } from '../../engine/frontend/functional
 import { make, type Tensor } from '../../engine/frontend/tensor.ts';
 import { host } from '../../engine/frontend/tree.ts';
 import type { DType } from '../../kernels/kernel.ts';
+import { unitFor } from '../../kernels/mma.ts';
 import { headDim } from '../../model/config.ts';
 import { programCase, wanted, type Case, type Wanted } from './case.ts';
 import { tokensOf, type Shape } from './shapes.ts';
@@ -100,7 +101,7 @@ export function kernelCases(device: Device, s: Shape): Case[] {
   const x = wanted([rows, dim]);
   return [
     ...products(kernel, device.caps.f16, rows, dim, ffn),
-    ...attentions(kernel, device.caps.matrix !== undefined, {
+    ...attentions(kernel, unitFor(device.caps, 'f16')?.operands === 'f16', {
       batch: s.batch,
       tokens,
       heads,

@@ -3,9 +3,18 @@
  *
  * This comes before `memory`, because a family's plan decides how much scratch it wants; buffers are still slots here.
  */
-import { BYTES, type Access, type Binding, type Caps, type Epilogue, type Launch } from '../../kernels/kernel.ts';
+import {
+  BYTES,
+  type Access,
+  type Binding,
+  type Caps,
+  type Dispatch,
+  type Epilogue,
+  type Launch,
+} from '../../kernels/kernel.ts';
 import { pointwise } from '../../kernels/pointwise/index.ts';
 import { reduce, type Source } from '../../kernels/reduce/index.ts';
+import { atSize } from '../../kernels/subgroups.ts';
 import { inWindows } from '../../kernels/windows.ts';
 import { ANCHORS, element, type Anchor } from './anchors.ts';
 import type { FusedEpilogue } from './epilogue.ts';
@@ -41,11 +50,12 @@ export interface LowerContext {
   inWhole(v: Value): boolean;
 }
 
-/** What is over the binding limit is bound in windows. */
+/** What is over the binding limit is bound in windows; a device of several subgroup sizes is told which. */
 export function lower(group: Group, context: LowerContext): Lowered {
   const { launch, slots } = lowerWhole(group, context);
   const bytes = [...slots.map((v) => bytesOf(typeOf(v))), ...launch.scratch];
-  return { slots, launch: { ...launch, dispatches: launch.dispatches.map((d) => inWindows(d, bytes, context.caps)) } };
+  const fit = (d: Dispatch): Dispatch => atSize(inWindows(d, bytes, context.caps), context.caps);
+  return { slots, launch: { ...launch, dispatches: launch.dispatches.map(fit) } };
 }
 
 function lowerWhole(group: Group, context: LowerContext): Lowered {

@@ -68,20 +68,50 @@ interface SubgroupMatrix {
   K: number;
 }
 
-/** Shows the tiles of `TIER=matrix` where there are no matrix units: right, and slow. */
-const EMULATED: MatrixUnit = { M: 8, N: 8, K: 8, lanes: 32, emulated: true };
+/** What an adapter says of itself, as far as planners ask. */
+interface Reported {
+  vendor?: string;
+  subgroupMinSize?: number;
+  subgroupMaxSize?: number;
+  subgroupMatrixConfigs?: readonly SubgroupMatrix[];
+}
 
-/** The largest unit of f16 operands and f32 sums; its threads must be known when a kernel is written, so subgroups of one size only. */
-function matrixUnit(
+const UNITS = 'chromium-experimental-subgroup-matrix';
+
+/** Shows the tiles of `TIER=matrix` where there are no matrix units: right, and slow. */
+const EMULATED: MatrixUnit = { operands: 'f16', M: 8, N: 8, K: 8, lanes: 32, multiple: 32, emulated: true };
+
+/**
+ * The size of subgroups: the only one there is; where kernels may choose, the smallest, with which a thread has the most registers;
+ * 32 on an Apple GPU with matrix units, which Metal defines for SIMD groups of 32 alone, whatever range it reports. Else unknown.
+ */
+function subgroupOf(
+  features: ReadonlySet<string>,
+  { vendor, subgroupMinSize: min = 0, subgroupMaxSize: max = 0 }: Reported,
+): { subgroup: number; sized: boolean } {
+  if (!features.has('subgroups')) return { subgroup: 0, sized: false }; // Deno's WebGPU reports sizes without having the feature
+  if (min === max) return { subgroup: min, sized: false };
+  if (features.has('subgroup-size-control')) return { subgroup: min, sized: true };
+  return { subgroup: vendor === 'apple' && features.has(UNITS) ? 32 : 0, sized: false };
+}
+
+/**
+ * The largest unit of each type of operands. Sums must be f32: those in f16, which NVIDIA, AMD, Intel and Apple list too, lose what
+ * a K of thousands adds up. Threads must be known when a kernel is written.
+ */
+function matrixUnits(
   features: ReadonlySet<string>,
   lanes: number,
-  shapes: readonly SubgroupMatrix[],
-): MatrixUnit | undefined {
-  if (!features.has('chromium-experimental-subgroup-matrix') || !features.has('shader-f16') || !lanes) return undefined;
-  const [best] = shapes
-    .filter((s) => s.componentType === 'f16' && s.resultComponentType === 'f32')
-    .sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K);
-  return best && { M: best.M, N: best.N, K: best.K, lanes, emulated: false };
+  { subgroupMatrixConfigs: shapes = [], subgroupMaxSize: multiple = lanes }: Reported,
+): MatrixUnit[] {
+  if (!features.has(UNITS) || !lanes) return [];
+  return (['f16', 'f32'] as const).flatMap((operands) => {
+    if (operands === 'f16' && !features.has('shader-f16')) return [];
+    const [best] = shapes
+      .filter((s) => s.componentType === operands && s.resultComponentType === 'f32')
+      .sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K);
+    return best ? [{ operands, M: best.M, N: best.N, K: best.K, lanes, multiple, emulated: false }] : [];
+  });
 }
 
 /** Of GPUSupportedLimits. */
@@ -96,24 +126,22 @@ interface Limits {
 export function capsOf(
   limits: Limits,
   features: ReadonlySet<string>,
-  subgroup: { min?: number; max?: number; matrices?: readonly SubgroupMatrix[] },
+  reported: Reported,
   software: boolean,
   wanted: { NO_F16: boolean; NO_MATRIX: boolean; TIER?: Tier | 'matrix' },
 ): { caps: Caps; tierReason: string } {
   const tier = wanted.TIER === 'matrix' ? 'tiled' : (wanted.TIER ?? (software ? 'scalar' : 'tiled'));
-  // Deno's WebGPU reports sizes without having the feature: only the feature counts.
-  const lanes = features.has('subgroups') && subgroup.min === subgroup.max ? (subgroup.min ?? 0) : 0;
-  const units =
-    wanted.NO_MATRIX || wanted.NO_F16 || wanted.TIER === 'tiled'
-      ? undefined
-      : matrixUnit(features, lanes, subgroup.matrices ?? []);
-  const matrix = units ?? (wanted.TIER === 'matrix' ? EMULATED : undefined);
+  const usable = wanted.NO_F16 ? new Set([...features].filter((f) => f !== 'shader-f16')) : features;
+  const { subgroup, sized } = subgroupOf(usable, reported);
+  const native = wanted.NO_MATRIX || wanted.TIER === 'tiled' ? [] : matrixUnits(usable, subgroup, reported);
+  const units = wanted.TIER === 'matrix' && !native.length ? [EMULATED] : native;
   return {
     caps: {
       tier,
-      f16: features.has('shader-f16') && !wanted.NO_F16,
-      subgroup: lanes,
-      ...(matrix && { matrix }),
+      f16: usable.has('shader-f16'),
+      subgroup,
+      ...(sized && { sized }),
+      ...(units.length && { units }),
       maxInvocations: limits.maxComputeInvocationsPerWorkgroup,
       maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
@@ -127,7 +155,7 @@ export function capsOf(
   };
 }
 
-const FEATURES = ['shader-f16', 'subgroups', 'timestamp-query', 'chromium-experimental-subgroup-matrix'];
+const FEATURES = ['shader-f16', 'subgroups', 'subgroup-size-control', 'timestamp-query', UNITS];
 const LIMITS = [
   'maxStorageBuffersPerShaderStage',
   'maxBufferSize',
@@ -170,17 +198,7 @@ export async function openAdapter(options: { adapter?: Choice; log?: Log } = {})
     state.lost = lost;
   });
   const software = source !== 'null' && (isSoftware(facts) || source === 'lavapipe' || source === 'swiftshader');
-  const { caps, tierReason } = capsOf(
-    device.limits,
-    device.features,
-    {
-      min: adapter.info.subgroupMinSize,
-      max: adapter.info.subgroupMaxSize,
-      matrices: (adapter.info as { subgroupMatrixConfigs?: readonly SubgroupMatrix[] }).subgroupMatrixConfigs ?? [],
-    },
-    software,
-    flags,
-  );
+  const { caps, tierReason } = capsOf(device.limits, device.features, adapter.info as Reported, software, flags);
   const info: AdapterInfo = {
     name: facts.device || facts.description || facts.architecture || source,
     vendor: facts.vendor,

@@ -1,6 +1,6 @@
 /** Fused attention and its gradient: online softmax over the keys, no N × L storage, no atomics, ordered sums. */
 import { ceilDiv, f32bits, foldGrid, shader, type Binding, type Caps, type Dispatch, type Launch } from '../kernel.ts';
-import { mma } from '../mma.ts';
+import { mma, unitName } from '../mma.ts';
 import * as matrix from './matrix.ts';
 import { ownRows, planAttention, TILE, type AttentionPlan, type AttentionProblem, type Kind } from './plan.ts';
 import { lengthsVariable, PARAMS, rowBinding, rowFunctions } from './wgsl.ts';
@@ -46,7 +46,7 @@ function tierOf(
   const { tile, unit } = plan.matrix!;
   const { enable, diagnostics } = mma(unit);
   return {
-    how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${tile.own}x${tile.others}/${tile.subgroups}`,
+    how: `matrix ${unitName(unit)} ${tile.own}x${tile.others}/${tile.subgroups}`,
     extra: [
       ['width', matrix.paddedWidth(plan.steps, unit)],
       ['others', tile.others],

@@ -1,10 +1,10 @@
 /**
- * Attention by subgroup matrices: operands rounded to f16, sums, softmax and statistics in f32. A workgroup owns `own` rows
+ * Attention by subgroup matrices: operands in the unit's type, sums, softmax and statistics in f32. A workgroup owns `own` rows
  * (queries, or keys in the kernel for dK and dV), of which each subgroup has its share, and meets `others` rows of the other
  * side at a time. A result can be neither read by element nor turned into an operand: scores pass through workgroup memory,
  * column by column, where a thread has one row, and come back as weights.
  *
- * f16 bounds operands to 65504 and drops what is below 6e-8: small gradients want a scaled loss. Rounded weights are off by 2^-11
+ * f16, where the unit takes it, bounds operands to 65504 and drops what is below 6e-8: small gradients want a scaled loss. Rounded weights are off by 2^-11
  * of themselves, and so are the results, relative to their largest.
  *
  * Forward:

@@ -1,6 +1,6 @@
 /** Attention planner: (capabilities, problem) → the configuration every tier prints from. Pure. */
 import { ceilDiv, type Access, type Caps } from '../kernel.ts';
-import type { MatrixUnit } from '../mma.ts';
+import { fitsThreads, unitFor, type MatrixUnit } from '../mma.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { matrixBytes } from './matrix.ts';
 
@@ -89,6 +89,7 @@ const MATRIX_TILES: readonly MatrixTile[] = [
   { own: 32, others: 32, subgroups: 2 },
   { own: 32, others: 16, subgroups: 2 },
   { own: 16, others: 16, subgroups: 1 },
+  { own: 16, others: 16, subgroups: 2 },
   { own: 64, others: 64, subgroups: 4 },
   { own: 64, others: 32, subgroups: 2 },
 ];
@@ -97,10 +98,9 @@ const ENOUGH_TILES = 64;
 /** Head sizes that units serve: below them most of a unit is padding, above them results don't fit a thread's registers. */
 const [LEAST_D, MOST_D] = [32, 128];
 
-/** Units round their operands to f16: they serve where the problem allows it, and rows enough for one of them. */
-function matrixTiles(caps: Caps, p: AttentionProblem, kind: Kind, rows: number): MatrixTile[] {
-  const unit = caps.matrix;
-  if (!unit || !p.half || p.D < LEAST_D || p.D > MOST_D || rows < 16) return [];
+/** Units serve rows enough for one of them. */
+function matrixTiles(caps: Caps, unit: MatrixUnit, kind: Kind, { rows, D }: { rows: number; D: number }): MatrixTile[] {
+  if (D < LEAST_D || D > MOST_D || rows < 16) return [];
   return MATRIX_TILES.filter((t) => {
     const threads = t.subgroups * unit.lanes;
     return (
@@ -109,8 +109,8 @@ function matrixTiles(caps: Caps, p: AttentionProblem, kind: Kind, rows: number):
       t.others % unit.K === 0 &&
       threads % t.own === 0 &&
       t.others % (threads / t.own) === 0 &&
-      threads <= caps.maxInvocations &&
-      matrixBytes(t, ceilDiv(p.D, 4), unit, kind) <= caps.maxWorkgroupBytes
+      fitsThreads(threads, unit, caps) &&
+      matrixBytes(t, ceilDiv(D, 4), unit, kind) <= caps.maxWorkgroupBytes
     );
   });
 }
@@ -123,20 +123,20 @@ export function planAttention(caps: Caps, p: AttentionProblem, kind: Kind): Atte
   const shape = `${kind === 'gradKey' ? 'keys' : 'queries'} ${[p.B * p.H, rows, met, p.D].map(near).join('x')}`;
   if (caps.tier === 'tiled') {
     const tiled: AttentionPlan = { tier: 'tiled', vec, steps, lanes: 1, threads: 64, ...TILED };
-    const tiles = matrixTiles(caps, p, kind, rows);
-    if (!tiles.length) return tiled;
+    const unit = unitFor(caps, p.half ? 'f16' : 'f32');
+    const tiles = unit ? matrixTiles(caps, unit, kind, { rows, D: p.D }) : [];
+    if (!unit || !tiles.length) return tiled;
     const rule =
       tiles.find((t) => p.B * p.H * ceilDiv(rows, t.own) >= ENOUGH_TILES) ??
       tiles.find((t) => t.own === Math.min(...tiles.map((o) => o.own)))!;
     const tile = choose<typeof family>(caps, {
       family,
       problem: p,
-      shape: `${shape} f16`,
+      shape: `${shape} ${unit.operands}`,
       rule,
       options: () => [...tiles, TILED],
     });
     if (!('subgroups' in tile)) return tiled;
-    const unit = caps.matrix!;
     return { ...tiled, tier: 'matrix', matrix: { tile, unit }, threads: tile.subgroups * unit.lanes, ...tile };
   }
   const lanes = caps.subgroup || 1,

@@ -2,13 +2,13 @@
 import { ceilDiv, numel, type Caps, type Dispatch, type Launch } from '../kernel.ts';
 import { plainPrologue, reduce } from '../reduce/index.ts';
 import {
+  blockOf,
   forward,
   inputPhases,
   scalarTile,
   sizesOf,
   weightSizes,
   weightSplits,
-  workgroupTile,
   type Conv3dProblem,
   type Correlation,
 } from './plan.ts';
@@ -29,7 +29,7 @@ function correlate(name: 'conv3d' | 'conv3dInput', caps: Caps, problem: Conv3dPr
     const fused = { access: problem.access, epilogue: problem.epilogue, bind };
     return caps.tier === 'scalar'
       ? scalarCorrelation(name, c, scalarTile(caps, name, problem, sizesOf(c)), fused)
-      : tiledCorrelation(name, c, { tile: workgroupTile(caps, name, problem, sizesOf(c)), unit: caps.matrix }, fused);
+      : tiledCorrelation(name, c, blockOf(caps, name, problem, sizesOf(c)), fused);
   };
 }
 
@@ -58,14 +58,15 @@ function weightParts(
     const { splits, chunk } = weightSplits(caps, groups, N * out[0] * out[1], 8);
     return { splits, part: (n, fused) => scalarWeight(problem, tile, n, chunk, fused) };
   }
-  const tile = workgroupTile(caps, 'conv3dWeight', problem, sizes);
+  const block = blockOf(caps, 'conv3dWeight', problem, sizes);
+  const { tile } = block;
   const { splits, chunk } = weightSplits(
     caps,
     ceilDiv(C * numel(kernel), tile.columns) * ceilDiv(O, tile.channels),
     N * numel(out),
     256,
   );
-  return { splits, part: (n, fused) => tiledWeight(problem, { tile, unit: caps.matrix }, { splits: n, chunk }, fused) };
+  return { splits, part: (n, fused) => tiledWeight(problem, block, { splits: n, chunk }, fused) };
 }
 
 /** Slots: x, dy, dw. Voxels are split into parts whose sums are added in order, so two runs give the same bits. */

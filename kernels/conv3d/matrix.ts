@@ -1,6 +1,6 @@
 /**
- * The implicit GEMM by subgroup matrices: operands rounded to f16, sums in f32. Each of rows × cols subgroups makes its part of a
- * tile of channels × columns; results pass through workgroup memory to where they are stored. f16 bounds operands to 65504, drops
+ * The implicit GEMM by subgroup matrices: operands in the unit's type, sums in f32. Each of rows × cols subgroups makes its part of a
+ * tile of channels × columns; results pass through workgroup memory to where they are stored. f16, where the unit takes it, bounds operands to 65504, drops
  * what is below 6e-8 and rounds the others by 2^-11 of themselves.
  *
  * The inner loop:
@@ -9,7 +9,7 @@
  *     let b0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, …>(&columnTile, …);
  *     c0_0 = subgroupMatrixMultiplyAccumulate(a0, b0, c0_0);
  */
-import { mma, type MatrixUnit } from '../mma.ts';
+import { fitsThreads, mma, unitName, type MatrixUnit } from '../mma.ts';
 import { range, XYZW } from '../print.ts';
 import { panels, type Gemm, type Printed } from './gemm.ts';
 import type { MatrixTile } from './plan.ts';
@@ -36,7 +36,7 @@ export const fitsUnit = (
     panel % unit.K === 0 &&
     threads % columns === 0 &&
     panel <= threads &&
-    threads <= most.maxInvocations &&
+    fitsThreads(threads, unit, most) &&
     bytes <= most.maxWorkgroupBytes
   );
 };
@@ -60,7 +60,7 @@ export function matrixGemm(tile: MatrixTile, unit: MatrixUnit, g: Gemm): Printed
     '    }',
   ].join('\n');
   return {
-    how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${channels}x${columns}x${panel}/${rows}x${cols}`,
+    how: `matrix ${unitName(unit)} ${channels}x${columns}x${panel}/${rows}x${cols}`,
     threads,
     enable: m.enable,
     diagnostics: m.diagnostics,

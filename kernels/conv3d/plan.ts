@@ -1,6 +1,7 @@
 /** What a 3-D convolution asks of its templates: sizes, the affine form both directions share, and tile choices. */
 import { ceilDiv, numel, type Access, type Caps, type Epilogue } from '../kernel.ts';
 import { LOAD } from '../matmul/cost.ts';
+import { unitFor, type MatrixUnit } from '../mma.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { fitsUnit } from './matrix.ts';
 
@@ -226,22 +227,23 @@ function cheapest<T extends Tile>(tiles: readonly T[], co: number): T {
   return tiles.reduce((a, b) => (cost(b) < cost(a) ? b : a));
 }
 
-export function workgroupTile(
-  caps: Caps,
-  family: Convolution,
-  problem: Conv3dProblem,
-  sizes: Sizes,
-): WorkgroupTile | MatrixTile {
-  const { matrix: unit } = caps;
-  const units =
-    unit && problem.half && sizes.co >= LEAST_CHANNELS ? MATRIX_TILES.filter((t) => fitsUnit(t, unit, caps)) : [];
-  return choose<Convolution>(caps, {
+/** A tile, and the matrix unit that makes one of units. */
+export interface Block {
+  tile: WorkgroupTile | MatrixTile;
+  unit: MatrixUnit | undefined;
+}
+
+export function blockOf(caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): Block {
+  const unit = unitFor(caps, problem.half ? 'f16' : 'f32');
+  const units = unit && sizes.co >= LEAST_CHANNELS ? MATRIX_TILES.filter((t) => fitsUnit(t, unit, caps)) : [];
+  const tile = choose<Convolution>(caps, {
     family,
     problem,
-    shape: `${classOf(sizes)}${units.length ? ' f16' : ''}`,
+    shape: `${classOf(sizes)}${unit && units.length ? ` ${unit.operands}` : ''}`,
     rule: cheapest<WorkgroupTile | MatrixTile>(units.length ? units : WORKGROUP_TILES, sizes.co),
     options: () => [...units, ...WORKGROUP_TILES],
   }) as WorkgroupTile | MatrixTile;
+  return { tile, unit };
 }
 
 /** Into how many ordered parts the voxels of a weight gradient are split, so that `groups` workgroups fill the device. */

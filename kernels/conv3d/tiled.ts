@@ -21,11 +21,10 @@ import {
   type Dispatch,
   type Epilogue,
 } from '../kernel.ts';
-import type { MatrixUnit } from '../mma.ts';
 import { range, XYZW } from '../print.ts';
 import { panels, type Gemm, type Printed } from './gemm.ts';
 import { matrixGemm } from './matrix.ts';
-import type { Conv3dProblem, Correlation, MatrixTile, WorkgroupTile } from './plan.ts';
+import type { Block, Conv3dProblem, Correlation, WorkgroupTile } from './plan.ts';
 import { cost } from './scalar.ts';
 
 interface Fused {
@@ -93,12 +92,6 @@ ${g.place}
     }
   }`,
   };
-}
-
-/** A tile, and the matrix unit that makes one of units. */
-export interface Block {
-  tile: WorkgroupTile | MatrixTile;
-  unit: MatrixUnit | undefined;
 }
 
 interface Build {

@@ -11,7 +11,7 @@ import {
   type ShaderSpec,
 } from '../kernel.ts';
 import { type FloatType } from '../halves.ts';
-import { mma } from '../mma.ts';
+import { mma, unitName } from '../mma.ts';
 import { quotientFunction } from '../quotient.ts';
 import { matrixFunctions, matrixMain, matrixThreads } from './matrix.ts';
 import { planMatmul, type MatmulProblem, type Plan } from './plan.ts';
@@ -58,7 +58,7 @@ function putFunction(plan: Plan): string {
 
 type Template = Pick<ShaderSpec, 'workgroup' | 'enable' | 'diagnostics' | 'functions' | 'main'> & { how: string };
 
-function print(plan: Plan, { matrix }: Caps): Template {
+function print(plan: Plan): Template {
   const { config: c } = plan;
   if (c.tier === 'scalar') {
     const subgroups = c.lanes > 1;
@@ -78,10 +78,10 @@ function print(plan: Plan, { matrix }: Caps): Template {
       main: tiledMain(plan, c),
     };
   }
-  const unit = matrix!;
+  const unit = plan.unit!;
   const { enable, diagnostics } = mma(unit);
   return {
-    how: `matrix ${unit.M}x${unit.N}x${unit.K}${unit.emulated ? ' emulated' : ''} ${c.BM}x${c.BN}x${c.BK}/${c.rows}x${c.cols}`,
+    how: `matrix ${unitName(unit)} ${c.BM}x${c.BN}x${c.BK}/${c.rows}x${c.cols}`,
     workgroup: [matrixThreads(c, unit), 1, 1],
     enable,
     diagnostics,
@@ -123,9 +123,9 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
     ldA: a.ld / width,
     ldB: b.ld / width,
     panel: config.tier === 'tiled' ? config.BK / 4 : config.tier === 'matrix' ? config.BK : BLOCK,
-    unitK: caps.matrix?.K ?? 0,
+    unitK: plan.unit?.K ?? 0,
   };
-  const template = print(plan, caps);
+  const template = print(plan);
   const flags = [
     a.trans && 'ta',
     b.trans && 'tb',

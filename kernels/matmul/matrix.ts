@@ -1,5 +1,5 @@
 /**
- * Matmul by subgroup matrices: operands in f16, bf16 rounded to it, f32 sums. A workgroup makes BM × BN of the output from panels of BK, staged in
+ * Matmul by subgroup matrices: operands in the unit's type, f32 sums. A workgroup makes BM × BN of the output from panels of BK, staged in
  * workgroup memory as they lie in storage, with a padding of 8 against bank conflicts; a transposed operand is a matter of how
  * the unit loads it. Results can't be read element by element: they pass through workgroup memory to the epilogue.
  *
@@ -34,7 +34,7 @@ export const matrixThreads = (c: MatrixConfig, unit: MatrixUnit): number => c.ro
 
 /** Bytes of workgroup memory for any layout of the operands. */
 export const matrixBytes = (c: MatrixConfig, unit: MatrixUnit): number =>
-  2 * (c.BM * c.BK + c.BN * c.BK + PAD * (Math.max(c.BM, c.BK) + Math.max(c.BN, c.BK))) +
+  mma(unit).bytes * (c.BM * c.BK + c.BN * c.BK + PAD * (Math.max(c.BM, c.BK) + Math.max(c.BN, c.BK))) +
   4 * c.rows * c.cols * unit.M * unit.N;
 
 export function matrixFunctions(plan: Plan, c: MatrixConfig, unit: MatrixUnit): string {

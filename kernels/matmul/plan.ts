@@ -1,7 +1,7 @@
 /** Matmul planner: (capabilities, problem) → normalised shape and configuration. Pure; the templates only print what it decides. */
 import { floatReader, type FloatReader, type FloatType } from '../halves.ts';
 import { ceilDiv, type Access, type Caps, type Epilogue } from '../kernel.ts';
-import type { MatrixUnit } from '../mma.ts';
+import { fitsThreads, unitFor, type MatrixUnit } from '../mma.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { matrixBytes, matrixThreads } from './matrix.ts';
 import { tiledBytes, tiledThreads } from './tiled.ts';
@@ -79,6 +79,8 @@ export type MatmulConfig = ScalarConfig | TiledConfig | MatrixConfig;
 export interface Plan {
   shape: Shape;
   config: MatmulConfig;
+  /** Of a `matrix` configuration. */
+  unit?: MatrixUnit;
   /** Both operands and the output are read and written as vec4. */
   vec: boolean;
   /** How the templates read each operand: vec4f, or f32 unless `vec`. */
@@ -170,22 +172,25 @@ const fitsUnit =
     (c.BM / c.rows) % unit.M === 0 &&
     (c.BN / c.cols) % unit.N === 0 &&
     c.BK % unit.K === 0 &&
-    matrixThreads(c, unit) <= caps.maxInvocations &&
+    fitsThreads(matrixThreads(c, unit), unit, caps) &&
     matrixBytes(c, unit) <= caps.maxWorkgroupBytes;
 
-/** Units round their operands to f16: they serve beside one that is f16, weights stored as bf16 too. Flat products read too little to gain from them. */
-function matrixConfig(caps: Caps, s: Shape): MatrixConfig | undefined {
-  const unit = caps.matrix;
+/** Units that round their operands to f16 serve beside one that is f16, weights stored as bf16 too. Flat products read too little to gain from any. */
+function unitOf(caps: Caps, s: Shape): MatrixUnit | undefined {
   const types = [s.a.dtype, s.b.dtype];
-  if (!unit || !types.includes('f16') || types.includes('f32') || s.M <= FLAT_TILE.BM) return undefined;
-  const fits = MATRIX_TILES.filter(fitsUnit(caps, unit));
+  const half = types.includes('f16') && !types.includes('f32');
+  return s.M <= FLAT_TILE.BM ? undefined : unitFor(caps, half ? 'f16' : 'f32');
+}
+
+function matrixConfig(caps: Caps, s: Shape, unit: MatrixUnit | undefined): MatrixConfig | undefined {
+  const fits = unit ? MATRIX_TILES.filter(fitsUnit(caps, unit)) : [];
   return fits.find((t) => tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ?? fits.at(-1);
 }
 
 /** The configurations that the templates can print for this device. */
-function configs(caps: Caps, shape: Shape): MatmulConfig[] {
+function configs(caps: Caps, unit: MatrixUnit | undefined): MatmulConfig[] {
   if (caps.tier === 'tiled') {
-    const units = matrixConfig(caps, shape) ? MATRIX_TILES.filter(fitsUnit(caps, caps.matrix!)) : [];
+    const units = unit ? MATRIX_TILES.filter(fitsUnit(caps, unit)) : [];
     const tiles = combinations<Omit<TiledConfig, 'tier'>>({
       BM: [16, 32, 64, 128],
       BN: [32, 64, 128],
@@ -233,14 +238,15 @@ const classOf = ({ batch, M, N, K, a, b }: Shape): string =>
 export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
   const shape = normalise(p);
   const { M, N, K, a, b } = shape;
+  const unit = unitOf(caps, shape);
   const rule =
-    caps.tier === 'scalar' ? scalarConfig(caps, shape) : (matrixConfig(caps, shape) ?? tiledConfig(caps, shape));
+    caps.tier === 'scalar' ? scalarConfig(caps, shape) : (matrixConfig(caps, shape, unit) ?? tiledConfig(caps, shape));
   const config = choose(caps, {
     family: 'matmul',
     shape: classOf(shape),
     problem: p,
     rule,
-    options: () => configs(caps, shape),
+    options: () => configs(caps, unit),
   });
   const [rows, cols, step] =
     config.tier === 'scalar'
@@ -254,6 +260,7 @@ export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
   return {
     shape,
     config,
+    ...(unit && config.tier === 'matrix' && { unit }),
     vec,
     read: { a: floatReader(caps, a.dtype, vec), b: floatReader(caps, b.dtype, vec) },
     ragged: K % 4 !== 0,

@@ -19,6 +19,7 @@ import { FLAG_DOCS, readFlags } from '../../engine/host/flags.ts';
 import { run, runScript, waiting, withEnv } from '../../engine/host/runtime.ts';
 import { untar } from '../../engine/host/archive.ts';
 import { members, parseSources, parseUris } from '../../engine/host/debian.ts';
+import { UNITS } from '../kernels/units.ts';
 
 const facts = (device: string, description = '', isFallbackAdapter = false): AdapterFacts => ({
   vendor: '',
@@ -90,16 +91,18 @@ test('Mesa versions of adapters and packages', () => {
   assert.is(mesaVersion('NVIDIA: 570.1'), undefined);
 });
 
+const LIMITS = {
+  maxComputeInvocationsPerWorkgroup: 256,
+  maxComputeWorkgroupStorageSize: 32768,
+  maxStorageBuffersPerShaderStage: 10,
+  maxStorageBufferBindingSize: 2 ** 27,
+};
+const WANTED = { NO_F16: false, NO_MATRIX: false };
+const sizes = (subgroupMinSize: number, subgroupMaxSize: number) => ({ subgroupMinSize, subgroupMaxSize });
+
 test('capabilities', () => {
-  const limits = {
-    maxComputeInvocationsPerWorkgroup: 256,
-    maxComputeWorkgroupStorageSize: 32768,
-    maxStorageBuffersPerShaderStage: 10,
-    maxStorageBufferBindingSize: 2 ** 27,
-  };
   const all = new Set(['shader-f16', 'subgroups']);
-  const wanted = { NO_F16: false, NO_MATRIX: false };
-  const gpu = capsOf(limits, all, { min: 32, max: 32 }, false, wanted).caps;
+  const gpu = capsOf(LIMITS, all, sizes(32, 32), false, WANTED).caps;
   assert.equal(gpu, {
     tier: 'tiled',
     f16: true,
@@ -109,39 +112,61 @@ test('capabilities', () => {
     maxStorageBuffers: 10,
     maxBindingBytes: 2 ** 27,
   });
-  assert.is(capsOf(limits, all, { min: 8, max: 32 }, false, wanted).caps.subgroup, 0);
-  assert.is(capsOf(limits, new Set(), { min: 8, max: 8 }, true, wanted).caps.subgroup, 0);
-  assert.is(capsOf(limits, all, {}, true, { ...wanted, NO_F16: true }).caps.f16, false);
-  assert.is(capsOf(limits, all, {}, true, wanted).caps.tier, 'scalar');
-  assert.is(capsOf(limits, all, {}, true, { ...wanted, TIER: 'tiled' }).caps.tier, 'tiled');
+  assert.is(capsOf(LIMITS, all, sizes(8, 32), false, WANTED).caps.subgroup, 0);
+  assert.is(capsOf(LIMITS, new Set(), sizes(8, 8), true, WANTED).caps.subgroup, 0);
+  assert.is(capsOf(LIMITS, all, {}, true, { ...WANTED, NO_F16: true }).caps.f16, false);
+  assert.is(capsOf(LIMITS, all, {}, true, WANTED).caps.tier, 'scalar');
+  assert.is(capsOf(LIMITS, all, {}, true, { ...WANTED, TIER: 'tiled' }).caps.tier, 'tiled');
 });
 
-test('matrix units: the largest of f16 operands and f32 sums, for subgroups of one size', () => {
-  const limits = {
-    maxComputeInvocationsPerWorkgroup: 256,
-    maxComputeWorkgroupStorageSize: 32768,
-    maxStorageBuffersPerShaderStage: 10,
-    maxStorageBufferBindingSize: 2 ** 27,
+test('subgroup sizes: the only one, the smallest that a kernel may ask for, else none', () => {
+  const of = (reported: object, ...more: string[]) => {
+    const { subgroup, sized } = capsOf(LIMITS, new Set(['subgroups', ...more]), reported, false, WANTED).caps;
+    return [subgroup, sized ?? false];
   };
-  const all = new Set(['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix']);
-  const shape = (n: number, resultComponentType = 'f32') => ({
-    componentType: 'f16',
-    resultComponentType,
-    M: n,
-    N: n,
-    K: n,
-  });
-  const unit = (size: { min: number; max: number }, wanted: object) =>
-    capsOf(limits, all, { ...size, matrices: [shape(8), shape(16), shape(32, 'f16')] }, false, {
-      NO_F16: false,
-      NO_MATRIX: false,
-      ...wanted,
-    }).caps.matrix;
-  assert.equal(unit({ min: 32, max: 32 }, {}), { M: 16, N: 16, K: 16, lanes: 32, emulated: false });
-  assert.is(unit({ min: 16, max: 32 }, {}), undefined);
+  assert.equal(of(sizes(32, 32), 'subgroup-size-control'), [32, false]);
+  assert.equal(of(sizes(32, 64)), [0, false], 'AMD, in a browser without the feature');
+  assert.equal(of(sizes(32, 64), 'subgroup-size-control'), [32, true], 'AMD');
+  assert.equal(of(sizes(8, 32), 'subgroup-size-control'), [8, true], 'Intel');
+  const apple = { ...sizes(4, 64), vendor: 'apple' };
+  assert.equal(of(apple), [0, false]);
+  assert.equal(of(apple, 'chromium-experimental-subgroup-matrix'), [32, false]);
+});
+
+test('matrix units: the largest of each type of operands with sums in f32, where subgroups have one size', () => {
+  const all = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];
+  const shape = (n: number, componentType = 'f16', resultComponentType = 'f32') => {
+    return { componentType, resultComponentType, M: n, N: n, K: n };
+  };
+  const units = (
+    min: number,
+    max: number,
+    wanted: object = {},
+    more: string[] = [],
+    shapes = [8, 16].map((n) => shape(n)),
+  ) =>
+    capsOf(
+      LIMITS,
+      new Set([...all, ...more]),
+      { ...sizes(min, max), subgroupMatrixConfigs: [...shapes, shape(32, 'f16', 'f16')] },
+      false,
+      { ...WANTED, ...wanted },
+    ).caps.units;
+  assert.equal(units(32, 32), [UNITS.nvidia]);
+  assert.equal(units(32, 64, {}, ['subgroup-size-control']), [UNITS.rdna3], 'whole workgroups of its largest size');
+  const both = [shape(8, 'f32'), shape(8, 'f16')];
+  assert.equal(
+    units(32, 64, {}, ['subgroup-size-control'], both)?.map((u) => u.operands),
+    ['f16', 'f32'],
+  );
+  assert.equal(
+    units(32, 64, { NO_F16: true }, ['subgroup-size-control'], both)?.map((u) => u.operands),
+    ['f32'],
+  );
+  assert.is(units(16, 32), undefined);
   for (const off of [{ NO_MATRIX: true }, { NO_F16: true }, { TIER: 'tiled' }])
-    assert.is(unit({ min: 32, max: 32 }, off), undefined);
-  assert.is(unit({ min: 16, max: 32 }, { TIER: 'matrix' })?.emulated, true);
+    assert.is(units(32, 32, off), undefined);
+  assert.is(units(16, 32, { TIER: 'matrix' })?.[0]?.emulated, true);
 });
 
 test('flags', () => {

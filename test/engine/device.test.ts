@@ -1,6 +1,8 @@
 /** Every op on the device, forward and gradient, against the float64 oracle; and what a program promises. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { MatrixUnit } from '../../kernels/mma.ts';
+import { UNITS } from '../kernels/units.ts';
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import { open } from '../../engine/runtime/device.ts';
 import { largestArenas, Scratch } from '../../engine/runtime/scratch.ts';
@@ -272,12 +274,12 @@ test('f16 operands let matrix units serve attention, convolution and their gradi
     const y = conv3d(concat([x.slice(1, 0, 32), x.slice(1, 32)], 2), w);
     return { o, y, dq: vjp(o, o.like(1), q), dx: vjp(y, y.like(1), [x, w]) };
   };
-  const tiers = (operands: CompileOptions['operands']) => {
+  const tiers = (operands: CompileOptions['operands'], unit: MatrixUnit = UNITS.nvidia) => {
     const caps = {
       ...device.caps,
       tier: 'tiled' as const,
       f16: true,
-      matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false },
+      units: [unit],
       maxInvocations: 256,
       maxWorkgroupBytes: 32768,
     };
@@ -298,6 +300,7 @@ test('f16 operands let matrix units serve attention, convolution and their gradi
   };
   assert.equal(tiers('f16'), Array(6).fill('matrix'));
   assert.equal(tiers('f32'), Array(6).fill('tiled'));
+  assert.equal(tiers('f32', UNITS.apple), Array(6).fill('matrix'), 'units of f32 serve what stays f32');
   assert.equal(tiers('f16 forward').sort(), ['matrix', 'matrix', 'tiled', 'tiled', 'tiled', 'tiled']);
 });
 

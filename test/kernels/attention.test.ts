@@ -3,9 +3,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Caps } from '../../kernels/kernel.ts';
 import { attention, attentionGrad, type AttentionProblem } from '../../kernels/attention/index.ts';
-import type { MatrixUnit } from '../../kernels/mma.ts';
 import { fromF16, toF16 } from '../../model/halves.ts';
 import { launch, openNull, openTest, validate } from './harness.ts';
+import { emulated, UNITS } from './units.ts';
 
 const { caps } = await openTest();
 const TIERS: Record<string, Caps> = {
@@ -152,26 +152,27 @@ for (const [name, on] of Object.entries(TIERS)) {
   });
 }
 
-const units = (M: number, N: number, K: number, emulated: boolean): MatrixUnit => ({ M, N, K, lanes: 32, emulated });
 /** Operands are exact halves: what is left is the rounding of the weights to 11 bits. */
 const HALF = { o: 5e-4, grad: 1e-3 };
 
 test('matrix units, emulated: statistics as exact as in f32, results to the rounding of the weights', async () => {
-  const on: Caps = { ...caps, tier: 'tiled', matrix: units(16, 16, 16, true) };
-  const size = { B: 2, N: 19, L: 37, H: 2, D: 35 };
-  const labels = await check(on, size, [37, 18], 8, true, HALF); // sharp: scores of ±100, so that maxima grow and sums are rescaled
-  assert.is(labels.filter((l) => l.includes('matrix 16x16x16 emulated 16x16/1')).length, 3, labels.join('; '));
-  await check(on, { ...size, N: 26 }, [0, 99], 1, true, HALF);
+  for (const [unit, how] of [
+    [UNITS.nvidia, '16x16x16 f16 emulated 16x16/1'],
+    [UNITS.intel, '8x16x16 f16 emulated 16x16/2'],
+    [UNITS.apple, '8x8x8 f32 emulated 16x16/2'],
+  ] as const) {
+    const on: Caps = { ...caps, tier: 'tiled', units: [emulated(unit)] };
+    const half = unit.operands === 'f16';
+    const limits = half ? HALF : undefined; // f32 units keep what f32 keeps
+    const size = { B: 2, N: 19, L: 37, H: 2, D: 35 };
+    const labels = await check(on, size, [37, 18], 8, half, limits); // sharp: scores of ±100, so that maxima grow and sums are rescaled
+    assert.is(labels.filter((l) => l.includes(`matrix ${how}`)).length, 3, labels.join('; '));
+    await check(on, { ...size, N: 26 }, [0, 99], 1, half, limits);
+  }
 });
 
 test('matrix units serve halves of 32 to 128 a head, and rows enough', () => {
-  const on: Caps = {
-    ...caps,
-    tier: 'tiled',
-    matrix: units(16, 16, 16, false),
-    maxInvocations: 1024,
-    maxWorkgroupBytes: 49152,
-  };
+  const on: Caps = { ...caps, tier: 'tiled', units: [UNITS.nvidia], maxInvocations: 1024, maxWorkgroupBytes: 49152 };
   const tier = (p: Partial<AttentionProblem>) => {
     const all = {
       B: 1,
@@ -205,11 +206,7 @@ test('all WGSL is valid under base limits', async () => {
     maxWorkgroupBytes: 16384,
     maxStorageBuffers: 8,
   };
-  const matrix = [
-    [16, 16, 16],
-    [8, 8, 8],
-    [8, 16, 16],
-  ].map(([M, N, K]) => ({ tier: 'tiled' as const, subgroup: 32, matrix: units(M!, N!, K!, false) }));
+  const matrix = Object.values(UNITS).map((unit) => ({ tier: 'tiled' as const, subgroup: unit.lanes, units: [unit] }));
   for (const on of [
     { tier: 'tiled' as const, subgroup: 32 },
     ...matrix,

@@ -3,10 +3,11 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { f32bits, numel, type Caps, type Epilogue, type Launch } from '../../kernels/kernel.ts';
 import { conv3d, conv3dInput, conv3dWeight, type Conv3dProblem, type Triple } from '../../kernels/conv3d/index.ts';
-import type { MatrixUnit } from '../../kernels/mma.ts';
+import { unitName } from '../../kernels/mma.ts';
 import type { Tuning } from '../../kernels/tuning.ts';
 import { fromF16, toF16 } from '../../model/halves.ts';
 import { launch, openTest, validate } from './harness.ts';
+import { emulated, UNITS } from './units.ts';
 
 const { caps } = await openTest();
 const tiers: [string, Caps][] = [
@@ -139,31 +140,30 @@ test('every tile of workgroup memory computes the same, and is valid under base 
   assert.is(seen.size, 6);
 });
 
-const unit = (M: number, N: number, K: number, emulated: boolean): MatrixUnit => ({ M, N, K, lanes: 32, emulated });
-
 test('matrix units, emulated: operands that are halves give what f32 gives', async () => {
-  const on: Caps = { ...caps, tier: 'tiled', matrix: unit(16, 16, 16, true) };
-  for (const c of [
-    ['causal', 1, 20, 18, [3, 5, 7], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
-    ['strided', 2, 17, 35, [2, 8, 9], [1, 3, 3], [1, 2, 2], [0, 0, 0], [0, 1, 1]],
-  ] satisfies Case[]) {
-    const q: Conv3dProblem = { ...problemOf(c), half: true };
-    const [x, w, dy] = [q.N * q.C * numel(q.in), q.O * q.C * numel(q.kernel), q.N * q.O * numel(q.out)].map((n, i) =>
-      fromF16(toF16(noise(n, i))),
-    ) as [Float32Array, Float32Array, Float32Array];
-    const want = reference(q, x, w, dy);
-    for (const [l, a, b, right] of [
-      [conv3d(on, q), x, w, want.y],
-      [conv3dInput(on, q), dy, w, want.dx],
-      [conv3dWeight(on, q), x, dy, want.dw],
-    ] as const) {
-      assert.match(
-        l.dispatches[0]!.label,
-        /^conv3d\w* matrix 16x16x16 emulated (32x64x32\/1x2|64x64x32\/2x2|32x32x16\/1x1)/,
-      );
-      assert.equal(await check(l, [a, b], right, 2e-5), await check(l, [a, b], right, 2e-5));
+  for (const unit of [UNITS.nvidia, UNITS.intel, UNITS.apple])
+    for (const c of [
+      ['causal', 1, 20, 18, [3, 5, 7], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
+      ['strided', 2, 17, 35, [2, 8, 9], [1, 3, 3], [1, 2, 2], [0, 0, 0], [0, 1, 1]],
+    ] satisfies Case[]) {
+      const on: Caps = { ...caps, tier: 'tiled', units: [emulated(unit)] };
+      const q: Conv3dProblem = { ...problemOf(c), half: unit.operands === 'f16' };
+      const [x, w, dy] = [q.N * q.C * numel(q.in), q.O * q.C * numel(q.kernel), q.N * q.O * numel(q.out)].map((n, i) =>
+        fromF16(toF16(noise(n, i))),
+      ) as [Float32Array, Float32Array, Float32Array];
+      const want = reference(q, x, w, dy);
+      for (const [l, a, b, right] of [
+        [conv3d(on, q), x, w, want.y],
+        [conv3dInput(on, q), dy, w, want.dx],
+        [conv3dWeight(on, q), x, dy, want.dw],
+      ] as const) {
+        assert.match(
+          l.dispatches[0]!.label,
+          new RegExp(`^conv3d\\w* matrix ${unitName(emulated(unit))} (32x64x32/1x2|64x64x32/2x2|32x32x16/1x1)`),
+        );
+        assert.equal(await check(l, [a, b], right, 2e-5), await check(l, [a, b], right, 2e-5));
+      }
     }
-  }
 });
 
 test('units serve halves and channels enough; every tile of theirs is valid under base limits', async () => {
@@ -173,22 +173,18 @@ test('units serve halves and channels enough; every tile of theirs is valid unde
   };
   const tier = (p: Partial<Conv3dProblem>) =>
     conv3d(
-      { ...caps, tier: 'tiled', matrix: unit(16, 16, 16, false), maxInvocations: 1024, maxWorkgroupBytes: 49152 },
+      { ...caps, tier: 'tiled', units: [UNITS.nvidia], maxInvocations: 1024, maxWorkgroupBytes: 49152 },
       { ...q, ...p },
     ).dispatches[0]!.label.split(' ')[1];
   assert.equal([tier({}), tier({ half: false }), tier({ O: 12 })], ['matrix', 'tiled', 'tiled']);
-  for (const [M, N, K] of [
-    [16, 16, 16],
-    [8, 8, 8],
-    [8, 16, 16],
-  ] as const)
+  for (const unit of Object.values(UNITS))
     for (let i = 0; i < 3; i++) {
-      const tuning: Tuning = { find: ({ options }) => options()[i] as never };
+      const tuning: Tuning = { find: ({ options }) => options().filter((o) => 'rows' in o)[i] as never };
       const on: Caps = {
         ...caps,
         tier: 'tiled',
         f16: true,
-        matrix: unit(M, N, K, false),
+        units: [unit],
         maxInvocations: 256,
         maxWorkgroupBytes: 16384,
         tuning,
@@ -196,7 +192,7 @@ test('units serve halves and channels enough; every tile of theirs is valid unde
       for (const d of [conv3d(on, q), conv3dInput(on, q), conv3dWeight(on, q)]
         .flatMap((l) => l.dispatches)
         .filter((l) => !l.label.startsWith('reduce'))) {
-        assert.match(d.label, `matrix ${M}x${N}x${K}`);
+        assert.match(d.label, `matrix ${unitName(unit)}`);
         await validate(d.label, d.wgsl);
       }
     }

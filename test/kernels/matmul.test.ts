@@ -3,8 +3,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { f32bits, type Caps, type Epilogue } from '../../kernels/kernel.ts';
 import { matmul, type MatmulProblem } from '../../kernels/matmul/index.ts';
-import type { MatrixUnit } from '../../kernels/mma.ts';
+import { unitName } from '../../kernels/mma.ts';
 import { launch, openNull, openTest, validate } from './harness.ts';
+import { emulated, UNITS } from './units.ts';
 
 const { caps } = await openTest();
 const TIERS: Record<string, Caps> = {
@@ -169,19 +170,25 @@ test('weights in half precision, whether or not the adapter has a type for it', 
 
 test('matrix units, emulated: operands in f16, sums in f32', async () => {
   const f16 = { dtypeA: 'f16', dtypeB: 'f16' } as const;
-  const unit: MatrixUnit = { M: 8, N: 8, K: 8, lanes: 32, emulated: true };
-  const on: Caps = { ...caps, tier: 'tiled', matrix: unit };
+  const on: Caps = { ...caps, tier: 'tiled', units: [emulated(UNITS.small)] };
   for (const [transA, transB] of TRANSPOSES) {
     const l = await check(on, { M: 40, N: 68, K: 24, transA, transB, ...f16 });
-    assert.match(l.dispatches[0]!.label, 'matrix 8x8x8 emulated 32x32x16/2x2');
+    assert.match(l.dispatches[0]!.label, 'matrix 8x8x8 f16 emulated 32x32x16/2x2');
     await check(on, { M: 37, N: 71, K: 23, transA, transB, ...f16 });
     await check(on, { M: 40, N: 68, K: 24, transA, transB, dtypeA: 'f16', dtypeB: 'bf16' });
   }
+  for (const unit of [UNITS.intel, UNITS.apple])
+    for (const transB of [true, false]) {
+      const l = await check(
+        { ...on, units: [emulated(unit)] },
+        { M: 37, N: 71, K: 23, transA: !transB, transB, ...f16 },
+      );
+      assert.match(l.dispatches[0]!.label, `matrix ${unitName(emulated(unit))} 32x32x16/2x2`);
+    }
   await check(on, { batch: 2, M: 20, N: 36, K: 700, ...f16 }); // split
-  const large = await check(
-    { ...on, matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: true } },
-    { batch: 130, M: 33, N: 65, K: 20, ...f16 },
-  );
+  const exact = await check({ ...on, units: [emulated(UNITS.apple)] }, { M: 37, N: 71, K: 23 });
+  assert.match(exact.dispatches[0]!.label, 'matrix 8x8x8 f32 emulated');
+  const large = await check({ ...on, units: [emulated(UNITS.nvidia)] }, { batch: 130, M: 33, N: 65, K: 20, ...f16 });
   assert.match(large.dispatches[0]!.label, '64x128x16/2x4');
   for (const [M, N, K] of [
     [36, 68, 24],
@@ -196,14 +203,20 @@ test('matrix units, emulated: operands in f16, sums in f32', async () => {
 });
 
 test('matrix units serve operands in f16, one of them stored as bf16 too, and rows enough for a tile', () => {
-  const on: Caps = { ...caps, tier: 'tiled', matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false } };
-  const tier = (c: Partial<MatmulProblem>) =>
-    matmul(on, { ...BASE, M: 512, N: 512, K: 512, ...c }).dispatches[0]!.label.split(' ')[1];
+  const on: Caps = { ...caps, tier: 'tiled', units: [UNITS.nvidia] };
+  const tier = (c: Partial<MatmulProblem>, caps = on) =>
+    matmul(caps, { ...BASE, M: 512, N: 512, K: 512, ...c }).dispatches[0]!.label.split(' ')[1];
   assert.is(tier({ dtypeA: 'f16', dtypeB: 'f16' }), 'matrix');
   assert.is(tier({ dtypeA: 'f16', dtypeB: 'bf16' }), 'matrix');
   assert.is(tier({ dtypeA: 'f32', dtypeB: 'f16' }), 'tiled');
   assert.is(tier({ dtypeA: 'bf16', dtypeB: 'bf16' }), 'tiled');
   assert.is(tier({ dtypeA: 'f16', dtypeB: 'f16', M: 8 }), 'tiled');
+  for (const [dtypeA, dtypeB] of [
+    ['f32', 'f32'],
+    ['f32', 'bf16'],
+    ['f16', 'f16'],
+  ] as const)
+    assert.is(tier({ dtypeA, dtypeB }, { ...on, units: [UNITS.apple] }), 'matrix', 'f32 units serve all');
 });
 
 /** gelu(v + bias[column]), scaled: a buffer and a uniform word. */
@@ -248,15 +261,10 @@ test('all WGSL is valid under base limits', async () => {
     maxWorkgroupBytes: 16384,
     maxStorageBuffers: 8,
   };
-  const units = [
-    [16, 16, 16],
-    [8, 8, 8],
-    [8, 16, 16],
-  ].map(([M, N, K]): MatrixUnit => ({ M: M!, N: N!, K: K!, lanes: 32, emulated: false }));
   const tiled = { tier: 'tiled' as const, subgroup: 32 };
   for (const on of [
     tiled,
-    ...units.map((matrix) => ({ ...tiled, matrix })),
+    ...Object.values(UNITS).map((unit) => ({ ...tiled, units: [unit] })),
     ...[0, 4, 8, 16, 32].map((subgroup) => ({ tier: 'scalar' as const, subgroup })),
   ]) {
     for (const [transA, transB] of TRANSPOSES)

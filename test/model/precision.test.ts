@@ -13,6 +13,7 @@ import { generate } from '../../model/pipeline/generate.ts';
 import { precisionOn, PRECISIONS } from '../../model/pipeline/precision.ts';
 import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
 import { writeFolder } from './folders.ts';
+import { emulated, UNITS } from '../kernels/units.ts';
 import { held } from '../held.ts';
 
 const device = await open();
@@ -22,20 +23,16 @@ const SIZE = { width: 16, height: 32 };
 const none = (): void => {};
 
 test("f16 where matrix units are the adapter's own; never on a CPU driver, never where there is no f16", () => {
-  const gpu: Caps = {
-    ...device.caps,
-    tier: 'tiled',
-    f16: true,
-    matrix: { M: 16, N: 16, K: 16, lanes: 32, emulated: false },
-  };
-  const { matrix: _, ...plain } = gpu;
+  const gpu: Caps = { ...device.caps, tier: 'tiled', f16: true, units: [UNITS.nvidia] };
+  const { units: _, ...plain } = gpu;
   assert.is(precisionOn(gpu), 'f16');
   assert.is(precisionOn(gpu, 'f32'), 'f32');
   for (const caps of [
     plain,
     { ...gpu, f16: false },
     { ...gpu, tier: 'scalar' as const },
-    { ...gpu, matrix: { ...gpu.matrix!, emulated: true } },
+    { ...gpu, units: [emulated(UNITS.nvidia)] },
+    { ...gpu, units: [UNITS.apple] },
   ])
     assert.is(precisionOn(caps), 'f32');
   assert.is(precisionOn(plain, 'f16'), 'f16');
