@@ -6,6 +6,7 @@ import type { StageName } from '../train/methods/index.ts';
 import { distill as distillTeacher, type Distilled } from '../train/pipeline.ts';
 import { openCheckpoint } from '../model/files/checkpoint.ts';
 import { openVideoShards } from '../train/data/videos.ts';
+import { OFFLOAD } from '../train/planning/fit.ts';
 import { clipSize, subjectOf, wanSubject } from '../train/planning/subject.ts';
 import { courseOf, distillVideos } from '../train/videos/distill.ts';
 import { Interrupted, UsageError } from './common/errors.ts';
@@ -34,6 +35,11 @@ const options = {
     describe: 'a Wan2.1 folder as downloaded, in the place of --preset: it is distilled on --records',
   },
   ...weights,
+  offload: {
+    type: 'boolean',
+    default: false,
+    describe: 'blocks of frozen networks stay in host memory and come to the device as they are computed with',
+  },
   records: {
     type: 'string',
     describe: 'with --model: what data make has made of real videos; the commonest form is taken',
@@ -98,7 +104,8 @@ async function distillWan(
   );
 }
 
-async function distill(args: DistillArgs): Promise<void> {
+async function distill(given: DistillArgs): Promise<void> {
+  const args = given.offload ? { ...given, set: [OFFLOAD, ...given.set] } : given;
   if (args.model !== undefined) return distillWan(args.model, args);
   if (args.weights.length) throw new UsageError('--weights goes with --model');
   if (args.records !== undefined)

@@ -7,12 +7,13 @@ import {
   largestStage,
   peakOf,
   secondsAt,
+  streamedOf,
   totalOf,
   trafficOf,
   unbound,
   type JobCost,
 } from '../train/planning/cost.ts';
-import { findFit, type Fit } from '../train/planning/fit.ts';
+import { findFit, OFFLOAD, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, USUAL, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import type { Subject } from '../train/planning/subject.ts';
 import { precisionOn, type Precision } from '../model/pipeline/precision.ts';
@@ -31,7 +32,12 @@ const options = {
     describe: 'what is to be done; VAE, teacher and both phases of a preset unless given, sampling of a released model',
   },
   steps: { type: 'number', default: 50, describe: "sampling steps, guided; 1: a student's, unguided" },
-  offload: { type: 'boolean', default: false, describe: 'sample with blocks from their files at every step' },
+  offload: {
+    type: 'boolean',
+    default: false,
+    describe: 'sample with blocks from their files at every step; train with those of frozen networks from host memory',
+  },
+  binding: { type: 'string', describe: "what a GPU binds at a time at most, as 128MiB; this adapter's unless given" },
   tflops: {
     type: 'number',
     implies: 'gbps',
@@ -39,6 +45,12 @@ const options = {
       'arithmetic rate to predict seconds with, 10^12 operations a second; measured on this adapter unless given',
   },
   gbps: { type: 'number', implies: 'tflops', describe: 'memory rate to predict seconds with, 10^9 bytes a second' },
+  'host-gbps': {
+    type: 'number',
+    implies: 'tflops',
+    default: 10,
+    describe: 'beside these the rate from host memory, for --offload',
+  },
 } as const;
 type PlanArgs = Args<typeof options>;
 
@@ -78,7 +90,8 @@ function report({ cost, roof, memory, changes }: Answer): object {
     hostBytes: hostPeakOf(cost),
     flops: flopsOf(cost),
     trafficBytes: trafficOf(cost),
-    ...(roof && { seconds: secondsAt(cost, (work) => leastMs(roof, work)), roofline: roof }),
+    streamedBytes: streamedOf(cost),
+    ...(roof && { seconds: secondsOf(cost, roof), roofline: roof }),
     ...(memory !== undefined && {
       memoryBytes: memory,
       fits: peak <= memory,
@@ -151,15 +164,19 @@ function print(name: string, { cost, roof, subject, precision, target }: Answer)
     ),
   );
   const seconds = roof
-    ? `; at least ${time(secondsAt(cost, (work) => leastMs(roof, work)))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s`
+    ? `; at least ${time(secondsOf(cost, roof))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s`
     : '';
+  const streamed = streamedOf(cost) ? `, ${gb(streamedOf(cost))} from host memory` : '';
   console.log(
-    `A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${seconds}. Largest tensors at the peak:`,
+    `A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${streamed}${seconds}. Largest tensors at the peak:`,
   );
   for (const { name: tensor, bytes } of largestTensors(cost)) console.log(`  ${gb(bytes).padStart(10)}  ${tensor}`);
   const why = unbound(cost.stages, target);
   if (why) console.log(`${why}: a smaller size`);
 }
+
+const secondsOf = (cost: JobCost, roof: Roofline): number =>
+  secondsAt(cost, (work) => leastMs(roof, work), 1e9 * roof.hostGbs);
 
 const flop = (n: number): string =>
   n < 1e11 ? `${(n / 1e9).toPrecision(4)} GFLOP` : `${(n / 1e12).toPrecision(4)} TFLOP`;
@@ -172,18 +189,19 @@ function time(seconds: number): string {
 async function plan(args: PlanArgs): Promise<void> {
   const memory = args.memory === undefined ? undefined : memoryBytes(args.memory);
   count('steps', args.steps, 1, 1000);
-  for (const [name, rate] of Object.entries({ tflops: args.tflops, gbps: args.gbps }))
+  for (const [name, rate] of Object.entries({ tflops: args.tflops, gbps: args.gbps, 'host-gbps': args['host-gbps'] }))
     if (rate !== undefined && !(rate > 0 && rate <= 1e9))
       throw new UsageError(`--${name} must be above 0 and at most 1000000000, got ${rate}`);
-  const make = subjectsOf(args);
+  const subjects = subjectsOf(args);
+  const make = (sets: readonly string[]): Subject => subjects(args.offload ? [OFFLOAD, ...sets] : sets);
   const subject = make([]);
   const jobs: JobName[] = args.job ? [args.job] : subject.preset ? USUAL.filter((j) => j !== 'sample') : ['sample'];
   if (jobs.includes('vae') && !subject.preset) throw new Error('[plan] the VAE of a released model is not trained');
   const given =
     args.tflops !== undefined && args.gbps !== undefined
-      ? { gflops: 1000 * args.tflops, copies: [{ bytes: 0, gbs: args.gbps }] }
+      ? { gflops: 1000 * args.tflops, copies: [{ bytes: 0, gbs: args.gbps }], hostGbs: args['host-gbps'] }
       : undefined;
-  const { target, roof } = await machine(subject, given);
+  const { target, roof } = bound(await machine(subject, given), args.binding);
   const precision = subject.preset ? 'f32' : precisionOn(target.caps, args.precision);
   const sampler: Sampler = { steps: args.steps, guided: args.steps > 1, offload: args.offload, precision };
   const answers = jobs.map((job): Answer => {
@@ -207,6 +225,13 @@ async function plan(args: PlanArgs): Promise<void> {
     throw new Error(
       `[plan] nothing makes ${misses.map((a) => a.cost.job).join(', ')} of ${args.preset} fit into ${args.memory}: it needs ${misses.map((a) => gb(peakOf(a.cost))).join(', ')} as it is; a smaller --size or fewer --frames`,
     );
+}
+
+/** The same with another binding limit. */
+function bound<M extends { target: Target }>(machine: M, binding: string | undefined): M {
+  if (binding === undefined) return machine;
+  const maxBindingBytes = Math.min(memoryBytes(binding, 'binding'), machine.target.caps.maxBindingBytes);
+  return { ...machine, target: { ...machine.target, caps: { ...machine.target.caps, maxBindingBytes } } };
 }
 
 /** This machine's adapter with its rates; a released model where that is no GPU is planned for one. */

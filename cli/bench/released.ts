@@ -208,7 +208,7 @@ export async function releasedSteps(
     const cost = costOf(job, s, samplerOf(wanted), device);
     const stage = cost.stages.find(({ name }) => name === 'diffusion') ?? cost.stages[0]!;
     const whole = { ...cost, stages: [stage] };
-    const predicted = secondsAt(whole, (work) => leastMs(roof, work));
+    const predicted = secondsAt(whole, (work) => leastMs(roof, work), 1e9 * roof.hostGbs);
     const [of, name] = [wanted.name, NAMES[job] ?? `${job} step`];
     const shape = `${s.video.slice(1).join('x')}, ${s.config.num_layers} blocks${stageOf(job) ? `, ${s.student.mode === 'lora' ? 'adapters' : 'all weights'}` : ''}${job === 'sample' && wanted.precision === 'f16' ? ', f16 operands' : ''}`;
     const reason = refusal(device, job, wanted, stage, predicted);

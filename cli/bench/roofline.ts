@@ -12,6 +12,8 @@ export interface Roofline {
   f16gflops?: number;
   /** Reading and writing buffers of this many bytes, smallest first. */
   copies: { bytes: number; gbs: number }[];
+  /** From host memory to the device, as streamed weights come. */
+  hostGbs: number;
 }
 
 const RUNS = 5;
@@ -129,6 +131,23 @@ async function copying(device: Device, bytes: number): Promise<number> {
   return rate;
 }
 
+/** GB/s of streamed weights. */
+async function bringing(device: Device): Promise<number> {
+  const bytes = new Uint8Array(SIZES.at(-1)!);
+  const to = device.empty([bytes.length / 4]);
+  const timed = { call: () => device.staging.bring(device.gpu, [{ bytes, to }]), settle: () => device.idle() };
+  const user = {};
+  device.staging.enter(user);
+  try {
+    const runs: Sample[] = [];
+    for (let i = 0; i < RUNS; i++) runs.push(await sample(timed));
+    return bytes.length / clockOf(device.info.kind).best(runs) / 1e6;
+  } finally {
+    device.staging.leave(user);
+    to.free();
+  }
+}
+
 /** @param known an earlier measurement that was too low: the better of both stands */
 export async function roofline(device: Device, known?: Roofline): Promise<Roofline> {
   const gflops = Math.max(await arithmetic(device, F32), known?.gflops ?? 0);
@@ -136,7 +155,8 @@ export async function roofline(device: Device, known?: Roofline): Promise<Roofli
   const copies: Roofline['copies'] = [];
   for (const [i, bytes] of SIZES.entries())
     copies.push({ bytes, gbs: Math.max(await copying(device, bytes), known?.copies[i]?.gbs ?? 0) });
-  return { gflops, ...(f16gflops !== undefined && { f16gflops }), copies };
+  const hostGbs = Math.max(await bringing(device), known?.hostGbs ?? 0);
+  return { gflops, ...(f16gflops !== undefined && { f16gflops }), copies, hostGbs };
 }
 
 /** GB/s that a kernel of this traffic can reach: what was copied at its size, or at a larger one, which can't be easier. */

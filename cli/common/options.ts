@@ -89,11 +89,11 @@ const MOST_MEMORY = 1e15;
 const UNITS: Record<string, number> = { MB: 1e6, GB: 1e9, MiB: 2 ** 20, GiB: 2 ** 30 };
 
 /** `24GB` → 24e9. @throws one line */
-export function memoryBytes(text: string): number {
+export function memoryBytes(text: string, option = 'memory'): number {
   const [, value, unit] = /^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(text) ?? [];
   const size = Object.hasOwn(UNITS, unit ?? '') ? UNITS[unit!]! : NaN;
   const bytes = Number(value) * size;
   if (!(bytes > 0 && bytes <= MOST_MEMORY))
-    throw new UsageError(`--memory reads as 24GB or 24GiB, up to 1000000GB, got "${text.slice(0, 40)}"`);
+    throw new UsageError(`--${option} reads as 24GB or 24GiB, up to 1000000GB, got "${text.slice(0, 40)}"`);
   return bytes;
 }

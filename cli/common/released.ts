@@ -53,7 +53,7 @@ export const overrides = (
   changes: Fit['changes'],
 ): string =>
   [
-    ...[...set, ...changes.flatMap((c) => c.sets)].map((s) => `--set ${s}`),
+    ...[...set, ...changes.flatMap((c) => (c.offload ? [] : c.sets))].map((s) => `--set ${s}`),
     ...(offload || changes.some((c) => c.offload) ? ['--offload'] : []),
   ].join(' ');
 

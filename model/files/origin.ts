@@ -1,10 +1,11 @@
 /** A network's weights before they are on a device, in host memory or still in their files, and the way there: one tensor at a time. */
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import { Streamed } from '../../engine/runtime/streamed.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { toBF16 } from '../halves.ts';
 import { isMatrix } from '../params.ts';
-import { upload, uploadData, type WeightType } from './upload.ts';
+import { bitsOf, upload, uploadData, type WeightType } from './upload.ts';
 import { CHUNK_BYTES, type Weights } from './weights.ts';
 
 /** A tensor of a file that is open for as long as it may be asked for. */
@@ -33,19 +34,53 @@ export type Origin = Readonly<Record<string, HostTensor | FileTensor>>;
 export const inFile = (weights: Weights): Record<string, FileTensor> =>
   Object.fromEntries([...weights.entries.keys()].map((name) => [name, new FileTensor(weights, name)]));
 
+type Stored = Exclude<WeightType, 'f16'>;
+
+/** The block that a parameter belongs to, if it does: what of a network is brought to the device together. */
+export const blockOf = (name: string): string | undefined => /^blocks\.\d+(?=\.)/.exec(name)?.[0];
+
+const storedAs = (name: string, { shape }: HostTensor | FileTensor, stored: Stored): Stored =>
+  isMatrix(name, shape) ? stored : 'f32';
+const halved = ({ data }: HostTensor, dtype: Stored) => (dtype === 'bf16' ? toBF16(data as Float32Array) : data);
+
+type Placing<T> = (name: string, t: HostTensor | FileTensor) => Promise<T>;
+
+function toDevice(device: Device, stored: Stored): Placing<NDArray> {
+  const memory = new ArrayBuffer(CHUNK_BYTES);
+  return async (name, t) => {
+    const dtype = storedAs(name, t, stored);
+    if (t instanceof FileTensor) return upload(device, t.weights, t.name, { dtype, memory });
+    return uploadData(device, halved(t, dtype), t.shape, dtype);
+  };
+}
+
 /** Floats onto a device. What fails frees what was uploaded. @param stored type of matrices; vectors and modulations are f32 */
-export async function place(
+export const place = (device: Device, origin: Origin, stored: Stored = 'f32'): Promise<Record<string, NDArray>> =>
+  each(device, origin, toDevice(device, stored));
+
+/** The same with the blocks in host memory, as they would lie on the device: each block is a set that comes when it is computed with. */
+export function placeAround(
   device: Device,
   origin: Origin,
-  stored: Exclude<WeightType, 'f16'> = 'f32',
-): Promise<Record<string, NDArray>> {
-  const memory = new ArrayBuffer(CHUNK_BYTES);
-  const placed: Record<string, NDArray> = {};
-  const one = async (name: string, t: HostTensor | FileTensor): Promise<NDArray> => {
-    const dtype = isMatrix(name, t.shape) ? stored : 'f32';
-    if (t instanceof FileTensor) return upload(device, t.weights, t.name, { dtype, memory });
-    return uploadData(device, dtype === 'bf16' ? toBF16(t.data as Float32Array) : t.data, t.shape, dtype);
-  };
+  stored: Stored = 'f32',
+): Promise<Record<string, NDArray | Streamed>> {
+  const around = toDevice(device, stored);
+  return each<NDArray | Streamed>(device, origin, async (name, t) => {
+    const block = blockOf(name);
+    if (block === undefined) return around(name, t);
+    const dtype = storedAs(name, t, stored);
+    const bits = t instanceof FileTensor ? await bitsOf(t.weights, t.name, dtype) : halved(t, dtype);
+    return new Streamed(bits, t.shape, dtype, block);
+  });
+}
+
+/** One tensor after the other. What fails frees those that are there. */
+async function each<T extends { free(): void }>(
+  device: Device,
+  origin: Origin,
+  one: Placing<T>,
+): Promise<Record<string, T>> {
+  const placed: Record<string, T> = {};
   try {
     for (const [name, t] of Object.entries(origin)) placed[name] = await one(name, t);
     await device.idle();

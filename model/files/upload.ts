@@ -84,6 +84,14 @@ export async function upload(
   }
 }
 
+/** One tensor as it lies on a device, in host memory. */
+export async function bitsOf(weights: Weights, name: string, type: WeightType): Promise<Float32Array | Uint16Array> {
+  const { dtype } = weights.entries.get(name)!;
+  const data = await weights.read(name);
+  weights.checkFinite(name, data);
+  return KEPT[dtype] === type ? (data as Uint16Array) : HALF[type](FLOATS[dtype]!(data));
+}
+
 export interface UploadAllOptions {
   /** Of matrices and convolution kernels; as they are stored unless given. Biases, gains and modulations stay in the type they have. */
   dtype?: WeightType | undefined;

@@ -6,6 +6,7 @@ import type { CompiledFunction } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { concat } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Streamed } from '../../engine/runtime/streamed.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { BlockStack, type BlockSource } from '../blocks.ts';
@@ -42,7 +43,7 @@ export interface Forward {
 /** A network's weights; `module.lora_A.weight` and `lora_B.weight` beside a linear's weight are added to it. */
 export interface Network {
   /** All weights, or those around the blocks. */
-  readonly weights: Readonly<Record<string, NDArray>>;
+  readonly weights: Readonly<Record<string, NDArray | Streamed>>;
   /** Where the blocks' weights come from, if they are not there. */
   readonly blocks?: BlockSource;
   /** Of all weights. */
@@ -50,7 +51,7 @@ export interface Network {
   free(): Promise<void>;
 }
 
-/** All of a network on the device, freed with it. */
+/** All of a network, freed with it. */
 export const networkOf = (weights: Network['weights']): Network => ({
   weights,
   bytes: Object.values(weights).reduce((sum, t) => sum + t.bytes, 0),

@@ -18,6 +18,7 @@ import { vpae } from './run.ts';
 const ROOF: Roofline = {
   gflops: 100,
   f16gflops: 400,
+  hostGbs: 5,
   copies: [
     { bytes: 2 ** 19, gbs: 40 },
     { bytes: 2 ** 23, gbs: 10 },

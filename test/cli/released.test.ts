@@ -7,7 +7,7 @@ import { open } from '../../engine/runtime/device.ts';
 import { PRECISIONS, type Precision } from '../../model/pipeline/precision.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
 
-const ROOF: Roofline = { gflops: 100, copies: [{ bytes: 2 ** 26, gbs: 10 }] };
+const ROOF: Roofline = { gflops: 100, copies: [{ bytes: 2 ** 26, gbs: 10 }], hostGbs: 5 };
 const make = (sets: readonly string[]) =>
   subjectOf('wan2.1-t2v-1.3b', sets, { width: 16, height: 16, frames: 1, layers: 1 });
 const device = await open();

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { loadLora, mergeFiles, type Lora } from '../../model/files/lora.ts';
 import { WeightsError } from '../../model/files/stored.ts';
+import { ditCase } from './dit.ts';
+import type { Executor } from './executor.ts';
 import { Fixture, judge, type Case, type Verdict } from './format.ts';
 
 /** Of the model, or of one of two experts: then `under` stands before its weights' names. */
@@ -14,11 +16,31 @@ async function baseOf(fixture: Fixture, expert: string | undefined) {
   return { under, weights: Object.fromEntries(own) };
 }
 
-/** What is expected of weights; a model's output with them is the model's affair. */
+const OUTPUT = 'out/y.0';
+/** Of the base: its inputs are those of the output. */
+const MODEL = 'c0_image';
+
+/** What is expected of weights. */
 const weightsOf = ({ folder, entry, tensors }: Fixture): Fixture => {
-  const own = Object.entries(entry.tensors).filter(([name]) => !name.endsWith('/out/y.0'));
+  const own = Object.entries(entry.tensors).filter(([name]) => !name.endsWith(`/${OUTPUT}`));
   return new Fixture(folder, { ...entry, tensors: Object.fromEntries(own) }, tensors);
 };
+
+/** The base's own case with merged weights, of which the output alone is expected. */
+async function rerun(fixture: Fixture, { name }: Case, merged: Record<string, HostTensor>): Promise<[Fixture, Case]> {
+  const { folder, entry, tensors } = await fixture.other('base');
+  const [from, to] = [`${name}/${OUTPUT}`, `${MODEL}/${OUTPUT}`];
+  const weights = Object.entries(merged).map(([out, t]) => [out.slice('out/'.length), t] as const);
+  const given = Object.entries(entry.tensors).filter(([, { role }]) => role !== 'expected');
+  return [
+    new Fixture(
+      folder,
+      { ...entry, tensors: { ...Object.fromEntries(given), [to]: fixture.entry.tensors[from]! } },
+      new Map([...tensors, ...weights, [to, fixture.get(from)]]),
+    ),
+    entry.cases.find((c) => c.name === MODEL)!,
+  ];
+}
 
 async function refused(path: string, shapes: Parameters<typeof loadLora>[1]): Promise<Verdict> {
   try {
@@ -30,7 +52,7 @@ async function refused(path: string, shapes: Parameters<typeof loadLora>[1]): Pr
   }
 }
 
-export async function loraCase(fixture: Fixture, c: Case): Promise<Verdict> {
+export async function loraCase(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {
   const { under, weights } = await baseOf(fixture, c['expert'] as string | undefined);
   const shapes = Object.fromEntries(Object.entries(weights).map(([name, { shape }]) => [name, shape]));
   const paths = (c['files'] as string[]).map((file) => join(fixture.folder, file));
@@ -45,5 +67,8 @@ export async function loraCase(fixture: Fixture, c: Case): Promise<Verdict> {
   }
   const untold = Object.keys(got).filter((name) => !fixture.expected(c.name).includes(name));
   if (untold.length) return { status: 'fail', note: `changed without being told: ${untold.join(', ')}` };
-  return judge(weightsOf(fixture), c.name, got);
+  const verdict = judge(weightsOf(fixture), c.name, got);
+  return verdict.status === 'pass' && fixture.expected(c.name).includes(OUTPUT)
+    ? ditCase(...(await rerun(fixture, c, got)), executor)
+    : verdict;
 }

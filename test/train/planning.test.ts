@@ -68,6 +68,8 @@ for (const [job, ...sets] of [
   ['priming', 'run.precision=f16', 'stored=bf16'],
   ['equilibrium'],
   ['consistency', 'student.mode=lora'],
+  ['consistency', 'student.mode=lora', 'run.offload=true', 'stored=bf16'],
+  ['dmd2', 'run.offload=true', 'dit.checkpoint=lean'],
   ['dmd2'],
   ['meanflow', 'baselines.meanflow.accumulate=2'],
   ['dmd2', 'priming.accumulate=2', 'dit.checkpoint=true'],
@@ -80,6 +82,7 @@ for (const [job, ...sets] of [
     'equilibrium.apart=true',
     'equilibrium.accumulate=2',
   ],
+  ['equilibrium', 'student.mode=lora', 'stored=bf16', 'dit.checkpoint=lean', 'run.offload=true'],
 ] as [JobName, ...string[]][]) {
   if (device.caps.f16 || !sets.includes('run.precision=f16'))
     test(`digits-test, ${[job, ...sets].join(', ')}: the planned peak is the allocated one`, async () => {

@@ -2,7 +2,7 @@
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import { host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
-import { place, type Origin } from '../../model/files/origin.ts';
+import { place, placeAround, type Origin } from '../../model/files/origin.ts';
 import type { HostParams } from '../../model/params.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { initVAE } from '../../model/wan/vae.ts';
@@ -35,8 +35,12 @@ export type StudentJob = OpenJob & {
 };
 
 /** A generator's average as a network that samples. */
-export const studentOf = ({ mode }: Form, teacher: Record<string, NDArray>, { generator }: State): Weights =>
+export const studentOf = ({ mode }: Form, teacher: Weights, { generator }: State): Weights =>
   mode === 'lora' ? { ...teacher, ...generator!.ema! } : generator!.ema!;
+
+/** A frozen network: all of it on the device, or its blocks in host memory. */
+export const freeze = (device: Device, origin: Origin, { stored, run }: Course): Promise<Weights> =>
+  (run.offload ? placeAround : place)(device, origin, stored);
 
 /** Weights with zeroed moments, in packs; `ema` begins at them. */
 export async function start(

@@ -10,7 +10,7 @@ import { noise } from './flow.ts';
 import { assemble, predictX0, timeAt, type Condition, type Networks, type Time } from './networks.ts';
 import type { Course } from '../presets/index.ts';
 import { key, Stream } from '../loop/rng.ts';
-import { studentSampler } from './sample.ts';
+import { studentSampler, type Weights } from './sample.ts';
 
 interface State {
   x: Tensor;
@@ -53,7 +53,7 @@ export class Rollout {
    * @returns the state [B,C,F,H,W], good until the next call, and the level
    */
   async to(
-    networks: Record<'teacher' | 'generator', Record<string, NDArray>>,
+    networks: Record<'teacher' | 'generator', Weights>,
     c: Condition<HostTensor>,
     step: number,
     role: string,

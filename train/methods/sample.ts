@@ -2,6 +2,7 @@
 import type { CompiledFunction } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
+import type { Streamed } from '../../engine/runtime/streamed.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
@@ -18,8 +19,8 @@ import type { Model } from '../loop/models.ts';
 import { pictures, type Condition } from './networks.ts';
 import type { Course, Preset } from '../presets/index.ts';
 
-/** Weights that sample, on a device; adapters lie beside what they are added to, as `Network` says. */
-export type Weights = Readonly<Record<string, NDArray>>;
+/** Weights that sample, on a device or brought to it; adapters lie beside what they are added to, as `Network` says. */
+export type Weights = Readonly<Record<string, NDArray | Streamed>>;
 
 /** The VAE on a device: pixels in [-1, 1] ↔ normalised latents. */
 export class Codec {

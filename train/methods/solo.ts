@@ -3,13 +3,12 @@ import type { Feed } from '../../engine/runtime/compile.ts';
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { place } from '../../model/files/origin.ts';
 import type { Params } from '../../model/params.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
 import { accumulated, microBatch, turns, type Batching } from '../loop/accumulate.ts';
 import { freeTree } from '../loop/checkpoint.ts';
 import { conditioner, numbersOf } from './conditions.ts';
-import { draws, start, studentOf, type StudentJob } from './jobs.ts';
+import { draws, freeze, start, studentOf, type StudentJob } from './jobs.ts';
 import { ownFrom, ownShapes, timeAt, type Batch, type Time } from './networks.ts';
 import { warm, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
 import type { Course, Settings } from '../presets/index.ts';
@@ -61,7 +60,7 @@ async function soloJob<T extends string>(
   const { config: dit } = numbers;
   const { batch } = conditioner(p);
   const size = microBatch(o);
-  const frozen = await place(device, teacher, p.stored);
+  const frozen = await freeze(device, teacher, p);
   const step = compileStep(device, name, solo.step(numbers), {
     accumulate: o.accumulate,
     precision: solo.precision(p),

@@ -4,7 +4,6 @@ import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { headShapes } from '../../model/heads.ts';
-import { place } from '../../model/files/origin.ts';
 import { accumulated, microBatch, turns } from '../loop/accumulate.ts';
 import { freeTree } from '../loop/checkpoint.ts';
 import { conditioner, numbersOf } from './conditions.ts';
@@ -19,7 +18,7 @@ import {
   type EquilibriumConfig,
   type EquilibriumInputs,
 } from './equilibrium.ts';
-import { draws, start, studentOf, type StudentJob } from './jobs.ts';
+import { draws, freeze, start, studentOf, type StudentJob } from './jobs.ts';
 import { ownFrom, ownShapes, type Batch, type Networks } from './networks.ts';
 import { warm, type AdamConfig, type Trained } from '../loop/optim.ts';
 import { pairStage } from './pair.ts';
@@ -79,7 +78,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
   const config = equilibriumConfigOf(numbersOf(p));
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const frozen = await place(device, teacher, p.stored);
+  const frozen = await freeze(device, teacher, p);
   const size = microBatch(o);
   const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), {
     accumulate: o.accumulate,

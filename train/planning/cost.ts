@@ -1,10 +1,11 @@
 /** What a job costs: what lies in memory at the same time and why, and the programs that run. */
 import { unbindable, type Plan, type Room } from '../../engine/compiler/plan.ts';
 import { largestArenas } from '../../engine/runtime/scratch.ts';
-import { planFunction, type CompileOptions } from '../../engine/compiler/stages.ts';
+import { planFunction, type CompileOptions, type StreamedType } from '../../engine/compiler/stages.ts';
 import { sizeOf, type TensorType } from '../../engine/frontend/graph.ts';
 import { flatten } from '../../engine/frontend/tree.ts';
 import { boundBytes, BYTES } from '../../kernels/kernel.ts';
+import { STAGING_BYTES } from '../../engine/runtime/staging.ts';
 import { UPLOAD_HOST_BYTES } from '../../model/files/upload.ts';
 
 export type Target = Pick<Room, 'caps' | 'maxBufferBytes'>;
@@ -69,12 +70,26 @@ export const READING: Held = { cause: 'host', what: 'chunks of weights being rea
 export const treeBytes = (tree: unknown): number =>
   sum(flatten<TensorType>(tree).leaves.map((t) => boundBytes(sizeOf(t) * BYTES[t.dtype])));
 
+/** Of frozen weights, those that are on the device for good, and those that stay in host memory. */
+export function dividedBytes(tree: Readonly<Record<string, TensorType | StreamedType>>): {
+  device: number;
+  host: number;
+} {
+  const all = Object.values(tree);
+  const host = treeBytes(all.filter((t) => 'set' in t));
+  return { device: treeBytes(all) - host, host };
+}
+
 /** Device memory of a stage by cause; the programs share their arenas. */
 export function deviceBytes({ held, runs }: Stage): Held[] {
   const arenas = sum(largestArenas(runs.map((r) => r.plan.memory.arenas)));
   const own = sum(runs.map((r) => r.plan.bytes - sum(r.plan.memory.arenas)));
+  const streams = runs.some((r) => r.plan.streamed);
   return [
     ...held,
+    ...(streams
+      ? [{ cause: 'weights', what: 'mapped, on their way from host memory', bytes: STAGING_BYTES } as const]
+      : []),
     { cause: 'activations', what: `arenas of ${runs.map((r) => r.name).join(', ')}`, bytes: arenas },
     { cause: 'inputs and results', what: 'of every program', bytes: own },
   ];
@@ -94,10 +109,17 @@ export const unbound = (stages: readonly Stage[], target: Target): string | unde
 const perUnit = (cost: JobCost, of: (p: Plan) => number): number =>
   sum(cost.stages.flatMap((s) => s.runs.map((r) => r.calls * of(r.plan))));
 export const flopsOf = (cost: JobCost): number => perUnit(cost, (p) => p.flops);
+/** Bytes that come from host memory. */
+export const streamedOf = (cost: JobCost): number => perUnit(cost, (p) => p.streamed);
 export const trafficOf = (cost: JobCost): number => perUnit(cost, (p) => p.traffic);
 
 /** Milliseconds that a kernel of this work takes at the least. */
 export type Least = (work: { flops: number; traffic: number }) => number;
-/** Seconds that no kernel can beat: each dispatch by what bounds it. */
-export const secondsAt = (cost: JobCost, least: Least): number =>
-  perUnit(cost, (p) => sum(p.work.map((w) => least({ flops: w.flops, traffic: w.bytes })))) / 1000;
+/**
+ * Seconds that no kernel can beat: each dispatch by what bounds it; and of a program with streamed inputs, that these come beside it.
+ * @param hostRate bytes a second from host memory to the device
+ */
+export const secondsAt = (cost: JobCost, least: Least, hostRate: number): number =>
+  perUnit(cost, (p) =>
+    Math.max(sum(p.work.map((w) => least({ flops: w.flops, traffic: w.bytes }))) / 1000, p.streamed / hostRate),
+  );

@@ -1,7 +1,7 @@
 /** The cheapest set of changes that makes a job fit into a memory: combinations are tried in the order of what they cost. */
 import type { DiTConfig } from '../../model/config.ts';
 import { peakOf, unbound, type JobCost } from './cost.ts';
-import { costOf, guessPeak, stageOf, type JobName, type Sampler, type Target } from './jobs.ts';
+import { costOf, guessPeak, guessWait, stageOf, type JobName, type Sampler, type Target } from './jobs.ts';
 import { equilibrium } from '../methods/vpae.ts';
 import type { Subject } from './subject.ts';
 
@@ -16,6 +16,9 @@ interface Change {
   cost: number;
   unsure?: true;
 }
+
+/** What `--offload` sets where it is trained. */
+export const OFFLOAD = 'run.offload=true';
 
 /** Width of a discriminator's head that is small beside a large model: as wide as the smallest Wan. */
 const NARROW = 1536;
@@ -33,14 +36,27 @@ const RECOMPUTE: readonly (Change & { keeps: DiTConfig['checkpoint'] })[] = [
   },
 ];
 
-/** Of each row at most one is taken. */
-function changesFor(job: JobName, s: Subject): Change[][] {
+/** What ending submits more often takes, in percent of a step. */
+const IN_PIECES = 3;
+
+/** Of each row at most one is taken. @param wait seconds that streamed weights take for each of a step's */
+function changesFor(job: JobName, s: Subject, wait: () => number): Change[][] {
   const stage = stageOf(job);
   const rows: Change[][] = [];
   if ((stage || job === 'sample') && s.stored === 'f32')
     rows.push([{ sets: ['stored=bf16'], what: 'frozen weights in bf16', cost: 1 }]);
   if (job === 'sample' && s.encoders)
     rows.push([{ sets: [], offload: true, what: 'blocks from their files at every step', cost: 20 }]);
+  if (stage && !s.run.offload)
+    rows.push([
+      {
+        sets: [OFFLOAD],
+        offload: true,
+        what: 'blocks of frozen networks from host memory',
+        cost: IN_PIECES + 100 * Math.max(0, wait() - 1),
+        unsure: true,
+      },
+    ]);
   if (job !== 'sample' && s.config.ffn_parts === 1)
     rows.push([{ sets: ['dit.ffn_parts=8'], what: 'feed-forward in 8 parts', cost: 2, unsure: true }]);
   if (stage || job === 'teacher') {
@@ -100,7 +116,7 @@ export function findFit(
   target: Target,
   memory: number,
 ): Fit | undefined {
-  const rows = changesFor(job, make([]));
+  const rows = changesFor(job, make([]), () => guessWait(job, make([OFFLOAD]), sampler, target));
   const sets = (changes: readonly Change[]): string[] => changes.flatMap((c) => c.sets);
   const sampled = (changes: readonly Change[]): Sampler => ({
     ...sampler,

@@ -1,7 +1,7 @@
 /** Jobs by name, and a quick guess of what a deep network needs. */
 import { withSite } from '../../engine/host/errors.ts';
 import { GROUP } from '../../model/wan/dit.ts';
-import { peakOf, totalOf, type JobCost, type Stage, type Target } from './cost.ts';
+import { flopsOf, peakOf, streamedOf, totalOf, type JobCost, type Stage, type Target } from './cost.ts';
 import { samplingCost, type Sampler } from './sampling.ts';
 import type { Subject } from './subject.ts';
 import { METHODS, STAGES, type StageName } from '../methods/index.ts';
@@ -41,6 +41,16 @@ const parts = ({ held, runs }: Stage): number[] => {
   const arenas = runs.map((r) => r.plan.memory.arenas.reduce((a, b) => a + b, 0));
   return [totalOf(held) + runs.reduce((sum, r, i) => sum + r.plan.bytes - arenas[i]!, 0), ...arenas];
 };
+
+/** Operations that a GPU does while a byte comes from host memory: 20 TFLOP/s beside 10 GB/s. */
+const OPERATIONS_PER_BYTE = 2000;
+
+/** Seconds that streamed weights take, for each that computing beside them takes: hardly another number in a deeper network. */
+export function guessWait(job: JobName, s: Subject, sampler: Sampler, target: Target): number {
+  const few = Math.min(s.config.num_layers, depths(s)[0]);
+  const cost = withSite('', () => costOf(job, shallow(s, few), sampler, target));
+  return (streamedOf(cost) * OPERATIONS_PER_BYTE) / flopsOf(cost);
+}
 
 /** Device memory, drawn out as straight lines from two shallow networks: each part grows evenly with the blocks. In a second or two, where the plan itself takes many. */
 export function guessPeak(job: JobName, s: Subject, sampler: Sampler, target: Target): number {

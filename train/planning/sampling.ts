@@ -22,7 +22,7 @@ import { Cache } from '../../model/wan/vaelayers.ts';
 import { coderOf } from '../../model/wan/vaestream.ts';
 import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Stage, type Target } from './cost.ts';
 import { PREVIEWED, TILE } from '../videos/records.ts';
-import { conditionTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
+import { conditionTypes, frozenTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
 
@@ -124,11 +124,18 @@ function stepping(x: TensorType, velocities: readonly TensorType[], { steps, gui
   ];
 }
 
-/** Both texts go through the network at once where that takes less than its weights, as the pipeline decides. */
-function diffusion(s: Subject, sampler: Sampler, target: Target): Stage {
+/**
+ * Both texts go through the network at once where that takes less than its weights, as the pipeline decides.
+ * @param all of the network's weights
+ */
+function diffusion(
+  s: Subject,
+  sampler: Sampler,
+  target: Target,
+  all: Types = paramTypes(ditShapes(s.config), s.stored),
+): Stage {
   const { steps, guided, offload, precision: operands = 'f32' } = sampler;
   const { config, latent } = s;
-  const all = paramTypes(ditShapes(config), s.stored);
   const run = forwardFunctions(config, target.caps.maxBindingBytes);
   const { tables, pictures, frame, text } = conditionTypes(s, 1);
   const told = {
@@ -309,11 +316,16 @@ const SHOWN = 3 * PREVIEWED;
 export function pictures(training: Stage, s: Subject, target: Target): Stage {
   const beside = ({ held }: Stage): Held[] => held.filter(({ cause }) => cause !== 'weights'); // the network is there
   const { steps, guidance } = s.teacher.sampler;
-  const samplers: Sampler[] = [
-    { steps, guided: guidance !== 1, offload: false },
-    { steps: s.student.steps, guided: false, offload: false },
+  const frozen = frozenTypes(s);
+  const sampled = [
+    diffusion(s, { steps, guided: guidance !== 1, offload: false }, target, frozen),
+    diffusion(
+      s,
+      { steps: s.student.steps, guided: false, offload: false },
+      target,
+      s.student.mode === 'lora' ? frozen : undefined,
+    ),
   ];
-  const sampled = samplers.map((sampler) => diffusion(s, sampler, target));
   const decoding = coding('decoding', 'decoder', s, target, TILE);
   return {
     name: 'judging and pictures',

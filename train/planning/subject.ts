@@ -1,13 +1,16 @@
 /** What is planned: the networks and phases of a preset, or of a released Wan2.1 at a size, with every tensor as its type. */
+import type { StreamedType } from '../../engine/compiler/stages.ts';
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import { numel, type DType } from '../../kernels/kernel.ts';
 import { clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { givenFrames, vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
+import { blockOf } from '../../model/files/origin.ts';
 import { checkExtent } from '../../model/pipeline/size.ts';
 import { WAN_FRAMES } from '../../model/pipeline/wan.ts';
 import { isMatrix } from '../../model/params.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
+import { ditShapes } from '../../model/wan/dit.ts';
 import { WAN } from '../../model/wan/released.ts';
 import { headOf, latentShape, numbersOf, vaeConfigOf, videoShape } from '../methods/conditions.ts';
 import type { Batch, Condition, Time } from '../methods/networks.ts';
@@ -104,6 +107,17 @@ export const paramTypes = (
   Object.fromEntries(
     Object.entries(shapes).map(([name, shape]) => [name, type(shape, isMatrix(name, shape) ? stored : 'f32')]),
   );
+
+/** A frozen network as types: all of it on the device, or its blocks in host memory. */
+export function frozenTypes({ config, stored, run }: Subject): Record<string, TensorType | StreamedType> {
+  const types = paramTypes(ditShapes(config), stored);
+  if (!run.offload) return types;
+  const streamed = (name: string, t: TensorType): TensorType | StreamedType => {
+    const set = blockOf(name);
+    return set === undefined ? t : { ...t, set };
+  };
+  return Object.fromEntries(Object.entries(types).map(([name, t]) => [name, streamed(name, t)]));
+}
 
 export function conditionTypes({ config: c, latent, preset }: Subject, batch: number): Condition<TensorType> {
   const [t, h, w] = tokenGrid(c, latent);

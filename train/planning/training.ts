@@ -10,9 +10,19 @@ import { eachRole, packsOf, packTypes } from '../loop/packs.ts';
 import { operandsOf, stepOf } from '../loop/step.ts';
 import { teacherStep } from '../methods/teacher.ts';
 import { vaeStep } from '../methods/vae.ts';
-import { planned, READING, treeBytes, type Held, type JobCost, type Run, type Stage, type Target } from './cost.ts';
+import {
+  dividedBytes,
+  planned,
+  READING,
+  treeBytes,
+  type Held,
+  type JobCost,
+  type Run,
+  type Stage,
+  type Target,
+} from './cost.ts';
 import { pictures } from './sampling.ts';
-import { batchTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
+import { batchTypes, frozenTypes, paramTypes, timeTypes, type, type Subject } from './subject.ts';
 
 type Types = Record<string, TensorType>;
 
@@ -80,6 +90,9 @@ const onHost = (what: string, params: Types): Held => ({ cause: 'host', what, by
  * @param whole of what else lies there, one at a time: adapters and heads, when they are drawn and when adapters are written
  */
 const hostOf = (s: Subject, shapes: Readonly<Record<string, readonly number[]>>, whole: readonly Types[]): Held[] => [
+  ...(s.run.offload
+    ? [{ cause: 'host', what: 'blocks of the teacher, frozen', bytes: dividedBytes(frozenTypes(s)).host } as const]
+    : []),
   s.preset ? onHost('teacher', paramTypes(shapes)) : READING,
   onHost(
     'adapters, or a head, of one network',
@@ -146,7 +159,7 @@ export function teacherCost(s: Subject, target: Target): JobCost {
 /** A stage of a method, by its outline. */
 export function stageCost(stage: MethodStage, s: Subject, target: Target): JobCost {
   const shapes = ditShapes(s.config);
-  const teacher = paramTypes(shapes, s.stored);
+  const teacher = frozenTypes(s);
   const batching = stage.batching(s);
   const batch = microBatch(batching);
   const data = batchTypes(s, batch);
@@ -166,7 +179,7 @@ export function stageCost(stage: MethodStage, s: Subject, target: Target): JobCo
       drawn.map((own) => paramTypes(own)),
     ),
     held: [
-      { cause: 'weights', what: 'teacher, frozen', bytes: treeBytes(teacher) },
+      { cause: 'weights', what: 'teacher, frozen', bytes: dividedBytes(teacher).device },
       ...Object.entries(trains).flatMap(([what, state]) => heldBy(what, state)),
     ],
     runs: programs.map((program) => run(program, batching, data, target)),

@@ -108,7 +108,7 @@ const digits: Preset = {
   },
   baselines: BASELINES,
   best: { every: 25, clips: 256, minMotion: 0.8, frechetWeight: 0.01 }, // METHOD §1.14 early stop: keep the best EMA subject to motion
-  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32' },
+  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32', offload: false },
 };
 
 /** The same code with nets of a few thousand weights and a handful of steps. */
@@ -143,7 +143,7 @@ const test: Preset = {
     meanflow: { ...BASELINES.meanflow, batch: 2, warmup: 1 },
   },
   best: { ...digits.best, every: 3, clips: 4 },
-  run: { saveEvery: 2, maxSkipped: 3, sampleEvery: 2, precision: 'f32' },
+  run: { saveEvery: 2, maxSkipped: 3, sampleEvery: 2, precision: 'f32', offload: false },
 };
 
 export const PRESETS: Record<string, Preset> = { digits, 'digits-test': test };

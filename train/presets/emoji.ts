@@ -106,7 +106,7 @@ const emoji: Preset = {
   },
   baselines: BASELINES,
   best: { every: 100, clips: 128, minMotion: 0.8, frechetWeight: 0.01 },
-  run: { saveEvery: 500, maxSkipped: 20, sampleEvery: 250, precision: 'f32' },
+  run: { saveEvery: 500, maxSkipped: 20, sampleEvery: 250, precision: 'f32', offload: false },
 };
 
 export const EMOJI: Record<string, Preset> = {

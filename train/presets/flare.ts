@@ -118,7 +118,7 @@ const flare: Preset = {
   },
   baselines: BASELINES,
   best: { every: 50, clips: 256, minMotion: 0.8, frechetWeight: 0.01 }, // digits
-  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 250, precision: 'f32' },
+  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 250, precision: 'f32', offload: false },
 };
 
 export const FLARE: Record<string, Preset> = { flare };

@@ -225,6 +225,8 @@ export const presetSchema = z.strictObject({
     sampleEvery: whole.default(50),
     /** Of the networks' matrix operands: f16 serves matrix units. Sums, gradients and the discriminator's step are f32 either way. */
     precision: z.enum(PRECISIONS).default('f32'),
+    /** Blocks of frozen networks stay in host memory and come to the device as they are computed with: slower, the same numbers. */
+    offload: z.boolean().default(false),
   }),
 });
 

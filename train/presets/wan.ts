@@ -91,7 +91,7 @@ const wanTraining = (mode: Preset['student']['mode']) => ({
     },
   } satisfies Settings['baselines'],
   best: { every: 50, clips: 4, minMotion: 0.8, frechetWeight: 0.01 }, // budget: a clip is dear
-  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32' },
+  run: { saveEvery: 100, maxSkipped: 20, sampleEvery: 50, precision: 'f32', offload: false },
 });
 
 /** METHOD §1.6: blocks round(L {0.5, 0.75, 1}) - 1. */
