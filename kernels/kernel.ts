@@ -7,11 +7,20 @@
  */
 
 import type { MatrixUnit } from './mma.ts';
+import { blockOf, isPacked, type Packed } from './packed.ts';
 import type { Tuning } from './tuning.ts';
 
-/** bf16 is for storage: kernels read it as f32, none writes it. */
-export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'u32';
-export const BYTES: Record<DType, number> = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4 };
+export type Plain = 'f32' | 'f16' | 'bf16' | 'i32' | 'u32';
+/** bf16 and packed types are for storage: kernels read them as f32, none writes them; packed ones only products read. */
+export type DType = Plain | Packed;
+export const BYTES: Record<Plain, number> = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4 };
+
+/** What `count` numbers take, of packed ones whole blocks. */
+export function storageBytes(dtype: DType, count: number): number {
+  if (!isPacked(dtype)) return count * BYTES[dtype];
+  const { elements, bytes } = blockOf(dtype);
+  return (count / elements) * bytes;
+}
 
 /** Offsets of bindings are multiples of this everywhere, and of every element's size. */
 export const ALIGN = 256;

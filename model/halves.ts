@@ -6,7 +6,7 @@ const float = new Float32Array(word.buffer);
 /** Every f16 bit pattern's value. */
 let f16Values: Float32Array | undefined;
 
-function f16Table(): Float32Array {
+export function f16Table(): Float32Array {
   if (f16Values) return f16Values;
   f16Values = new Float32Array(65536);
   for (let bits = 0; bits < 65536; bits++) {
@@ -73,13 +73,29 @@ export function toBF16(values: Float32Array): Uint16Array<ArrayBuffer> {
   return out;
 }
 
-/** Sign, four bits of exponent, three of mantissa: no infinities, NaN where all seven bits are set ("fn"). */
-export function fromF8E4M3(bits: Uint8Array): Float32Array<ArrayBuffer> {
-  const table = Float32Array.from({ length: 256 }, (_, b) => {
+let e4m3Values: Float32Array | undefined;
+
+function e4m3Table(): Float32Array {
+  return (e4m3Values ??= Float32Array.from({ length: 256 }, (_, b) => {
     const exponent = (b >> 3) & 15,
       mantissa = b & 7;
     const magnitude = (b & 127) === 127 ? NaN : exponent ? (8 + mantissa) * 2 ** (exponent - 10) : mantissa * 2 ** -9;
     return b & 128 ? -magnitude : magnitude;
-  });
-  return Float32Array.from(bits, (b) => table[b]!);
+  }));
+}
+
+/** Sign, four bits of exponent, three of mantissa: no infinities, NaN where all seven bits are set ("fn"). */
+export function fromF8E4M3(bits: Uint8Array): Float32Array<ArrayBuffer> {
+  const table = e4m3Table();
+  const out = new Float32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) out[i] = table[bits[i]!]!;
+  return out;
+}
+
+/** An f16 without its low byte. */
+export function fromF8E5M2(bits: Uint8Array): Float32Array<ArrayBuffer> {
+  const table = f16Table();
+  const out = new Float32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) out[i] = table[bits[i]! << 8]!;
+  return out;
 }

@@ -4,7 +4,7 @@ import { normal } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { flatten, host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
-import { BYTES, numel, type DType } from '../../kernels/kernel.ts';
+import { numel, storageBytes, type DType } from '../../kernels/kernel.ts';
 import { leastMs, type Roofline } from './roofline.ts';
 import { time, type Timed, type Times } from './clock.ts';
 
@@ -97,7 +97,7 @@ export function programCase(
         flops,
         traffic,
         half,
-        bytes: bytes + leaves.reduce((sum, w) => sum + numel(w.shape) * BYTES[w.dtype], 0),
+        bytes: bytes + leaves.reduce((sum, w) => sum + storageBytes(w.dtype, numel(w.shape)), 0),
       };
     },
     async open() {

@@ -4,7 +4,7 @@ import type { Device } from '../../engine/runtime/device.ts';
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import { flatten, host, mapTree } from '../../engine/frontend/tree.ts';
-import { BYTES, numel } from '../../kernels/kernel.ts';
+import { numel, storageBytes } from '../../kernels/kernel.ts';
 import { toBF16 } from '../../model/halves.ts';
 import { Diffusion } from '../../model/pipeline/diffuse.ts';
 import { networkOf } from '../../model/pipeline/forward.ts';
@@ -73,7 +73,7 @@ class Made {
     const data = dtype === 'bf16' ? this.half : this.drawn;
     for (let at = 0; at < numel(shape); at += DRAWN) {
       const some = data.subarray(0, Math.min(DRAWN, numel(shape) - at));
-      this.device.write(out.buffer, at * BYTES[dtype], some, dtype);
+      this.device.write(out.buffer, storageBytes(dtype, at), some, dtype);
       if ((this.queued += some.byteLength) < QUEUED) continue;
       this.queued = 0;
       await this.device.idle();

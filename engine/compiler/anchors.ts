@@ -3,8 +3,8 @@ import { numel, type Access, type Caps, type DType, type Epilogue, type Launch }
 import { attention, attentionGrad } from '../../kernels/attention/index.ts';
 import { conv3d, conv3dInput, conv3dWeight } from '../../kernels/conv3d/index.ts';
 import { gather, scatterAdd } from '../../kernels/gather/index.ts';
-import type { FloatType } from '../../kernels/halves.ts';
 import { matmul } from '../../kernels/matmul/index.ts';
+import type { OperandType } from '../../kernels/matmul/plan.ts';
 import { order } from '../../kernels/order/index.ts';
 import { pool } from '../../kernels/pool/index.ts';
 import { random } from '../../kernels/random/index.ts';
@@ -151,8 +151,8 @@ export const ANCHORS: { [K in Exclude<OpName, Inline | Reduction | 'input'>]: An
 /** What a kernel computes in: floats as f32. */
 export const element = (d: DType): 'f32' | 'i32' | 'u32' => (d === 'i32' || d === 'u32' ? d : 'f32');
 
-function float(d: DType): FloatType {
-  if (d === 'f32' || d === 'f16' || d === 'bf16') return d;
+function float(d: DType): OperandType {
+  if (d !== 'i32' && d !== 'u32') return d;
   throw new Error(`[matmul] expected floats, got ${d}`);
 }
 

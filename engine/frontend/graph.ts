@@ -5,7 +5,7 @@
  * creation order, which is a valid schedule. A Value is one output of a node.
  */
 import type { DType } from '../../kernels/kernel.ts';
-import { ALIGN, BYTES, numel } from '../../kernels/kernel.ts';
+import { ALIGN, numel, storageBytes } from '../../kernels/kernel.ts';
 
 export interface TensorType {
   readonly shape: readonly number[];
@@ -181,7 +181,7 @@ export function inputOf(v: Value): { index: number; offset: number } | undefined
   if (node.op !== 'slice') return undefined;
   const source = node.inputs[0]!;
   const { start, step } = (node as Node<'slice'>).attrs;
-  const offset = start[0]! * BYTES[typeOf(source).dtype];
+  const offset = storageBytes(typeOf(source).dtype, start[0]!);
   if (source.node.op !== 'input' || start.length !== 1 || step[0] !== 1 || offset % ALIGN) return undefined;
   return { index: (source.node as Node<'input'>).attrs.index, offset };
 }
@@ -191,7 +191,7 @@ export const isJoin = (n: Node): boolean => n.op === 'concat' && !!(n as Node<'c
 
 export const typeOf = (v: Value): TensorType => v.node.outs[v.out]!;
 export const sizeOf = (t: TensorType): number => numel(t.shape);
-export const bytesOf = (t: TensorType): number => sizeOf(t) * BYTES[t.dtype];
+export const bytesOf = (t: TensorType): number => storageBytes(t.dtype, sizeOf(t));
 
 /** The number that fills a tensor of one number: a constant, reshaped and expanded. */
 export function constantOf({ node }: Value): number | null {

@@ -1,12 +1,12 @@
 /** Tensor: a symbolic value while a function is traced. Its methods add nodes to the graph and never compute. */
 import type { DType } from '../../kernels/kernel.ts';
-import { BYTES, numel } from '../../kernels/kernel.ts';
+import { numel } from '../../kernels/kernel.ts';
 import { emit } from './tracing.ts';
 import { callSite, fail, printShapes, withSite } from '../host/errors.ts';
 import type { Binary, OpAttrs, OpName, Reduction, TensorType, Unary, Value } from './graph.ts';
 import { typeOf } from './graph.ts';
 import { opOf } from './ops/index.ts';
-import { isFloat, sameShape } from './ops/op.ts';
+import { isFloat, isNarrow, isStorage, sameShape } from './ops/op.ts';
 
 /** What pointwise methods take. Numbers become constants of the tensor's dtype. */
 export type Like = Tensor | number;
@@ -15,7 +15,7 @@ export function make<K extends OpName>(op: K, inputs: readonly Tensor[], attrs: 
   const { reads } = opOf(op).traits;
   const values = inputs.map((t) => {
     if (!(t instanceof Tensor)) return noTensor(op, t);
-    return reads === 'f32' && BYTES[t.dtype] === 2 ? t.cast('f32').value : t.value;
+    return reads === 'f32' && isNarrow(t.dtype) ? t.cast('f32').value : t.value;
   });
   return emit(op, values, attrs).map((v) => new Tensor(v));
 }
@@ -49,12 +49,12 @@ function broadcastShape(op: string, shapes: readonly (readonly number[])[]): num
 export function broadcast(op: string, operands: readonly Like[]): Tensor[] {
   for (const t of operands) if (typeof t !== 'number' && !(t instanceof Tensor)) noTensor(op, t);
   const first = operands.find((t): t is Tensor => typeof t !== 'number');
-  const dtype = operands.some((t) => typeof t !== 'number' && (t.dtype === 'f32' || t.dtype === 'bf16'))
+  const dtype = operands.some((t) => typeof t !== 'number' && (t.dtype === 'f32' || isStorage(t.dtype)))
     ? 'f32'
     : (first?.dtype ?? 'f32');
   const tensors = operands.map((t) => {
     if (typeof t === 'number') return scalar(t, dtype);
-    return t.dtype === 'bf16' || (t.dtype !== dtype && isFloat(t.dtype) && isFloat(dtype)) ? t.cast(dtype) : t;
+    return isStorage(t.dtype) || (t.dtype !== dtype && isFloat(t.dtype) && isFloat(dtype)) ? t.cast(dtype) : t;
   });
   const shape = broadcastShape(
     op,

@@ -1,4 +1,5 @@
 /** The trace in progress, and the one place where nodes are made. */
+import { isPacked } from '../../kernels/packed.ts';
 import { EngineError, callSite, checkShape } from '../host/errors.ts';
 import type { OpAttrs, OpName, Value } from './graph.ts';
 import { Graph, typeOf, valuesOf } from './graph.ts';
@@ -55,6 +56,9 @@ export function emit<K extends OpName>(op: K, inputs: readonly Value[], attrs: O
   const { graph, segment, gradient } = tracing(op);
   for (const v of inputs)
     if (graph.nodes[v.node.id] !== v.node) throw new EngineError(op, 'an operand belongs to another trace');
+  const packed = inputs.map((v) => typeOf(v).dtype).find(isPacked);
+  if (packed && op !== 'matmul' && op !== 'detach' && op !== 'cast')
+    throw new EngineError(op, `${packed} is packed: only matmul reads it; make it f32 or bf16 on the host`);
   const outs = opOf(op).infer(inputs.map(typeOf), attrs);
   for (const { shape } of outs) checkShape(op, shape);
   return valuesOf(

@@ -1,6 +1,7 @@
 /** Trees: nested plain objects and arrays around leaves. Also tensors in host memory, the commonest leaf. */
 import type { DType } from '../../kernels/kernel.ts';
-import { BYTES, numel } from '../../kernels/kernel.ts';
+import { BYTES, numel, storageBytes } from '../../kernels/kernel.ts';
+import { findBlock, isPacked } from '../../kernels/packed.ts';
 import { fail, printShapes, shapeFault } from '../host/errors.ts';
 
 type HostData = Float64Array | Float32Array | Int32Array | Uint32Array;
@@ -12,14 +13,18 @@ export interface HostTensor {
   readonly data: HostData;
 }
 
-export type Typed = Float32Array | Int32Array | Uint32Array | Uint16Array;
-/** What is uploaded: f16 and bf16 as their bits. */
+export type Typed = Float32Array | Int32Array | Uint32Array | Uint16Array | Uint8Array;
+/** What is uploaded: f16 and bf16 as their bits, packed matrices as their bytes. */
 export type Numbers = Typed | HostData | readonly number[];
 
 /** What is wrong with a shape or a dtype, if anything is. */
 export function typeFault(shape: readonly number[], dtype: DType): string | undefined {
-  if (!Object.hasOwn(BYTES, dtype)) return `expected one of ${Object.keys(BYTES).join(', ')}, got ${dtype}`;
+  const block = findBlock(dtype);
+  if (!block && !Object.hasOwn(BYTES, dtype))
+    return `expected one of ${Object.keys(BYTES).join(', ')} or a packed type, got ${dtype}`;
   if (!Array.isArray(shape)) return `a shape is an array of sizes, got ${nameOf(shape)}`;
+  if (block && (shape.length !== 2 || shape[1]! % block.elements))
+    return `${dtype} is of matrices with rows of whole blocks of ${block.elements}, got ${printShapes(shape)}`;
   return shapeFault(shape);
 }
 
@@ -28,6 +33,12 @@ export function dataFault(data: Numbers, shape: readonly number[], dtype: DType)
   const typed = ArrayBuffer.isView(data) && 'length' in data && !data.constructor.name.startsWith('Big');
   if (!typed && !(Array.isArray(data) && data.every((x) => typeof x === 'number')))
     return `data are numbers in an array or a typed array, got ${nameOf(data)}`;
+  if (isPacked(dtype)) {
+    const bytes = storageBytes(dtype, numel(shape));
+    return data.length === bytes
+      ? undefined
+      : `${data.length} bytes do not fill ${dtype}${printShapes(shape)}, ${bytes} do`;
+  }
   if (data.length !== numel(shape)) return `${data.length} numbers do not fill ${printShapes(shape)}`;
   if ((dtype !== 'i32' && dtype !== 'u32') || (typed && dtypeOf(data) === dtype)) return undefined;
   const to = dtype === 'i32' ? Int32Array.of(0) : Uint32Array.of(0);

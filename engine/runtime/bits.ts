@@ -1,12 +1,14 @@
 /** Numbers as the bytes that a device takes. */
-import { BYTES, type DType } from '../../kernels/kernel.ts';
+import type { DType } from '../../kernels/kernel.ts';
+import { isPacked } from '../../kernels/packed.ts';
 import { EngineError } from '../host/errors.ts';
 import type { Numbers, Typed } from '../frontend/tree.ts';
 
 /** Data as writeBuffer takes it: 4-byte multiples, and never a view on shared memory, which segfaults Dawn. */
 export function uploadable(data: Numbers, dtype: DType): Uint32Array<ArrayBuffer> {
-  if (BYTES[dtype] === 2 && !(data instanceof Uint16Array))
-    throw new EngineError('tensor', `${dtype} takes its bits in a Uint16Array, got a ${data.constructor.name}`);
+  const bits = isPacked(dtype) ? Uint8Array : dtype === 'f16' || dtype === 'bf16' ? Uint16Array : undefined;
+  if (bits && !(data instanceof bits))
+    throw new EngineError('tensor', `${dtype} takes its bits in a ${bits.name}, got a ${data.constructor.name}`);
   const typed =
     dtype === 'f32' && !(data instanceof Float32Array)
       ? Float32Array.from(data)

@@ -4,6 +4,7 @@ import { EngineError } from '../host/errors.ts';
 import { flags } from '../host/flags.ts';
 import { type Group } from '../compiler/fuse.ts';
 import { keyOf, printType, typeOf, type Value } from '../frontend/graph.ts';
+import { isNarrow } from '../frontend/ops/op.ts';
 import { reference } from '../frontend/oracle.ts';
 import type { HostTensor } from '../frontend/tree.ts';
 
@@ -29,8 +30,7 @@ export async function checkRun(device: Device, program: string, kernels: readonl
         data: dtype === 'u32' ? new Uint32Array(bits) : dtype === 'i32' ? new Int32Array(bits) : new Float32Array(bits),
       };
     };
-    const comparable =
-      flags.VALIDATE && [...group.leaves, ...group.roots].every((v) => !['f16', 'bf16'].includes(typeOf(v).dtype));
+    const comparable = flags.VALIDATE && [...group.leaves, ...group.roots].every((v) => !isNarrow(typeOf(v).dtype));
     const known = new Map<string, HostTensor>(); // read before: a kernel may write over what it reads
     if (comparable) for (const v of group.leaves) known.set(keyOf(v), await read(v));
     const encoder = device.gpu.createCommandEncoder();

@@ -1,5 +1,5 @@
 /** A device: the adapter that was opened, its memory budget, its pipelines, and the way in and out for tensors. */
-import { boundBytes, BYTES, numel, type Caps, type DType } from '../../kernels/kernel.ts';
+import { boundBytes, numel, storageBytes, type Caps, type DType } from '../../kernels/kernel.ts';
 import { openAdapter, type AdapterInfo, type DeviceState } from '../host/adapter.ts';
 import { EngineError, mib } from '../host/errors.ts';
 import { cores, memory, waiting } from '../host/runtime.ts';
@@ -180,7 +180,7 @@ export class Device {
   /** Uninitialised (zeroed by WebGPU). */
   empty(shape: readonly number[], dtype: DType = 'f32'): NDArray {
     checkType('tensor', shape, dtype);
-    const bytes = numel(shape) * BYTES[dtype];
+    const bytes = storageBytes(dtype, numel(shape));
     if (bytes > this.maxBufferBytes)
       throw new EngineError(
         'tensor',
@@ -195,7 +195,7 @@ export class Device {
     return this.empty(shape, dtype);
   }
 
-  /** Uploads; the dtype follows the array's type unless given. f16 and bf16 take their bits in a Uint16Array; Float64Array is rounded to f32. */
+  /** Uploads; the dtype follows the array's type unless given. f16 and bf16 take their bits in a Uint16Array, packed matrices their bytes; Float64Array is rounded to f32. */
   tensor(data: Numbers, shape: readonly number[], dtype: DType = dtypeOf(data)): NDArray {
     checkTensor('tensor', data, shape, dtype);
     const bytes = uploadable(data, dtype);

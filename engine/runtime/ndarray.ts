@@ -1,5 +1,5 @@
 /** Concrete tensors on a device. */
-import { ALIGN, boundBytes, BYTES, numel, type DType } from '../../kernels/kernel.ts';
+import { ALIGN, boundBytes, numel, storageBytes, type DType } from '../../kernels/kernel.ts';
 import { callSite, EngineError, withSite } from '../host/errors.ts';
 import type { Device } from './device.ts';
 import type { Watched } from './garbage.ts';
@@ -16,7 +16,7 @@ interface Lent {
 }
 
 /**
- * A tensor in device memory: f32, i32, u32, or f16 and bf16 (their bits in a Uint16Array).
+ * A tensor in device memory: f32, i32, u32, f16 and bf16 (their bits in a Uint16Array), or a packed matrix (its bytes).
  *
  * Results of a compiled function that were not written into a donated argument belong to their program and hold until its
  * next call (see `compile`); `keep()` copies one out. A stale one throws when it is used. Memory comes back by `free()`, or once
@@ -56,7 +56,7 @@ export class NDArray {
   }
   /** Bytes that it is bound with. */
   get bytes(): number {
-    return boundBytes(this.size * BYTES[this.dtype]);
+    return boundBytes(storageBytes(this.dtype, this.size));
   }
 
   /**
@@ -66,9 +66,9 @@ export class NDArray {
   view(at: number, shape: readonly number[]): NDArray {
     this.check();
     checkType('tensor', shape, this.dtype);
-    const from = at * BYTES[this.dtype];
+    const from = storageBytes(this.dtype, at);
     const offset = this.offset + from;
-    const end = from + boundBytes(numel(shape) * BYTES[this.dtype]);
+    const end = from + boundBytes(storageBytes(this.dtype, numel(shape)));
     if (!(at >= 0 && end <= this.bytes))
       throw new EngineError(
         'tensor',
@@ -94,7 +94,7 @@ export class NDArray {
   async read(): Promise<Float32Array> {
     const bytes = await this.bits();
     if (this.dtype === 'f32') return new Float32Array(bytes, 0, this.size);
-    if (this.dtype === 'f16' || this.dtype === 'bf16')
+    if (this.dtype !== 'i32' && this.dtype !== 'u32')
       throw new EngineError('tensor', `read() gives f32; cast the ${this.dtype} tensor first or take bits()`);
     return Float32Array.from(
       this.dtype === 'i32' ? new Int32Array(bytes, 0, this.size) : new Uint32Array(bytes, 0, this.size),

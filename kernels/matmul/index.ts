@@ -5,12 +5,12 @@ import {
   epilogueFunction,
   foldGrid,
   shader,
+  storageBytes,
   type Caps,
   type Dispatch,
   type Launch,
   type ShaderSpec,
 } from '../kernel.ts';
-import { type FloatType } from '../halves.ts';
 import { mma, unitName } from '../mma.ts';
 import { quotientFunction } from '../quotient.ts';
 import { matrixFunctions, matrixMain, matrixThreads } from './matrix.ts';
@@ -37,7 +37,6 @@ const PARAMS = [
   'unitK',
 ] as const;
 const element = (vec: boolean) => (vec ? 'vec4f' : 'f32');
-const size = (dtype: FloatType) => (dtype === 'f32' ? 4 : 2);
 
 /** `put` writes four neighbours of a row: through the epilogue to the output, or raw to this split's part of the scratch. */
 function putFunction(plan: Plan): string {
@@ -148,7 +147,9 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
       enable: template.enable ?? [],
       diagnostics: template.diagnostics ?? [],
       functions: [
-        ...new Set([read.a.functions, read.b.functions]),
+        ...new Set([read.a.common, read.b.common]),
+        read.a.functions?.('a') ?? '',
+        read.b.functions?.('b') ?? '',
         split ? '' : epilogueFunction(fused, vec ? 4 : 1, true),
         putFunction(plan),
         template.functions ?? '',
@@ -160,7 +161,9 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
     bind: [a.slot, b.slot, split ? scratchSlot : 2, ...(fused ? extraSlots : [])],
     flops: 2 * count * K,
     bytes:
-      a.stride * batch * size(a.dtype) + b.stride * batch * size(b.dtype) + (split ? splits * count * 4 : outBytes),
+      storageBytes(a.dtype, a.stride * batch) +
+      storageBytes(b.dtype, b.stride * batch) +
+      (split ? splits * count * 4 : outBytes),
   };
   if (!split) return { dispatches: [product], scratch: [] };
 

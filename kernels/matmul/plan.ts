@@ -2,14 +2,19 @@
 import { floatReader, type FloatReader, type FloatType } from '../halves.ts';
 import { ceilDiv, type Access, type Caps, type Epilogue } from '../kernel.ts';
 import { fitsThreads, unitFor, type MatrixUnit } from '../mma.ts';
+import { packedReader } from '../packedread.ts';
+import { isPacked, type Packed } from '../packed.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { matrixBytes, matrixThreads } from './matrix.ts';
 import { tiledBytes, tiledThreads } from './tiled.ts';
 
+/** What products read. */
+export type OperandType = FloatType | Packed;
+
 /**
  * out[batch, M, N] = op(a) · op(b), accumulated in f32. a is stored [batch, M, K], or [batch, K, M] with transA; b is
  * [batch, K, N], or [batch, N, K] with transB. All are contiguous. An f16 operand has 11 bits and ends at 65504, above which it is
- * infinite; products and sums of halves are f32, as the output is.
+ * infinite; products and sums of halves are f32, as the output is. A packed operand is one of a batch of 1, its rows whole blocks.
  */
 export interface MatmulProblem {
   batch: number;
@@ -18,8 +23,8 @@ export interface MatmulProblem {
   K: number;
   transA: boolean;
   transB: boolean;
-  dtypeA: FloatType;
-  dtypeB: FloatType;
+  dtypeA: OperandType;
+  dtypeB: OperandType;
   access: readonly [Access, Access];
   epilogue?: Epilogue | undefined;
 }
@@ -27,7 +32,7 @@ export interface MatmulProblem {
 /** One operand as the templates see it: its slot and how its storage lies. */
 export interface Operand {
   slot: number;
-  dtype: FloatType;
+  dtype: OperandType;
   access: Access;
   trans: boolean;
   /** Elements from one matrix of the batch to the next. */
@@ -255,14 +260,18 @@ export function planMatmul(caps: Caps, p: MatmulProblem): Plan {
   const tiles = tileCount(shape, rows, cols);
   const [enough, leastK] = config.tier === 'scalar' ? [4, 1024] : [ENOUGH_TILES, 128];
   const want = tiles >= enough ? 1 : Math.max(1, Math.min(ceilDiv(enough, tiles), Math.floor(K / leastK), 32));
-  const chunk = ceilDiv(ceilDiv(K, want), step) * step;
   const vec = (a.trans ? M : K) % 4 === 0 && (b.trans ? K : N) % 4 === 0 && N % 4 === 0;
+  const reader = ({ dtype }: Operand): FloatReader =>
+    isPacked(dtype) ? packedReader(dtype) : floatReader(caps, dtype, vec);
+  const read = { a: reader(a), b: reader(b) };
+  const whole = Math.max(step, read.b.run?.length ?? 1);
+  const chunk = ceilDiv(ceilDiv(K, want), whole) * whole;
   return {
     shape,
     config,
     ...(unit && config.tier === 'matrix' && { unit }),
     vec,
-    read: { a: floatReader(caps, a.dtype, vec), b: floatReader(caps, b.dtype, vec) },
+    read,
     ragged: K % 4 !== 0,
     tilesM: ceilDiv(M, rows),
     tilesN: ceilDiv(N, cols),

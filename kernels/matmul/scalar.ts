@@ -41,9 +41,11 @@ export function scalarMain(plan: Plan, config: ScalarConfig): string {
   const alongK = (name: 'a' | 'b', base: string) =>
     vec
       ? read[name].read(name, `${base} + k / 4u`)
-      : `vec4f(${range(4)
-          .map((c) => `select(0.0, ${read[name].read(name, `${base} + min(k + ${c}u, p.K - 1u)`)}, k + ${c}u < k1)`)
-          .join(', ')})`;
+      : read[name].fours
+        ? read[name].read(name, `(${base} + k) / 4u`)
+        : `vec4f(${range(4)
+            .map((c) => `select(0.0, ${read[name].read(name, `${base} + min(k + ${c}u, p.K - 1u)`)}, k + ${c}u < k1)`)
+            .join(', ')})`;
   /**
    * Four values along rows of a or columns of b. `at` is the first one's place at this step's first k, `q` the k wanted after
    * that; `i` the first one's index among `end`. Past the end of K a safe place is read and zero taken.
@@ -56,9 +58,13 @@ export function scalarMain(plan: Plan, config: ScalarConfig): string {
         : `${at} + ${q} * ${ld(name)}`;
     const value = vec
       ? read[name].read(name, from)
-      : `vec4f(${range(4)
-          .map((c) => read[name].read(name, `${from}${c ? ` + min(${c}u, ${end} - 1u - min(${i}, ${end} - 1u))` : ''}`))
-          .join(', ')})`;
+      : read[name].fours
+        ? read[name].read(name, `(${from}) / 4u`)
+        : `vec4f(${range(4)
+            .map((c) =>
+              read[name].read(name, `${from}${c ? ` + min(${c}u, ${end} - 1u - min(${i}, ${end} - 1u))` : ''}`),
+            )
+            .join(', ')})`;
     return guard ? `select(vec4f(), ${value}, k + ${q} < k1)` : value;
   };
 
@@ -97,6 +103,7 @@ var atA${j} = baseA + part * p.chunk * p.ldA + min(ia${j}, p.M / ${u}u - 1u);`
   }
   const sums = range(rows).flatMap((i) => range(cols).map((c) => `${i}_${c}`));
   const long = plan.chunk > LONG;
+  if (b.trans && read.b.run) text.push(...range(4 * cols).map((j) => `var h${j} = vec2f();`));
   for (const n of sums) text.push(`var c${n} = vec4f();${long ? ` var all${n} = vec4f();` : ''}`);
 
   if (long)
@@ -110,9 +117,18 @@ for (var k = start; k < stop; k += 4u) {`);
     );
     if (a.trans) text.push(`atA${j} += 4u * p.ldA;`);
   }
+  const { run } = read.b;
+  if (b.trans && run) {
+    // What a run of neighbours shares is read once for all of them: whole runs make up a chunk.
+    const at = (j: number) => (vec ? `ib${j} + k / 4u` : `(ib${j} + k) / 4u`);
+    const heads = range(4 * cols).map((j) => `h${j} = ${run.head('b', at(j))};`);
+    text.push(`if ((k & ${run.length - 1}u) == 0u) { ${heads.join(' ')} }`);
+    for (const c of range(cols))
+      for (const j of range(4)) text.push(`let s${c}_${j} = ${run.values('b', at(4 * c + j), `h${4 * c + j}`)};`);
+  }
   for (const c of range(cols)) {
     if (b.trans) {
-      for (const j of range(4)) text.push(`let s${c}_${j} = ${alongK('b', `ib${4 * c + j}`)};`);
+      if (!run) for (const j of range(4)) text.push(`let s${c}_${j} = ${alongK('b', `ib${4 * c + j}`)};`);
       for (const q of range(4))
         text.push(
           `let b${q}_${c} = vec4f(${range(4)

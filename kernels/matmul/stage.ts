@@ -72,15 +72,20 @@ ${range(4)
   )
   .join('\n')}`
       : `{ let id = ${id}; bi${n} = id % ${size / 4}u; bk${n} = id / ${size / 4}u; }
-at${n}_0 = ${base} + ${vec ? `min(${first} / 4u + bi${n}, ${extent} / 4u - 1u) + 4u * bk${n} * ${ld}` : `${first} + 4u * bi${n}`};`;
+at${n}_0 = ${vec ? `${base} + min(${first} / 4u + bi${n}, ${extent} / 4u - 1u) + 4u * bk${n} * ${ld}` : `${first} + 4u * bi${n}`};`;
   };
 
   /** Four neighbours of line q. */
   const line = (side: Side, n: number, q: number): string => {
-    const { extent, ld, alongK } = sides[side];
-    const { read: value } = read[side];
+    const { extent, ld, base, alongK } = sides[side];
+    const { fours } = read[side];
+    const value = (name: Side, i: string): string => read[side].read(name, i);
     if (vec) return value(side, alongK ? `at${n}_${q} + k / 4u` : `at${n}_0 + (k + ${q}u) * ${ld}`);
-    const row = `min(kk + ${q}u, p.K - 1u) * ${ld}`;
+    const row = `${base} + min(kk + ${q}u, p.K - 1u) * ${ld}`;
+    if (fours)
+      return alongK
+        ? `select(vec4f(), ${value(side, `(at${n}_${q} + min(kk, p.K - 4u)) / 4u`)}, kk < k1)`
+        : `select(vec4f(), ${value(side, `(min(at${n}_0, ${extent} - 4u) + ${row}) / 4u`)}, kk + ${q}u < k1)`;
     return `vec4f(${range(4)
       .map((j) =>
         alongK

@@ -27,12 +27,14 @@ let baseB = batch * p.strideB;`;
 export function fetch(name: 'a' | 'b', o: Operand, extent: string, { vec, read }: Plan): string {
   const [r, c, rEnd, cEnd] = o.trans === (name === 'a') ? ['k + q', 'i', 'end', extent] : ['i + q', 'k', extent, 'end'];
   const ld = name === 'a' ? 'p.ldA' : 'p.ldB';
-  const body = vec
-    ? `if (r >= ${rEnd} || c >= ${cEnd}) { return vec4f(); } return ${read[name].read(name, `base + r * ${ld} + c / 4u`)};`
-    : `if (r >= ${rEnd}) { return vec4f(); }
+  const value = (i: string): string => read[name].read(name, i);
+  const each = range(4).map((j) => `select(0.0, ${value(`at + min(c + ${j}u, ${cEnd} - 1u)`)}, c + ${j}u < ${cEnd})`);
+  const four = vec ? `base + r * ${ld} + c / 4u` : `(base + r * ${ld} + c) / 4u`;
+  const body =
+    vec || read[name].fours
+      ? `if (r >= ${rEnd} || c >= ${cEnd}) { return vec4f(); } return ${value(four)};`
+      : `if (r >= ${rEnd}) { return vec4f(); }
   let at = base + r * ${ld};
-  return vec4f(${range(4)
-    .map((j) => `select(0.0, ${read[name].read(name, `at + min(c + ${j}u, ${cEnd} - 1u)`)}, c + ${j}u < ${cEnd})`)
-    .join(', ')});`;
+  return vec4f(${each.join(', ')});`;
   return `fn fetch_${name}(base: u32, i: u32, k: u32, q: u32, end: u32) -> vec4f {\n  let r = ${r}; let c = ${c};\n  ${body}\n}`;
 }

@@ -7,7 +7,7 @@ import { gather } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { flatten, host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { BYTES, numel } from '../../kernels/kernel.ts';
+import { numel, storageBytes } from '../../kernels/kernel.ts';
 import { ditConfig } from '../../model/config.ts';
 import { Scope, type Params } from '../../model/params.ts';
 import { block, blockSpecs, type BlockInput } from '../../model/wan/block.ts';
@@ -37,7 +37,7 @@ async function run(
 }
 
 async function same(fn: (...args: never[]) => unknown, args: readonly unknown[], limit: number): Promise<void> {
-  const largest = Math.max(...flatten<HostTensor>(args).leaves.map((t) => numel(t.shape) * BYTES[t.dtype]));
+  const largest = Math.max(...flatten<HostTensor>(args).leaves.map((t) => storageBytes(t.dtype, numel(t.shape))));
   assert.ok(largest > limit, `an argument of ${largest} bytes is over the limit`);
   const want = await run(device, fn, args);
   const got = await run(tight(limit), fn, args);

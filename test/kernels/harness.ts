@@ -15,7 +15,7 @@ export const openNull = () => (nil ??= openAdapter({ adapter: 'null' }));
 /** Made once: some drivers compile for a second. */
 const pipelines = new Map<string, GPUComputePipeline>();
 
-type Data = Float32Array | Uint32Array | Int32Array | Uint16Array;
+type Data = Float32Array | Uint32Array | Int32Array | Uint16Array | Uint8Array;
 
 /** Runs the launch: `inputs` fill the first slots, `outputs` are byte sizes of the next; gives each output's raw bytes. */
 export async function launch(l: Launch, inputs: Data[], outputs: number[]): Promise<ArrayBuffer[]> {

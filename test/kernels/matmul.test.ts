@@ -50,11 +50,17 @@ const BASE = {
   dtypeB: 'f32',
   access: ['read', 'read'],
 } as const;
-type Case = Partial<MatmulProblem> & { M: number; N: number; K: number };
+type Case = Partial<MatmulProblem> & {
+  dtypeA?: keyof typeof STORED;
+  dtypeB?: keyof typeof STORED;
+  M: number;
+  N: number;
+  K: number;
+};
 
 /** Runs one case twice and compares; `after` is the epilogue in float64. */
 async function check(on: Caps, c: Case, extra: Float32Array[] = [], after = (v: number, _col: number) => v) {
-  const p: MatmulProblem = { ...BASE, ...c };
+  const p = { ...BASE, ...c };
   const { batch, M, N, K } = p;
   const [a, b] = [random(batch * M * K, 7), random(batch * K * N, 11)];
   const [sa, sb] = [STORED[p.dtypeA](a), STORED[p.dtypeB](b)];
@@ -111,6 +117,7 @@ for (const [name, on] of Object.entries(TIERS)) {
   test(`${name}: batches, small and large`, async () => {
     await check(on, { batch: 3, M: 20, N: 40, K: 12 });
     await check(on, { batch: 3, M: 17, N: 5, K: 7, transB: true });
+    await check(on, { batch: 3, M: 17, N: 5, K: 7, transA: true });
     await check(on, { M: 40, N: 36, K: 30, transA: true }); // K ends inside a vec4 step
     await check(on, { M: 130, N: 132, K: 64 });
     // Enough tiles for the tallest: whole steps, a part of one, and rows that lie along k.

@@ -2,9 +2,9 @@
 import { unbindable, type Plan, type Room } from '../../engine/compiler/plan.ts';
 import { largestArenas } from '../../engine/runtime/scratch.ts';
 import { planFunction, type CompileOptions, type StreamedType } from '../../engine/compiler/stages.ts';
-import { sizeOf, type TensorType } from '../../engine/frontend/graph.ts';
+import { bytesOf, type TensorType } from '../../engine/frontend/graph.ts';
 import { flatten } from '../../engine/frontend/tree.ts';
-import { boundBytes, BYTES } from '../../kernels/kernel.ts';
+import { boundBytes } from '../../kernels/kernel.ts';
 import { STAGING_BYTES } from '../../engine/runtime/staging.ts';
 import { UPLOAD_HOST_BYTES } from '../../model/files/upload.ts';
 
@@ -68,7 +68,7 @@ export const READING: Held = { cause: 'host', what: 'chunks of weights being rea
 
 /** Bytes of tensors on the device, each in a buffer of its own. */
 export const treeBytes = (tree: unknown): number =>
-  sum(flatten<TensorType>(tree).leaves.map((t) => boundBytes(sizeOf(t) * BYTES[t.dtype])));
+  sum(flatten<TensorType>(tree).leaves.map((t) => boundBytes(bytesOf(t))));
 
 /** Of frozen weights, those that are on the device for good, and those that stay in host memory. */
 export function dividedBytes(tree: Readonly<Record<string, TensorType | StreamedType>>): {

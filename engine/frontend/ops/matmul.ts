@@ -3,7 +3,7 @@ import { fail, printShapes } from '../../host/errors.ts';
 import type { OpAttrs, TensorType } from '../graph.ts';
 import { sizeOf } from '../graph.ts';
 import type { OpDef } from './op.ts';
-import { arity, isFloat } from './op.ts';
+import { arity, isFloat, isStorage } from './op.ts';
 import { KERNEL } from './traits.ts';
 
 /** Sizes of the product of two stored operands. */
@@ -26,8 +26,8 @@ export const matmul: OpDef<'matmul'> = {
   infer(x, attrs) {
     arity('matmul', x, 2);
     for (const t of x)
-      if (!isFloat(t.dtype) && t.dtype !== 'bf16')
-        fail('matmul', `expected f32, f16 or bf16, got ${t.dtype}${printShapes(t.shape)}`);
+      if (!isFloat(t.dtype) && !isStorage(t.dtype))
+        fail('matmul', `expected floats, got ${t.dtype}${printShapes(t.shape)}`);
     const [a, b] = x.map((t) => t.shape) as [readonly number[], readonly number[]];
     if (a.length !== b.length || (a.length !== 2 && a.length !== 3))
       fail('matmul', `expected two operands of 2 or of 3 axes, got ${printShapes(a, b)}`);

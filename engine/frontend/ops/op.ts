@@ -1,5 +1,6 @@
 /** What an op is: a record of type rule, reference, gradient and cost. */
 import type { DType } from '../../../kernels/kernel.ts';
+import { isPacked } from '../../../kernels/packed.ts';
 import { fail, printShapes } from '../../host/errors.ts';
 import type { OpAttrs, OpName, TensorType } from '../graph.ts';
 import type { Tensor } from '../tensor.ts';
@@ -36,8 +37,12 @@ export interface OpDef<K extends OpName> {
   traits: Traits;
 }
 
-/** What arithmetic takes; bf16 is for storage, and read by `cast` and `matmul` only. */
+/** What arithmetic takes. */
 export const isFloat = (dtype: DType): boolean => dtype === 'f32' || dtype === 'f16';
+/** What no kernel writes: bf16 is read by `cast` and `matmul` only, what is packed by `matmul`. */
+export const isStorage = (dtype: DType): boolean => dtype === 'bf16' || isPacked(dtype);
+/** Floats of fewer bits than f32. */
+export const isNarrow = (dtype: DType): boolean => dtype === 'f16' || isStorage(dtype);
 
 export function arity(op: OpName, x: readonly TensorType[], least: number, most = least): void {
   if (x.length < least || x.length > most)

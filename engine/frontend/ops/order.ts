@@ -5,7 +5,7 @@ import type { OpName, TensorType } from '../graph.ts';
 import { sizeOf } from '../graph.ts';
 import type { HostTensor } from '../tree.ts';
 import type { OpDef } from './op.ts';
-import { arity, isFloat } from './op.ts';
+import { arity, isFloat, isStorage } from './op.ts';
 import { KERNEL } from './traits.ts';
 
 /** A tensor as lines along an axis: [outer, n, inner]. */
@@ -19,7 +19,7 @@ function infer(op: OpName, x: readonly TensorType[], axis: number): TensorType {
   arity(op, x, 1);
   const { shape, dtype } = x[0]!;
   if (!(axis >= 0 && axis < shape.length)) fail(op, `no axis ${axis} in ${printShapes(shape)}`);
-  if (dtype === 'bf16') fail(op, `expected f32, f16, i32 or u32, got bf16${printShapes(shape)}`);
+  if (isStorage(dtype)) fail(op, `expected f32, f16, i32 or u32, got ${dtype}${printShapes(shape)}`);
   return x[0]!;
 }
 

@@ -1,11 +1,12 @@
 /** Elementwise ops: unary, binary, where, cast, detach. Operands have one shape; broadcasting is an `expand` before. */
 import { BYTES } from '../../../kernels/kernel.ts';
+import { isPacked } from '../../../kernels/packed.ts';
 import { fail, printShapes } from '../../host/errors.ts';
 import type { Binary, TensorType, Unary } from '../graph.ts';
 import { sizeOf } from '../graph.ts';
 import type { Tensor } from '../tensor.ts';
 import type { OpDef } from './op.ts';
-import { arity, floats, isFloat, sameShape } from './op.ts';
+import { arity, floats, isFloat, isStorage, sameShape } from './op.ts';
 import { rounded, toEven, toWhole } from './rounding.ts';
 import { EXACT, EXPENSIVE, INLINED, SINGLE, type Traits } from './traits.ts';
 
@@ -183,9 +184,12 @@ export const where: OpDef<'where'> = {
 export const cast: OpDef<'cast'> = {
   infer(x, { dtype }) {
     arity('cast', x, 1);
-    if (!(dtype in BYTES)) fail('cast', `expected one of ${Object.keys(BYTES).join(', ')}, got ${dtype}`);
-    if (dtype === 'bf16' && x[0]!.dtype !== 'bf16')
-      fail('cast', 'bf16 is for storage: it is made on the host (device.tensor), never by a kernel');
+    if (!Object.hasOwn(BYTES, dtype) && !isPacked(dtype))
+      fail('cast', `expected one of ${Object.keys(BYTES).join(', ')}, got ${dtype}`);
+    if (isStorage(dtype) && x[0]!.dtype !== dtype)
+      fail('cast', `${dtype} is for storage: it is made on the host (device.tensor), never by a kernel`);
+    if (isPacked(x[0]!.dtype) && x[0]!.dtype !== dtype)
+      fail('cast', `${x[0]!.dtype} is packed: only matmul reads it; make it f32 or bf16 on the host`);
     return [{ shape: x[0]!.shape, dtype }];
   },
   oracle: ([x], { dtype }) => [

@@ -6,13 +6,13 @@ import { sizeOf } from '../graph.ts';
 import type { Tensor } from '../tensor.ts';
 import type { HostTensor } from '../tree.ts';
 import type { OpDef, VjpContext } from './op.ts';
-import { arity, eachIndex, isFloat, strides } from './op.ts';
+import { arity, eachIndex, isFloat, isStorage, strides } from './op.ts';
 import { KERNEL } from './traits.ts';
 
 function infer(op: Reduction, x: readonly TensorType[], axes: readonly number[]): TensorType[] {
   arity(op, x, 1);
   const { shape, dtype } = x[0]!;
-  if (dtype === 'bf16') fail(op, `expected f32, f16, i32 or u32, got bf16${printShapes(shape)}`);
+  if (isStorage(dtype)) fail(op, `expected f32, f16, i32 or u32, got ${dtype}${printShapes(shape)}`);
   for (const axis of axes)
     if (!(axis >= 0 && axis < shape.length)) fail(op, `no axis ${axis} in ${printShapes(shape)}`);
   if (new Set(axes).size < axes.length) fail(op, `an axis stands twice in [${axes.join()}]`);
