@@ -28,6 +28,7 @@ const UNARY: { [K in Unary]: (a: string, t: Real) => string } = {
   floor: (a) => `floor(${a})`,
   round: (a) => `round(${a})`, // ties to even
   isFinite: (a) => `finite(${a})`,
+  unitScale: (a) => `unitScale(${a})`,
 };
 const ARITHMETIC = {
   add: (a: string, b: string) => `${a} + ${b}`,
@@ -53,6 +54,7 @@ const LIBRARY: Record<string, string> = {
   power: POWER,
   half: HALF,
   finite: `fn finite(x: f32) -> f32 { return select(0.0, 1.0, (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u); }`, // WGSL may assume NaN away: test bits
+  unitScale: `fn unitScale(x: f32) -> f32 { return bitcast<f32>((254u - clamp((bitcast<u32>(x) >> 23u) & 0xffu, 17u, 237u)) << 23u); }`,
   // Maclaurin series below 0.9, Chebyshev fit of erfc (Numerical Recipes, erfcc) above: 1e-7 relative on both sides.
   erf: `fn erf(x: f32) -> f32 {
   let a = abs(x);

@@ -34,10 +34,10 @@ export interface CompileOptions {
   /** Name in profiles and errors. */
   name?: string;
   /**
-   * Operands of matrix products: f16 halves their traffic, sums stay f32; `f16 forward` leaves those of gradients f32, many of which are too
-   * small for f16. Where the adapter has no f16 it is f32 all the same.
+   * Operands of matrix products, those of gradients too: f16 halves their traffic and is what matrix units take, sums stay f32. Where the
+   * adapter has no f16 it is f32 all the same.
    */
-  operands?: 'f32' | 'f16' | 'f16 forward';
+  operands?: 'f32' | 'f16';
 }
 
 export interface Stages {
@@ -81,7 +81,7 @@ export function analyse({ name, fn, args, fromHost, streams = [] }: Call, caps: 
   const lean = composed ? simplify(composed.graph, composed.outputs) : whole;
   const { operands = 'f32' } = options;
   const { graph, outputs: values } =
-    operands !== 'f32' && caps.f16 ? halveOperands(lean.graph, lean.outputs, operands === 'f16') : lean;
+    operands === 'f16' && caps.f16 ? halveOperands(lean.graph, lean.outputs, caps) : lean;
   const { outTree } = traced;
   const outputs = matchOutputs({ name, args }, new Set(options.donate ?? []), outTree, graph, values);
   if (flags.DEBUG >= 3) console.error(`${name}\n${graph.toString()}`);

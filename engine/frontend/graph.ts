@@ -30,6 +30,7 @@ const UNARY = [
   'floor',
   'round',
   'isFinite',
+  'unitScale',
 ] as const;
 /** Comparisons give 1 or 0 in f32. */
 const BINARY = ['add', 'sub', 'mul', 'div', 'max', 'min', 'pow', 'lt', 'le', 'eq'] as const;

@@ -170,6 +170,10 @@ export class Tensor {
   isFinite(): Tensor {
     return this.unary('isFinite');
   }
+  /** The power of two that brings |x| to [1, 2); exponents stay within ±110, so that its own is exactly its inverse. No gradient. */
+  unitScale(): Tensor {
+    return this.unary('unitScale');
+  }
   square(): Tensor {
     return this.mul(this);
   }

@@ -100,6 +100,14 @@ export const CASES: { [K in OpName]: readonly Case[] } = {
     on('ties to even', [{ shape: [8], data: [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 2.4, -2.6] }], (x) => x!.round(), true),
     on('3x5', [within(-3, 3, 3, 5)], (x) => x!.round(), true),
   ],
+  unitScale: [
+    on(
+      'powers of two',
+      [{ shape: [10], data: [1, -2, 3.999, 4, 1e-30, 1e30, 1e-38, 3e38, 0, 0.9999999] }],
+      (x) => x!.unitScale(),
+      true,
+    ),
+  ],
   isFinite: [on('infinities', [{ shape: [5], data: [1, -Infinity, 3e38, NaN, 0] }], (x) => x!.isFinite(), true)],
   add: [
     on('same', [f(3, 5), f(3, 5)], (a, b) => a!.add(b!)),

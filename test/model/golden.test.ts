@@ -17,7 +17,7 @@ async function failures(path: string, executor: Executor, only: readonly string[
   return failed.join('\n');
 }
 
-const half = await deviceExecutor('f16 forward').catch(() => undefined);
+const half = await deviceExecutor('f16').catch(() => undefined);
 const check = (possible: boolean, name: string, body: () => Promise<void>): void =>
   possible ? test(name, body) : test.skip(name, body);
 check(existsSync(wan21), 'every reference case', async () =>

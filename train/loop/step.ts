@@ -1,5 +1,5 @@
 /** Compiles an update step: the state is donated and written in place, the metrics come back as numbers in one read, which nothing waits for. */
-import type { CompileOptions, Feed } from '../../engine/runtime/compile.ts';
+import type { Feed } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { stack } from '../../engine/frontend/functional.ts';
 import type { Plan } from '../../engine/compiler/plan.ts';
@@ -41,14 +41,10 @@ export const stepOf =
     return { ...eachRole(next, (tensors) => pack(tensors, packs)), metrics: stack(Object.values(metrics), 0) };
   };
 
-/** Operands of a step's products: gradients keep f32, in f16 many would vanish. */
-export const operandsOf = (precision: Precision | undefined): NonNullable<CompileOptions['operands']> =>
-  precision === 'f16' ? 'f16 forward' : 'f32';
-
 export interface StepOptions {
   /** Micro-batches of an update, 1 unless given: with more the step holds their gradients between its calls. */
   accumulate?: number;
-  /** Of the forward passes' operands, f32 unless given. */
+  /** Of operands of products, f32 unless given. */
   precision?: Precision | undefined;
 }
 
@@ -78,7 +74,7 @@ export function compileStep<A extends readonly unknown[]>(
         stepOf(fn, packs, (found) => {
           names = found;
         }),
-        { donate: [0], name, operands: operandsOf(precision) },
+        { donate: [0], name, operands: precision ?? 'f32' },
       ) as unknown as Program<A>,
     };
     const buffers = eachRole(state, (tensors) => buffersOf(tensors, packs));

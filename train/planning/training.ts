@@ -7,7 +7,7 @@ import { microBatch, type Batching } from '../loop/accumulate.ts';
 import type { Program, Stage as MethodStage } from '../methods/stage.ts';
 import type { AdamConfig, Trained } from '../loop/optim.ts';
 import { eachRole, packsOf, packTypes } from '../loop/packs.ts';
-import { operandsOf, stepOf } from '../loop/step.ts';
+import { stepOf } from '../loop/step.ts';
 import { teacherStep } from '../methods/teacher.ts';
 import { vaeStep } from '../methods/vae.ts';
 import {
@@ -78,7 +78,7 @@ function run(
       args,
       resident: new Set(args.slice(0, 1 + frozen.length).keys()),
       donate: [0],
-      operands: operandsOf(precision),
+      operands: precision ?? 'f32',
     },
     target,
   );

@@ -184,7 +184,7 @@ const attentionGrad: OpDef<'attentionGrad'> = {
     const { B, N, L, H, D } = sizes(q!.shape, k!.shape);
     return 10 * B * H * N * L * D;
   },
-  traits: { ...KERNEL, half: 'kernel' },
+  traits: { ...KERNEL, half: 'kernel', linear: [5] },
 };
 
 export const attentionOps = { attention, attentionGrad };

@@ -97,7 +97,7 @@ const conv3d: OpDef<'conv3d'> = {
     needs[1] ? make('conv3dWeight', [x!, dy!], { ...geometry(attrs), shape: w!.shape })[0]! : null,
   ],
   flops: ([, w], outs) => flops(outs[0]!.shape, w!.shape),
-  traits: { ...KERNEL, epilogue: 'flat', half: 'kernel' },
+  traits: { ...KERNEL, epilogue: 'flat', half: 'kernel', linear: [0, 1] },
 };
 
 const conv3dInput: OpDef<'conv3dInput'> = {
@@ -117,7 +117,7 @@ const conv3dInput: OpDef<'conv3dInput'> = {
     needs[1] ? make('conv3dWeight', [g!, dy!], { ...geometry(attrs), shape: w!.shape })[0]! : null,
   ],
   flops: ([dy, w]) => flops(dy!.shape, w!.shape),
-  traits: { ...KERNEL, epilogue: 'flat', half: 'kernel' },
+  traits: { ...KERNEL, epilogue: 'flat', half: 'kernel', linear: [0, 1] },
 };
 
 const conv3dWeight: OpDef<'conv3dWeight'> = {
@@ -137,7 +137,7 @@ const conv3dWeight: OpDef<'conv3dWeight'> = {
     needs[1] ? make('conv3d', [x!, g!], geometry(attrs))[0]! : null,
   ],
   flops: ([, dy], _, { shape }) => flops(dy!.shape, shape),
-  traits: { ...KERNEL, half: 'kernel' },
+  traits: { ...KERNEL, half: 'kernel', linear: [0, 1] },
 };
 
 export const convOps = { conv3d, conv3dInput, conv3dWeight };

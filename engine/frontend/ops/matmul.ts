@@ -74,5 +74,5 @@ export const matmul: OpDef<'matmul'> = {
   flops([a], outs, { transA }) {
     return 2 * sizeOf(outs[0]!) * a!.shape.at(transA ? -2 : -1)!;
   },
-  traits: { ...KERNEL, epilogue: 'placed', reads: 'any', half: 'cast' },
+  traits: { ...KERNEL, epilogue: 'placed', reads: 'any', half: 'cast', linear: [0, 1] },
 };

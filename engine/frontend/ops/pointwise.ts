@@ -101,6 +101,12 @@ const unless = (mask: Tensor, x: Tensor): Tensor => x.like(0).select(mask, x);
 /** As in C: 1 to any power is 1, where JavaScript has NaN of NaN and infinities. */
 const power = (a: number, b: number): number => (a === 1 || (a === -1 && Math.abs(b) === Infinity) ? 1 : a ** b);
 
+/** The power of two that brings |x| to [1, 2), exponents within ±110: by bits, as no logarithm is exact. */
+function unitScale(x: number): number {
+  const exponent = (new Uint32Array(Float32Array.of(x).buffer)[0]! >>> 23) & 255;
+  return 2 ** (127 - Math.min(Math.max(exponent, 17), 237));
+}
+
 /** Operands that tie share the cotangent. */
 const wins = (less: Tensor, equal: Tensor): Tensor => less.add(equal.mul(0.5));
 
@@ -136,6 +142,7 @@ export const unaryOps: { [K in Unary]: OpDef<K> } = {
   floor: unary('floor', EXACT, Math.floor, null),
   round: unary('round', EXACT, toEven, null),
   isFinite: unary('isFinite', { ...INLINED, lanes: 'single' }, (x) => Number(Number.isFinite(x)), null),
+  unitScale: unary('unitScale', { ...INLINED, lanes: 'single' }, unitScale, null),
 };
 
 export const binaryOps: { [K in Binary]: OpDef<K> } = {

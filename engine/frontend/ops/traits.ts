@@ -22,6 +22,8 @@ export interface Traits {
   readonly reads: 'any' | 'f32';
   /** How it takes operands in half precision: not at all, by a cast in front, or by its kernel (attribute `half`). */
   readonly half: 'never' | 'cast' | 'kernel';
+  /** Operands to which all its results are proportional, where it takes them in half precision: those of gradients are scaled. */
+  readonly linear: readonly number[];
   /** It takes no memory of a checkpoint's: it is never made again. */
   readonly source: boolean;
 }
@@ -35,6 +37,7 @@ export const INLINED: Traits = {
   exact: false,
   reads: 'any',
   half: 'never',
+  linear: [],
   source: false,
 };
 
