@@ -6,7 +6,7 @@ import type { CompiledFunction, CompileOptions, Feed } from '../engine/runtime/c
 import type { Device } from '../engine/runtime/device.ts';
 import type { NDArray } from '../engine/runtime/ndarray.ts';
 import type { Tensor } from '../engine/frontend/tensor.ts';
-import { uploadWeights, type WeightType } from './files/upload.ts';
+import { uploadWeights, type Placement } from './files/upload.ts';
 import type { Weights } from './files/weights.ts';
 import { Scope, type Params } from './params.ts';
 
@@ -18,12 +18,17 @@ export interface BlockSource {
   release(weights: BlockWeights): void;
 }
 
-/** Blocks `prefix.0`, `prefix.1`, … read from files when their turn comes and freed after it. @param dtype of matrices, as stored unless given */
-export const storedBlocks = (device: Device, weights: Weights, prefix: string, dtype?: WeightType): BlockSource => ({
+/** Blocks `prefix.0`, `prefix.1`, … read from files when their turn comes and freed after it. @param placement as stored unless given */
+export const storedBlocks = (
+  device: Device,
+  weights: Weights,
+  prefix: string,
+  placement: Placement = {},
+): BlockSource => ({
   async fetch(i) {
     const own = `${prefix}.${i}.`;
     const names = [...weights.entries.keys()].filter((name) => name.startsWith(own));
-    const read = await uploadWeights(device, weights, { names, dtype });
+    const read = await uploadWeights(device, weights, { names, ...placement });
     return Object.fromEntries(Object.entries(read).map(([name, t]) => [name.slice(own.length), t]));
   },
   release(read) {

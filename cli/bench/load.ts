@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Device } from '../../engine/runtime/device.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { writeTensors, type Output } from '../../model/files/safetensors.ts';
-import { uploadWeights, type WeightType } from '../../model/files/upload.ts';
+import { uploadWeights, type FloatStorage } from '../../model/files/upload.ts';
 import { CHUNK_BYTES } from '../../model/files/weights.ts';
 import { freeTree } from '../../train/loop/checkpoint.ts';
 import type { Case, Opened } from './case.ts';
@@ -38,7 +38,7 @@ async function inFile(body: (path: string) => Promise<Opened>): Promise<Opened> 
   };
 }
 
-const upload = (device: Device, dtype: WeightType): Case => ({
+const upload = (device: Device, dtype: FloatStorage): Case => ({
   name: `weights to device as ${dtype}`,
   shape: `${BYTES / 2 ** 20} MiB of f32`,
   moves: BYTES,

@@ -6,7 +6,7 @@ import { host } from '../../engine/frontend/tree.ts';
 import { givenFrames } from '../../model/config.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import type { Lora } from '../../model/files/lora.ts';
-import type { WeightType } from '../../model/files/upload.ts';
+import type { FloatStorage } from '../../model/files/upload.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
 import type { VideoModel } from '../../model/pipeline/generate.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
@@ -53,7 +53,7 @@ export interface Which {
   student: boolean;
   lora: readonly string[];
   weights: readonly string[];
-  dtype?: WeightType | undefined;
+  dtype?: FloatStorage | undefined;
   precision?: Precision | undefined;
   offload?: boolean | undefined;
 }

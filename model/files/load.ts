@@ -9,7 +9,7 @@ import type { Weights } from './weights.ts';
 /** Name → shape, as `ditShapes` and its like give it. */
 export type Shapes = Readonly<Record<string, readonly number[]>>;
 
-/** Beside weights of scaled fp8 and of other 8-bit kinds. */
+/** Beside 8-bit weights; those of scaled fp8 are gone by now. */
 const SCALES = /(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_\d)?|input_scale|SCB|weight_format)$/;
 
 /** @throws one error that lists the first of each kind of difference in names and shapes, and counts them */
@@ -34,7 +34,7 @@ export function checkFit(weights: Weights, expected: Shapes): void {
     throw new WeightsError(
       'weights',
       weights.path,
-      'holds scaled 8-bit weights, which are not read: take the bf16 or f16 file of the same model',
+      'holds 8-bit weights of a kind that is not read (read are GGUF and fp8, plain and scaled): take another file of the same model',
     );
   if (wrong.length)
     throw new WeightsError(

@@ -5,6 +5,7 @@
  */
 import type { VAEConfig } from '../config.ts';
 import { few, WeightsError, type StoredTensor } from './stored.ts';
+import { numel } from '../../kernels/kernel.ts';
 import type { Shapes } from './load.ts';
 import type { Weights } from './weights.ts';
 
@@ -104,9 +105,27 @@ const transformersText = renamed([
 ]);
 
 /** The embedding is tied to a second name, and stands under one of them or both. */
-export const transformersUMT5: Naming = { theirs: transformersText, extra: /^encoder\.embed_tokens\.weight$/ };
+export const transformersUMT5: Naming = {
+  theirs: transformersText,
+  extra: /^encoder\.embed_tokens\.weight$|^spiece_model$/,
+};
 export const transformersUMT5Tied: Naming = {
   theirs: (own) => transformersText(own.replace(/^token_embedding\./, 'encoder.embed_tokens.')),
+};
+
+/** T5 encoders of llama.cpp, which GGUF text encoders are. */
+export const llamaUMT5: Naming = {
+  theirs: renamed([
+    [/^token_embedding\./, 'token_embd.'],
+    [/^norm\./, 'enc.output_norm.'],
+    [/^blocks\.(\d+)\.norm1\./, 'enc.blk.$1.attn_norm.'],
+    [/^blocks\.(\d+)\.norm2\./, 'enc.blk.$1.ffn_norm.'],
+    [/^blocks\.(\d+)\.attn\.([qkvo])\./, 'enc.blk.$1.attn_$2.'],
+    [/^blocks\.(\d+)\.pos_embedding\.embedding\./, 'enc.blk.$1.attn_rel_b.'],
+    [/^blocks\.(\d+)\.ffn\.gate\.0\./, 'enc.blk.$1.ffn_gate.'],
+    [/^blocks\.(\d+)\.ffn\.fc1\./, 'enc.blk.$1.ffn_up.'],
+    [/^blocks\.(\d+)\.ffn\.fc2\./, 'enc.blk.$1.ffn_down.'],
+  ]),
 };
 
 const transformersVisual = renamed([
@@ -140,11 +159,11 @@ export const wanCLIP: Naming = { ...OWN, extra: /^textual\.|^log_scale$/ };
 export const sameButOnes = (a: readonly number[], b: readonly number[]): boolean =>
   String(a.filter((n) => n !== 1)) === String(b.filter((n) => n !== 1));
 
-/** Tensors one after the other along the first axis, as `shape` if it differs in axes of size 1. */
+/** Tensors one after the other along the first axis, as `shape` if it differs in axes of size 1, or its writer kept none. */
 function join(
   path: string,
   own: string,
-  shape: readonly number[] | undefined,
+  { shape, flat }: { shape: readonly number[] | undefined; flat: boolean | undefined },
   parts: readonly StoredTensor[],
 ): StoredTensor {
   const [
@@ -162,8 +181,16 @@ function join(
         parts.map((t) => t.dtype),
       ),
     );
-  const joined = parts.length > 1 ? [parts.reduce((n, t) => n + t.shape[0]!, 0), ...inner] : parts[0]!.shape;
-  return { dtype, shape: shape && sameButOnes(joined, shape) ? shape : joined, pieces: parts.flatMap((t) => t.pieces) };
+  const [first] = parts as [StoredTensor];
+  if (parts.length > 1 && parts.some((t) => t.scale))
+    throw new WeightsError(
+      'weights',
+      path,
+      `keeps ${own} in ${parts.length} parts of scaled fp8, which are not joined`,
+    );
+  const joined = parts.length > 1 ? [parts.reduce((n, t) => n + t.shape[0]!, 0), ...inner] : first.shape;
+  const same = shape && (first.loose ? numel(joined) === numel(shape) : flat && sameButOnes(joined, shape));
+  return { ...first, shape: same ? shape : joined, pieces: parts.flatMap((t) => t.pieces) };
 }
 
 /**
@@ -181,7 +208,7 @@ export function inOwnNames(weights: Weights, expected: Shapes, namings: readonly
     for (const name of names) {
       const parts = naming.theirs(name).map((n) => tensors.get(n));
       if (!parts.every((p) => p !== undefined)) continue;
-      own.set(name, join(weights.path, name, naming.flat?.test(name) ? expected[name] : undefined, parts));
+      own.set(name, join(weights.path, name, { shape: expected[name], flat: naming.flat?.test(name) }, parts));
       for (const n of naming.theirs(name)) rest.delete(n);
     }
     return new Map([...own, ...rest]);

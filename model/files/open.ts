@@ -1,7 +1,9 @@
-/** Opening weights, whatever they are kept in: a safetensors file, a PyTorch file, the index of a sharded checkpoint, or a folder of these. */
+/** Opening weights, whatever they are kept in: a safetensors file, a GGUF, a PyTorch file, the index of a sharded checkpoint, or a folder of these. */
 import { basename, dirname, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
+import { readGguf } from './gguf.ts';
 import { readPth } from './pth.ts';
 import { readSafetensors } from './safetensors.ts';
+import { withScales } from './scaled.ts';
 import { parseJson } from './json.ts';
 import { standIn, TELLING } from './standin.ts';
 import { DataFile, few, isObject, WeightsError, type Archive } from './stored.ts';
@@ -16,13 +18,7 @@ const FORMATS: { name: string; begins: readonly number[]; read: (file: DataFile)
       throw new Error('was written by a PyTorch before 1.6: load it there and torch.save it again');
     },
   },
-  {
-    name: 'weights',
-    begins: [0x47, 0x47, 0x55, 0x46],
-    read: async () => {
-      throw new Error('is GGUF, whose packed weights are not read: take the .safetensors of the same model');
-    },
-  },
+  { name: 'gguf', begins: [0x47, 0x47, 0x55, 0x46], read: readGguf },
   { name: 'safetensors', begins: [], read: readSafetensors },
 ];
 
@@ -59,7 +55,8 @@ async function openShards(path: string, shards: readonly Shard[]): Promise<Weigh
     }
     checkShards(path, shards, archives);
     const metadata = Object.assign({}, ...archives.map((a) => a.metadata)) as Record<string, string>;
-    return new Weights(path, files, new Map(archives.flatMap((a) => [...a.tensors])), metadata);
+    const tensors = new Map(archives.flatMap((a) => [...a.tensors]));
+    return new Weights(path, files, withScales(path, tensors), metadata);
   } catch (error) {
     for (const file of files) await file.close();
     throw error;
@@ -72,8 +69,17 @@ async function readFormat(file: DataFile): Promise<Archive> {
   if (other !== undefined) throw new WeightsError('weights', file.path, other);
   const format = FORMATS.find((f) => f.begins.every((byte, i) => begin[i] === byte))!;
   return format.read(file).catch((e: Error) => {
-    throw new WeightsError(format.name, file.path, e.message, e);
+    throw new WeightsError(format.name, file.path, `${misnamed(file.path, format.name)}${e.message}`, e);
   });
+}
+
+/** What a file that cannot be read is, where its name says another thing. */
+function misnamed(path: string, format: string): string {
+  const [, ending = ''] = /\.(safetensors|gguf)$/.exec(path) ?? [];
+  if (!ending || ending === format) return '';
+  return format === 'safetensors'
+    ? 'is named .gguf, but does not begin with GGUF, and read as safetensors it '
+    : `is a ${format.toUpperCase()}, named .${ending}, and `;
 }
 
 async function readIndex(path: string): Promise<Shard[]> {
@@ -134,7 +140,7 @@ const USUAL =
 /** The one checkpoint of a folder: an index, shards without one, or a file; safetensors before PyTorch's. */
 async function inFolder(folder: string, stem: string): Promise<string | Shard[]> {
   const names = (await list(folder)).filter((n) => n.startsWith(stem)).sort();
-  for (const extension of ['safetensors', '(bin|pth|pt)']) {
+  for (const extension of ['safetensors', '(bin|pth|pt)', 'gguf']) {
     const indexes = names.filter((n) => new RegExp(`\\.${extension}\\.index(\\.\\w+)?\\.json$`).test(n));
     const whole = names.filter((n) => new RegExp(`\\.${extension}$`).test(n) && !SHARD.test(n));
     const parts = names.filter((n) => SHARD.test(n) && new RegExp(`\\.${extension}$`).test(n));
@@ -153,5 +159,5 @@ async function inFolder(folder: string, stem: string): Promise<string | Shard[]>
     if (parts.length !== total) throw new WeightsError('weights', folder, `holds ${parts.length} of ${total} shards`);
     return parts.map((n) => ({ path: join(folder, n) }));
   }
-  throw new WeightsError('weights', folder, `has no file ${stem}*.safetensors, .bin, .pth or .pt`);
+  throw new WeightsError('weights', folder, `has no file ${stem}*.safetensors, .gguf, .bin, .pth or .pt`);
 }

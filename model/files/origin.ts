@@ -5,7 +5,8 @@ import { Streamed } from '../../engine/runtime/streamed.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { toBF16 } from '../halves.ts';
 import { isMatrix } from '../params.ts';
-import { bitsOf, upload, uploadData, type WeightType } from './upload.ts';
+import { isPacked, type Packed } from '../../kernels/packed.ts';
+import { bitsOf, keptAs, upload, uploadData, type FloatStorage } from './upload.ts';
 import { CHUNK_BYTES, type Weights } from './weights.ts';
 
 /** A tensor of a file that is open for as long as it may be asked for. */
@@ -34,14 +35,19 @@ export type Origin = Readonly<Record<string, HostTensor | FileTensor>>;
 export const inFile = (weights: Weights): Record<string, FileTensor> =>
   Object.fromEntries([...weights.entries.keys()].map((name) => [name, new FileTensor(weights, name)]));
 
-type Stored = Exclude<WeightType, 'f16'>;
+/** Of matrices of floats; packed ones stay as their files have them. */
+type Stored = Exclude<FloatStorage, 'f16'>;
 
 /** The block that a parameter belongs to, if it does: what of a network is brought to the device together. */
 export const blockOf = (name: string): string | undefined => /^blocks\.\d+(?=\.)/.exec(name)?.[0];
 
-const storedAs = (name: string, { shape }: HostTensor | FileTensor, stored: Stored): Stored =>
-  isMatrix(name, shape) ? stored : 'f32';
-const halved = ({ data }: HostTensor, dtype: Stored) => (dtype === 'bf16' ? toBF16(data as Float32Array) : data);
+function storedAs(name: string, t: HostTensor | FileTensor, stored: Stored): Stored | Packed {
+  const kept = t instanceof FileTensor ? keptAs(name, t.weights.entries.get(t.name)!) : stored;
+  if (isPacked(kept)) return kept;
+  return isMatrix(name, t.shape) ? stored : 'f32';
+}
+const halved = ({ data }: HostTensor, dtype: Stored | Packed) =>
+  dtype === 'bf16' ? toBF16(data as Float32Array) : data;
 
 type Placing<T> = (name: string, t: HostTensor | FileTensor) => Promise<T>;
 

@@ -7,7 +7,7 @@
 import { numel } from '../../kernels/kernel.ts';
 import { printShapes } from '../../engine/host/errors.ts';
 import { Dict, unpickle, type Global, type Value } from './pickle.ts';
-import { bytesPer, isSize, type Archive, type DataFile, type StoredTensor, type StoredType } from './stored.ts';
+import { bytesOf, isSize, type Archive, type DataFile, type StoredTensor, type StoredType } from './stored.ts';
 import { zipMembers } from './zip.ts';
 import { quoted } from './json.ts';
 
@@ -133,9 +133,9 @@ export async function readPth(file: DataFile): Promise<Archive> {
     const fail = (why: string) => new Error(`tensor ${quoted(name)}: ${why}`);
     const member = members.get(`${root}data/${key}`);
     if (!member) throw fail(`there is no storage ${quoted(key)} in the archive`);
-    if (count * bytesPer(dtype) > member.length)
+    if (count * bytesOf(dtype, 1) > member.length)
       throw fail(
-        `its storage of ${count} ${dtype} needs ${count * bytesPer(dtype)} bytes, the archive has ${member.length}`,
+        `its storage of ${count} ${dtype} needs ${count * bytesOf(dtype, 1)} bytes, the archive has ${member.length}`,
       );
     const values = numel(shape);
     const end = values ? offset + shape.reduce((sum, size, axis) => sum + (size - 1) * strides[axis]!, 1) : 0;
@@ -146,7 +146,7 @@ export async function readPth(file: DataFile): Promise<Archive> {
       );
     const piece = {
       file,
-      start: member.start + (values ? offset : 0) * bytesPer(dtype),
+      start: member.start + (values ? offset : 0) * bytesOf(dtype, 1),
       count: values,
       checksum: member.checksum,
     };
@@ -162,7 +162,7 @@ export async function readPth(file: DataFile): Promise<Archive> {
       throw new Error(`${quoted(name)} is no tensor: only a flat state dict is read`);
     tensors.set(name, place(name, value));
   }
-  const bytes = [...tensors.values()].reduce((sum, t) => sum + numel(t.shape) * bytesPer(t.dtype), 0);
+  const bytes = [...tensors.values()].reduce((sum, t) => sum + numel(t.shape) * bytesOf(t.dtype, 1), 0);
   if (bytes > MAX_TWICE * file.size)
     throw new Error(
       `its tensors are views of ${bytes} bytes in all, ${MAX_TWICE} times its own ${file.size} are allowed`,

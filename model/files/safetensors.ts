@@ -13,7 +13,7 @@ import { numel } from '../../kernels/kernel.ts';
 import { rounded, type FloatType } from './encode.ts';
 import {
   ARRAYS,
-  bytesPer,
+  bytesOf,
   decodeUtf8,
   isObject,
   isSize,
@@ -46,7 +46,7 @@ function parseEntry(name: string, value: unknown, dataBytes: number): Ranged {
   const [begin, end] = range as [number, number];
   if (begin > end) throw fail(`data_offsets [${begin}, ${end}] run backwards`);
   if (end > dataBytes) throw fail(`data ends at byte ${end}, the file has ${dataBytes}`);
-  const bytes = shape.reduce<number>((a, b) => a * (b as number), bytesPer(dtype as StoredType));
+  const bytes = shape.reduce<number>((a, b) => a * (b as number), bytesOf(dtype as StoredType, 1));
   if (bytes !== end - begin)
     throw fail(`${dtype} ${printShapes(shape as number[])} needs ${bytes} bytes, data_offsets give ${end - begin}`);
   return { dtype: dtype as StoredType, shape: shape as number[], range: [begin, end] };
@@ -92,7 +92,7 @@ export async function readSafetensors(file: DataFile): Promise<Archive> {
   const placed = ({ dtype, shape, range: [begin, end] }: Ranged): StoredTensor => ({
     dtype,
     shape,
-    pieces: [{ file, start: dataStart + begin, count: (end - begin) / bytesPer(dtype) }],
+    pieces: [{ file, start: dataStart + begin, count: (end - begin) / bytesOf(dtype, 1) }],
   });
   return { metadata, tensors: new Map([...entries].map(([name, entry]) => [name, placed(entry)])) };
 }
@@ -113,12 +113,12 @@ export async function writeTensors(
 ): Promise<void> {
   // Wide types first, so that every tensor is aligned to its own size.
   const sorted = Object.entries(tensors).sort(
-    ([a, { dtype: x }], [b, { dtype: y }]) => bytesPer(y) - bytesPer(x) || (a < b ? -1 : 1),
+    ([a, { dtype: x }], [b, { dtype: y }]) => bytesOf(y, 1) - bytesOf(x, 1) || (a < b ? -1 : 1),
   );
   const header: Record<string, unknown> = Object.keys(metadata).length ? { __metadata__: metadata } : {};
   let at = 0;
   for (const [name, { dtype, shape }] of sorted) {
-    const bytes = numel(shape) * bytesPer(dtype);
+    const bytes = numel(shape) * bytesOf(dtype, 1);
     header[name] = { dtype, shape, data_offsets: [at, at + bytes] };
     at += bytes;
   }

@@ -2,9 +2,11 @@
 import { openFile, type OpenFile } from '../../engine/host/files.ts';
 import { numel } from '../../kernels/kernel.ts';
 import type { Checksum } from './crc32.ts';
-import { fromBF16, fromF16, fromF8E4M3 } from '../halves.ts';
+import { BLOCKS, type Block, type BlockType } from '../../kernels/packed.ts';
+import { fromBF16, fromF16, fromF8E4M3, fromF8E5M2 } from '../halves.ts';
+import { brokenBlock, unpack } from '../packed.ts';
 
-/** f16, bf16 and the eight-bit floats are held as their bits. */
+/** f16, bf16 and the eight-bit floats are held as their bits, ggml's block types as their bytes. */
 export const ARRAYS = {
   F64: Float64Array,
   F32: Float32Array,
@@ -21,6 +23,10 @@ export const ARRAYS = {
   I8: Int8Array,
   U8: Uint8Array,
   BOOL: Uint8Array,
+  ...(Object.fromEntries(Object.keys(BLOCKS).map((t) => [t.toUpperCase(), Uint8Array])) as Record<
+    Uppercase<BlockType>,
+    typeof Uint8Array
+  >),
 } as const;
 export type StoredType = keyof typeof ARRAYS;
 export type StoredData = InstanceType<(typeof ARRAYS)[StoredType]>;
@@ -32,8 +38,15 @@ export const FLOATS: Partial<Record<StoredType, (x: StoredData) => Float32Array>
   F16: (x) => fromF16(x as Uint16Array),
   BF16: (x) => fromBF16(x as Uint16Array),
   F8_E4M3: (x) => fromF8E4M3(x as Uint8Array),
-  F8_E5M2: (x) => fromF16(Uint16Array.from(x as Uint8Array, (bits) => bits << 8)), // f16 without its low byte
+  F8_E5M2: (x) => fromF8E5M2(x as Uint8Array),
+  ...Object.fromEntries(
+    (Object.keys(BLOCKS) as BlockType[]).map((t) => [t.toUpperCase(), (x: StoredData) => unpack(t, x as Uint8Array)]),
+  ),
 };
+
+/** ggml's type, where it is one. */
+export const packedAs = (dtype: StoredType): BlockType | undefined =>
+  (Object.keys(BLOCKS) as BlockType[]).find((t) => t.toUpperCase() === dtype);
 
 /** Bits of the exponent: a float with all of them set is not finite. */
 const EXPONENT: Partial<Record<StoredType, number>> = { F32: 0x7f800000, F16: 0x7c00, BF16: 0x7f80, F8_E5M2: 0x7c };
@@ -41,6 +54,8 @@ const EXPONENT: Partial<Record<StoredType, number>> = { F32: 0x7f800000, F16: 0x
 /** Place of the first float that is NaN or infinite; -1 where there is none, and for whole numbers. */
 export function nonFiniteAt(dtype: StoredType, data: StoredData): number {
   if (data instanceof Float64Array) return data.findIndex((x) => !Number.isFinite(x));
+  const packed = packedAs(dtype);
+  if (packed) return brokenBlock(packed, data as Uint8Array) * BLOCKS[packed].elements;
   if (dtype === 'F8_E4M3') return (data as Uint8Array).findIndex((bits) => (bits & 0x7f) === 0x7f);
   const mask = EXPONENT[dtype];
   if (mask === undefined) return -1;
@@ -52,7 +67,18 @@ export function nonFiniteAt(dtype: StoredType, data: StoredData): number {
   return -1;
 }
 
-export const bytesPer = (dtype: StoredType): number => ARRAYS[dtype].BYTES_PER_ELEMENT;
+/** What numbers are stored in whole numbers of. */
+export const blockIn = (dtype: StoredType): Block => {
+  const packed = packedAs(dtype);
+  return packed ? BLOCKS[packed] : { elements: 1, bytes: ARRAYS[dtype].BYTES_PER_ELEMENT };
+};
+/** Bytes of `count` numbers, whole blocks. */
+export const bytesOf = (dtype: StoredType, count: number): number =>
+  (count / blockIn(dtype).elements) * blockIn(dtype).bytes;
+/** Items of an array that holds `count` numbers, and back. */
+export const itemsOf = (dtype: StoredType, count: number): number =>
+  bytesOf(dtype, count) / ARRAYS[dtype].BYTES_PER_ELEMENT;
+export const numbersIn = (dtype: StoredType, items: number): number => items / itemsOf(dtype, 1);
 
 export const isObject = (x: unknown): x is Record<string, unknown> =>
   typeof x === 'object' && x !== null && !Array.isArray(x);
@@ -79,6 +105,7 @@ export const few = (what: string, all: readonly string[]): string =>
 export interface Entry {
   readonly dtype: StoredType;
   readonly shape: readonly number[];
+  readonly scale?: Entry;
 }
 
 /** Values in one file: row-major from the byte `start` on, or a view of other strides. */
@@ -95,6 +122,10 @@ interface Piece {
 /** A tensor is its pieces one after the other; almost always there is one. */
 export interface StoredTensor extends Entry {
   readonly pieces: readonly Piece[];
+  /** Eight-bit floats: what they are multiplied by, one number for each run of equal length in row-major order. */
+  readonly scale?: StoredTensor;
+  /** Its writer drops axes of size 1, and may join others: a model's shape of as many numbers is its shape too. */
+  readonly loose?: boolean;
 }
 
 /** What a reader of a format finds in a file. */
@@ -176,8 +207,8 @@ export async function readPiece(
 ): Promise<void> {
   if (!view) {
     const [at, bytes] = [
-      start + from * bytesPer(dtype),
-      new Uint8Array(out.buffer, out.byteOffset, (to - from) * bytesPer(dtype)),
+      start + bytesOf(dtype, from),
+      new Uint8Array(out.buffer, out.byteOffset, bytesOf(dtype, to - from)),
     ];
     await file.readInto(at, bytes);
     return checksum?.follow(at, bytes);
@@ -189,8 +220,8 @@ export async function readPiece(
     last = Math.max(last, at);
   });
   if (last < 0) return;
-  const at = start + first * bytesPer(dtype);
-  const bytes = await file.read(at, (last - first + 1) * bytesPer(dtype));
+  const at = start + bytesOf(dtype, first);
+  const bytes = await file.read(at, bytesOf(dtype, last - first + 1));
   checksum?.follow(at, bytes);
   const stored = new ARRAYS[dtype](bytes.buffer);
   walk(view, from, to, (i, at) => {

@@ -2,12 +2,12 @@
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { BYTES, numel } from '../../kernels/kernel.ts';
+import { numel, storageBytes } from '../../kernels/kernel.ts';
 import { storedBlocks, type BlockSource } from '../blocks.ts';
 import type { DiTConfig } from '../config.ts';
 import type { Part } from '../files/checkpoint.ts';
 import { mergeFiles, type Lora } from '../files/lora.ts';
-import { uploadWeights, type WeightType } from '../files/upload.ts';
+import { placedAs, uploadWeights, type FloatStorage, type Placement } from '../files/upload.ts';
 import type { Weights } from '../files/weights.ts';
 import type { HostParams } from '../params.ts';
 import type { Network } from './forward.ts';
@@ -15,7 +15,7 @@ import type { Network } from './forward.ts';
 export interface NetworkOptions {
   loras?: readonly Lora[] | undefined;
   /** Of matrices: as they are stored unless given, but f32 becomes bf16, in which Wan runs. */
-  dtype?: WeightType | undefined;
+  dtype?: FloatStorage | undefined;
   /** Blocks come from their files at every step; without it they do where the device's budget could not hold them all. */
   offload?: boolean | undefined;
 }
@@ -103,13 +103,16 @@ export async function loadNetwork(
   const additions = new Additions(device, file, loras);
   try {
     const names = Object.keys(dit.shapes);
-    const stored = file.entries.get('patch_embedding.weight')!.dtype === 'F32' ? 'bf16' : undefined;
-    const type = dtype ?? stored;
-    const bytes = names.reduce((sum, name) => sum + numel(dit.shapes[name]!), 0) * BYTES[type ?? 'bf16'];
+    const stored = file.entries.get('patch_embedding.weight')!.dtype === 'F32' ? ('bf16' as const) : undefined;
+    const placement: Placement = dtype ? { dtype, unpacked: true } : { dtype: stored };
+    const bytes = names.reduce((sum, name) => {
+      const entry = file.entries.get(name)!;
+      return sum + storageBytes(placedAs(name, entry, placement), numel(entry.shape));
+    }, 0);
     const streamed = offload || bytes > SHARE * device.budget;
     const first = streamed ? names.filter((name) => !name.startsWith('blocks.')) : names;
-    const weights = await additions.to(await uploadWeights(device, file, { names: first, dtype: type, onProgress }));
-    const blocks = storedBlocks(device, file, 'blocks', type);
+    const weights = await additions.to(await uploadWeights(device, file, { names: first, ...placement, onProgress }));
+    const blocks = storedBlocks(device, file, 'blocks', placement);
     const source: BlockSource = {
       fetch: async (i) => additions.to({ ...(await blocks.fetch(i)) }, `blocks.${i}.`),
       release: (fetched) =>

@@ -1,5 +1,6 @@
 /** Two ways to run one traced function on host tensors: the float64 oracle, and the compiled program on a device. */
 import type { CompileOptions } from '../../engine/compiler/stages.ts';
+import type { Device } from '../../engine/runtime/device.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { evaluate } from '../../engine/frontend/oracle.ts';
 import { opOf } from '../../engine/frontend/ops/index.ts';
@@ -14,6 +15,8 @@ export interface Executor {
   readonly name: string;
   /** Of matrix products. */
   readonly operands: NonNullable<CompileOptions['operands']>;
+  /** Where weights may lie as their files have them. */
+  readonly device?: Device;
   run<T>(fn: (inputs: Traced<T>) => Record<string, Tensor>, inputs: T): Promise<Record<string, HostTensor>>;
 }
 
@@ -44,6 +47,7 @@ export async function deviceExecutor(operands: Executor['operands'] = 'f32'): Pr
   return {
     name: operands === 'f32' ? device.info.name : `${device.info.name}, operands in ${operands}`,
     operands,
+    device,
     async run(fn, inputs) {
       const program = device.compile(fn as (inputs: unknown) => Record<string, Tensor>, { operands });
       try {

@@ -8,6 +8,7 @@ import { longCase } from './long.ts';
 import { loraCase } from './lora.ts';
 import { nonfiniteCase } from './nonfinite.ts';
 import { opCase } from './ops.ts';
+import { eightBitCase, encoderCase, ggufCase, scaledCase } from './quant.ts';
 import { diffusersTables, flowCase, schedulerCase } from './schedulers.ts';
 import { bucketCase, umt5Case } from './umt5.ts';
 import { vae22Case, vaeCase } from './vae.ts';
@@ -23,6 +24,10 @@ const RUNNERS: Record<string, (fixture: Fixture, c: Case, executor: Executor) =>
   clip_visual: clipCase,
   ops: opCase,
   lora: loraCase,
+  gguf_quant: ggufCase,
+  fp8: eightBitCase,
+  fp8_scaled: scaledCase,
+  fp8_umt5: encoderCase,
   flow_schedulers: schedulerCase,
   hard_long_reduction: longCase,
   hard_nonfinite: nonfiniteCase,

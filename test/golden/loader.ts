@@ -56,6 +56,27 @@ async function accepted(path: string, entry: Attrs): Promise<Verdict> {
   });
 }
 
+/** Quantised weights: names, types, shapes and metadata; what scales and markers say is judged with the values they are for. */
+async function quantised(path: string, { tensors, metadata = {} }: Attrs): Promise<Verdict> {
+  return withWeights(path, async (w) => {
+    const all = Object.entries(tensors as Record<string, { dtype: StoredType; shape: number[] }>);
+    const beside = /(^|\.)(scale_weight|weight_scale|scale_input|input_scale|scaled_fp8|comfy_quant)$/;
+    const named = all.filter(([name]) => !beside.test(name) || w.entries.has(name));
+    if (w.entries.size !== named.length) return fail(`${w.entries.size} tensors, expected ${named.length}`);
+    const bad = Object.entries(metadata as Attrs).find(
+      ([key, x]) => w.metadata[key] !== (typeof x === 'string' ? x : JSON.stringify(x)),
+    );
+    if (bad) return fail(`metadata ${bad[0]} is ${w.metadata[bad[0]]}`);
+    for (const [name, { dtype, shape }] of named) {
+      const got = w.entries.get(name);
+      const noted = metadata[`comfy.gguf.orig_shape.${name}`] as number[] | undefined;
+      if (got?.dtype !== dtype || String(got.shape) !== String(noted ?? shape))
+        return fail(`${name}: ${got?.dtype} [${String(got?.shape)}], expected ${dtype} [${String(shape)}]`);
+    }
+    return pass(`${named.length} tensors, ${Object.keys(metadata as Attrs).length} keys`);
+  });
+}
+
 const refused = (path: string): Promise<Verdict> =>
   withWeights(path, async () => fail('it was read')).catch((error: Error) =>
     error instanceof WeightsError
@@ -105,9 +126,11 @@ export async function* loaderCases(folder: string, manifest: Manifest): AsyncGen
       ? refused(path)
       : name.endsWith('.json')
         ? sharded(folder, path, manifest)
-        : name.endsWith('.safetensors')
-          ? accepted(path, entry)
-          : pytorch(path, join(folder, entry['expected'] as string));
+        : /^(quant|wild)\//.test(name)
+          ? quantised(path, entry)
+          : name.endsWith('.safetensors')
+            ? accepted(path, entry)
+            : pytorch(path, join(folder, entry['expected'] as string));
     yield [name, await check.catch((e: Error) => fail(e.message))];
   }
 }

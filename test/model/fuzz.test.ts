@@ -9,7 +9,7 @@ import { numel } from '../../kernels/kernel.ts';
 import { host } from '../../engine/frontend/tree.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
-import { bytesPer, WeightsError } from '../../model/files/stored.ts';
+import { bytesOf, WeightsError } from '../../model/files/stored.ts';
 import { mutate } from '../campaign/mutate.ts';
 import { generator } from '../campaign/random.ts';
 import { archive, pickleState, pth, type PthTensor } from './pthfile.ts';
@@ -28,7 +28,7 @@ async function survives(path: string, size: number): Promise<boolean> {
     const weights = await openWeights(path);
     try {
       for (const [name, { dtype, shape }] of weights.entries) {
-        assert.ok(numel(shape) * bytesPer(dtype) <= size, `${name} is larger than its file`);
+        assert.ok(numel(shape) * bytesOf(dtype, 1) <= size, `${name} is larger than its file`);
         assert.is((await weights.read(name)).length, numel(shape));
       }
       return true;

@@ -94,7 +94,7 @@ for (const [i, [what, files, open, stem, found]] of GOOD.entries()) {
 }
 
 const BAD: [what: string, files: Record<string, string[]>, open: string, reason: RegExp][] = [
-  ['an empty folder', {}, '', /bad\d+: has no file \*\.safetensors, \.bin, \.pth or \.pt$/],
+  ['an empty folder', {}, '', /bad\d+: has no file \*\.safetensors, \.gguf, \.bin, \.pth or \.pt$/],
   [
     'several files',
     { 'a.safetensors': ['a'], 'b.safetensors': ['b'] },
@@ -124,7 +124,7 @@ const BAD: [what: string, files: Record<string, string[]>, open: string, reason:
     'GGUF by another name',
     { 'x.txt': ['GGUF\x03\0\0\0'] },
     'x.txt',
-    /x\.txt: is GGUF, whose packed weights are not read/,
+    /\[gguf\] .*x\.txt: ends at byte 8, inside its counts/,
   ],
   ['a web page', { 'x.txt': ['<!DOCTYPE html>'] }, 'x.txt', /is a web page, not the file itself/],
   ['no file', {}, 'x.safetensors', /x\.safetensors: there is no such file$/],
