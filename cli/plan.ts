@@ -2,6 +2,7 @@
 import type { CommandModule } from 'yargs';
 import {
   flopsOf,
+  hostBytes,
   hostPeakOf,
   deviceBytes,
   largestStage,
@@ -103,7 +104,7 @@ function report({ cost, roof, memory, changes }: Answer): object {
       name: s.name,
       bytes: totalOf(deviceBytes(s)),
       causes: deviceBytes(s),
-      host: s.host,
+      host: hostBytes(s),
       programs: s.runs.map((r) => ({
         name: r.name,
         calls: r.calls,
@@ -142,7 +143,9 @@ function print(name: string, { cost, roof, subject, precision, target }: Answer)
         ...deviceBytes(stage)
           .filter((h) => h.bytes)
           .map((h) => [h.cause, h.what, gb(h.bytes)]),
-        ...stage.host.map((h) => [h.cause, h.what, gb(h.bytes)]),
+        ...hostBytes(stage)
+          .filter((h) => h.bytes)
+          .map((h) => [h.cause, h.what, gb(h.bytes)]),
       ],
     ),
   );

@@ -134,8 +134,8 @@ async function copying(device: Device, bytes: number): Promise<number> {
 /** GB/s of streamed weights. */
 async function bringing(device: Device): Promise<number> {
   const bytes = new Uint8Array(SIZES.at(-1)!);
-  const to = device.empty([bytes.length / 4]);
-  const timed = { call: () => device.staging.bring(device.gpu, [{ bytes, to }]), settle: () => device.idle() };
+  const at = device.empty([bytes.length / 4]);
+  const timed = { call: () => device.staging.bring(device.gpu, [{ bytes, at }]), settle: () => device.idle() };
   const user = {};
   device.staging.enter(user);
   try {
@@ -144,7 +144,7 @@ async function bringing(device: Device): Promise<number> {
     return bytes.length / clockOf(device.info.kind).best(runs) / 1e6;
   } finally {
     device.staging.leave(user);
-    to.free();
+    at.free();
   }
 }
 

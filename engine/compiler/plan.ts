@@ -5,6 +5,7 @@ import { bytesOf, keyOf, printType, typeOf, type Value } from '../frontend/graph
 import { planMemory, type Block, type MemoryPlan } from './memory.ts';
 import type { Placement } from './placement.ts';
 import type { Stages } from './stages.ts';
+import { parkValues, type Lived, type Parked } from './parking.ts';
 import { planStreaming, type Streaming } from './streaming.ts';
 
 /** What a program will cost, known before it is built. */
@@ -20,8 +21,11 @@ export interface Plan {
   largest: Block | undefined;
   /** The kernel that binds the most. */
   widest: { label: string; bindings: number } | undefined;
-  /** Bytes that are brought from host memory while it runs. */
+  /** Bytes that are brought from host memory while it runs, and of them those that it has put there itself. */
   streamed: number;
+  parked: number;
+  /** Bytes of host memory that it puts values in, which programs share. */
+  host: readonly number[];
   /** Arithmetic and traffic of each dispatch, in order. */
   work: { flops: number; bytes: number }[];
 }
@@ -58,44 +62,52 @@ const streamedReads = ({ lowered, placement, inputs, streams }: Stages) =>
 
 export interface Planned {
   plan: Plan;
-  blockOf: Map<string, Block>;
+  /** Where each value lies, one time after the other, and each group's scratch. */
+  blocks: ReadonlyMap<string, readonly Block[]>;
   loads: Streaming['loads'];
+  parked: readonly Parked[];
+  /** Of the parked in host memory. */
+  host: MemoryPlan;
 }
 
-/** Plans memory for lowered groups. */
-export function planProgram(stages: Stages, maxBufferBytes: number): Planned {
-  const { lowered, placement, outputs, uploads } = stages;
-  const blockOf = new Map<string, Block>();
+/** Host memory that is taken at a time. */
+const HOST_ARENA = 2 ** 30;
+
+/** The values of the arenas. */
+function livedValues({ lowered, placement }: Stages): Map<string, Lived> {
+  const values = new Map<string, Lived & { uses: number[] }>();
   lowered.forEach((l, at) => {
     for (const slot of l.slots) {
       const v = wholeOf(slot, placement);
       if (placement.places.get(keyOf(v))?.kind !== 'arena') continue;
-      const key = keyOf(v);
-      const block = blockOf.get(key);
-      if (block) block.last = at;
-      else
-        blockOf.set(key, {
-          name: `${v.node.op} ${printType(typeOf(v))} ${v.node.site}`,
-          bytes: bytesOf(typeOf(v)),
-          first: at,
-          last: at,
-        });
+      const name = `${v.node.op} ${printType(typeOf(v))} ${v.node.site}`;
+      const value = values.get(keyOf(v)) ?? { name, bytes: bytesOf(typeOf(v)), uses: [] };
+      values.set(keyOf(v), value);
+      value.uses.push(at);
     }
-    l.launch.scratch.forEach((bytes, i) =>
-      blockOf.set(`scratch ${at}.${i}`, {
-        name: `scratch of ${l.launch.dispatches[0]!.label}`,
-        bytes,
-        first: at,
-        last: at,
-      }),
-    );
   });
-  for (const { from } of placement.copies) {
-    const block = blockOf.get(keyOf(from));
-    if (block) block.last = lowered.length;
-  }
+  for (const { from } of placement.copies) values.get(keyOf(from))?.uses.push(lowered.length);
+  return values;
+}
+
+/** Plans memory for lowered groups. */
+export function planProgram(stages: Stages, maxBufferBytes: number): Planned {
+  const { lowered, outputs, uploads } = stages;
   const streaming = planStreaming(streamedReads(stages), maxBufferBytes);
-  const memory = beside(planMemory([...blockOf.values()], maxBufferBytes), streaming.memory);
+  const { blocks, parked } = parkValues(livedValues(stages), streaming.visits);
+  lowered.forEach((l, at) =>
+    l.launch.scratch.forEach((bytes, i) => {
+      const name = `scratch of ${l.launch.dispatches[0]!.label}`;
+      blocks.set(`scratch ${at}.${i}`, [{ name, bytes, first: at, last: at }]);
+    }),
+  );
+  const all = [...blocks.values()].flat();
+  const memory = beside(planMemory(all, maxBufferBytes), streaming.memory);
+  const host = planMemory(
+    parked.map((p) => p.kept),
+    HOST_ARENA,
+  );
+  const out = sum(parked.map((p) => boundBytes(p.kept.bytes)));
   const results = sum(outputs.map((o) => (o.into === undefined ? boundBytes(bytesOf(typeOf(o.value))) : 0)));
   const dispatches = lowered.flatMap((l) => l.launch.dispatches);
   const uniforms = sum(dispatches.map(uniformBytes));
@@ -104,16 +116,18 @@ export function planProgram(stages: Stages, maxBufferBytes: number): Planned {
     kernels: dispatches.length,
     bytes,
     memory,
-    largest: [...blockOf.values()].reduce<Block | undefined>((a, b) => (a && a.bytes >= b.bytes ? a : b), undefined),
+    largest: all.reduce<Block | undefined>((a, b) => (a && a.bytes >= b.bytes ? a : b), undefined),
     widest: dispatches
       .map(({ label, bind }) => ({ label, bindings: bind.length }))
       .reduce<Plan['widest']>((a, b) => (a && a.bindings >= b.bindings ? a : b), undefined),
     flops: sum(dispatches.map((d) => d.flops)),
     traffic: sum(dispatches.map((d) => d.bytes)),
-    streamed: streaming.bytes,
+    streamed: streaming.bytes + out,
+    parked: out,
+    host: host.arenas,
     work: dispatches.map((d) => ({ flops: d.flops, bytes: d.bytes })),
   };
-  return { plan, blockOf, loads: streaming.loads };
+  return { plan, blocks, loads: streaming.loads, parked, host };
 }
 
 /** Two plans in arenas of their own. */

@@ -29,6 +29,8 @@ export interface Streaming {
   memory: MemoryPlan;
   /** Bytes brought in a call. */
   bytes: number;
+  /** First groups that read each set, in order. */
+  visits: number[];
 }
 
 /** A time in which the kernels read a set. */
@@ -75,8 +77,9 @@ function visitsOf(reads: readonly (readonly StreamedRead[])[]): Visit[] {
 /** @param reads of each group */
 export function planStreaming(reads: readonly (readonly StreamedRead[])[], maxArenaBytes: number): Streaming {
   const loads: Load[] = [];
+  const visits = visitsOf(reads);
   let begin = 0;
-  for (const { from, uses } of visitsOf(reads)) {
+  for (const { from, uses } of visits) {
     const total = [...uses.values()].reduce((sum, { bytes }) => sum + bytes, 0);
     let brought = 0;
     for (const [input, { bytes, last }] of uses) {
@@ -89,5 +92,10 @@ export function planStreaming(reads: readonly (readonly StreamedRead[])[], maxAr
   }
   loads.sort((a, b) => a.block.first - b.block.first);
   const blocks = loads.map((l) => l.block);
-  return { loads, memory: planMemory(blocks, maxArenaBytes), bytes: blocks.reduce((sum, b) => sum + b.bytes, 0) };
+  return {
+    loads,
+    memory: planMemory(blocks, maxArenaBytes),
+    bytes: blocks.reduce((sum, b) => sum + b.bytes, 0),
+    visits: visits.map((v) => v.from),
+  };
 }

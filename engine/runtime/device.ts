@@ -54,9 +54,12 @@ export class Device {
     (bytes) => this.buffer(bytes),
     (buffer) => this.release(buffer),
   );
-  /** The way in for tensors that stay in host memory. */
+  /** The way in for tensors that stay in host memory, and in and out for values that wait there. */
   readonly staging = new Staging(
-    (bytes) => this.buffer(bytes, USAGE.mapWrite | USAGE.copySrc),
+    {
+      in: (bytes) => this.buffer(bytes, USAGE.mapWrite | USAGE.copySrc),
+      out: (bytes) => this.buffer(bytes, USAGE.mapRead | USAGE.copyDst),
+    },
     (buffer) => this.release(buffer),
   );
   /** What nobody holds any more is given back here. */

@@ -28,8 +28,9 @@ export interface Wanted {
   uploads: readonly (number | undefined)[];
   /** Bytes of each result that has memory of its own. */
   results: readonly (number | undefined)[];
-  /** Whether inputs are brought from host memory while it runs. */
+  /** Whether inputs are brought from host memory while it runs; and the host memory for values of its own. */
   streams: boolean;
+  host: readonly number[];
 }
 
 export class ProgramMemory {
@@ -46,12 +47,12 @@ export class ProgramMemory {
   private needed = 1;
 
   /** @throws where the budget has no room, with nothing held */
-  constructor(device: Device, { arenas, uniforms, uploads, results, streams }: Wanted) {
+  constructor(device: Device, { arenas, uniforms, uploads, results, streams, host }: Wanted) {
     this.device = device;
     this.results = results;
     try {
       device.scratch.enter(this, arenas);
-      if (streams) device.staging.enter(this);
+      if (streams) device.staging.enter(this, host);
       this.uploads = this.allocate(uploads);
       for (const span of this.uploads) if (span) this.buffers.push(span.buffer);
       this.uniform = device.uniforms(uniforms);

@@ -10,12 +10,13 @@ import { keyOf, bytesOf, typeOf, type TensorType, type Value } from '../frontend
 import type { Numbers } from '../frontend/tree.ts';
 import { waiting } from '../host/runtime.ts';
 import type { Place } from '../compiler/placement.ts';
-import { checkFits, planProgram, uniformBytes, type Plan } from '../compiler/plan.ts';
+import { checkFits, planProgram, uniformBytes, type Plan, type Planned } from '../compiler/plan.ts';
 import type { Stages } from '../compiler/stages.ts';
 import type { Watched } from './garbage.ts';
 import { profileRun } from './profile.ts';
 import { ProgramMemory, type ResultSet, type Span } from './program-memory.ts';
 import { checkRun, type Checked } from './check.ts';
+import type { Part } from './staging.ts';
 import { flags } from '../host/flags.ts';
 
 /** Where a tensor's bytes are: in the shared arenas, in an input, or in a result. */
@@ -37,9 +38,18 @@ const MAX_SETS = 8;
 /** Dispatches in one submit: short enough for watchdogs, long enough to hide its cost. */
 const SUBMIT_EVERY = 256;
 
-/** Groups that run in one piece, and the streamed inputs that must be there before. */
+/** Bytes in host memory: of a streamed input, or of a value that waits there. */
+type Kept = { input: number } | { arena: number; offset: number; bytes: number };
+
+interface Move {
+  home: Home;
+  kept: Kept;
+}
+
+/** Groups that run in one piece; what leaves the device before, and then what must be there. */
 interface Segment {
-  loads: { input: number; home: Home }[];
+  stores: Move[];
+  loads: Move[];
   from: number;
   to: number;
 }
@@ -75,7 +85,8 @@ export class Program {
 
   constructor(name: string, device: Device, stages: Stages) {
     const { groups, lowered, placement, inputs, outputs, uploads } = stages;
-    const { plan, blockOf, loads } = planProgram(stages, device.maxBufferBytes);
+    const planned = planProgram(stages, device.maxBufferBytes);
+    const { plan, blocks, loads } = planned;
     device.makeRoom(plan.bytes);
     checkFits(name, plan, device);
     this.name = name;
@@ -87,15 +98,16 @@ export class Program {
       const { arena, offset } = plan.memory.spots.get(block)!;
       return { arena, offset: offset + from, bytes: boundBytes(bytes) };
     };
-    const arenaSpan = (key: string): Home => inArena(blockOf.get(key)!);
+    const during = (all: readonly Block[] | undefined, at: number): Block | undefined =>
+      all?.find((block) => block.first <= at && at <= block.last);
     const loadsOf = new Map<number, Block[]>();
     for (const { input, block } of loads) loadsOf.set(input, [...(loadsOf.get(input) ?? []), block]);
     const home = (v: Value, where: Place, at: number): Home => {
-      if (where.kind === 'arena') return arenaSpan(keyOf(v));
+      if (where.kind === 'arena') return inArena(during(blocks.get(keyOf(v)), at)!);
       const bytes = boundBytes(bytesOf(typeOf(v)));
       if (where.kind === 'output') return { result: where.index, offset: 0, bytes };
       if (where.kind === 'input') {
-        const there = loadsOf.get(where.index)?.find((block) => block.first <= at && at <= block.last);
+        const there = during(loadsOf.get(where.index), at);
         return there ? inArena(there, bytes, where.offset) : { input: where.index, offset: where.offset, bytes };
       }
       const whole = this.spanOf(where.whole, at);
@@ -107,7 +119,7 @@ export class Program {
       this.firsts.push(this.steps.length);
       const spans = [
         ...l.slots.map((v) => this.spanOf(v, at)),
-        ...l.launch.scratch.map((_, i) => arenaSpan(`scratch ${at}.${i}`)),
+        ...l.launch.scratch.map((_, i) => inArena(blocks.get(`scratch ${at}.${i}`)![0]!)),
       ];
       for (const dispatch of l.launch.dispatches) {
         this.steps.push({ dispatch, spans: dispatch.bind.map((slot) => spans[slot]!), uniformOffset: words * 4 });
@@ -115,12 +127,7 @@ export class Program {
       }
     });
     this.firsts.push(this.steps.length);
-    const points = [...new Set([0, ...loads.map((l) => l.block.first)])];
-    this.segments = points.map((from, i) => ({
-      loads: loads.filter((l) => l.block.first === from).map(({ input, block }) => ({ input, home: inArena(block) })),
-      from,
-      to: points[i + 1] ?? groups.length,
-    }));
+    this.segments = segmentsOf(planned, groups.length, inArena);
     const uniforms = new Uint32Array(words || 4);
     for (const s of this.steps) uniforms.set(s.dispatch.params, s.uniformOffset / 4);
     const end = groups.length;
@@ -131,6 +138,7 @@ export class Program {
       uploads,
       results: outputs.map((o) => (o.into === undefined ? boundBytes(bytesOf(typeOf(o.value))) : undefined)),
       streams: plan.streamed > 0,
+      host: plan.host,
     });
     device.write(this.memory.uniform, 0, uniforms, 'u32');
     this.watched = device.garbage.watch(this, this.memory.free.bind(this.memory, 'was freed'));
@@ -169,14 +177,20 @@ export class Program {
   }
 
   /** Runs in one piece before it returns, but for a wait: at most two runs are in flight. With streamed inputs it waits for these too. */
-  async run(run: Run): Promise<void> {
+  run(run: Run): Promise<void> {
+    return this.plan.streamed ? this.device.scratch.during(() => this.encodeAll(run)) : this.encodeAll(run);
+  }
+
+  private async encodeAll(run: Run): Promise<void> {
     const { device } = this;
     device.check();
     const groups = this.bind(run);
     run.data.forEach((data, i) => data && device.write(run.inputs[i]!.buffer, 0, data, this.inputs[i]!.dtype));
     const queue = device.gpu.queue;
-    for (const { loads, from, to } of this.segments) {
-      if (loads.length) await this.bring(loads, run);
+    const host = device.staging.pieces(this.plan.host);
+    for (const { stores, loads, from, to } of this.segments) {
+      if (stores.length) await this.exchange('put', stores, run, host);
+      if (loads.length) await this.exchange('bring', loads, run, host);
       const [first, end] = [this.firsts[from]!, this.firsts[to]!];
       if (flags.VALIDATE || flags.NANCHECK) await checkRun(device, this.name, this.checked(run, groups, from, to));
       else if (flags.DEBUG >= 2 || flags.PROFILE) await this.profile(groups, first, end);
@@ -196,11 +210,20 @@ export class Program {
     device.check();
   }
 
-  private async bring(loads: Segment['loads'], run: Run): Promise<void> {
+  private async exchange(
+    way: 'put' | 'bring',
+    moves: readonly Move[],
+    run: Run,
+    host: readonly Uint8Array[],
+  ): Promise<void> {
     const { device } = this;
-    const parts = loads.map(({ input, home }) => ({ bytes: run.streamed[input]!, to: this.at(home, run) }));
+    const parts = moves.map(({ home, kept }): Part => ({
+      bytes:
+        'input' in kept ? run.streamed[kept.input]! : host[kept.arena]!.subarray(kept.offset, kept.offset + kept.bytes),
+      at: this.at(home, run),
+    }));
     try {
-      await device.staging.bring(device.gpu, parts);
+      await device.staging[way](device.gpu, parts);
     } catch (error) {
       device.check(); // says why, where it is known
       throw error;
@@ -293,3 +316,20 @@ const windowed = (whole: Span, window: number | undefined, size: number): Span =
   window === undefined
     ? whole
     : { ...whole, offset: whole.offset + window * size, bytes: Math.min(size, whole.bytes - window * size) };
+
+/** A program's groups in pieces, between which inputs come, and values go and come back. */
+function segmentsOf({ loads, parked, host }: Planned, groups: number, homeOf: (block: Block) => Home): Segment[] {
+  const kept = (block: Block): Kept => ({ ...host.spots.get(block)!, bytes: boundBytes(block.bytes) });
+  const comes = [
+    ...loads.map(({ input, block }) => ({ at: block.first, home: homeOf(block), kept: { input } as Kept })),
+    ...parked.map(({ to, kept: block }) => ({ at: to.first, home: homeOf(to), kept: kept(block) })),
+  ];
+  const goes = parked.map(({ from, kept: block }) => ({ at: block.first, home: homeOf(from), kept: kept(block) }));
+  const points = [...new Set([0, ...[...comes, ...goes].map(({ at }) => at)])].sort((a, b) => a - b);
+  return points.map((from, i) => ({
+    stores: goes.filter(({ at }) => at === from),
+    loads: comes.filter(({ at }) => at === from),
+    from,
+    to: points[i + 1] ?? groups,
+  }));
+}

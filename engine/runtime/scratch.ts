@@ -7,6 +7,8 @@ export class Scratch {
   private readonly release: (buffer: GPUBuffer) => void;
   /** Missing where it has to be made anew, at its next use. */
   private buffers: (GPUBuffer | undefined)[] = [];
+  /** Whether a run is under way that waits between its kernels. */
+  private busy = false;
   /** Bytes of each arena that a program asked for. */
   private readonly users = new Map<object, readonly number[]>();
 
@@ -36,12 +38,24 @@ export class Scratch {
     this.drop();
   }
 
+  /** A run that waits between its kernels: its arenas stay, whoever else comes and goes. */
+  async during<T>(run: () => Promise<T>): Promise<T> {
+    this.busy = true;
+    try {
+      return await run();
+    } finally {
+      this.busy = false;
+      this.drop();
+    }
+  }
+
   private get wanted(): number[] {
     return largestArenas([...this.users.values()]);
   }
 
   /** Gives back what is not of the largest wish's size, before another is made: its content is nobody's. */
   private drop(): void {
+    if (this.busy) return;
     const { wanted } = this;
     const old = this.buffers;
     if (old.every((b, i) => !b || b.size === wanted[i])) return;

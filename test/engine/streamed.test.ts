@@ -5,6 +5,7 @@ import { vjp } from '../../engine/frontend/autodiff.ts';
 import { constant, gelu, linear } from '../../engine/frontend/functional.ts';
 import { checkpoint } from '../../engine/frontend/remat.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { parkValues } from '../../engine/compiler/parking.ts';
 import { planStreaming, type StreamedRead } from '../../engine/compiler/streaming.ts';
 import { open } from '../../engine/runtime/device.ts';
 import { STAGING_BYTES } from '../../engine/runtime/staging.ts';
@@ -69,6 +70,49 @@ test('what is planned is what is held, and all of it is given back', async () =>
   await run.free();
   x.free();
   assert.is(await held(device), before);
+});
+
+test('values that wait while other sets are read lie in host memory', async () => {
+  const x = device.tensor(numbers(8 * 4 * WIDTH * WIDTH, 7), [32 * WIDTH, WIDTH]); // 512 KiB
+  const resident = layersOf((data, shape) => device.tensor(data, shape, typeOf(shape)));
+  const run = device.compile(stacked, { name: 'stacked' });
+  const wanted = await run({ x }, resident);
+  const [y, g] = [await wanted.x.bits(), await wanted.g.bits()];
+  const [whole, parked] = [await run.plan({ x }, resident), await run.plan({ x }, streamed)];
+  assert.is(whole.parked, 0);
+  assert.ok(parked.parked >= x.bytes && parked.host[0]! >= x.bytes);
+  assert.is(parked.streamed % 4, 0);
+  assert.ok(whole.bytes - parked.bytes > x.bytes / 2, `${whole.bytes} ${parked.bytes}`);
+  for (let i = 0; i < 2; i++) {
+    const larger = device.compile((t: Tensor) => t.add(1).softmax().square().sum(), { name: 'larger' }); // made meanwhile
+    const wide = device.zeros([2048 + i, 1024]);
+    const [got, other] = await Promise.all([run({ x }, streamed), run({ x }, resident), larger(wide)]);
+    assert.equal(new Uint8Array(await other.x.bits()), new Uint8Array(y));
+    assert.equal(new Uint8Array(await got.g.bits()), new Uint8Array(g));
+    await larger.free();
+  }
+  await run.free();
+});
+
+test('a value waits where a set begins and ends before it is read again, and comes back shortly before', () => {
+  const value = (bytes: number, ...uses: number[]) => ({ name: 'v', bytes, uses });
+  const visits = [0, 10, 20, 30];
+  const { blocks, parked } = parkValues(
+    new Map([
+      ['waits', value(2 ** 20, 5, 6, 31)],
+      ['stays', value(2 ** 20, 5, 11, 21, 31)],
+      ['small', value(16, 5, 31)],
+    ]),
+    visits,
+  );
+  const times = (name: string) => blocks.get(name)!.map(({ first, last }) => [first, last]);
+  assert.equal(times('waits'), [
+    [5, 6],
+    [28, 31],
+  ]);
+  assert.equal(times('stays'), [[5, 31]]);
+  assert.equal(times('small'), [[5, 31]]);
+  assert.equal([parked.length, parked[0]!.kept.first, parked[0]!.kept.last], [1, 7, 28]);
 });
 
 test('a tensor over a mapped buffer comes in parts', async () => {

@@ -84,23 +84,33 @@ export function dividedBytes(tree: Readonly<Record<string, TensorType | Streamed
 export function deviceBytes({ held, runs }: Stage): Held[] {
   const arenas = sum(largestArenas(runs.map((r) => r.plan.memory.arenas)));
   const own = sum(runs.map((r) => r.plan.bytes - sum(r.plan.memory.arenas)));
-  const streams = runs.some((r) => r.plan.streamed);
+  const ways = Number(runs.some((r) => r.plan.streamed)) + Number(runs.some((r) => r.plan.parked));
   return [
     ...held,
-    ...(streams
-      ? [{ cause: 'weights', what: 'mapped, on their way from host memory', bytes: STAGING_BYTES } as const]
+    ...(ways
+      ? [{ cause: 'weights', what: 'mapped, on their way from host memory', bytes: ways * STAGING_BYTES } as const]
       : []),
     { cause: 'activations', what: `arenas of ${runs.map((r) => r.name).join(', ')}`, bytes: arenas },
     { cause: 'inputs and results', what: 'of every program', bytes: own },
   ];
 }
 
+/** Host memory of a stage; the programs share what their values wait in. */
+export const hostBytes = ({ host, runs }: Stage): Held[] => [
+  ...host,
+  {
+    cause: 'host',
+    what: 'values that wait for the backward sweep',
+    bytes: sum(largestArenas(runs.map((r) => r.plan.host))),
+  },
+];
+
 export const totalOf = (held: readonly Held[]): number => sum(held.map((h) => h.bytes));
 /** The stage that needs the most device memory. */
 export const largestStage = ({ stages }: JobCost): Stage =>
   stages.reduce((a, b) => (totalOf(deviceBytes(b)) > totalOf(deviceBytes(a)) ? b : a));
 export const peakOf = (cost: JobCost): number => totalOf(deviceBytes(largestStage(cost)));
-export const hostPeakOf = ({ stages }: JobCost): number => Math.max(...stages.map((s) => totalOf(s.host)));
+export const hostPeakOf = ({ stages }: JobCost): number => Math.max(...stages.map((s) => totalOf(hostBytes(s))));
 
 /** Why a program of these cannot be bound on a device, whatever its memory. */
 export const unbound = (stages: readonly Stage[], target: Target): string | undefined =>
@@ -116,10 +126,14 @@ export const trafficOf = (cost: JobCost): number => perUnit(cost, (p) => p.traff
 /** Milliseconds that a kernel of this work takes at the least. */
 export type Least = (work: { flops: number; traffic: number }) => number;
 /**
- * Seconds that no kernel can beat: each dispatch by what bounds it; and of a program with streamed inputs, that these come beside it.
+ * Seconds that no kernel can beat: each dispatch by what bounds it. Of a program with streamed inputs, these come beside it; values that
+ * go to host memory are waited for.
  * @param hostRate bytes a second from host memory to the device
  */
 export const secondsAt = (cost: JobCost, least: Least, hostRate: number): number =>
-  perUnit(cost, (p) =>
-    Math.max(sum(p.work.map((w) => least({ flops: w.flops, traffic: w.bytes }))) / 1000, p.streamed / hostRate),
+  perUnit(
+    cost,
+    (p) =>
+      Math.max(sum(p.work.map((w) => least({ flops: w.flops, traffic: w.bytes }))) / 1000, p.streamed / hostRate) +
+      p.parked / hostRate,
   );

@@ -24,9 +24,11 @@ export function costOf(job: JobName, s: Subject, sampler: Sampler, target: Targe
   return stageCost(stageOf(job)!, s, target);
 }
 
-/** Depths that a guess is made from: whole groups, where blocks are recomputed in groups. */
-const depths = ({ config }: Subject): readonly [number, number] =>
-  config.checkpoint === 'nested' ? [GROUP, 2 * GROUP] : [3, 5];
+/** Depths that a guess is made from: whole groups, where blocks are recomputed in groups; and as many that values wait, where they do. */
+function depths({ config, run }: Subject): readonly [number, number] {
+  if (config.checkpoint === 'nested') return [GROUP, 2 * GROUP];
+  return run.offload ? [7, 9] : [3, 5];
+}
 /** Depth up to which a guess is the plan itself. */
 const EXACT = 12;
 
