@@ -14,6 +14,7 @@ import {
   unbound,
   type JobCost,
 } from '../train/planning/cost.ts';
+import { BLOCKS, FP8 } from '../kernels/packed.ts';
 import { findFit, OFFLOAD, type Fit } from '../train/planning/fit.ts';
 import { costOf, JOBS, USUAL, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import type { Subject } from '../train/planning/subject.ts';
@@ -37,6 +38,10 @@ const options = {
     type: 'boolean',
     default: false,
     describe: 'sample with blocks from their files at every step; train with those of frozen networks from host memory',
+  },
+  dtype: {
+    choices: [...FP8, ...(Object.keys(BLOCKS) as (keyof typeof BLOCKS)[])],
+    describe: "how the matrices of a frozen network's blocks lie in its file, and on the device",
   },
   binding: { type: 'string', describe: "what a GPU binds at a time at most, as 128MiB; this adapter's unless given" },
   tflops: {
@@ -196,7 +201,10 @@ async function plan(args: PlanArgs): Promise<void> {
     if (rate !== undefined && !(rate > 0 && rate <= 1e9))
       throw new UsageError(`--${name} must be above 0 and at most 1000000000, got ${rate}`);
   const subjects = subjectsOf(args);
-  const make = (sets: readonly string[]): Subject => subjects(args.offload ? [OFFLOAD, ...sets] : sets);
+  const make = (sets: readonly string[]): Subject => ({
+    ...subjects(args.offload ? [OFFLOAD, ...sets] : sets),
+    packed: args.dtype,
+  });
   const subject = make([]);
   const jobs: JobName[] = args.job ? [args.job] : subject.preset ? USUAL.filter((j) => j !== 'sample') : ['sample'];
   if (jobs.includes('vae') && !subject.preset) throw new Error('[plan] the VAE of a released model is not trained');

@@ -51,22 +51,25 @@ function student(folder: string): Buffer {
   return file.subarray(8 + Number(file.readBigUInt64LE()));
 }
 
-for (const mode of ['lora', 'full']) {
-  test(`student.mode=${mode}: resident, streamed, or begun one way and ended the other`, async () => {
+for (const [mode, method] of [
+  ['lora', 'vpae'],
+  ['full', 'consistency'],
+] as const) {
+  test(`student.mode=${mode}, ${method}: resident, streamed, or begun one way and ended the other`, async () => {
     const run = async (sets: readonly string[], again?: readonly string[]): Promise<Buffer> => {
       const folder = mkdtempSync(join(tmpdir(), 'vpae-'));
       for (const part of ['vae.safetensors', 'teacher.safetensors', 'data'])
         cpSync(join(out, part), join(folder, part), { recursive: true });
       const stop = new AbortController();
-      const lesson = { classifier, signal: stop.signal };
+      const lesson = { classifier, method };
       const own = (more: readonly string[]) => work(folder, [`student.mode=${mode}`, 'student.rank=4', ...more]);
       if (again) {
         const onProgress = ({ job, step }: { job: string; step: number }) => {
           if (job === 'equilibrium' && step === 1) stop.abort();
         };
-        assert.not.ok((await distill({ ...own(sets), ...lesson, onProgress })).done);
+        assert.not.ok((await distill({ ...own(sets), ...lesson, signal: stop.signal, onProgress })).done);
       }
-      assert.ok((await distill({ ...own(again ?? sets), classifier })).done);
+      assert.ok((await distill({ ...own(again ?? sets), ...lesson })).done);
       return student(folder);
     };
     const resident = await run([]);

@@ -43,7 +43,7 @@ const IN_PIECES = 3;
 function changesFor(job: JobName, s: Subject, wait: () => number): Change[][] {
   const stage = stageOf(job);
   const rows: Change[][] = [];
-  if ((stage || job === 'sample') && s.stored === 'f32')
+  if ((stage || job === 'sample') && !s.packed && s.stored === 'f32')
     rows.push([{ sets: ['stored=bf16'], what: 'frozen weights in bf16', cost: 1 }]);
   if (job === 'sample' && s.encoders)
     rows.push([{ sets: [], offload: true, what: 'blocks from their files at every step', cost: 20 }]);

@@ -132,7 +132,7 @@ function diffusion(
   s: Subject,
   sampler: Sampler,
   target: Target,
-  all: Types = paramTypes(ditShapes(s.config), s.stored),
+  all: Types = paramTypes(ditShapes(s.config), s.packed ?? s.stored),
 ): Stage {
   const { steps, guided, offload, precision: operands = 'f32' } = sampler;
   const { config, latent } = s;

@@ -2,6 +2,7 @@
 import type { StreamedType } from '../../engine/compiler/stages.ts';
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import { numel, type DType } from '../../kernels/kernel.ts';
+import { blockOf as packedBlock, isPacked, type Packed } from '../../kernels/packed.ts';
 import { clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { givenFrames, vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
@@ -24,6 +25,8 @@ export interface Subject extends Numbers {
   /** [C,F,h,w] and [channels,frames,H,W]. */
   latent: readonly number[];
   video: readonly number[];
+  /** How the matrices of the blocks lie in a file and on the device, in the place of `stored`. */
+  packed?: Packed | undefined;
   /** Text and first frame go through umT5 and CLIP. */
   encoders: boolean;
   /** Set where it is a preset of this repository. */
@@ -99,18 +102,23 @@ export function wanSubject(
   };
 }
 
+/** How a parameter lies: files pack the matrices of blocks, where their rows are whole ones, and leave others in bf16. */
+function liesAs(name: string, shape: readonly number[], stored: DType): DType {
+  if (!isMatrix(name, shape)) return 'f32';
+  if (!isPacked(stored)) return stored;
+  return blockOf(name) !== undefined && shape.at(-1)! % packedBlock(stored).elements === 0 ? stored : 'bf16';
+}
+
 /** Parameters as types: `stored` is how matrices lie; vectors and modulations are always f32. */
 export const paramTypes = (
   shapes: Readonly<Record<string, readonly number[]>>,
   stored: DType = 'f32',
 ): Record<string, TensorType> =>
-  Object.fromEntries(
-    Object.entries(shapes).map(([name, shape]) => [name, type(shape, isMatrix(name, shape) ? stored : 'f32')]),
-  );
+  Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, type(shape, liesAs(name, shape, stored))]));
 
 /** A frozen network as types: all of it on the device, or its blocks in host memory. */
-export function frozenTypes({ config, stored, run }: Subject): Record<string, TensorType | StreamedType> {
-  const types = paramTypes(ditShapes(config), stored);
+export function frozenTypes({ config, stored, packed, run }: Subject): Record<string, TensorType | StreamedType> {
+  const types = paramTypes(ditShapes(config), packed ?? stored);
   if (!run.offload) return types;
   const streamed = (name: string, t: TensorType): TensorType | StreamedType => {
     const set = blockOf(name);
