@@ -2,7 +2,7 @@
 import type { CommandModule } from 'yargs';
 import type { Device } from '../engine/runtime/device.ts';
 import { precisionOn } from '../model/pipeline/precision.ts';
-import { WAN } from '../model/wan/released.ts';
+import { RELEASED } from '../model/families/index.ts';
 import { writeWhole } from '../train/loop/files.ts';
 import { against, readBaseline } from './bench/baseline.ts';
 import { judge, measure, type Case, type Cost } from './bench/case.ts';
@@ -201,14 +201,14 @@ async function bench(args: BenchArgs): Promise<void> {
   if (args.save !== undefined) willWrite(args.save);
   if (args.budget !== undefined && !(args.budget > 0))
     throw new UsageError(`--budget must be more than 0 seconds, got ${args.budget}`);
-  if (Object.hasOwn(WAN, args.preset) && (args.what !== 'steps' || args.vs !== undefined))
+  if (Object.hasOwn(RELEASED, args.preset) && (args.what !== 'steps' || args.vs !== undefined))
     throw new UsageError(`--preset ${args.preset} is for its steps: bench steps --preset ${args.preset}`);
   const peers = args.vs === undefined ? undefined : peersOf(args.vs);
   await session('stopped; nothing was written', async ({ device, signal }) => {
     const { info, caps } = device;
     const measured = peers
       ? await runPeers(device, peers, signal)
-      : await (Object.hasOwn(WAN, args.preset) ? runReleased : runCases)(device, args, signal);
+      : await (Object.hasOwn(RELEASED, args.preset) ? runReleased : runCases)(device, args, signal);
     const report: Report = {
       adapter: info.name,
       driver: info.driver,

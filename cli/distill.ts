@@ -78,7 +78,13 @@ async function distillWan(
         tune,
         () => ({
           jobs: stagesOf(method),
-          subject: wanSubject(path, set, { dit: checkpoint.dit.config, ...clipSize(shards.latent), layers: LAYERS }),
+          subject: wanSubject(path, set, {
+            dit: checkpoint.dit.config,
+            family: checkpoint.family,
+            vae: checkpoint.vae.config,
+            ...clipSize(checkpoint.vae.config, shards.latent),
+            layers: LAYERS,
+          }),
         }),
         signal,
       );

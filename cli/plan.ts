@@ -33,7 +33,10 @@ const options = {
     choices: JOBS,
     describe: 'what is to be done; VAE, teacher and both phases of a preset unless given, sampling of a released model',
   },
-  steps: { type: 'number', default: 50, describe: "sampling steps, guided; 1: a student's, unguided" },
+  steps: {
+    type: 'number',
+    describe: "sampling steps, guided; 1: a student's, unguided [the model's usual ones, 50 for most]",
+  },
   offload: {
     type: 'boolean',
     default: false,
@@ -196,7 +199,7 @@ function time(seconds: number): string {
 
 async function plan(args: PlanArgs): Promise<void> {
   const memory = args.memory === undefined ? undefined : memoryBytes(args.memory);
-  count('steps', args.steps, 1, 1000);
+  if (args.steps !== undefined) count('steps', args.steps, 1, 1000);
   for (const [name, rate] of Object.entries({ tflops: args.tflops, gbps: args.gbps, 'host-gbps': args['host-gbps'] }))
     if (rate !== undefined && !(rate > 0 && rate <= 1e9))
       throw new UsageError(`--${name} must be above 0 and at most 1000000000, got ${rate}`);
@@ -214,7 +217,8 @@ async function plan(args: PlanArgs): Promise<void> {
       : undefined;
   const { target, roof } = bound(await machine(subject, given), args.binding);
   const precision = subject.preset ? 'f32' : precisionOn(target.caps, args.precision);
-  const sampler: Sampler = { steps: args.steps, guided: args.steps > 1, offload: args.offload, precision };
+  const steps = args.steps ?? subject.usual.steps;
+  const sampler: Sampler = { steps, guided: steps > 1, offload: args.offload, precision };
   const answers = jobs.map((job): Answer => {
     const found = memory === undefined ? undefined : findFit(job, make, sampler, target, memory);
     const cost = found?.cost ?? costOf(job, subject, sampler, target);

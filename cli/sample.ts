@@ -3,7 +3,8 @@ import type { CommandModule } from 'yargs';
 import { EngineError } from '../engine/host/errors.ts';
 import { generate, type Job } from '../model/pipeline/generate.ts';
 import { checkClip, parseSize, type Size } from '../model/pipeline/size.ts';
-import type { Sampling } from '../model/pipeline/diffuse.ts';
+import { vaeStride } from '../model/config.ts';
+import { isGuided, type Sampling } from '../model/pipeline/diffuse.ts';
 import { precisionOn } from '../model/pipeline/precision.ts';
 import { type SolverKind } from '../model/schedulers/index.ts';
 import { willWrite } from './common/files.ts';
@@ -40,55 +41,62 @@ const options = {
   'last-image': {
     type: 'string',
     alias: ['last_image', 'last_frame'],
-    describe: 'a picture as the last frame, for a Wan2.1 that takes one',
+    describe: 'a picture as the last frame, for a model that takes one',
   },
   ...model,
   model: {
     ...model.model,
     alias: ['ckpt_dir', 'ckpt-dir'],
-    describe: "a run or the bundle, or a Wan2.1 folder as downloaded (Wan's layout or Diffusers')",
+    describe: "a run or the bundle, or a folder of Wan2.1 or Wan2.2 as downloaded (Wan's layout or Diffusers')",
   },
   student: {
     ...model.student,
-    describe: 'the student; of a Wan2.1 folder: weights distilled to few steps, sampled without guidance',
+    describe: 'the student; of a downloaded folder: weights distilled to few steps, sampled without guidance',
   },
   size: {
     type: 'string',
-    describe: 'WIDTHxHEIGHT; image-to-video keeps the area and takes the form from the picture [832x480 for Wan2.1]',
+    describe:
+      'WIDTHxHEIGHT; image-to-video keeps the area and takes the form from the picture [832x480 for Wan2.1, 1280x704 for TI2V-5B, 1280x720 for A14B]',
   },
-  frames: { type: 'number', alias: ['frame_num', 'num_frames'], describe: '1 + a multiple of 4 [81 for Wan2.1]' },
+  frames: { type: 'number', alias: ['frame_num', 'num_frames'], describe: '1 + a multiple of 4 [81, 121 for TI2V-5B]' },
   steps: {
     type: 'number',
     alias: ['sample_steps', 'num_inference_steps'],
-    describe: 'sampling steps [1 for a student, 50 for a teacher, 40 for image-to-video]',
+    describe: 'sampling steps [1 for a student, 50 for a teacher, 40 for image-to-video and A14B]',
   },
   sampler: {
     type: 'string',
     alias: 'sample_solver',
     choices: ['unipc', 'dpm++', 'euler'] as const,
-    describe: "a teacher's solver [unipc for Wan2.1, euler for the bundle]",
+    describe: "a teacher's solver [unipc for Wan, euler for the bundle]",
   },
   shift: {
     type: 'number',
     alias: ['sample_shift', 'flow_shift'],
-    describe: 'above 1 spends more steps near noise [5; 3 for image-to-video at 480p, 16 between two frames]',
+    describe: "above 1 spends more steps near noise [as its makers' script, 5 for most]",
   },
   'guidance-scale': {
     type: 'number',
     alias: ['guidance', 'guidance_scale', 'sample_guide_scale'],
-    describe: 'how strongly the prompt rules a teacher [5 for Wan2.1]',
+    describe: "how strongly the prompt rules a teacher, of two experts both [as its makers' script]",
+  },
+  'guidance-scale-2': {
+    type: 'number',
+    alias: 'guidance_scale_2',
+    describe: 'the same for the low-noise one of two experts, Wan2.2 A14B',
   },
   lora: {
     type: 'string',
     array: true,
     nargs: 1,
     default: [] as string[],
-    describe: 'a LoRA file for a Wan2.1 folder, as FILE or FILE:STRENGTH; may be given again',
+    describe:
+      'a LoRA file for a downloaded folder, as FILE or FILE:STRENGTH, of two experts high:FILE, low:FILE or both:FILE; may be given again',
   },
   ...weights,
   dtype: {
     choices: ['f32', 'f16', 'bf16'] as const,
-    describe: "how a Wan2.1 DiT's matrices lie on the device [as stored; f32 files as bf16]",
+    describe: "how a downloaded DiT's matrices lie on the device [as stored; f32 files as bf16]",
   },
   ...precision,
   offload: {
@@ -107,7 +115,7 @@ const options = {
     describe: "decides the noise (and the bundle's handwriting)",
   },
   count: { type: 'number', default: 1, describe: 'clips to make, the seed counting up' },
-  fps: { type: 'number', describe: 'frames a second of the file [16 for Wan2.1]' },
+  fps: { type: 'number', describe: 'frames a second of the file [16, 24 for TI2V-5B]' },
   tile: { type: 'number', describe: 'edge in pixels of the tiles that the VAE works in [whole frames where they fit]' },
   out: {
     type: 'string',
@@ -126,13 +134,14 @@ function checkNumbers(args: SampleArgs): void {
   count('count', args.count, 1, 10_000);
   count('seed', args.seed, 0, MOST_SEED);
   if (args.steps !== undefined) count('steps', args.steps, 1, 1000);
-  const above = (name: 'shift' | 'guidance-scale' | 'fps', most: number) => {
+  const above = (name: 'shift' | 'guidance-scale' | 'guidance-scale-2' | 'fps', most: number) => {
     const value = args[name];
     if (value !== undefined && !(value > 0 && value <= most))
       throw new UsageError(`--${name} must be above 0 and at most ${most}, got ${value}`);
   };
   above('shift', 100);
   above('guidance-scale', 100);
+  above('guidance-scale-2', 100);
   above('fps', 240);
 }
 
@@ -140,20 +149,25 @@ function checkNumbers(args: SampleArgs): void {
 function samplingOf(args: SampleArgs, source: Source, size: Size): Sampling {
   const usual = source.sampling(size);
   if (source.student && args.sampler) throw new UsageError("--sampler is a teacher's: a student goes from x̂0 to x̂0");
-  if (source.student && (args['guidance-scale'] ?? 1) !== 1)
+  if (args['guidance-scale-2'] !== undefined && !usual.low)
+    throw new UsageError('--guidance-scale-2 is for the low-noise one of two experts, this model is one network');
+  if (source.student && ((args['guidance-scale'] ?? 1) !== 1 || (args['guidance-scale-2'] ?? 1) !== 1))
     throw new UsageError('a student is never guided (guidance is distilled into it): leave --guidance-scale out');
   return {
     kind: args.sampler ? solverOf(args.sampler) : usual.kind,
     steps: args.steps ?? usual.steps,
     shift: args.shift ?? usual.shift,
     guidance: args['guidance-scale'] ?? usual.guidance,
+    ...(usual.low && {
+      low: { ...usual.low, guidance: args['guidance-scale-2'] ?? args['guidance-scale'] ?? usual.low.guidance },
+    }),
   };
 }
 
 const MOST_TILE = 16_384;
 
 function checkTile(tile: number | undefined, { model: { vae } }: Source): void {
-  const stride = 2 ** (vae.dim_mult.length - 1);
+  const [, stride] = vaeStride(vae);
   if (tile !== undefined && (tile % stride || tile < 4 * stride || tile > MOST_TILE))
     throw new UsageError(`--tile must be a multiple of ${stride} from ${4 * stride} to ${MOST_TILE}, got ${tile}`);
 }
@@ -198,7 +212,7 @@ async function sample(args: SampleArgs): Promise<void> {
     willWrite(wanted.out);
   }
   const sampling = samplingOf(args, source, asked);
-  const texts = jobs.flatMap((j) => (sampling.guidance === 1 ? [j.prompt] : [j.prompt, j.negative]));
+  const texts = jobs.flatMap((j) => (isGuided(sampling) ? [j.prompt, j.negative] : [j.prompt]));
   const cut = await cutTexts(
     source.model,
     [...new Set(texts)].map((text) => ({ name: `"${text.slice(0, 40)}…"`, text })),
@@ -220,7 +234,7 @@ async function sample(args: SampleArgs): Promise<void> {
         args.tune,
         () => ({
           jobs: ['sample'],
-          subject: wanSubject(args.model, [], { dit: source.model.dit, ...jobs[0]!.size, frames, layers: LAYERS }),
+          subject: wanSubject(args.model, [], { ...source.release!, ...jobs[0]!.size, frames, layers: LAYERS }),
         }),
         signal,
       );

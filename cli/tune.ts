@@ -1,7 +1,7 @@
 /** `vpae tune`: measures which kernel configurations are fastest here for what a preset's training or a released model asks, and keeps them for every later run. */
 import type { CommandModule } from 'yargs';
 import { sameConfig } from '../kernels/tuning.ts';
-import { WAN } from '../model/wan/released.ts';
+import { RELEASED } from '../model/families/index.ts';
 import { USUAL } from '../train/planning/jobs.ts';
 import { subjectOf } from '../train/planning/subject.ts';
 import { number } from './bench/report.ts';
@@ -16,7 +16,7 @@ const options = {
   ...json,
   preset: {
     ...preset.preset,
-    describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}`,
+    describe: `${preset.preset.describe}, or a released model: ${Object.keys(RELEASED).join(', ')}`,
   },
   seconds: {
     type: 'number',
@@ -27,7 +27,7 @@ const options = {
 
 async function tune(args: Args<typeof options>): Promise<void> {
   if (!(args.seconds > 0)) throw new UsageError(`--seconds must be more than 0, got ${args.seconds}`);
-  if (!Object.hasOwn(WAN, args.preset)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
+  if (!Object.hasOwn(RELEASED, args.preset)) presetOf({ preset: args.preset, set: [] }, Object.keys(RELEASED)); // tells a name that is none
   const subject = subjectOf(args.preset, args.set);
   await session('stopped; what was found so far is kept', async ({ device, signal }) => {
     const asked = await questions(device, subject.preset ? USUAL : ['sample'], subject);

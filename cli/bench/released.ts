@@ -7,6 +7,7 @@ import { flatten, host, mapTree } from '../../engine/frontend/tree.ts';
 import { numel, storageBytes } from '../../kernels/kernel.ts';
 import { toBF16 } from '../../model/halves.ts';
 import { Diffusion } from '../../model/pipeline/diffuse.ts';
+import { hasBeside } from '../../model/config.ts';
 import { networkOf } from '../../model/pipeline/forward.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
 import { draw } from '../../model/params.ts';
@@ -134,17 +135,16 @@ async function openSampling(device: Device, s: Subject, operands: Precision): Pr
     (await new Made(device, 1).tree(paramTypes(ditShapes(s.config), s.stored))) as Record<string, NDArray>,
   );
   const diffusion = new Diffusion(device, s.config, { operands });
-  const { text, pictures } = conditionTypes(s, 1);
+  const { text, pictures, first } = conditionTypes(s, 1);
   const [channels, ...cells] = s.latent as [number, ...number[]];
   const input = {
     shape: s.latent,
     seeds: [1],
     text: noise(text.shape, 1),
     negative: noise(text.shape, 2),
-    ...(s.config.model_type !== 't2v' && {
-      beside: noise([1, s.config.in_dim - channels, ...cells], 3),
-      imageTokens: noise(pictures!.shape, 4),
-    }),
+    ...(hasBeside(s.config) && { beside: noise([1, s.config.in_dim - channels, ...cells], 3) }),
+    ...(pictures && { imageTokens: noise(pictures.shape, 4) }),
+    ...(first && { first: noise(first.shape, 5) }),
   };
   await device.idle();
   return {
@@ -206,7 +206,7 @@ export async function releasedSteps(
     signal.throwIfAborted();
     const s = wanted.make([]);
     const cost = costOf(job, s, samplerOf(wanted), device);
-    const stage = cost.stages.find(({ name }) => name === 'diffusion') ?? cost.stages[0]!;
+    const stage = cost.stages.find(({ name }) => name.startsWith('diffusion')) ?? cost.stages[0]!;
     const whole = { ...cost, stages: [stage] };
     const predicted = secondsAt(whole, (work) => leastMs(roof, work), 1e9 * roof.hostGbs);
     const [of, name] = [wanted.name, NAMES[job] ?? `${job} step`];

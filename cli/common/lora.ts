@@ -2,6 +2,9 @@
 import { existsSync } from 'node:fs';
 import type { Shapes } from '../../model/files/load.ts';
 import { loadLora, type Lora } from '../../model/files/lora.ts';
+import type { Checkpoint } from '../../model/files/checkpoint.ts';
+import type { Expert } from '../../model/pipeline/diffuse.ts';
+import type { ExpertLora } from '../../model/pipeline/wan.ts';
 import { UsageError } from './errors.ts';
 
 const STRENGTH = /^(.+)[:=]([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)$/i;
@@ -14,4 +17,28 @@ export async function readLora(asked: string, shapes: Shapes): Promise<Lora> {
   if (file !== undefined && !existsSync(path) && existsSync(file))
     throw new UsageError(`--lora ${asked}: "${rest}" is no strength; it reads as ${file}:0.8`);
   return { file: await loadLora(path, shapes), scale: Number(strength) };
+}
+
+const EXPERT = /^(high|low|both):(.+)$/;
+
+/**
+ * LoRAs of a checkpoint: of one network as `readLora` has them; of two experts behind `high:`, `low:` or `both:`, for nothing in a file
+ * tells which it was made for.
+ */
+export async function readLoras(
+  asked: readonly string[],
+  { dit: { shapes }, low }: Pick<Checkpoint, 'dit' | 'low'>,
+): Promise<ExpertLora[]> {
+  const loras: ExpertLora[] = [];
+  for (const each of asked) {
+    const [, expert, file] = (existsSync(each) ? null : EXPERT.exec(each)) ?? [];
+    if (low && !expert)
+      throw new UsageError(
+        `--lora ${each}: which of the two experts is it for? high:${each}, low:${each} or both:${each}`,
+      );
+    if (!low && expert) throw new UsageError(`--lora ${each}: this model is one network, leave ${expert}: out`);
+    const lora = await readLora(file ?? each, shapes);
+    loras.push({ ...lora, ...(expert && expert !== 'both' && { expert: expert as Expert }) });
+  }
+  return loras;
 }

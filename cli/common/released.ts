@@ -2,7 +2,7 @@
 import type { Options } from 'yargs';
 import type { Fit } from '../../train/planning/fit.ts';
 import { subjectOf, type Size, type Subject } from '../../train/planning/subject.ts';
-import { WAN } from '../../model/wan/released.ts';
+import { RELEASED } from '../../model/families/index.ts';
 import { UsageError } from './errors.ts';
 import { count, precision, preset, presetOf, type Args } from './options.ts';
 
@@ -10,10 +10,10 @@ export const released = {
   ...preset,
   preset: {
     ...preset.preset,
-    describe: `${preset.preset.describe}, or a released model: ${Object.keys(WAN).join(', ')}`,
+    describe: `${preset.preset.describe}, or a released model: ${Object.keys(RELEASED).join(', ')}`,
   },
   size: { type: 'string', describe: "WIDTHxHEIGHT of a released model's clip; what it was trained for unless given" },
-  frames: { type: 'number', describe: "frames of a released model's clip; 81 unless given" },
+  frames: { type: 'number', describe: "frames of a released model's clip; what is usual for it unless given" },
   layers: { type: 'number', describe: 'blocks of a released model; all of them unless given' },
   precision: { ...precision.precision, describe: `of sampling: ${precision.precision.describe}` },
   mode: {
@@ -40,8 +40,8 @@ function sizeOf({ size, frames, layers }: ReleasedArgs): Partial<Size> {
 /** What the arguments name, with more overrides. @throws one line when the name is neither a preset nor a released model */
 export function subjectsOf(args: ReleasedArgs): (sets: readonly string[]) => Subject {
   const size = sizeOf(args);
-  if (!Object.hasOwn(WAN, args.preset)) presetOf({ preset: args.preset, set: [] }, Object.keys(WAN)); // tells a name that is none
-  if (args.precision && !Object.hasOwn(WAN, args.preset))
+  if (!Object.hasOwn(RELEASED, args.preset)) presetOf({ preset: args.preset, set: [] }, Object.keys(RELEASED)); // tells a name that is none
+  if (args.precision && !Object.hasOwn(RELEASED, args.preset))
     throw new UsageError(`--precision is for sampling with a released model, and ${args.preset} is none`);
   const mode = args.mode ? [`student.mode=${args.mode}`] : [];
   return (sets) => subjectOf(args.preset, [...mode, ...args.set, ...sets], size);

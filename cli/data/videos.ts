@@ -1,12 +1,12 @@
-/** `vpae data make FOLDER`: real videos and their captions become latents and embeddings of a Wan2.1 folder's own VAE and encoders. */
+/** `vpae data make FOLDER`: real videos and their captions become latents and embeddings of a downloaded folder's own VAE and encoders. */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import sharp from 'sharp';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { givenFrames } from '../../model/config.ts';
+import { givenFrames, hasBeside } from '../../model/config.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import { checkClip, parseSize, type Size } from '../../model/pipeline/size.ts';
-import { WAN_FPS, WAN_FRAMES, wanModel } from '../../model/pipeline/wan.ts';
+import { wanModel } from '../../model/pipeline/wan.ts';
 import { few } from '../../model/files/stored.ts';
 import { Unusable, type Refused } from '../../train/data/videoindex.ts';
 import { makeVideoShards, type VideoSource } from '../../train/data/videos.ts';
@@ -23,7 +23,7 @@ import { stageMeter } from '../common/progress.ts';
 import { session } from '../common/session.ts';
 
 export const videoOptions = {
-  model: { type: 'string', alias: 'ckpt_dir', describe: 'make, of videos: a Wan2.1 folder as downloaded' },
+  model: { type: 'string', alias: 'ckpt_dir', describe: 'make, of videos: a folder of Wan2.1 or Wan2.2 as downloaded' },
   ...weights,
   records: {
     type: 'string',
@@ -32,11 +32,11 @@ export const videoOptions = {
   },
   size: {
     type: 'string',
-    default: '832x480',
-    describe: 'make, of videos: the area; the form is the nearest of 16:9, 4:3, 1:1, 3:4, 9:16',
+    describe:
+      "make, of videos: the area [the model's usual one, 832x480 for Wan2.1]; the form is the nearest of 16:9, 4:3, 1:1, 3:4, 9:16",
   },
-  frames: { type: 'number', default: WAN_FRAMES, describe: 'make, of videos: frames of a clip, 1 + a multiple of 4' },
-  fps: { type: 'number', default: WAN_FPS, describe: 'make, of videos: frames a second that are taken' },
+  frames: { type: 'number', describe: 'make, of videos: frames of a clip, 1 + a multiple of 4 [81, 121 for TI2V-5B]' },
+  fps: { type: 'number', describe: 'make, of videos: frames a second that are taken [16, 24 for TI2V-5B]' },
   shard: { type: 'number', default: 32, describe: 'make, of videos: clips a shard, which one process makes' },
 } as const;
 type VideoArgs = Args<typeof videoOptions>;
@@ -123,11 +123,16 @@ const sourceOf = (folder: string, path: string, caption: string, frames: number,
 });
 
 export async function makeVideos(folder: string, args: VideoArgs): Promise<void> {
-  const { model: path, records: dir, frames, fps } = args;
-  if (path === undefined) throw new Error('[videos] say which parts encode them: --model with a Wan2.1 folder');
-  const size = parseSize(args.size);
+  const { model: path, records: dir } = args;
+  if (path === undefined) throw new Error('[videos] say which parts encode them: --model with a downloaded folder');
+  const asked = args.size === undefined ? undefined : parseSize(args.size);
   const shardClips = count('shard', args.shard, 1, 10_000);
-  if (!(fps > 0 && fps <= 240)) throw new UsageError(`--fps must be above 0 and at most 240, got ${fps}`);
+  if (args.fps !== undefined && !(args.fps > 0 && args.fps <= 240))
+    throw new UsageError(`--fps must be above 0 and at most 240, got ${args.fps}`);
+  const checkpoint = await openCheckpoint(path, args.weights);
+  const { family } = checkpoint;
+  const { frames = family.frames, fps = family.fps } = args;
+  const size = asked ?? family.size;
   const refused = ({ file, why }: Refused): void => console.error(printable(`${file} is left out: ${why}`));
   const captionOf = captionsOf(folder);
   const { videos, passedOver } = videosBelow(folder);
@@ -144,7 +149,6 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
     }
     return [];
   });
-  const checkpoint = await openCheckpoint(path, args.weights);
   const model = wanModel(checkpoint);
   checkClip(model.dit, model.vae, size, frames);
   willWrite(join(dir, 'index.json'));
@@ -154,12 +158,13 @@ export async function makeVideos(folder: string, args: VideoArgs): Promise<void>
   );
   if (cut) console.error(cut);
   const vae = await checkpoint.vae.open();
+  const given = hasBeside(model.dit) ? givenFrames(model.dit) : 0;
   const settings = {
     fps,
     vae: hashOf(await vae.tensor('encoder.conv1.weight')),
     text: checkpoint.text.config,
     image: checkpoint.image?.config ?? null,
-    ...(givenFrames(model.dit) > 1 && { given: givenFrames(model.dit) }),
+    ...(given > (checkpoint.image ? 1 : 0) && { given }),
   };
   await vae.close();
   await session(

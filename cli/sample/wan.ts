@@ -1,17 +1,17 @@
-/** The model that `vpae sample` takes its clips from: a run or the bundle of this program, or a downloaded Wan2.1 folder. */
+/** The model that `vpae sample` takes its clips from: a run or the bundle of this program, or a downloaded folder of Wan's. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { host } from '../../engine/frontend/tree.ts';
-import { givenFrames } from '../../model/config.ts';
+import { givenFrames, holdsFirst, type VAEConfig } from '../../model/config.ts';
+import type { Family, Release } from '../../model/families/index.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
-import type { Lora } from '../../model/files/lora.ts';
 import type { FloatStorage } from '../../model/files/upload.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
 import type { VideoModel } from '../../model/pipeline/generate.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
 import { sizeLike, type Size } from '../../model/pipeline/size.ts';
-import { WAN_FPS, WAN_FRAMES, WAN_SIZE, wanModel, wanNegative, wanSampling } from '../../model/pipeline/wan.ts';
+import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
 import { tokenize, wordsIn, wordsOf, type Language } from '../../model/text.ts';
 import { languageOf, videoShape } from '../../train/methods/conditions.ts';
 import { conditions } from '../../train/data/digits.ts';
@@ -23,7 +23,7 @@ import { studentSampler } from '../../train/methods/sample.ts';
 import { openTrained } from '../../train/videos/model.ts';
 import { didYouMean, UsageError } from '../common/errors.ts';
 import { BUNDLE, modelFile, ownOr } from '../common/files.ts';
-import { readLora } from '../common/lora.ts';
+import { readLoras } from '../common/lora.ts';
 import { openStill, pixelsOf } from '../media/still.ts';
 import type { Wanted } from './jobs.ts';
 
@@ -32,8 +32,10 @@ export interface Source {
   readonly model: VideoModel;
   /** As one calls it: `student`. */
   readonly name: string;
-  /** A downloaded Wan2.1, whose clips take long. */
+  /** A downloaded one, whose clips take long. */
   readonly released: boolean;
+  /** Its family and numbers, where it is a downloaded one. */
+  readonly release?: Pick<Release, 'dit'> & { family: Family; vae: VAEConfig };
   /** Whether guidance is distilled into it. */
   readonly student: boolean;
   readonly size: Size;
@@ -92,6 +94,12 @@ function stepsOf({ kind, about }: Readonly<Record<string, string>>): number | un
   return preset?.student?.steps ?? 1;
 }
 
+/** A student of two experts changes from one to the other where its teachers do. */
+const studentOf = ({ low }: Sampling, steps: number | undefined): Sampling => ({
+  ...studentSampler(steps),
+  ...(low && { low: { ...low, guidance: 1 } }),
+});
+
 async function wanSource({
   model: path,
   student: asked,
@@ -101,14 +109,14 @@ async function wanSource({
   offload,
 }: Which): Promise<Source> {
   const checkpoint = await openCheckpoint(path, named);
-  const loras: Lora[] = [];
-  for (const file of lora) loras.push(await readLora(file, checkpoint.dit.shapes));
+  const { family } = checkpoint;
+  const loras = await readLoras(lora, checkpoint);
   const weights = await checkpoint.dit.open();
   await weights.close();
   const trained = [weights.metadata, ...loras.map((l) => l.file.metadata)].map(stepsOf).find((n) => n !== undefined);
   const student = asked || trained !== undefined;
-  const { model_type: type } = checkpoint.dit.config;
-  const given = givenFrames(checkpoint.dit.config);
+  const { config } = checkpoint.dit;
+  const given = givenFrames(config);
   const model = wanModel(checkpoint, { loras, dtype, offload });
   const opened = new Map<string, Promise<HostTensor>>(); // one for all clips made from it
   const open = (file: string, size?: Size): Promise<HostTensor> => {
@@ -118,25 +126,26 @@ async function wanSource({
   };
   return {
     model,
-    name: `Wan2.1 ${type}${student ? ' student' : ''}`,
+    name: `${family.title}${holdsFirst(config) ? '' : ` ${config.model_type}`}${student ? ' student' : ''}`,
     released: true,
+    release: { family, dit: config, vae: model.vae },
     student,
-    size: WAN_SIZE,
-    frames: WAN_FRAMES,
-    fps: WAN_FPS,
+    size: family.size,
+    frames: family.frames,
+    fps: family.fps,
     scale: 1,
-    negative: wanNegative(given),
-    sampling: (size) => (student ? studentSampler(trained) : wanSampling(checkpoint, size)),
+    negative: family.negative(config),
+    sampling: (size) => (student ? studentOf(wanSampling(checkpoint, size), trained) : wanSampling(checkpoint, size)),
     async given({ image, lastImage, prompt }, size) {
       if (!given && image !== undefined) throw new UsageError(`--image: ${path} makes video from text alone`);
       if (given < 2 && lastImage !== undefined)
         throw new UsageError(`--last-image: ${path} makes video from ${given ? 'a first frame' : 'text'} alone`);
-      if (!given) return { pictures: [], size };
+      if (!given || (holdsFirst(config) && image === undefined)) return { pictures: [], size };
       if (image === undefined) throw new UsageError(`"${prompt}" needs a first frame: --image FILE`);
       const first = await open(image);
       const [, height, width] = first.shape as [number, number, number];
-      const fitting = sizeLike(model.dit, model.vae, { width, height }, size);
-      if (given < 2) return { pictures: [first], size: fitting };
+      const fitting = sizeLike(model, { width, height }, size);
+      if (given < 2) return { pictures: [family.fit === 'cover' ? await open(image, fitting) : first], size: fitting };
       if (lastImage === undefined) throw new UsageError(`"${prompt}" needs a last frame: --last-image FILE`);
       return { pictures: [first, await open(lastImage, { width, height })], size: fitting };
     },
@@ -163,7 +172,7 @@ async function trainedSource({
           : offload && 'offload';
   if (foreign)
     throw new UsageError(
-      `--${foreign} goes with a Wan2.1 folder, and ${dir} has neither config.json nor model_index.json`,
+      `--${foreign} goes with a downloaded folder, and ${dir} has neither config.json nor model_index.json`,
     );
   const asked = teacher ? 'teacher' : 'student';
   const { model, kind, preset, sampling } = await openTrained(ownOr(dir, BUNDLE, 'vae'), modelFile(dir, asked));
@@ -182,9 +191,9 @@ async function trainedSource({
     sampling: () => sampling,
     async given(wanted, size) {
       if (wanted.lastImage !== undefined)
-        throw new UsageError('--last-image goes with a Wan2.1 folder that takes a first and a last frame');
+        throw new UsageError('--last-image goes with a downloaded folder that takes a first and a last frame');
       checkWords(wanted.prompt, languageOf(preset));
-      if (!model.encodeImages) return { pictures: [], size };
+      if (!givenFrames(model.dit)) return { pictures: [], size };
       return {
         pictures: [
           wanted.image === undefined

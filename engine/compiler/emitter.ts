@@ -141,7 +141,7 @@ export class Emitter {
       case 'const':
         return this.constant(n as Node<'const'>);
       case 'iota':
-        return this.let('f32', `f32(${index.at((n.attrs as OpAttrs['iota']).axis)})`);
+        return this.splat(`f32(${index.at((n.attrs as OpAttrs['iota']).axis)})`);
       case 'where':
         return this.let(type, `select(${arg(2)}, ${arg(1)}, ${this.truths.get(arg(0)) ?? isSet(arg(0), this.real)})`);
       case 'cast':
@@ -213,7 +213,12 @@ export class Emitter {
 
   private constant(n: Node<'const'>): string {
     const text = this.literal(n);
-    return this.lanes ? this.let('vec4f', `vec4f(${text})`) : text;
+    return this.lanes ? this.splat(text) : text;
+  }
+
+  /** One f32 for all lanes. */
+  private splat(text: string): string {
+    return this.lanes ? this.let('vec4f', `vec4f(${text})`) : this.let('f32', text);
   }
 
   /** Through the uniform, where a compiler does not see what could be left out; it also takes what WGSL has no literal for. */

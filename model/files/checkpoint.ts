@@ -1,11 +1,12 @@
 /**
- * A folder with a whole Wan2.1, as downloaded: in the layout of its own releases, or in Diffusers'. Every part's numbers are known
+ * A folder with a whole model of Wan's, as downloaded: in the layout of its own releases, or in Diffusers'. Every part's numbers are known
  * at once; its weights are opened when asked for, under Wan's names.
  */
 import { basename, dirname, exists, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
 import { clipShapes, usedClipShapes } from '../clip/clip.ts';
 import type { CLIPConfig } from '../clip/config.ts';
-import type { DiTConfig, VAEConfig } from '../config.ts';
+import { hasBeside, readsImages, type DiTConfig, type VAEConfig } from '../config.ts';
+import { FAMILIES, familyOf, type Family } from '../families/index.ts';
 import type { Layout } from '../schedulers/index.ts';
 import type { UMT5Config } from '../umt5/config.ts';
 import { umt5Shapes } from '../umt5/umt5.ts';
@@ -15,6 +16,7 @@ import {
   clipConfigOf,
   diffusersDiTConfig,
   diffusersVAEConfig,
+  imagesOf,
   transformersCLIPConfig,
   transformersUMT5Config,
   umt5ConfigOf,
@@ -54,6 +56,9 @@ export interface Checkpoint {
   readonly layout: Layout;
   /** `dit.config.model_type` says whether it makes video of text, of a first, or of a first and a last frame. */
   readonly dit: Part<DiTConfig>;
+  /** Of two experts the one for low noise, of the same numbers; `dit` is then the one for high noise. */
+  readonly low?: Part<DiTConfig>;
+  readonly family: Family;
   readonly vae: Part<VAEConfig>;
   readonly text: Part<UMT5Config>;
   /** Where the DiT takes images. */
@@ -62,6 +67,8 @@ export interface Checkpoint {
   readonly tokenizer: string;
   /** Shift of the time schedule, where the folder names one. */
   readonly flowShift?: number;
+  /** Share of the timesteps below which the low-noise expert answers, where the folder names one. */
+  readonly boundary?: number;
 }
 
 /** ComfyUI keeps Wan's names behind a prefix. */
@@ -133,9 +140,6 @@ async function demand(path: string, layout: string, found: Readonly<Record<strin
 /** Files of Wan's own releases, by how their names begin; the encoder's and the VAE's numbers stand in no file but in their shapes. */
 const WAN = {
   dit: 'diffusion_pytorch_model',
-  vae: 'Wan2.1_VAE',
-  /** The same file as ComfyUI packs it. */
-  comfyVAE: 'wan_2.1_vae',
   text: 'models_t5',
   image: 'models_clip',
   tokenizer: 'google/umt5-xxl/tokenizer.json',
@@ -156,31 +160,40 @@ const picking =
     return join(path, found);
   };
 
-async function openOriginal(path: string, pick: Pick): Promise<Checkpoint> {
-  const config = await readConfig(join(path, 'config.json'), wanDiT);
+/** Names of tensors in a folder, whoever gave them. */
+const namesIn = (path: string, stem: string): Promise<string[]> =>
+  configOf(path, stem, (entries) => [...entries.keys()]);
+
+/** @param experts folders of two networks, that for high noise first */
+async function openOriginal(path: string, pick: Pick, experts?: readonly [string, string]): Promise<Checkpoint> {
+  const folders = experts?.map((folder) => join(path, folder)) ?? [path];
+  const read = await readConfig(join(folders[0]!, 'config.json'), wanDiT);
+  const family = familyOf(read, experts !== undefined);
   const names = await list(path);
-  const vae = [WAN.vae, WAN.comfyVAE].find((stem) => names.some((n) => n.startsWith(stem))) ?? WAN.vae;
+  const vae = family.vaeFiles.find((stem) => names.some((n) => n.startsWith(stem))) ?? family.vaeFiles[0]!;
   const own = { vae: pick(path, vae), text: pick(path, WAN.text), image: pick(path, WAN.image) };
-  const dit = pick(path); // whatever it is called
-  const needed = [
-    ...(dit === path ? [WAN.dit] : []),
-    vae,
-    WAN.text,
-    ...(config.model_type === 't2v' ? [] : [WAN.image]),
-  ];
+  const dits = folders.map((folder) => pick(folder)); // whatever they are called
+  const named = dits.some((dit, i) => dit !== folders[i]);
+  const has = (stem: string): boolean => names.some((n) => n.startsWith(stem));
+  const told =
+    hasBeside(read) && (named || experts || has(WAN.dit)) ? imagesOf(read, await namesIn(dits[0]!, WAN.dit)) : read;
+  const needed = [...(named || experts ? [] : [WAN.dit]), vae, WAN.text, ...(readsImages(told) ? [WAN.image] : [])];
   const tokenizer = join(path, WAN.tokenizer);
   await demand(path, "Wan's own layout", {
-    ...Object.fromEntries(
-      needed.map((stem) => [`${stem}*.safetensors or .pth`, names.some((n) => n.startsWith(stem))]),
-    ),
+    ...Object.fromEntries(needed.map((stem) => [`${stem}*.safetensors or .pth`, has(stem)])),
     [WAN.tokenizer]: await exists(tokenizer),
+    ...(experts && { [experts[1]]: names.includes(experts[1]) }),
   });
-  const image = config.model_type === 't2v' ? undefined : await configOf(own.image, WAN.image, clipConfigOf);
+  const image = readsImages(told) ? await configOf(own.image, WAN.image, clipConfigOf) : undefined;
+  const config = image ? { ...told, clip_dim: image.dim } : told;
+  const [dit, low] = dits.map((at) => part(at, WAN.dit, config, DIT_NAMES, { all: ditShapes }));
   return {
     path,
+    family,
     layout: 'original',
     tokenizer,
-    dit: part(dit, WAN.dit, image ? { ...config, clip_dim: image.dim } : config, DIT_NAMES, { all: ditShapes }),
+    dit: dit!,
+    ...(low && { low }),
     vae: part(own.vae, vae, await configOf(own.vae, vae, vaeConfigOf), [OWN], { all: vaeShapes }),
     text: part(own.text, WAN.text, await configOf(own.text, WAN.text, umt5ConfigOf), [OWN], { all: umt5Shapes }),
     ...(image && { image: part(own.image, WAN.image, image, [wanCLIP], { all: clipShapes, used: usedClipShapes }) }),
@@ -193,25 +206,30 @@ const isThere = (component: unknown): boolean => Array.isArray(component) && com
 async function openDiffusers(path: string, pick: Pick): Promise<Checkpoint> {
   const inside = (name: string) => join(path, name);
   const read = <C>(name: string, parse: (json: Json) => C) => readConfig(join(path, name, 'config.json'), parse);
-  if (await readConfig(inside('model_index.json'), (json) => isThere(json['transformer_2'])))
-    throw new WeightsError('checkpoint', path, 'has two transformers, as Wan2.2 does: only Wan2.1 is read');
+  const index = await readConfig(inside('model_index.json'), (json) => json);
+  const two = isThere(index['transformer_2']);
   const files = async (names: readonly string[]) => {
     const found = await Promise.all(names.map(async (name) => [name, await exists(inside(name))] as const));
     await demand(path, "Diffusers' layout", Object.fromEntries(found));
   };
   await files(['transformer/config.json', 'vae/config.json', 'text_encoder/config.json', 'tokenizer/tokenizer.json']);
-  const dit = await read('transformer', diffusersDiTConfig);
-  if (dit.model_type !== 't2v') await files(['image_encoder/config.json']);
+  if (two) await files(['transformer_2/config.json']);
+  const dit = await read('transformer', (json) => diffusersDiTConfig(json, index['expand_timesteps'] === true));
+  const images = readsImages(dit);
+  if (images) await files(['image_encoder/config.json']);
   const vae = await read('vae', diffusersVAEConfig);
   const scheduler = inside('scheduler/scheduler_config.json');
   const shift = (await exists(scheduler))
     ? await readConfig(scheduler, (json) => json['flow_shift'] ?? json['shift'])
     : undefined;
+  const { boundary_ratio: boundary } = index;
   return {
     path,
+    family: familyOf(dit, two),
     layout: 'diffusers',
     tokenizer: inside('tokenizer/tokenizer.json'),
     dit: part(pick(inside('transformer')), '', dit, DIT_NAMES, { all: ditShapes }),
+    ...(two && { low: part(pick(inside('transformer_2')), '', dit, DIT_NAMES, { all: ditShapes }) }),
     vae: part(pick(inside('vae')), '', vae, [OWN, diffusersVAE(vae)], { all: vaeShapes }),
     text: part(
       pick(inside('text_encoder')),
@@ -220,7 +238,7 @@ async function openDiffusers(path: string, pick: Pick): Promise<Checkpoint> {
       [transformersUMT5, transformersUMT5Tied],
       { all: umt5Shapes },
     ),
-    ...(dit.model_type !== 't2v' && {
+    ...(images && {
       image: part(
         pick(inside('image_encoder')),
         '',
@@ -230,6 +248,7 @@ async function openDiffusers(path: string, pick: Pick): Promise<Checkpoint> {
       ),
     }),
     ...(typeof shift === 'number' && { flowShift: shift }),
+    ...(typeof boundary === 'number' && { boundary }),
   };
 }
 
@@ -239,16 +258,17 @@ async function whatInstead(path: string): Promise<string> {
     return /^[\w.-]+\/[\w.-]+$/.test(path)
       ? `there is no such folder; a model of the Hugging Face hub is downloaded first: hf download ${path} --local-dir ${basename(path)}`
       : 'there is no such folder';
-  if (!(await isFolder(path))) return 'is a file: name the folder that holds all parts of a Wan2.1';
+  if (!(await isFolder(path))) return 'is a file: name the folder that holds all parts of a model';
   const names = (await list(path)).filter((name) => !name.startsWith('.')).sort();
-  if (names.some((name) => /^(high|low)_noise_model$/.test(name)))
-    return 'is a Wan2.2, of two transformers (high_noise_model, low_noise_model): only Wan2.1 is read';
   const holds = names.length ? few('files', names) : 'nothing';
-  return `is no Wan2.1 checkpoint: it has neither config.json (Wan's own layout) nor model_index.json (Diffusers); it holds ${holds}`;
+  return `is no checkpoint of ${FAMILIES.map((f) => f.title).join(', ')}: it has neither config.json (Wan's own layout, of two experts one in each folder) nor model_index.json (Diffusers); it holds ${holds}`;
 }
 
 async function openLayout(path: string, pick: Pick): Promise<Checkpoint> {
   if (await exists(join(path, 'model_index.json'))) return openDiffusers(path, pick);
+  for (const { experts } of FAMILIES)
+    if (experts && (await exists(join(path, experts.folders[0], 'config.json'))))
+      return openOriginal(path, pick, experts.folders);
   if (await exists(join(path, 'config.json'))) return openOriginal(path, pick);
   throw new WeightsError('checkpoint', path, await whatInstead(path));
 }
@@ -269,6 +289,7 @@ export async function openCheckpoint(path: string, weights: readonly string[] = 
     );
   for (const { open } of [
     checkpoint.dit,
+    ...(checkpoint.low ? [checkpoint.low] : []),
     checkpoint.vae,
     checkpoint.text,
     ...(checkpoint.image ? [checkpoint.image] : []),

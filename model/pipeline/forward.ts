@@ -24,6 +24,8 @@ export interface Told<T = NDArray> {
   y?: T;
   /** i2v: [B, I, clip_dim]. */
   imageTokens?: T;
+  /** ti2v: the first frame's latent, [B, C, 1, h, w]. */
+  first?: T;
 }
 
 export interface Forward {
@@ -77,7 +79,7 @@ const repeated = (t: Tensor, rows: number): Tensor =>
       );
 
 /** The network's input, repeated for each text. */
-function inputFor(x: Tensor, tEmb: Tensor, context: Tensor, { tables, y, imageTokens }: Told<Tensor>): DiTInput {
+function inputFor(x: Tensor, tEmb: Tensor, context: Tensor, { tables, y, imageTokens, first }: Told<Tensor>): DiTInput {
   const each = (t: Tensor): Tensor => repeated(t, context.shape[0]!);
   return {
     x: each(x),
@@ -86,6 +88,7 @@ function inputFor(x: Tensor, tEmb: Tensor, context: Tensor, { tables, y, imageTo
     tables,
     ...(y && { y: each(y) }),
     ...(imageTokens && { imageTokens: each(imageTokens) }),
+    ...(first && { first: each(first) }),
   };
 }
 
@@ -101,10 +104,13 @@ export function forwardFunctions(config: DiTConfig, maxBindingBytes: number, sca
       ditEmbed(withAdapters(net), config, inputFor(x, tEmb, context, told)),
     block: (s: Scope, x: Tensor, told: BlockInput): Tensor =>
       block(withAdapters(s.params), parts(x.shape[0]!, x.shape[1]!), x, told, () => {}),
-    head: (net: Params, tokens: Tensor, e: Tensor, x: Tensor): Tensor =>
-      ditHead(withAdapters(net), config, { x: tokens, e }, repeated(x, tokens.shape[0]!)) as Tensor,
+    head: (net: Params, tokens: Tensor, { e, held }: HeadTold<Tensor>, x: Tensor): Tensor =>
+      ditHead(withAdapters(net), config, { x: tokens, e, held }, repeated(x, tokens.shape[0]!)) as Tensor,
   };
 }
+
+/** What of the embedding the head is told. */
+type HeadTold<T> = Pick<Embedded<T>, 'e'> & Pick<Embedded<T>['told'], 'held'>;
 
 type Functions = ReturnType<typeof forwardFunctions>;
 
@@ -134,7 +140,7 @@ export class StreamedForward implements Forward {
   private readonly blocks: number;
   private readonly embed: CompiledFunction<[Params, Tensor, Tensor, Tensor, Told<Tensor>], Embedded>;
   private readonly stack: BlockStack<BlockInput>;
-  private readonly head: CompiledFunction<[Params, Tensor, Tensor, Tensor], Tensor>;
+  private readonly head: CompiledFunction<[Params, Tensor, HeadTold<Tensor>, Tensor], Tensor>;
 
   constructor(device: Device, { embed, block, head }: Functions, blocks: number, operands: Precision = 'f32') {
     this.blocks = blocks;
@@ -154,7 +160,7 @@ export class StreamedForward implements Forward {
     const tokens = embedded.keep();
     try {
       await this.stack.run(tokens, { ...told, tables: given.tables }, this.blocks, blocks!);
-      return await this.head(weights, tokens, e, x);
+      return await this.head(weights, tokens, { e, ...(told.held && { held: told.held }) }, x);
     } finally {
       tokens.free();
     }

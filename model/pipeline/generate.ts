@@ -6,8 +6,9 @@ import type { Device } from '../../engine/runtime/device.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { DiTConfig, VAEConfig } from '../config.ts';
+import type { Family } from '../families/index.ts';
 import { StreamingVAE } from '../wan/vaestream.ts';
-import { Diffusion, evaluationsOf, type Sampling } from './diffuse.ts';
+import { Diffusion, evaluationsOf, isGuided, spans, type Expert, type Sampling, type Underway } from './diffuse.ts';
 import type { Network } from './forward.ts';
 import { encodeGiven } from './given.ts';
 import { checkFinite, type Precision } from './precision.ts';
@@ -22,6 +23,8 @@ type DeviceWeights = Readonly<Record<string, NDArray>>;
 export interface VideoModel {
   readonly dit: DiTConfig;
   readonly vae: VAEConfig;
+  /** The size that a clip of `area` has which begins with `image`, in multiples of `step`; each edge rounded down unless given. */
+  readonly sizeLike?: Family['sizeLike'];
   /** Texts → [text_len, text_dim] each, zero past the text. Whatever this loads is freed when it returns. */
   encodeText(device: Device, texts: readonly string[], progress: Progress): Promise<HostTensor[]>;
   /** Tokens of each text; past `dit.text_len` they are cut off. Of models whose texts may be that long. */
@@ -30,8 +33,8 @@ export interface VideoModel {
   encodeImages?(device: Device, pictures: readonly HostTensor[], progress: Progress): Promise<HostTensor[]>;
   /** The VAE's half; its caller frees it. */
   loadVAE(device: Device, half: 'encoder' | 'decoder', progress: Progress): Promise<DeviceWeights>;
-  /** The DiT; its caller frees it, once or more often. */
-  loadDiT(device: Device, progress: Progress): Promise<Network>;
+  /** The DiT, or one of two experts; its caller frees it, once or more often. */
+  loadDiT(device: Device, progress: Progress, expert?: Expert): Promise<Network>;
 }
 
 const HALVES = { encoder: /^(encoder|conv1)\./, decoder: /^(decoder|conv2)\./ };
@@ -83,44 +86,55 @@ export async function generate(
   jobs: readonly Job[],
   { sampling, precision = 'f32', tile, progress, sink }: GenerateOptions,
 ): Promise<Made> {
-  const texts = await encodeTexts(device, model, jobs, sampling.guidance !== 1, progress);
-  const images = model.encodeImages && (await encodeGiven(device, model, jobs, tile, progress));
-  const net = await model.loadDiT(device, progress);
+  const texts = await encodeTexts(device, model, jobs, isGuided(sampling), progress);
+  const given = await encodeGiven(device, model, jobs, tile, progress);
   let decoder: DeviceWeights = {};
+  let net: Network | undefined;
   const diffusion = new Diffusion(device, model.dit, { operands: precision });
+  const shapeOf = (job: Job) => latentShape(model.vae, job.size, job.frames);
+  const under: (Underway | undefined)[] = [];
+  const legs = spans(sampling);
   const total = jobs.length * sampling.steps;
-  let seconds = 0;
+  let [seconds, done] = [0, 0];
   try {
-    for (const [i, job] of jobs.entries()) {
-      const shape = latentShape(model.vae, job.size, job.frames);
-      const { latent: x, seconds: took } = await diffusion.run(
-        net,
-        {
-          shape,
+    // One network is on the device at a time: every clip is brought to where the next one takes over.
+    for (const [leg, span] of legs.entries()) {
+      net = await model.loadDiT(device, progress, span.expert);
+      for (const [i, job] of jobs.entries()) {
+        const input = {
+          shape: shapeOf(job),
           seeds: [job.seed],
           text: alone(texts.get(job.prompt)!),
           negative: alone(texts.get(job.negative) ?? texts.get(job.prompt)!),
-          ...(images && { imageTokens: alone(images.tokens[i]!), beside: images.beside[i]! }),
-        },
-        sampling,
-        (done) => progress('diffusion', 'steps', i * sampling.steps + done, total),
-      );
-      const latent = host(await x.read(), shape);
-      x.free();
-      checkFinite(latent, precision, job.prompt);
-      seconds += took;
+          ...given[i],
+        };
+        const onStep = () => progress('diffusion', 'steps', ++done, total);
+        const way = (under[i] = await diffusion.advance(net, input, sampling, { span, under: under[i], onStep }));
+        if (leg + 1 < legs.length) continue;
+        under[i] = undefined;
+        const latent = host(await way.state.x.read(), shapeOf(job));
+        freeState(way);
+        checkFinite(latent, precision, job.prompt);
+        seconds += way.seconds;
+        await diffusion.close();
+        if (i === jobs.length - 1) await net.free();
+        if (i === 0) decoder = await model.loadVAE(device, 'decoder', progress);
+        await decodeTo(await sink(i), new StreamingVAE(device, model.vae, decoder), latent, tile, progress);
+      }
+      if (leg + 1 === legs.length) continue;
       await diffusion.close();
-      if (i === jobs.length - 1) await net.free();
-      if (i === 0) decoder = await model.loadVAE(device, 'decoder', progress);
-      await decodeTo(await sink(i), new StreamingVAE(device, model.vae, decoder), latent, tile, progress);
+      await net.free();
     }
   } finally {
+    under.forEach((way) => way && freeState(way));
     await diffusion.close();
-    await net.free();
+    await net?.free();
     freeAll(decoder);
   }
   return { seconds, evaluations: evaluationsOf(sampling) };
 }
+
+const freeState = ({ state }: Underway): void => Object.values(state).forEach((t: NDArray) => t.free());
 
 /** As a batch of one. */
 const alone = (t: HostTensor): HostTensor => ({ ...t, shape: [1, ...t.shape] });

@@ -1,47 +1,54 @@
-/** What a DiT is told of the frames it is given: the first of a clip, or the first and the last. Wan 2.1: wan/image2video.py, wan/first_last_frame2video.py. */
+/** What a DiT is told of the frames it is given: the first of a clip, or the first and the last. Wan: image2video.py, first_last_frame2video.py, textimage2video.py. */
 import type { Device } from '../../engine/runtime/device.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { resize, resizeTables, type ResizeTables } from '../clip/resize.ts';
-import { givenFrames, vaeStride } from '../config.ts';
+import { givenFrames, holdsFirst, vaeStride } from '../config.ts';
 import { StreamingVAE } from '../wan/vaestream.ts';
 import type { Job, Progress, VideoModel } from './generate.ts';
 
+/** As `DiffusionInput` has it. */
 export interface Given {
-  /** [I, clip_dim] of a job's frames, one behind the other. */
-  tokens: HostTensor[];
+  /** [1, I, clip_dim] of the frames, one behind the other. */
+  imageTokens?: HostTensor;
   /** Mask and image latent, [1, in_dim - C, F, h, w]. */
-  beside: HostTensor[];
+  beside?: HostTensor;
+  /** The first frame's own latent, [1, C, 1, h, w], where the DiT holds it in the sample. */
+  first?: HostTensor;
 }
 
-/** Every job's frames for a DiT that takes some; jobs of the same pictures share what is made of them. */
+/** Every job's frames as its DiT takes them; jobs of the same pictures share what is made of them. */
 export async function encodeGiven(
   device: Device,
   model: VideoModel,
   jobs: readonly Job[],
   tile: number | undefined,
   progress: Progress,
-): Promise<Given> {
+): Promise<Given[]> {
   const pictures = [...new Set(jobs.flatMap((j) => j.pictures))];
-  const tokens = await encodePictures(
-    device,
-    model,
-    jobs.map((j) => j.pictures),
-    progress,
-  );
+  if (!pictures.length) return jobs.map(() => ({}));
+  const tokens =
+    model.encodeImages &&
+    (await encodePictures(
+      device,
+      model,
+      jobs.map((j) => j.pictures),
+      progress,
+    ));
   const scale = device.compile((x: Tensor, tables: ResizeTables<Tensor>) => resize(x, tables), { name: 'resize' });
   const encoder = await model.loadVAE(device, 'encoder', progress);
   const vae = new StreamingVAE(device, model.vae, encoder);
+  const holds = holdsFirst(model.dit);
   const nameOf = (j: Job) =>
     `${j.pictures.map((p) => pictures.indexOf(p)).join()} ${j.size.width} ${j.size.height} ${j.frames}`;
-  const beside = new Map<string, HostTensor>();
+  const latents = new Map<string, Given>();
   try {
-    for (const job of jobs) {
-      if (beside.has(nameOf(job))) continue;
+    for (const job of jobs.filter((j) => j.pictures.length)) {
+      if (latents.has(nameOf(job))) continue;
       const {
         size: { width, height },
-        frames,
       } = job;
+      const frames = holds ? 1 : job.frames;
       const given: HostTensor[] = [];
       for (const picture of job.pictures) {
         const [channels, h, w] = picture.shape as [number, number, number];
@@ -49,16 +56,20 @@ export async function encodeGiven(
           host(await (await scale(picture, resizeTables([h, w], [height, width]))).read(), [channels, height, width]),
         );
       }
-      const latent = await vae.encode([frames, height, width], withZeros(given, frames), {
+      const { data, shape } = await vae.encode([frames, height, width], withZeros(given, frames), {
         tile,
         onProgress: (done, total) => progress('image', 'chunks', done, total),
       });
-      beside.set(
+      const latent = host(data, [1, ...shape]);
+      latents.set(
         nameOf(job),
-        withMask(host(latent.data, [1, ...latent.shape]), vaeStride(model.vae)[0], givenFrames(model.dit)),
+        holds ? { first: latent } : { beside: withMask(latent, vaeStride(model.vae)[0], givenFrames(model.dit)) },
       );
     }
-    return { tokens, beside: jobs.map((j) => beside.get(nameOf(j))!) };
+    return jobs.map((j, i) => ({
+      ...latents.get(nameOf(j)),
+      ...(tokens && j.pictures.length && { imageTokens: { ...tokens[i]!, shape: [1, ...tokens[i]!.shape] } }),
+    }));
   } finally {
     vae.free();
     for (const t of Object.values(encoder)) t.free();

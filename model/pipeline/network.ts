@@ -1,4 +1,4 @@
-/** A Wan2.1 DiT from its files, with LoRAs: all of it on the device, or its blocks at every step anew. */
+/** A DiT from its files, with LoRAs: all of it on the device, or its blocks at every step anew. */
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';

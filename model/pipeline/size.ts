@@ -1,4 +1,5 @@
 /** Which sizes of a clip a model can make, and how its first frame's form becomes one of them. */
+import { eachDown } from '../families/family.ts';
 import { givenFrames, vaeStride, type DiTConfig, type VAEConfig } from '../config.ts';
 
 /** Pixels. */
@@ -7,7 +8,7 @@ export interface Size {
   readonly height: number;
 }
 
-/** Height and width must be multiples of these: 16 x 16 for Wan. */
+/** Height and width must be multiples of these: 16 x 16 for most of Wan's, 32 x 32 for TI2V. */
 function steps(dit: DiTConfig, vae: VAEConfig): Size {
   const [, strideH, strideW] = vaeStride(vae);
   return { width: strideW * dit.patch_size[2], height: strideH * dit.patch_size[1] };
@@ -57,16 +58,12 @@ export function checkClip(dit: DiTConfig, vae: VAEConfig, { width, height }: Siz
     );
 }
 
-/** The size that keeps the area of `size` and the form of `image`, rounded down to what the model can make: Wan's rule for image-to-video. */
-export function sizeLike(dit: DiTConfig, vae: VAEConfig, image: Size, size: Size): Size {
-  const step = steps(dit, vae);
-  const area = size.width * size.height;
-  const fit = (length: number, by: number) => Math.max(1, Math.floor(length / by)) * by;
-  return {
-    height: fit(Math.sqrt((area * image.height) / image.width), step.height),
-    width: fit(Math.sqrt((area * image.width) / image.height), step.width),
-  };
-}
+/** The size of `area`'s area and the form of `image` that the model can make, by its family's rule: each edge rounded down unless it has one. */
+export const sizeLike = (
+  { dit, vae, sizeLike: rule = eachDown }: { dit: DiTConfig; vae: VAEConfig; sizeLike?: typeof eachDown | undefined },
+  image: Size,
+  area: Size,
+): Size => rule(image, area, steps(dit, vae));
 
 /** [C, F, h, w] of the latent of a clip. */
 export function latentShape(

@@ -15,7 +15,7 @@ import { ditConfig } from '../../model/config.ts';
 import { umt5Config } from '../../model/umt5/config.ts';
 import { checkClip } from '../../model/pipeline/size.ts';
 import { cleanPrompt } from '../../model/tokenizer.ts';
-import { WAN } from '../../model/wan/released.ts';
+import { RELEASED } from '../../model/families/index.ts';
 import { WAN_VAE } from '../../model/config.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
 import { loadPreset } from '../../train/presets/index.ts';
@@ -76,10 +76,10 @@ test('so are the numbers of released models and of checkpoints', () => {
   ] as const) {
     assert.throws(() => subjectOf('wan2.1-t2v-1.3b', [], wrong), limit);
     const all = { ...size, ...wrong };
-    assert.throws(() => checkClip(WAN['wan2.1-t2v-1.3b']!.dit, WAN_VAE, all, all.frames), limit);
+    assert.throws(() => checkClip(RELEASED['wan2.1-t2v-1.3b']!.dit, WAN_VAE, all, all.frames), limit);
   }
   assert.throws(() => subjectOf('constructor', []), /there is no preset "constructor"/);
-  const { dit } = WAN['wan2.1-t2v-1.3b']!;
+  const { dit } = RELEASED['wan2.1-t2v-1.3b']!;
   assert.throws(() => ditConfig({ ...dit, num_layers: 1e9 }), /num_layers: Too big.*1000/);
   assert.throws(
     () => umt5Config({ vocab: 256_384, dim: 4096, dim_attn: 4096, dim_ffn: 10_240, num_heads: 64, num_layers: 1e9 }),

@@ -15,6 +15,7 @@ import {
   conv3d,
   ema,
   gelu,
+  iota,
   linear,
   mse,
   where,
@@ -136,6 +137,27 @@ async function train(
   await step.free();
   return { losses, bits, created };
 }
+
+test('a mask made of places, the same for a row, lets its kernel read four at a time', async () => {
+  const first = (x: Tensor, a: Tensor): Tensor => where(iota([1, 6, 1], 1).lt(2), a, x).mul(2);
+  const [x, a] = [
+    host(
+      Array.from({ length: 48 }, (_, i) => i),
+      [1, 6, 8],
+    ),
+    host(
+      Array.from({ length: 8 }, (_, i) => -i),
+      [1, 1, 8],
+    ),
+  ];
+  const program = device.compile(first);
+  const got = await (await program(x, a)).read();
+  assert.equal(
+    [...got],
+    Array.from({ length: 48 }, (_, i) => 2 * (i < 16 ? -(i % 8) : i)),
+  );
+  await program.free();
+});
 
 test('a training step lowers the loss, gives the same bits twice, and creates nothing after the first call', async () => {
   const a = await train(30);

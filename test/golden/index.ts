@@ -10,6 +10,7 @@ import { nonfiniteCase } from './nonfinite.ts';
 import { opCase } from './ops.ts';
 import { eightBitCase, encoderCase, ggufCase, scaledCase } from './quant.ts';
 import { diffusersTables, flowCase, schedulerCase } from './schedulers.ts';
+import { a14bCase, ti2vCase } from './pipelines.ts';
 import { bucketCase, umt5Case } from './umt5.ts';
 import { vae22Case, vaeCase } from './vae.ts';
 
@@ -20,6 +21,8 @@ const RUNNERS: Record<string, (fixture: Fixture, c: Case, executor: Executor) =>
   wan22_dit_ti2v: ditCase,
   wan22_dit_i2v: ditCase,
   wan22_vae: vae22Case,
+  wan22_pipeline_ti2v: ti2vCase,
+  wan22_pipeline_a14b: a14bCase,
   umt5_encoder: umt5Case,
   clip_visual: clipCase,
   ops: opCase,

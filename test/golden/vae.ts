@@ -43,7 +43,7 @@ function inChunks(x: Tensor, length: number, run: (chunk: Tensor, cache: Cache) 
 const batched = (t: HostTensor): HostTensor => ({ ...t, shape: [1, ...t.shape] });
 
 /** Under our names, as the reference's own has them. */
-const vaeGolden = ({ in_channels, patch_size, ...config }: Attrs): VAEConfig =>
+export const vaeGolden = ({ in_channels, patch_size, ...config }: Attrs): VAEConfig =>
   vaeConfig({ ...config, ...(in_channels && { channels: in_channels, patch_size, is_residual: patch_size > 1 }) });
 
 export async function vaeCase(fixture: Fixture, c: Case, executor: Executor): Promise<Verdict> {

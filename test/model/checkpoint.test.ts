@@ -1,5 +1,5 @@
 /** Checkpoint folders as downloaded: both layouts give the same weights under Wan's names, and what is wrong with one is said in a line. */
-import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -8,7 +8,9 @@ import { openCheckpoint, type Part } from '../../model/files/checkpoint.ts';
 import { vaeConfigOf } from '../../model/files/configs.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { fromBF16, fromF16, toBF16, toF16 } from '../../model/halves.ts';
-import { WAN_VAE } from '../../model/config.ts';
+import { readsImages, WAN22_VAE, WAN_VAE } from '../../model/config.ts';
+import { wan22a14b, wan22ti2v } from '../../model/families/wan22.ts';
+import { wanSampling } from '../../model/pipeline/wan.ts';
 import type { HostParams } from '../../model/params.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import { writeFolder } from './folders.ts';
@@ -65,11 +67,35 @@ for (const kind of ['t2v', 'i2v', 'flf2v'] as const) {
   }
 }
 
-test('the released VAE is known by its shapes', () => {
-  const entries = new Map(
-    Object.entries(vaeShapes(WAN_VAE)).map(([name, shape]) => [name, { dtype: 'F32' as const, shape }]),
-  );
-  assert.equal(vaeConfigOf(entries), WAN_VAE);
+test('the released VAEs are known by their shapes', () => {
+  for (const vae of [WAN_VAE, WAN22_VAE]) {
+    const entries = new Map(
+      Object.entries(vaeShapes(vae)).map(([name, shape]) => [name, { dtype: 'F32' as const, shape }]),
+    );
+    assert.equal(vaeConfigOf(entries), vae);
+  }
+});
+
+test('folders of Wan2.2 in both layouts are known as what they are, with both experts', async () => {
+  for (const layout of ['original', 'diffusers'] as const)
+    for (const kind of ['ti2v', 't2v-a14b', 'i2v-a14b'] as const) {
+      const at = join(root, `${layout}-${kind}`);
+      const made = await writeFolder(at, layout, kind);
+      const found = await openCheckpoint(at);
+      const dtype = layout === 'original' ? 'F32' : 'BF16';
+      assert.is(found.family, kind === 'ti2v' ? wan22ti2v : wan22a14b);
+      assert.is(found.dit.config.model_type, kind.replace('-a14b', ''));
+      assert.is(found.image, undefined);
+      const config = { ...made.dit.config, clip_dim: found.dit.config.clip_dim };
+      assert.is(readsImages(found.dit.config), false);
+      await holds(found.dit, { config, params: made.dit.params }, dtype);
+      await holds(found.vae, made.vae, 'F32');
+      assert.is(found.low === undefined, kind === 'ti2v');
+      if (found.low) await holds(found.low, { config, params: made.low! }, dtype);
+      const sampling = wanSampling(found, found.family.size);
+      const boundary = { ti2v: undefined, 't2v-a14b': 875, 'i2v-a14b': 900 }[kind];
+      assert.is(sampling.low?.below, boundary);
+    }
 });
 
 const CHANGES: [
@@ -83,7 +109,7 @@ const CHANGES: [
     'no config',
     'original',
     (f) => rm(join(f, 'config.json')),
-    /neither config\.json \(Wan's own layout\) nor model_index\.json/,
+    /neither config\.json \(Wan's own layout, of two experts one in each folder\) nor model_index\.json/,
   ],
   [
     'files missing',
@@ -128,25 +154,26 @@ const CHANGES: [
     /config\.json: \[dit config\] .*dim: must be num_heads 2 times/,
   ],
   [
-    'Wan2.2',
+    'half of two experts',
     'diffusers',
     (f) => edit(join(f, 'model_index.json'), { transformer_2: ['diffusers', 'WanTransformer3DModel'] }),
-    /two transformers, as Wan2\.2 does/,
+    /lacks transformer_2\/config\.json of Diffusers' layout/,
   ],
   [
-    'Wan2.2 in its own layout',
+    'half of two experts in their own layout',
     'original',
     async (f) => {
-      await rm(join(f, 'config.json'));
       await mkdir(join(f, 'high_noise_model'));
+      for (const name of await readdir(f))
+        if (/^(config|diffusion)/.test(name)) await rename(join(f, name), join(f, 'high_noise_model', name));
     },
-    /is a Wan2\.2, of two transformers \(high_noise_model, low_noise_model\): only Wan2\.1 is read$/,
+    /lacks low_noise_model of Wan's own layout/,
   ],
   [
     'a kind that is not read',
     'original',
-    (f) => edit(join(f, 'config.json'), { model_type: 'ti2v' }),
-    /model_type: is "ti2v", which is not read; those of Wan2\.1 that are: t2v, i2v, flf2v/,
+    (f) => edit(join(f, 'config.json'), { model_type: 's2v' }),
+    /model_type: is "s2v", which is not read; those of Wan that are: t2v, i2v, flf2v, ti2v/,
   ],
   [
     'a pointer for a tokenizer or a config',

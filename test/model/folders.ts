@@ -1,7 +1,7 @@
 /**
- * Small Wan2.1 checkpoints with generated weights, in the layouts and file formats that the real ones are downloaded in.
+ * Small checkpoints of Wan2.1 and Wan2.2 with generated weights, in the layouts and file formats that the real ones are downloaded in.
  *
- * As a program: `node --import tsx test/model/folders.ts FOLDER [original|diffusers] [t2v|i2v|flf2v]`.
+ * As a program: `node --import tsx test/model/folders.ts FOLDER [original|diffusers] [t2v|i2v|flf2v|ti2v|t2v-a14b|i2v-a14b]`.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -11,7 +11,15 @@ import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { clipSpecs } from '../../model/clip/clip.ts';
 import { clipConfig, type CLIPConfig } from '../../model/clip/config.ts';
-import { ditConfig, vaeConfig, WAN_VAE, type DiTConfig, type VAEConfig } from '../../model/config.ts';
+import {
+  ditConfig,
+  readsImages,
+  vaeConfig,
+  WAN22_VAE,
+  WAN_VAE,
+  type DiTConfig,
+  type VAEConfig,
+} from '../../model/config.ts';
 import {
   diffusersDiT,
   diffusersVAE,
@@ -31,6 +39,8 @@ import { noise, scrambled, tinyTokenizer } from './tiny.ts';
 
 export interface Generated {
   dit: { config: DiTConfig; params: HostParams };
+  /** Of two experts the one for low noise. */
+  low?: HostParams;
   vae: { config: VAEConfig; params: HostParams };
   text: { config: UMT5Config; params: HostParams };
   image: { config: CLIPConfig; params: HostParams };
@@ -38,8 +48,13 @@ export interface Generated {
 
 export type Layout = 'original' | 'diffusers';
 
+export type Kind = DiTConfig['model_type'] | 't2v-a14b' | 'i2v-a14b';
+
 /** Numbers small enough for a test, of the real ones' proportions. */
-function generate(kind: DiTConfig['model_type']): Generated {
+function generate(named: Kind): Generated {
+  const two = named.endsWith('-a14b');
+  const kind = named.replace('-a14b', '') as DiTConfig['model_type'];
+  const small = { dim: 8, num_res_blocks: 1 };
   const image = clipConfig({ image_size: 224, patch_size: 14, dim: 80, out_dim: 48, num_heads: 1, num_layers: 3 }); // the DiT wants 257 tokens
   const text = umt5Config({
     vocab: tinyTokenizer().model.vocab.length,
@@ -49,23 +64,24 @@ function generate(kind: DiTConfig['model_type']): Generated {
     num_heads: 4,
     num_layers: 2,
   });
-  const vae = vaeConfig({ ...WAN_VAE, dim: 8, num_res_blocks: 1 });
+  const vae = vaeConfig(kind === 'ti2v' ? { ...WAN22_VAE, ...small, dec_dim: 8 } : { ...WAN_VAE, ...small });
   const dit = ditConfig({
     model_type: kind,
     patch_size: [1, 2, 2],
     text_len: 16,
-    in_dim: kind === 't2v' ? 16 : 36,
-    out_dim: 16,
+    in_dim: kind === 't2v' || kind === 'ti2v' ? vae.z_dim : 36,
+    out_dim: vae.z_dim,
     dim: 48,
     ffn_dim: 64,
     freq_dim: 32,
     text_dim: text.dim,
     num_heads: 2,
     num_layers: 2,
-    clip_dim: image.dim,
+    clip_dim: two ? 0 : image.dim,
   });
   return {
     dit: { config: dit, params: scrambled(ditSpecs(dit)) },
+    ...(two && { low: scrambled(ditSpecs(dit), 0.15) }),
     vae: { config: vae, params: scrambled(vaeSpecs(vae)) },
     text: { config: text, params: scrambled(umt5Specs(text)) },
     image: { config: image, params: scrambled(clipSpecs(image)) },
@@ -112,13 +128,29 @@ const writePth = (path: string, params: HostParams, dtype: keyof typeof ENCODED)
     ),
   );
 
-async function writeOriginal(folder: string, { dit, vae, text, image }: Generated): Promise<void> {
+async function writeOriginal(folder: string, { dit, low, vae, text, image }: Generated): Promise<void> {
   const { clip_dim: _c, checkpoint: _k, ...config } = dit.config;
-  await writeJSON(join(folder, 'config.json'), { _class_name: 'WanModel', _diffusers_version: '0.30.0', ...config });
-  await writeShards(folder, 'diffusion_pytorch_model', dit.params, 'F32');
-  await writePth(join(folder, 'Wan2.1_VAE.pth'), vae.params, 'F32');
+  const networks: [string, HostParams][] = low
+    ? [
+        ['high_noise_model', dit.params],
+        ['low_noise_model', low],
+      ]
+    : [['', dit.params]];
+  for (const [name, params] of networks) {
+    await writeJSON(join(folder, name, 'config.json'), {
+      _class_name: 'WanModel',
+      _diffusers_version: '0.30.0',
+      ...config,
+    });
+    await writeShards(join(folder, name), 'diffusion_pytorch_model', params, 'F32');
+  }
+  await writePth(
+    join(folder, dit.config.model_type === 'ti2v' ? 'Wan2.2_VAE.pth' : 'Wan2.1_VAE.pth'),
+    vae.params,
+    'F32',
+  );
   await writePth(join(folder, 'models_t5_umt5-xxl-enc-bf16.pth'), text.params, 'BF16');
-  if (dit.config.model_type !== 't2v')
+  if (readsImages(dit.config))
     await writePth(
       join(folder, 'models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth'),
       { ...image.params, log_scale: noise('log', []), 'textual.head.weight': noise('head', [4, 4]) },
@@ -142,15 +174,18 @@ function theirs(params: HostParams, naming: Naming, drop: readonly string[] = []
   );
 }
 
-async function writeDiffusers(folder: string, { dit, vae, text, image }: Generated): Promise<void> {
-  const pictures = dit.config.model_type !== 't2v';
+async function writeDiffusers(folder: string, { dit, low, vae, text, image }: Generated): Promise<void> {
+  const pictures = readsImages(dit.config);
   await writeJSON(join(folder, 'model_index.json'), {
     _class_name: pictures ? 'WanImageToVideoPipeline' : 'WanPipeline',
     transformer: ['diffusers', 'WanTransformer3DModel'],
+    transformer_2: low ? ['diffusers', 'WanTransformer3DModel'] : [null, null],
+    ...(low && { boundary_ratio: dit.config.model_type === 't2v' ? 0.875 : 0.9 }),
+    ...(dit.config.model_type === 'ti2v' && { expand_timesteps: true }),
   });
   const { dim, num_heads, in_dim, out_dim, patch_size, text_len, text_dim, freq_dim, ffn_dim, num_layers, clip_dim } =
     dit.config;
-  await writeJSON(join(folder, 'transformer/config.json'), {
+  const transformer = {
     _class_name: 'WanTransformer3DModel',
     added_kv_proj_dim: pictures ? dim : null,
     attention_head_dim: dim / num_heads,
@@ -169,8 +204,11 @@ async function writeDiffusers(folder: string, { dit, vae, text, image }: Generat
     rope_max_seq_len: 1024,
     text_dim,
     text_len, // Diffusers leaves 512 to its pipeline
-  });
-  await writeShards(join(folder, 'transformer'), 'diffusion_pytorch_model', theirs(dit.params, diffusersDiT), 'BF16');
+  };
+  for (const [name, params] of Object.entries({ transformer: dit.params, ...(low && { transformer_2: low }) })) {
+    await writeJSON(join(folder, name, 'config.json'), transformer);
+    await writeShards(join(folder, name), 'diffusion_pytorch_model', theirs(params, diffusersDiT), 'BF16');
+  }
   const { latent_mean, latent_std, dim_mult, num_res_blocks, temperal_downsample, z_dim } = vae.config;
   await writeJSON(join(folder, 'vae/config.json'), {
     _class_name: 'AutoencoderKLWan',
@@ -183,6 +221,13 @@ async function writeDiffusers(folder: string, { dit, vae, text, image }: Generat
     num_res_blocks,
     temperal_downsample,
     z_dim,
+    ...(vae.config.is_residual && {
+      is_residual: true,
+      decoder_base_dim: vae.config.dec_dim,
+      patch_size: vae.config.patch_size,
+      in_channels: 12,
+      out_channels: 12,
+    }),
   });
   await saveTensors(
     join(folder, 'vae/diffusion_pytorch_model.safetensors'),
@@ -234,11 +279,7 @@ async function writeDiffusers(folder: string, { dit, vae, text, image }: Generat
 }
 
 /** Writes a checkpoint folder and gives what is in it. */
-export async function writeFolder(
-  folder: string,
-  layout: Layout = 'original',
-  kind: DiTConfig['model_type'] = 't2v',
-): Promise<Generated> {
+export async function writeFolder(folder: string, layout: Layout = 'original', kind: Kind = 't2v'): Promise<Generated> {
   const models = generate(kind);
   await mkdir(folder, { recursive: true });
   await (layout === 'original' ? writeOriginal : writeDiffusers)(folder, models);
@@ -247,6 +288,6 @@ export async function writeFolder(
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [folder, layout = 'original', kind = 't2v'] = process.argv.slice(2);
-  if (!folder) throw new Error('folders.ts FOLDER [original|diffusers] [t2v|i2v|flf2v]');
-  await writeFolder(folder, layout as Layout, kind as DiTConfig['model_type']);
+  if (!folder) throw new Error('folders.ts FOLDER [original|diffusers] [t2v|i2v|flf2v|ti2v|t2v-a14b|i2v-a14b]');
+  await writeFolder(folder, layout as Layout, kind as Kind);
 }

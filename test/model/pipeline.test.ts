@@ -5,15 +5,15 @@ import { open } from '../../engine/runtime/device.ts';
 import { concat } from '../../engine/frontend/functional.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
-import { givenFrames, vaeConfig, type DiTConfig } from '../../model/config.ts';
+import { holdsFirst, readsImages, vaeConfig, type DiTConfig } from '../../model/config.ts';
 import { loraSpecs, mergeLora } from '../../model/lora.ts';
 import type { HostParams } from '../../model/params.ts';
-import { latentNoise, type Sampling } from '../../model/pipeline/diffuse.ts';
+import { evaluationsOf, latentNoise, spans, type Sampling } from '../../model/pipeline/diffuse.ts';
 import { networkOf, type Network } from '../../model/pipeline/forward.ts';
 import { generate, halfOf, type Job, type VideoModel } from '../../model/pipeline/generate.ts';
 import { checkClip, latentShape, parseSize, sizeLike } from '../../model/pipeline/size.ts';
 import { schedule } from '../../model/schedulers/index.ts';
-import { dit, ditShapes } from '../../model/wan/dit.ts';
+import { dit, ditShapes, ditSpecs } from '../../model/wan/dit.ts';
 import { ditTables, timeEmbedding, tokenGrid } from '../../model/wan/tables.ts';
 import { decode, denormalise, encode, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';
 import { oracle } from '../golden/executor.ts';
@@ -43,17 +43,18 @@ function modelOf(
   config: DiTConfig,
   params: HostParams,
   network = (p: HostParams): Network => networkOf(upload(p)),
+  low = params,
 ): VideoModel {
   return {
     dit: config,
     vae,
     encodeText: (_, texts) => Promise.resolve(texts.map((t) => noise(t, [config.text_len, config.text_dim]))),
-    ...(givenFrames(config) && {
+    ...(readsImages(config) && {
       encodeImages: (_: unknown, pictures: readonly HostTensor[]) =>
         Promise.resolve(pictures.map((p) => noise(nameOf(p), [tokensOf(config), config.clip_dim]))),
     }),
     loadVAE: (_, half) => Promise.resolve(upload(halfOf(vaeParams, half))),
-    loadDiT: () => Promise.resolve(network(params)),
+    loadDiT: (_, _progress, expert) => Promise.resolve(network(expert === 'low' ? low : params)),
   };
 }
 
@@ -77,45 +78,64 @@ async function byHand(
   config: DiTConfig,
   params: HostParams,
   job: Job,
-  { kind, steps, shift, guidance }: Sampling,
+  { kind, steps, shift, guidance, low }: Sampling,
+  lowParams = params,
 ): Promise<HostTensor> {
+  const holds = holdsFirst(config) && job.pictures.length > 0;
   const shape = latentShape(vae, job.size, job.frames);
   const { sigmas } = schedule('euler', steps, shift);
   const [, f, h, w] = shape;
   const { video } = await oracle.run(
-    ({ p, v, stats, x, levels, text, negative, tokens, picture, tables, times, mask }) => {
-      const y = picture && concat([mask, normalise(encode(v, vae, picture).mean, stats)], 1);
+    ({ p, q, v, stats, x, levels, text, negative, tokens, picture, tables, times, mask }) => {
+      const seen = picture && normalise(encode(v, vae, picture).mean, stats);
+      const first = holds && seen ? seen.slice(2, 0, 1) : undefined;
+      const y = seen && !first ? concat([mask, seen], 1) : undefined;
       let z = x;
       for (let k = 0; k < steps; k++) {
+        const below = low && 1000 * sigmas[k]! < low.below;
         const speed = (context: Tensor) =>
-          dit(p, config, { x: z, tEmb: times[k]!, context, ...(y && tokens && { y, imageTokens: tokens }), tables })
-            .v as Tensor;
+          dit(below ? q : p, config, {
+            x: z,
+            tEmb: times[k]!,
+            context,
+            ...(y && { y }),
+            ...(tokens && { imageTokens: tokens }),
+            ...(first && { first }),
+            tables,
+          }).v as Tensor;
         const uncond = speed(negative);
-        const velocity = uncond.add(speed(text).sub(uncond).mul(guidance));
+        const velocity = uncond.add(
+          speed(text)
+            .sub(uncond)
+            .mul(below ? low.guidance : guidance),
+        );
         const x0 = z.sub(velocity.mul(sigmas[k]!));
         z =
           kind === 'euler'
             ? z.add(velocity.mul(sigmas[k + 1]! - sigmas[k]!))
             : x0.mul(1 - sigmas[k + 1]!).add(levels[k]!.mul(sigmas[k + 1]!));
       }
-      return { video: decode(v, vae, denormalise(z, stats)) };
+      const whole = first ? concat([first, z.slice(2, 1)], 2) : z;
+      return { video: decode(v, vae, denormalise(whole, stats)) };
     },
     {
       p: params,
+      q: lowParams,
       v: vaeParams,
       stats: latentStats(vae),
       x: latentNoise(job.seed, 'start', [1, ...shape]),
       levels: Array.from({ length: steps }, (_, k) => latentNoise(job.seed, `level ${k + 1}`, [1, ...shape])),
       text: noise(job.prompt, [1, config.text_len, config.text_dim]),
       negative: noise(job.negative, [1, config.text_len, config.text_dim]),
-      tokens: job.pictures.length
-        ? host(
-            Float32Array.from(
-              job.pictures.flatMap((p) => [...noise(nameOf(p), [tokensOf(config), config.clip_dim]).data]),
-            ),
-            [1, job.pictures.length * tokensOf(config), config.clip_dim],
-          )
-        : undefined,
+      tokens:
+        job.pictures.length && readsImages(config)
+          ? host(
+              Float32Array.from(
+                job.pictures.flatMap((p) => [...noise(nameOf(p), [tokensOf(config), config.clip_dim]).data]),
+              ),
+              [1, job.pictures.length * tokensOf(config), config.clip_dim],
+            )
+          : undefined,
       picture: job.pictures.length ? withZeros(job.pictures, job.frames) : undefined,
       mask: givenMask(job.pictures.length, f, h * w, [1, 4, f, h, w]),
       tables: ditTables(config, [tokenGrid(config, shape)]),
@@ -189,6 +209,50 @@ test('image-to-video, guided: two jobs are each what is composed by hand', async
   for (const [i, clip] of clips.entries())
     assert.ok(difference(clip, await byHand(i2v, params, job(i + 1), sampling)) < 2e-5, `job ${i}`);
   assert.ok(largest(clips[0]![1]!, clips[1]![1]!) > 0.1, 'another seed is another clip');
+});
+
+test('two experts, each with its guidance and one after the other on the device: two jobs are each what is composed by hand', async () => {
+  const config = tinyDiT({ in_dim: 12, num_layers: 1, clip_dim: 0 });
+  const [high, low] = [scrambledDiT(config), scrambled(ditSpecs(config), 0.3)];
+  const sampling: Sampling = { kind: 'euler', steps: 3, shift: 3, guidance: 2, low: { below: 800, guidance: 3 } };
+  assert.equal(
+    spans(sampling).map(({ from, to, expert }) => `${expert} ${from} ${to}`),
+    ['high 0 2', 'low 2 3'],
+  );
+  assert.is(evaluationsOf(sampling), 6);
+  const there = { now: 0, most: 0 };
+  const counted = (p: HostParams): Network => {
+    const net = networkOf(upload(p));
+    let held = true;
+    there.most = Math.max(there.most, ++there.now);
+    return {
+      ...net,
+      async free() {
+        if (held) there.now--;
+        held = false;
+        await net.free();
+      },
+    };
+  };
+  const before = await held(device);
+  const clips = await made(modelOf(config, high, counted, low), [job(1), job(2)], sampling);
+  assert.is(device.allocated, before, 'every part was freed');
+  assert.equal(there, { now: 0, most: 1 });
+  for (const [i, clip] of clips.entries())
+    assert.ok(difference(clip, await byHand(config, high, job(i + 1), sampling, low)) < 2e-5, `job ${i}`);
+});
+
+test('from text or from a first frame that stays as it is, by one network', async () => {
+  const config = tinyDiT({ model_type: 'ti2v', in_dim: 4, num_layers: 1, clip_dim: 0 });
+  const params = scrambledDiT(config);
+  const jobs = [job(1), job(1, [])];
+  for (const kind of ['euler', 'renoise'] as const) {
+    const sampling: Sampling = { kind, steps: 2, shift: 3, guidance: kind === 'euler' ? 2 : 1 };
+    const clips = await made(modelOf(config, params), jobs, sampling);
+    for (const [i, clip] of clips.entries())
+      assert.ok(difference(clip, await byHand(config, params, jobs[i]!, sampling)) < 2e-5, `${kind}, job ${i}`);
+    assert.ok(largest(clips[0]![1]!, clips[1]![1]!) > 1e-3, 'the first frame is seen');
+  }
 });
 
 test('between a first and a last frame', async () => {
@@ -268,11 +332,11 @@ test("sizes: what the model takes, and a picture's form at the same area", () =>
   checkClip(wan, eight, { width: 832, height: 480 }, 81);
   assert.equal(latentShape(eight, { width: 832, height: 480 }, 81), [4, 21, 60, 104]);
   // Wan's own rule for a square and for a portrait picture, by hand: √399360 = 631.9; √(399360 · 3/2) = 773.9, √(399360 · 2/3) = 515.9.
-  assert.equal(sizeLike(wan, eight, { width: 500, height: 500 }, { width: 832, height: 480 }), {
+  assert.equal(sizeLike({ dit: wan, vae: eight }, { width: 500, height: 500 }, { width: 832, height: 480 }), {
     width: 624,
     height: 624,
   });
-  assert.equal(sizeLike(wan, eight, { width: 1000, height: 1500 }, { width: 832, height: 480 }), {
+  assert.equal(sizeLike({ dit: wan, vae: eight }, { width: 1000, height: 1500 }, { width: 832, height: 480 }), {
     width: 512,
     height: 768,
   });

@@ -225,6 +225,7 @@ for (const method of ['vpae', 'meanflow', 'apt'] as const)
         draw: () => Promise.resolve(new Uint8Array(1)),
       });
       const got = device.peak - before;
+      const [, , height, width] = videoShape(course);
       const s: Subject = {
         ...taught,
         name: 'tiny',
@@ -234,6 +235,7 @@ for (const method of ['vpae', 'meanflow', 'apt'] as const)
         latent,
         video: [...videoShape(course)],
         encoders: true,
+        usual: wanSampling(checkpoint, { width, height }),
       };
       const want = Math.max(
         ...METHODS[method].stages.map(({ name }) =>

@@ -8,7 +8,7 @@ import type { Device } from '../../engine/runtime/device.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { fromF16, toF16 } from '../../model/halves.ts';
-import { givenFrames } from '../../model/config.ts';
+import { givenFrames, hasBeside } from '../../model/config.ts';
 import { freeAll, type Progress, type VideoModel } from '../../model/pipeline/generate.ts';
 import { encodePictures, withZeros } from '../../model/pipeline/given.ts';
 import { sizeLike, type Size } from '../../model/pipeline/size.ts';
@@ -88,10 +88,10 @@ interface VideoRecipe {
 const packr = new Packr({ moreTypes: true });
 
 /** The form nearest to a video's, at the recipe's area. */
-function bucketOf({ model: { dit, vae }, size }: Pick<VideoRecipe, 'model' | 'size'>, video: Size): Size {
+function bucketOf({ model, size }: Pick<VideoRecipe, 'model' | 'size'>, video: Size): Size {
   const off = (form: number) => Math.abs(Math.log((form * video.height) / video.width));
   const form = FORMS.reduce((a, b) => (off(b) < off(a) ? b : a));
-  return sizeLike(dit, vae, { width: form, height: 1 }, size);
+  return sizeLike(model, { width: form, height: 1 }, size);
 }
 
 /** What became of the videos. */
@@ -188,7 +188,8 @@ async function makeShard(
     const packing: Packing = {
       latent: packed(file, latent),
       text: packed(file, trimmed(texts[i]!)),
-      ...(imageLatent && tokens && { imageLatent: packed(file, imageLatent), imageTokens: packed(file, tokens[i]!) }),
+      ...(imageLatent && { imageLatent: packed(file, imageLatent) }),
+      ...(tokens && { imageTokens: packed(file, tokens[i]!) }),
     };
     return { key: keyOf(source), file, caption, latent: latent.shape, data: new Uint8Array(packr.pack(packing)) };
   });
@@ -222,7 +223,8 @@ async function encodeVideos(
         const { size, video } = found;
         const shape = [frames, size.height, size.width] as const;
         const latent = await vae.encode(shape, (first, count) => part(video, first, count));
-        const given = [0, frames - 1].slice(0, givenFrames(model.dit)).map((t) => frameAt(video, t));
+        const beside = hasBeside(model.dit) ? givenFrames(model.dit) : 0; // a frame that is held is the clip's own latent's first
+        const given = [0, frames - 1].slice(0, beside).map((t) => frameAt(video, t));
         seen.push({
           source,
           given,

@@ -1,8 +1,7 @@
 /** Captions and first frames as the networks take them, and training batches out of the shards. */
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
-import type { DiTConfig, VAEConfig } from '../../model/config.ts';
-import { vaeStride } from '../../model/config.ts';
+import { hasBeside, holdsFirst, readsImages, vaeStride, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import { semanticLengths, type HeadConfig } from '../../model/heads.ts';
 import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import { embedderOf, type Language } from '../../model/text.ts';
@@ -11,6 +10,7 @@ import { FLARE_WORDS } from '../data/flare/outfits.ts';
 import type { Batch as Records, Shards } from '../data/shards.ts';
 import type { ClipShape } from '../data/frames.ts';
 import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
+import { Stream } from '../loop/rng.ts';
 import type { Course, Settings } from '../presets/index.ts';
 import type { Numbers } from './stage.ts';
 
@@ -25,7 +25,7 @@ export const ditConfigOf = (p: Course): DiTConfig => ({
   ...p.dit,
   ...p.text,
   eps: 1e-6,
-  in_dim: p.dit.model_type === 't2v' ? p.vae.z_dim : 2 * p.vae.z_dim + MASK_CHANNELS,
+  in_dim: hasBeside(p.dit) ? 2 * p.vae.z_dim + MASK_CHANNELS : p.vae.z_dim,
   out_dim: p.vae.z_dim,
   clip_dim: p.dit.clip_dim ?? p.vae.channels * IMAGE_PATCH ** 2,
 });
@@ -40,7 +40,7 @@ export function headOf({ head, taps }: Settings['equilibrium'], dit: DiTConfig, 
     taps: taps.length,
     queries: queries === 'one' ? 1 : taps.length,
     input_dim: dit.dim,
-    clip_dim: dit.model_type === 't2v' ? 0 : dit.clip_dim,
+    clip_dim: readsImages(dit) ? dit.clip_dim : 0,
     text_dim: dit.text_dim,
     grid: tokenGrid(dit, latent),
     checkpoint: dit.checkpoint !== false,
@@ -82,32 +82,62 @@ export function conditioner(p: Course): Conditioner {
   const dit = ditConfigOf(p);
   const embed = embedderOf(languageOf(p), p.text.text_dim, p.text.text_len);
   const tables = ditTables(dit, [tokenGrid(dit, latentShape(p))]);
-  const image = dit.model_type !== 't2v';
+  const [image, beside, holds] = [readsImages(dit), hasBeside(dit), holdsFirst(dit)];
   const [, , height, width] = videoShape(p);
   const imageTokens = image ? (height / IMAGE_PATCH) * (width / IMAGE_PATCH) : 0;
+  /** What is told of the given frames by latents of clips, all of which have them. */
+  const given = (latent: HostTensor | undefined): Pick<Condition<HostTensor>, 'latent' | 'first' | 'held'> =>
+    latent && holds
+      ? { first: firstOf(latent), held: host(new Float32Array(latent.shape[0]!).fill(1), [latent.shape[0]!]) }
+      : beside && latent
+        ? { latent }
+        : {};
   const condition: Conditioner['condition'] = (captions, frame, latent) => {
     const { context, lengths } = embed(captions);
     return {
       text: context,
       lengths: semanticLengths(headConfigOf(p), imageTokens, lengths),
-      ...(image && { frame, latent }),
+      ...(image && { frame }),
+      ...given(latent),
       tables,
     };
   };
   const told: Conditioner['told'] = ({ latent, imageLatent, firstFrame, captions, embedded }) => {
-    if (!embedded) return { x0: latent, c: condition(captions, firstFrame, imageLatent) };
+    const seen = holds ? latent : imageLatent;
+    if (!embedded) return { x0: latent, c: condition(captions, firstFrame, seen) };
     const { text, lengths, imageTokens: tokens } = embedded;
     return {
       x0: latent,
       c: {
         text,
         lengths: semanticLengths(headConfigOf(p), tokens?.shape[1] ?? 0, lengths),
-        ...(tokens && imageLatent && { pictures: tokens, latent: imageLatent }),
+        ...(tokens && { pictures: tokens }),
+        ...given(seen),
         tables,
       },
     };
   };
-  return { condition, told, batch: (shards, ...which) => told(shards.batch(...which)) };
+  const batch: Conditioner['batch'] = (shards, seed, step, size, role) => {
+    const { x0, c } = told(shards.batch(seed, step, size, role));
+    if (!c.held) return { x0, c };
+    const coin = new Stream(seed, step, `${role}.held`);
+    const held = Float32Array.from({ length: size }, () => Number(coin.uniform() < HELD));
+    return { x0, c: { ...c, held: host(held, [size]) } };
+  };
+  return { condition, told, batch };
+}
+
+/** Of the clips that a network for text and image is trained on, those whose first frame it is given (METHOD §1.18). */
+const HELD = 0.5;
+
+/** The first frame of [B,C,F,h,w]. */
+function firstOf({ data, shape }: HostTensor): HostTensor {
+  const [clips, channels, frames, height, width] = shape as [number, number, number, number, number];
+  const plane = height * width;
+  const out = new Float32Array(clips * channels * plane);
+  for (let i = 0; i < clips * channels; i++)
+    out.set((data as Float32Array).subarray(i * frames * plane, (i * frames + 1) * plane), i * plane);
+  return host(out, [clips, channels, 1, height, width]);
 }
 
 /** Rows of equal shape as one batch [B, ...shape]. */

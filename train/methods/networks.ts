@@ -1,6 +1,6 @@
 /** The networks as the losses see them: velocity, x0 and guided predictions of a DiT under a condition, and its inner features. */
 import type { Tensor } from '../../engine/frontend/tensor.ts';
-import { concat, iota } from '../../engine/frontend/functional.ts';
+import { concat, iota, where } from '../../engine/frontend/functional.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { givenFrames, type DiTConfig } from '../../model/config.ts';
 import type { Semantics } from '../../model/heads.ts';
@@ -65,8 +65,11 @@ export interface Condition<X = Tensor> {
   frame?: X;
   /** The image encoder's tokens of it, and of the last frame where that is given too, [B,I,clip_dim]; its patches unless given. */
   pictures?: X;
-  /** Normalised latent [B,C,F,H,W] of the clip with zeros in all frames that are not given; text-to-video has none. */
+  /** Normalised latent [B,C,F,H,W] of the clip with zeros in all frames that are not given, for networks that see it beside the noise. */
   latent?: X;
+  /** For networks that hold it in the sample: the first frame's latent [B,C,1,H,W], and the samples that are given it, 1 or 0, [B]. */
+  first?: X;
+  held?: X;
   /** Where the tokens lie; the same for all samples. */
   tables: DiTTables<X>;
 }
@@ -116,15 +119,24 @@ const conditionInput = (config: DiTConfig, x: Tensor, t: Time, c: Condition): Di
   context: c.text,
   ...seen(c),
   ...(c.latent && { y: beside(c.latent, givenFrames(config)) }),
+  ...(c.first && { first: c.first, ...(c.held && { held: c.held }) }),
   tables: c.tables,
 });
 
 /** What a discriminator's head sees of a condition. */
 export const semantics = (c: Condition): Semantics => ({ ...seen(c), context: c.text, lengths: c.lengths });
 
-/** μ(x, t, c) → v [B,C,F,H,W]. */
-export const velocity = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor =>
-  dit(net, config, conditionInput(config, x, t, c)).v as Tensor;
+/** μ(x, t, c) → v [B,C,F,H,W]; in a frame that is held, what leads from x to it: v = (x - first) / σ. */
+export function velocity(net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor {
+  const v = dit(net, config, conditionInput(config, x, t, c)).v as Tensor;
+  if (!c.first) return v;
+  const each = (s: Tensor): Tensor => s.reshape([-1, 1, 1, 1, 1]);
+  const start = x.slice(2, 0, 1).sub(c.first).div(each(t.sigma).max(LEAST));
+  const held = c.held ? where(each(c.held), start, v.slice(2, 0, 1)) : start;
+  return v.shape[2]! > 1 ? concat([held, v.slice(2, 1)], 2) : held;
+}
+/** Of σ, where it divides. */
+const LEAST = 1e-4;
 
 /** f(x, t, c) = x - σ μ(x, t, c). */
 export const predictX0 = (net: Net, config: DiTConfig, x: Tensor, t: Time, c: Condition): Tensor =>
@@ -150,6 +162,8 @@ export const stackConditions = (cs: readonly Condition[]): Condition => ({
   ...(cs[0]!.frame && { frame: stackBatches(cs.map((c) => c.frame!)) }),
   ...(cs[0]!.pictures && { pictures: stackBatches(cs.map((c) => c.pictures!)) }),
   ...(cs[0]!.latent && { latent: stackBatches(cs.map((c) => c.latent!)) }),
+  ...(cs[0]!.first && { first: stackBatches(cs.map((c) => c.first!)) }),
+  ...(cs[0]!.held && { held: stackBatches(cs.map((c) => c.held!)) }),
   tables: cs[0]!.tables,
 });
 

@@ -183,7 +183,7 @@ export class Sampler<R extends { seed: number } = Request> {
 
   /** What the network is told of a group; the unguided branch loses the text only, as in training. */
   private async inputFor(group: readonly R[]): Promise<DiffusionInput> {
-    const { text, frame, latent, pictures: given } = await this.ends.condition(group);
+    const { text, frame, latent, first, pictures: given } = await this.ends.condition(group);
     const imageTokens = given ?? (frame && (await this.patches(frame)));
     return {
       shape: latentShape(this.course),
@@ -192,6 +192,7 @@ export class Sampler<R extends { seed: number } = Request> {
       negative: host(new Float32Array(numel(text.shape)), text.shape),
       imageTokens,
       beside: latent && withMask(latent, vaeStride(vaeConfigOf(this.course))[0], givenFrames(this.course.dit)),
+      first,
     };
   }
 

@@ -6,17 +6,17 @@ import { trace } from '../../engine/frontend/trace.ts';
 import { clipBlock, clipBlockSpecs, clipDepth, clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
 import { resize, resizeTables } from '../../model/clip/resize.ts';
-import { givenFrames, vaeStride } from '../../model/config.ts';
+import { givenFrames, hasBeside, holdsFirst, readsImages, vaeStride } from '../../model/config.ts';
 import { IMAGE_PATCH } from '../../model/imagetokens.ts';
 import { Scope, shapesOf, type Params } from '../../model/params.ts';
 import { UMT5_XXL } from '../../model/umt5/config.ts';
 import { umt5Block, umt5BlockSpecs, type UMT5Context } from '../../model/umt5/umt5.ts';
-import { guidance, renoise } from '../../model/pipeline/diffuse.ts';
+import { guidance, renoise, solved, spans } from '../../model/pipeline/diffuse.ts';
 import { forwardFunctions } from '../../model/pipeline/forward.ts';
 import { halfOf } from '../../model/pipeline/generate.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
-import { STEP_WEIGHTS, solverStep } from '../../model/schedulers/index.ts';
-import { ditShapes } from '../../model/wan/dit.ts';
+import { STEP_WEIGHTS } from '../../model/schedulers/index.ts';
+import { ditShapes, type Embedded } from '../../model/wan/dit.ts';
 import { latentStats, vaeShapes, type LatentStats } from '../../model/wan/vae.ts';
 import { Cache } from '../../model/wan/vaelayers.ts';
 import { coderOf } from '../../model/wan/vaestream.ts';
@@ -75,7 +75,7 @@ function encoders({ config }: Subject, target: Target): Stage[] {
     },
     target,
   );
-  if (config.model_type === 't2v') return [text];
+  if (!readsImages(config)) return [text];
   const image = stacked(
     {
       name: 'CLIP',
@@ -92,14 +92,25 @@ function encoders({ config }: Subject, target: Target): Stage[] {
 }
 
 /** What leads from velocities to the next latent: guidance and a solver's step, or a student's new noise. @param velocities of one text each, or of both */
-function stepping(x: TensorType, velocities: readonly TensorType[], { steps, guided }: Sampler, target: Target): Run[] {
+function stepping(
+  x: TensorType,
+  velocities: readonly TensorType[],
+  frame: { first?: TensorType },
+  { steps, guided }: Sampler,
+  target: Target,
+): Run[] {
   const scalar = type([]);
   if (!guided)
     return [
       planned(
         'renoise',
         steps,
-        { fn: renoise, args: [{ x }, velocities[0], scalar, scalar, x], resident: new Set([0, 1]), donate: [0] },
+        {
+          fn: renoise,
+          args: [{ x }, velocities[0], { sigma: scalar, next: scalar, eps: x }, frame],
+          resident: new Set([0, 1, 3]),
+          donate: [0],
+        },
         target,
       ),
     ];
@@ -114,9 +125,9 @@ function stepping(x: TensorType, velocities: readonly TensorType[], { steps, gui
       'solver step',
       steps,
       {
-        fn: solverStep,
-        args: [{ x, last: x, m1: x, m2: x }, x, type([STEP_WEIGHTS])],
-        resident: new Set([0, 1]),
+        fn: solved,
+        args: [{ x, last: x, m1: x, m2: x }, x, type([STEP_WEIGHTS]), frame],
+        resident: new Set([0, 1, 3]),
         donate: [0],
       },
       target,
@@ -124,11 +135,21 @@ function stepping(x: TensorType, velocities: readonly TensorType[], { steps, gui
   ];
 }
 
+/** The steps of each network that a clip goes through: one is on the device at a time. */
+function diffusion(s: Subject, sampler: Sampler, target: Target, all?: Types): Stage[] {
+  const { steps, guided } = sampler;
+  const legs = spans({ ...s.usual, ...(!guided && { kind: 'renoise' }), steps });
+  return legs.map(({ from, to, expert }) => {
+    const stage = network(s, { ...sampler, steps: to - from }, target, all);
+    return legs.length > 1 ? { ...stage, name: `diffusion, ${expert} noise` } : stage;
+  });
+}
+
 /**
  * Both texts go through the network at once where that takes less than its weights, as the pipeline decides.
  * @param all of the network's weights
  */
-function diffusion(
+function network(
   s: Subject,
   sampler: Sampler,
   target: Target,
@@ -137,13 +158,12 @@ function diffusion(
   const { steps, guided, offload, precision: operands = 'f32' } = sampler;
   const { config, latent } = s;
   const run = forwardFunctions(config, target.caps.maxBindingBytes);
-  const { tables, pictures, frame, text } = conditionTypes(s, 1);
+  const { tables, pictures, frame, text, first: start } = conditionTypes(s, 1);
   const told = {
     tables,
-    ...(config.model_type !== 't2v' && {
-      y: type([1, config.in_dim - latent[0]!, ...latent.slice(1)]),
-      imageTokens: pictures ?? type([1, framePatches(frame!), config.clip_dim]),
-    }),
+    ...(hasBeside(config) && { y: type([1, config.in_dim - latent[0]!, ...latent.slice(1)]) }),
+    ...(readsImages(config) && { imageTokens: pictures ?? type([1, framePatches(frame!), config.clip_dim]) }),
+    ...(start && { first: start }),
   };
   const [x, tEmb] = [type([1, ...latent]), timeTypes(s, 1).emb];
   const context = (texts: number): TensorType => ({ ...text, shape: [texts, ...text.shape.slice(1)] });
@@ -183,7 +203,7 @@ function diffusion(
       bytes: treeBytes([told, context(guided ? 2 : 1)]) + 4 * treeBytes(x) + treeBytes(velocities.slice(1)),
     },
   ];
-  const after = stepping(x, velocities, sampler, target);
+  const after = stepping(x, velocities, start ? { first: start } : {}, sampler, target);
   const before = { ...(together ? both : first(1)), calls };
   if (!offload)
     return {
@@ -203,7 +223,7 @@ function diffusion(
     x: tokens,
     e,
     told: toBlocks,
-  } = embedded.outTree.rebuild(embedded.outputs.map(typeOf)) as { x: TensorType; e: TensorType; told: object };
+  } = embedded.outTree.rebuild(embedded.outputs.map(typeOf)) as Embedded<TensorType>;
   const block = stacked(
     {
       name: 'DiT',
@@ -220,7 +240,13 @@ function diffusion(
   const head = planned(
     'head',
     calls,
-    { fn: run.head, args: [around, tokens, e, x], resident: new Set([0, 1, 2, 3]), donate: [], operands },
+    {
+      fn: run.head,
+      args: [around, tokens, { e, ...(toBlocks.held && { held: toBlocks.held }) }, x],
+      resident: new Set([0, 1, 2, 3]),
+      donate: [],
+      operands,
+    },
     target,
   );
   return {
@@ -291,7 +317,8 @@ function coding(
 /** The frames that are given brought to the clip's size, and their latent. */
 function firstFrame(s: Subject, target: Target): Stage {
   const [channels, , height, width] = s.video as [number, number, number, number];
-  const stage = coding('first frame', 'encoder', s, target);
+  const alone = { ...s, video: s.video.with(1, 1), latent: s.latent.with(1, 1) };
+  const stage = coding('first frame', 'encoder', holdsFirst(s.config) ? alone : s, target);
   const resized = planned(
     'resize',
     givenFrames(s.config),
@@ -315,11 +342,11 @@ const SHOWN = 3 * PREVIEWED;
  */
 export function pictures(training: Stage, s: Subject, target: Target): Stage {
   const beside = ({ held }: Stage): Held[] => held.filter(({ cause }) => cause !== 'weights'); // the network is there
-  const { steps, guidance } = s.teacher.sampler;
+  const { steps, guidance } = s.usual;
   const frozen = frozenTypes(s);
   const sampled = [
-    diffusion(s, { steps, guided: guidance !== 1, offload: false }, target, frozen),
-    diffusion(
+    ...diffusion(s, { steps, guided: guidance !== 1, offload: false }, target, frozen),
+    ...diffusion(
       s,
       { steps: s.student.steps, guided: false, offload: false },
       target,
@@ -345,8 +372,8 @@ export function samplingCost(s: Subject, sampler: Sampler, target: Target): JobC
     unit: 'clip',
     stages: [
       ...(s.encoders ? encoders(s, target) : []),
-      ...(s.config.model_type === 't2v' ? [] : [firstFrame(s, target)]),
-      diffusion(s, sampler, target),
+      ...(givenFrames(s.config) ? [firstFrame(s, target)] : []),
+      ...diffusion(s, sampler, target),
       coding('decoding', 'decoder', s, target),
     ],
   };

@@ -1,21 +1,31 @@
-/** What is planned: the networks and phases of a preset, or of a released Wan2.1 at a size, with every tensor as its type. */
+/** What is planned: the networks and phases of a preset, or of a released model at a size, with every tensor as its type. */
 import type { StreamedType } from '../../engine/compiler/stages.ts';
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import { numel, type DType } from '../../kernels/kernel.ts';
 import { blockOf as packedBlock, isPacked, type Packed } from '../../kernels/packed.ts';
 import { clipTokens } from '../../model/clip/clip.ts';
 import { CLIP_VIT_H } from '../../model/clip/config.ts';
-import { givenFrames, vaeStride, WAN_VAE, headDim, type DiTConfig, type VAEConfig } from '../../model/config.ts';
+import {
+  givenFrames,
+  hasBeside,
+  headDim,
+  holdsFirst,
+  readsImages,
+  vaeStride,
+  type DiTConfig,
+  type VAEConfig,
+} from '../../model/config.ts';
+import { RELEASED, usualSampling, type Family } from '../../model/families/index.ts';
 import { blockOf } from '../../model/files/origin.ts';
 import { checkExtent } from '../../model/pipeline/size.ts';
-import { WAN_FRAMES } from '../../model/pipeline/wan.ts';
 import { isMatrix } from '../../model/params.ts';
 import { tokenGrid } from '../../model/wan/tables.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
-import { WAN } from '../../model/wan/released.ts';
 import { headOf, latentShape, numbersOf, vaeConfigOf, videoShape } from '../methods/conditions.ts';
 import type { Batch, Condition, Time } from '../methods/networks.ts';
 import type { Numbers } from '../methods/stage.ts';
+import type { Sampling } from '../../model/pipeline/diffuse.ts';
+import { teacherSampler } from '../methods/sample.ts';
 import { loadPreset, type Preset } from '../presets/index.ts';
 import { wanSettings } from '../presets/wan.ts';
 
@@ -29,6 +39,8 @@ export interface Subject extends Numbers {
   packed?: Packed | undefined;
   /** Text and first frame go through umT5 and CLIP. */
   encoders: boolean;
+  /** As it is sampled unless told otherwise. */
+  usual: Sampling;
   /** Set where it is a preset of this repository. */
   preset?: Preset;
 }
@@ -45,9 +57,9 @@ export const type = (shape: readonly number[], dtype: DType = 'f32'): TensorType
 
 /** @throws one line when the name is unknown or the size is none of the network's */
 export function subjectOf(name: string, sets: readonly string[], size?: Partial<Size>): Subject {
-  const released = Object.hasOwn(WAN, name) ? WAN[name] : undefined;
+  const released = Object.hasOwn(RELEASED, name) ? RELEASED[name] : undefined;
   return released
-    ? wanSubject(name, sets, { ...released, frames: WAN_FRAMES, ...size })
+    ? wanSubject(name, sets, { vae: released.family.vae, frames: released.family.frames, ...released, ...size })
     : presetSubject(name, sets, size);
 }
 
@@ -64,13 +76,14 @@ function presetSubject(name: string, sets: readonly string[], size?: Partial<Siz
     latent: latentShape(p),
     video: videoShape(p),
     encoders: false,
+    usual: teacherSampler(p),
     preset: p,
   };
 }
 
-/** Of a latent [C,F,h,w] of Wan's VAE. */
-export function clipSize([, frames, tall, wide]: readonly number[]): Size {
-  const [time, high, broad] = vaeStride(WAN_VAE);
+/** Of a latent [C,F,h,w] of a VAE. */
+export function clipSize(vae: VAEConfig, [, frames, tall, wide]: readonly number[]): Size {
+  const [time, high, broad] = vaeStride(vae);
   return { width: wide! * broad, height: tall! * high, frames: 1 + (frames! - 1) * time };
 }
 
@@ -78,15 +91,23 @@ export function clipSize([, frames, tall, wide]: readonly number[]): Size {
 export function wanSubject(
   name: string,
   sets: readonly string[],
-  { dit: released, width, height, frames, layers = released.num_layers }: Size & { dit: DiTConfig },
+  {
+    dit: released,
+    family,
+    vae,
+    width,
+    height,
+    frames,
+    layers = released.num_layers,
+  }: Size & { dit: DiTConfig; family: Family; vae: VAEConfig },
 ): Subject {
   const dit = { ...released, num_layers: layers };
-  const [time, tall, wide] = vaeStride(WAN_VAE);
+  const [time, tall, wide] = vaeStride(vae);
   const cell = tall * dit.patch_size[1];
   if (width % cell || height % cell)
     throw new Error(`[plan] --size must be multiples of ${cell}, got ${width}x${height}`);
   if ((frames - 1) % time) throw new Error(`[plan] --frames must be 1 + a multiple of ${time}, got ${frames}`);
-  const latent = [WAN_VAE.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
+  const latent = [vae.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
   checkExtent({ width, height }, frames, numel(tokenGrid(dit, latent)));
   const settings = wanSettings(dit, latent, sets);
   const config = { ...dit, ...settings.dit };
@@ -94,9 +115,10 @@ export function wanSubject(
     ...settings,
     name,
     config,
-    vae: WAN_VAE,
+    vae,
+    usual: usualSampling({ family, dit }, { width, height }),
     latent,
-    video: [WAN_VAE.channels, frames, height, width],
+    video: [vae.channels, frames, height, width],
     encoders: true,
     head: headOf(settings.equilibrium, config, latent),
   };
@@ -137,7 +159,9 @@ export function conditionTypes({ config: c, latent, preset }: Subject, batch: nu
     text: type([batch, c.text_len, c.text_dim]),
     lengths: type([batch], 'u32'),
     tables: { cos: angles, sin: angles },
-    ...(c.model_type !== 't2v' && { ...image, latent: type([batch, ...latent]) }),
+    ...(readsImages(c) && image),
+    ...(hasBeside(c) && { latent: type([batch, ...latent]) }),
+    ...(holdsFirst(c) && { first: type([batch, ...latent.with(1, 1)]), held: type([batch]) }),
   };
 }
 

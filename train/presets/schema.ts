@@ -75,16 +75,16 @@ export const presetSchema = z.strictObject({
   }),
   text: z.strictObject({ text_dim: width, text_len: upTo(16_384) }),
   dit: z.strictObject({
-    /** From text and first frame, or from text alone. */
-    model_type: z.enum(['i2v', 't2v']).default('i2v'),
+    /** From text and first frame, from text alone, or from either. */
+    model_type: z.enum(['i2v', 't2v', 'ti2v']).default('i2v'),
     dim: width,
     num_heads: upTo(1024),
     ffn_dim: upTo(2 ** 18),
     num_layers: upTo(1000),
     patch_size: triple,
     freq_dim: width,
-    /** Width of the image tokens, where they come from an encoder instead of the frame's own patches. */
-    clip_dim: width.optional(),
+    /** Width of the image tokens, where they come from an encoder instead of the frame's own patches; 0: there are none. */
+    clip_dim: z.number().int().nonnegative().max(65_536).optional(),
     /** Recompute blocks in the backward pass: slower, smaller. */
     checkpoint: z.union([z.boolean(), z.enum(['lean', 'nested'])]),
     /** Parts of the tokens that the feed-forward takes one after the other: smaller. */

@@ -1,7 +1,7 @@
-/** A downloaded Wan2.1 distilled on records of real videos, by the same methods. */
+/** A downloaded model distilled on records of real videos, by the same methods. */
 import { join } from 'node:path';
 import { clipTokens } from '../../model/clip/clip.ts';
-import { givenFrames, vaeStride } from '../../model/config.ts';
+import { givenFrames, hasBeside, vaeStride } from '../../model/config.ts';
 import type { Checkpoint } from '../../model/files/checkpoint.ts';
 import { exportWeights } from '../../model/files/export.ts';
 import { fingerprint } from '../../model/files/fingerprint.ts';
@@ -75,6 +75,7 @@ export function courseOf(
       num_res_blocks: vae.num_res_blocks,
       temperal_downsample: [...vae.temperal_downsample],
       channels: vae.channels,
+      ...(vae.is_residual && { dec_dim: vae.dec_dim, patch_size: vae.patch_size, is_residual: true }),
     },
     data: { set: 'videos', width: width * across, height: height * down, frames: 1 + (frames - 1) * time },
   };
@@ -91,8 +92,10 @@ export function courseOf(
 
 /** @throws one line when the records were made for a checkpoint that is told more or fewer frames */
 function checkRecords({ dit: { config }, image, path }: Checkpoint, shards: VideoShards): void {
-  const tokens = shards.records([0]).embedded?.imageTokens?.shape[1] ?? 0;
-  const [told, wanted] = [image ? tokens / clipTokens(image.config) : tokens, givenFrames(config)];
+  const { embedded, imageLatent } = shards.records([0]);
+  const tokens = embedded?.imageTokens?.shape[1] ?? 0;
+  const seen = image ? tokens / clipTokens(image.config) : tokens || Number(imageLatent !== undefined);
+  const [told, wanted] = [seen, hasBeside(config) ? givenFrames(config) : 0];
   if (told !== wanted)
     throw new Error(
       `[distill] the records tell ${told} of a clip's frames, ${path} is told ${wanted}: make records with it (vpae data make FOLDER --model ${path})`,

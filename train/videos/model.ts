@@ -1,5 +1,6 @@
 /** The networks of a run or of the bundle as the sampling pipeline takes them: words for a text encoder, patches for an image encoder. */
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
+import { readsImages } from '../../model/config.ts';
 import { embedderOf } from '../../model/text.ts';
 import { networkOf } from '../../model/pipeline/forward.ts';
 import { halfOf, type VideoModel } from '../../model/pipeline/generate.ts';
@@ -25,7 +26,7 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
   const vae = await loadVAE(vaePath);
   checkPair(vae, net);
   const { preset } = net.about;
-  const { text_dim: textDim, text_len: textLen, model_type: type } = net.config;
+  const { text_dim: textDim, text_len: textLen } = net.config;
   const embed = embedderOf(languageOf(preset), textDim, textLen);
   const model: VideoModel = {
     dit: net.config,
@@ -34,7 +35,7 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
       Promise.resolve(texts.map((text) => host(embed([text]).context.data, [textLen, textDim]))),
     loadDiT: (device) => Promise.resolve(networkOf(toDevice(device, net.params))),
     loadVAE: (device, half) => Promise.resolve(toDevice(device, halfOf(vae.params, half))),
-    ...(type !== 't2v' &&
+    ...(readsImages(net.config) &&
       ({
         async encodeImages(device, images) {
           const tokens = device.compile(pictures, { name: 'picture tokens' });
