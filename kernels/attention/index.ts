@@ -137,6 +137,8 @@ export function attentionGrad(caps: Caps, p: AttentionProblem): Launch {
     product = 2 * p.B * p.H * p.N * p.L * p.D;
   const queries = planAttention(caps, p, 'gradQuery'),
     keys = planAttention(caps, p, 'gradKey');
+  // Of do as units take it: what a row's score gradients sum to is then nought but for their own rounding.
+  const dy = queries.matrix?.unit.operands === 'f16' ? 'quantizeToF16(get_dy(row, d))' : 'get_dy(row, d)';
   const stats: Dispatch = {
     label: `attention delta ${queries.vec ? 'vec' : 'plain'} ${p.B}x${p.N}x${p.H}x${p.D}`,
     wgsl: shader({
@@ -153,7 +155,7 @@ export function attentionGrad(caps: Caps, p: AttentionProblem): Launch {
 let row = (wid.x + wid.y * nwg.x) * 64u + li;
 if (row >= p.rows) { return; }
 var sum = 0.0;
-for (var d = 0u; d < p.steps; d++) { sum += dot(get_o(row, d), get_dy(row, d)); }
+for (var d = 0u; d < p.steps; d++) { sum += dot(get_o(row, d), ${dy}); }
 let h = row % p.H; let n = row / p.H % p.N; let b = row / (p.H * p.N);
 let at = (b * p.H + h) * p.N + n;
 stats[at] = vec2f(lse[at], sum);`,

@@ -4,8 +4,8 @@
  * side at a time. A result can be neither read by element nor turned into an operand: scores pass through workgroup memory,
  * column by column, where a thread has one row, and come back as weights.
  *
- * f16, where the unit takes it, bounds operands to 65504 and drops what is below 6e-8: small gradients want a scaled loss. Rounded weights are off by 2^-11
- * of themselves, and so are the results, relative to their largest.
+ * f16, where the unit takes it, bounds operands to 65504 and drops what is below 6e-8: the compiler scales cotangents. Weights are off by
+ * 2^-12 of themselves, all the same way where keys are alike (padded text): results are divided by the sum of the rounded ones.
  *
  * Forward:
  *
@@ -249,7 +249,7 @@ export function forwardMain(plan: AttentionPlan, lengths: boolean): string {
   return [
     k.start(lengths),
     k.zeros('o'),
-    `var m = ${LOWEST}; var l = 0.0;`,
+    `var m = ${LOWEST}; var l = 0.0; var rounded = 0.0;`,
     k.stageOwn('own0', 'q', 'p.N'),
     `for (var t0 = 0u; t0 < len; t0 += ${tile.others}u) {
 let turn = t0 / ${tile.others}u + 1u;
@@ -267,8 +267,11 @@ ${others((at) => `top = max(top, ${at});`).join(' ')}
 let next = select(m, top, top > m + ${LAZY});
 if (next > m) { atomicMax(&votes, turn); }
 let keep = exp(m - next);
-m = next; l *= keep;`,
-    k.weigh((put) => `let w = select(0.0, exp(s[at] * scale - m), t0 + c < len); ${put(0, k.m.round('w', 1))} l += w;`),
+m = next; l *= keep; rounded *= keep;`,
+    k.weigh(
+      (put) =>
+        `let w = select(0.0, exp(s[at] * scale - m), t0 + c < len); let e = ${k.m.round('w', 1)}; ${put(0, 'e')} l += w; rounded += f32(e);`,
+    ),
     `workgroupBarrier();
 if (li == 0u) { grown = atomicLoad(&votes); }
 if (workgroupUniformLoad(&grown) == turn) {`,
@@ -279,8 +282,11 @@ if (workgroupUniformLoad(&grown) == turn) {`,
     `ofThread[li] = l;
 workgroupBarrier();
 let total = ${others((at) => at).join(' + ')};
+workgroupBarrier();
+ofThread[li] = rounded;
+workgroupBarrier();
 if (li < ${tile.own}u) {
-ofRow[li] = select(0.0, 1.0 / total, len > 0u);
+ofRow[li] = select(0.0, 1.0 / (${others((at) => at).join(' + ')}), len > 0u);
 if (first + li < p.N) { lse[bh * p.N + first + li] = select(${LOWEST}, m + log(max(total, 1e-37)), len > 0u); }
 }`,
     k.put('o', 'o', 'p.N', 'ofRow'),

@@ -98,7 +98,7 @@ const ENOUGH_TILES = 64;
 /** Head sizes that units serve: below them most of a unit is padding, above them results don't fit a thread's registers. */
 const [LEAST_D, MOST_D] = [32, 128];
 
-/** Units serve rows enough for one of them. */
+/** Units serve rows enough for one of them, on either side: all three kernels round what they read, or none, or statistics of one are not the other's. */
 function matrixTiles(caps: Caps, unit: MatrixUnit, kind: Kind, { rows, D }: { rows: number; D: number }): MatrixTile[] {
   if (D < LEAST_D || D > MOST_D || rows < 16) return [];
   return MATRIX_TILES.filter((t) => {
@@ -124,7 +124,7 @@ export function planAttention(caps: Caps, p: AttentionProblem, kind: Kind): Atte
   if (caps.tier === 'tiled') {
     const tiled: AttentionPlan = { tier: 'tiled', vec, steps, lanes: 1, threads: 64, ...TILED };
     const unit = unitFor(caps, p.half ? 'f16' : 'f32');
-    const tiles = unit ? matrixTiles(caps, unit, kind, { rows, D: p.D }) : [];
+    const tiles = unit ? matrixTiles(caps, unit, kind, { rows: Math.min(rows, met), D: p.D }) : [];
     if (!unit || !tiles.length) return tiled;
     const rule =
       tiles.find((t) => p.B * p.H * ceilDiv(rows, t.own) >= ENOUGH_TILES) ??

@@ -1,4 +1,5 @@
 /** Two ways to run one traced function on host tensors: the float64 oracle, and the compiled program on a device. */
+import type { Caps } from '../../kernels/kernel.ts';
 import type { CompileOptions } from '../../engine/compiler/stages.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
@@ -39,10 +40,14 @@ export const oracle: Executor = {
   },
 };
 
-/** Opens the default device. @throws if `operands` are f16 and the adapter has none */
-export async function deviceExecutor(operands: Executor['operands'] = 'f32'): Promise<Executor> {
+/** Opens the default device, or one with other capabilities. @throws if `operands` are f16 and the adapter has none */
+export async function deviceExecutor(
+  operands: Executor['operands'] = 'f32',
+  caps: Partial<Caps> = {},
+): Promise<Executor> {
   const { open } = await import('../../engine/runtime/device.ts');
-  const device = await open();
+  const opened = await open();
+  const device = Object.assign(Object.create(opened) as typeof opened, { caps: { ...opened.caps, ...caps } });
   if (operands !== 'f32' && !device.caps.f16) throw new Error(`${device.info.name} has no f16`);
   return {
     name: operands === 'f32' ? device.info.name : `${device.info.name}, operands in ${operands}`,

@@ -44,7 +44,15 @@ const TABLES: { name: string; begins: string; run: (fixture: Fixture, executor: 
 ];
 
 /** Half-precision operands are judged on whole networks, by the 2-norm alone: rounding linears and attention moves their outputs by up to 7e-3. */
-const HALF_KINDS = ['wan_dit_t2v', 'wan_dit_i2v', 'wan22_dit_ti2v', 'wan22_dit_i2v', 'umt5_encoder', 'clip_visual'];
+const HALF_KINDS = [
+  'wan_dit_t2v',
+  'wan_dit_i2v',
+  'wan22_dit_ti2v',
+  'wan22_dit_i2v',
+  'wan_vae',
+  'umt5_encoder',
+  'clip_visual',
+];
 const HALF_REL_L2 = 2e-2;
 const halved = (entry: FileEntry): FileEntry => ({
   ...entry,

@@ -30,5 +30,15 @@ for (const path of [wan21, wan22])
   check(existsSync(path) && half !== undefined, `networks with half-precision operands, ${path}`, async () =>
     assert.is(await failures(path, half!), ''),
   );
+/** Units in plain WGSL: they round what native ones round. */
+const UNIT = { operands: 'f16', M: 8, N: 8, K: 8, lanes: 32, multiple: 32, emulated: true } as const;
+check(
+  existsSync(wan21) && half !== undefined,
+  'image-to-video and its gradients on emulated matrix units',
+  async () => {
+    const units = await deviceExecutor('f16', { tier: 'tiled', subgroup: 0, units: [UNIT] });
+    assert.is(await failures(wan21, units, ['dit_i2v']), '');
+  },
+);
 
 test.run();
