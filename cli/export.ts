@@ -2,10 +2,12 @@
 import { statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
+import Table from 'cli-table3';
 import type { CommandModule } from 'yargs';
 import { ditConfig, vaeConfig, type DiTConfig, type VAEConfig } from '../model/config.ts';
 import { DIT_NAMES, openCheckpoint } from '../model/files/checkpoint.ts';
 import type { FloatType } from '../model/files/encode.ts';
+import { exportPacked, PACKED_EXPORTS, type LayerError, type PackedExport } from '../model/files/packedexport.ts';
 import { changeOf, exportWeights } from '../model/files/export.ts';
 import { checkFit, type Shapes } from '../model/files/load.ts';
 import { saveLora, type LoraNaming } from '../model/files/lora.ts';
@@ -25,7 +27,7 @@ const NAMES = ['wan', 'comfyui', 'diffusers', 'kohya'] as const;
 interface ExportArgs {
   model: string;
   out: string;
-  dtype: 'f16' | 'bf16' | 'f32';
+  dtype: 'f16' | 'bf16' | 'f32' | PackedExport;
   names: (typeof NAMES)[number];
   lora: string[];
   weights: string[];
@@ -100,19 +102,44 @@ const card = (source: Source, { model, names, lora, base }: ExportArgs): Record<
   ...(base !== undefined && { changeFrom: basename(base) }),
 });
 
+/** ‖w - q‖ / ‖w‖ by kind of layer: over all blocks, and of the worst. */
+function errorTable(errors: readonly LayerError[]): string {
+  const kinds = new Map<string, LayerError[]>();
+  for (const e of errors) {
+    const kind = e.name.replace(/^blocks\.\d+\.|\.weight$/g, '');
+    kinds.set(kind, [...(kinds.get(kind) ?? []), e]);
+  }
+  const table = new Table({ head: ['layer', 'as', 'error', 'worst block', ''], style: { head: [], border: [] } });
+  const relative = (some: readonly LayerError[]): number => {
+    const sum = (key: 'difference' | 'norm') => some.reduce((n, e) => n + e[key], 0);
+    return Math.sqrt(sum('difference') / (sum('norm') || 1));
+  };
+  const percent = (x: number): string => `${(100 * x).toPrecision(3)} %`;
+  for (const [kind, all] of kinds) {
+    const worst = all.reduce((a, b) => (relative([b]) > relative([a]) ? b : a));
+    const types = [...new Set(all.map((e) => e.dtype))].join(', ');
+    table.push([kind, types, percent(relative(all)), worst.name.split('.')[1]!, percent(relative([worst]))]);
+  }
+  table.push(['all', '', percent(relative(errors)), '', '']);
+  return table.toString();
+}
+
+const isPackedExport = (dtype: ExportArgs['dtype']): dtype is PackedExport =>
+  PACKED_EXPORTS.some((packed) => packed === dtype);
+
 async function exportFull(source: Source, args: ExportArgs, dtype: FloatType): Promise<string> {
   const naming = namingOf(source, args.names);
   if (args.lora.length && source.kind === 'vae') throw new UsageError('--lora adds to a transformer, this is a VAE');
   const loras = await Promise.all(args.lora.map((l) => readLora(l, source.shapes)));
   const progress = meter('export', { unit: 'tensors', total: source.weights.entries.size });
   try {
-    await exportWeights(args.out, source.weights, {
-      naming,
-      dtype,
-      loras,
-      metadata: card(source, args),
-      onTensor: (done) => progress.at(done),
-    });
+    const options = { naming, loras, metadata: card(source, args), onTensor: (done: number) => progress.at(done) };
+    if (isPackedExport(args.dtype)) {
+      if (source.kind === 'vae') throw new UsageError(`--dtype ${args.dtype} is for transformers, this is a VAE`);
+      const errors = await exportPacked(args.out, source.weights, { ...options, dtype: args.dtype });
+      progress.end();
+      console.log(errorTable(errors));
+    } else await exportWeights(args.out, source.weights, { ...options, dtype });
   } finally {
     progress.end();
   }
@@ -121,6 +148,8 @@ async function exportFull(source: Source, args: ExportArgs, dtype: FloatType): P
 
 async function exportChange(source: Source, args: ExportArgs, dtype: FloatType): Promise<string> {
   if (args.lora.length) throw new UsageError('--lora cannot be joined with --base');
+  if (isPackedExport(args.dtype))
+    throw new UsageError(`--dtype ${args.dtype} is for whole models, a LoRA is f16, bf16 or f32`);
   const base = await openModel(args.base!);
   try {
     if (source.kind === 'vae' || base.kind === 'vae')
@@ -169,7 +198,7 @@ async function exportModel(args: ExportArgs): Promise<void> {
 
 const command: CommandModule<object, ExportArgs> = {
   command: 'export <model>',
-  describe: "write a model's weights as safetensors for other programs, or its change from a base as a LoRA",
+  describe: "write a model's weights as safetensors or GGUF for other programs, or its change from a base as a LoRA",
   builder: (y) =>
     y
       .positional('model', {
@@ -179,7 +208,12 @@ const command: CommandModule<object, ExportArgs> = {
       })
       .options({
         out: { type: 'string', demandOption: true, describe: 'the file to write' },
-        dtype: { choices: ['f16', 'bf16', 'f32'] as const, default: 'f16' as const, describe: 'of every tensor' },
+        dtype: {
+          choices: ['f16', 'bf16', 'f32', ...PACKED_EXPORTS] as const,
+          default: 'f16' as const,
+          describe:
+            'of every tensor; q8_0 and q4_k write a GGUF, fp8_scaled what ComfyUI reads: packed linears of the blocks',
+        },
         names: {
           choices: NAMES,
           default: 'wan' as const,

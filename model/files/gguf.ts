@@ -17,7 +17,7 @@ import {
 } from './stored.ts';
 
 /** ggml's numbers of the types that are read; 4 and 5 were removed from the format. */
-const TYPES: Readonly<Record<number, StoredType>> = {
+export const TYPES: Readonly<Record<number, StoredType>> = {
   0: 'F32',
   1: 'F16',
   2: 'Q4_0',

@@ -17,6 +17,7 @@ import {
   decodeUtf8,
   isObject,
   isSize,
+  packedAs,
   type Archive,
   type DataFile,
   type Entry,
@@ -38,7 +39,8 @@ function parseEntry(name: string, value: unknown, dataBytes: number): Ranged {
   const fail = (why: string) => new Error(`tensor ${quoted(name)}: ${why}`);
   if (!isObject(value)) throw fail('its description is not an object');
   const { dtype, shape, data_offsets: range } = value;
-  if (typeof dtype !== 'string' || !Object.hasOwn(ARRAYS, dtype)) throw fail(`unknown dtype ${quoted(dtype)}`);
+  if (typeof dtype !== 'string' || !Object.hasOwn(ARRAYS, dtype) || packedAs(dtype as StoredType))
+    throw fail(`unknown dtype ${quoted(dtype)}`);
   if (!Array.isArray(shape) || !shape.every(isSize))
     throw fail(`shape ${quoted(shape)} is not a list of whole numbers of 0 or more`);
   if (!Array.isArray(range) || range.length !== 2 || !range.every(isSize))

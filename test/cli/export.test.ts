@@ -41,6 +41,26 @@ async function writes(args: readonly string[], said: RegExp): Promise<void> {
   assert.match(stdout, said);
 }
 
+test('a teacher as GGUF and as scaled fp8 is a teacher still, and its errors are told by layer', async () => {
+  for (const [dtype, most] of [
+    ['q8_0', 0.01],
+    ['fp8_scaled', 0.04],
+  ] as const) {
+    await writes(
+      [at('teacher.safetensors'), '--dtype', dtype, '--out', at(dtype)],
+      /self_attn\.q .*%[^]*all .*%[^]*: \d+ tensors in (q8_0|fp8_scaled), \d+ KiB/,
+    );
+    const back = await loadDiT(at(dtype));
+    assert.is(back.kind, 'teacher');
+    assert.equal(back.config, config);
+    const name = 'blocks.0.self_attn.q.weight';
+    assert.ok(largest(teacher[name]!, back.params[name]!) < 3 * most);
+  }
+  const { code, stderr } = await vpae(['export', at('vae.safetensors'), '--dtype', 'q8_0', '--out', at('v')]);
+  assert.is(code, 1);
+  assert.match(stderr, /--dtype q8_0 is for transformers, this is a VAE/);
+});
+
 test("a student under Diffusers' names is the same student, with its settings", async () => {
   await writes(
     [at('student.safetensors'), '--names', 'diffusers', '--dtype', 'f32', '--out', at('d.safetensors')],
