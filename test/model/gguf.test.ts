@@ -86,7 +86,9 @@ test('what export writes is read back, and lies packed on a device', async () =>
     assert.equal(unpack(kept as 'q8_0', bytes), (await weights.tensor(LINEAR)).data);
     assert.equal(
       (await weights.rows(LINEAR, [4, 1])).data,
-      Float32Array.from([4, 1].flatMap((r) => [...unpack(kept as 'q8_0', bytes).slice(r * SIZE, (r + 1) * SIZE)])),
+      Float32Array.from(
+        [4, 1].flatMap((r) => Array.from(unpack(kept as 'q8_0', bytes).slice(r * SIZE, (r + 1) * SIZE))),
+      ),
     );
     await weights.close();
     t.free();
