@@ -84,7 +84,7 @@ function print(plan: Plan): Template {
     workgroup: [matrixThreads(c, unit), 1, 1],
     enable,
     diagnostics,
-    functions: matrixFunctions(plan, c, unit),
+    functions: matrixFunctions(c, unit),
     main: matrixMain(plan, c, unit),
   };
 }

@@ -156,7 +156,9 @@ function scalarConfig(caps: Caps, s: Shape): ScalarConfig {
 function tiledConfig(caps: Caps, s: Shape): TiledConfig {
   if (s.M <= FLAT_TILE.BM) return FLAT_TILE;
   const most = caps.subgroup && caps.subgroup <= SMALL_SUBGROUP ? 32 : 64;
-  const fits = TILES.filter((t) => tiledThreads(t) <= caps.maxInvocations && t.TM * t.TN <= most);
+  const fits = TILES.filter(
+    (t) => tiledThreads(t) <= caps.maxInvocations && tiledBytes(t) <= caps.maxWorkgroupBytes && t.TM * t.TN <= most,
+  );
   // A tile twice as high as the output computes nothing with its lower half.
   return (
     fits.find((t) => t.BM < 2 * s.M && tileCount(s, t.BM, t.BN) * Math.min(4, ceilDiv(s.K, 512)) >= ENOUGH_TILES) ??
@@ -164,12 +166,15 @@ function tiledConfig(caps: Caps, s: Shape): TiledConfig {
   );
 }
 
-/** Largest first: 1024 sums a subgroup, more would spill (measured on an A100 by others). */
+/** Largest first. */
 const MATRIX_TILES: readonly MatrixConfig[] = [
-  { tier: 'matrix', BM: 64, BN: 128, BK: 16, rows: 2, cols: 4 },
+  { tier: 'matrix', BM: 128, BN: 128, BK: 32, rows: 2, cols: 4 },
+  { tier: 'matrix', BM: 64, BN: 128, BK: 32, rows: 2, cols: 4 },
   { tier: 'matrix', BM: 64, BN: 64, BK: 32, rows: 2, cols: 2 },
-  { tier: 'matrix', BM: 32, BN: 32, BK: 16, rows: 2, cols: 2 },
+  { tier: 'matrix', BM: 32, BN: 32, BK: 32, rows: 2, cols: 2 },
 ];
+/** Registers a thread has for them beside operands and what is staged. */
+const MOST_SUMS = 64;
 
 const fitsUnit =
   (caps: Caps, unit: MatrixUnit) =>
@@ -177,6 +182,7 @@ const fitsUnit =
     (c.BM / c.rows) % unit.M === 0 &&
     (c.BN / c.cols) % unit.N === 0 &&
     c.BK % unit.K === 0 &&
+    (c.BM / c.rows) * (c.BN / c.cols) <= MOST_SUMS * unit.lanes &&
     fitsThreads(matrixThreads(c, unit), unit, caps) &&
     matrixBytes(c, unit) <= caps.maxWorkgroupBytes;
 

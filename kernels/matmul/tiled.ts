@@ -11,7 +11,7 @@
  *         let b0_0 = tileB[s * 36u + tx]; let a0_0 = tileA[s * 36u + ty];
  *         c0_0 = fma(vec4f(a0_0.x), b0_0, c0_0); c1_0 = fma(vec4f(a0_0.y), b0_0, c1_0); … } }
  *       workgroupBarrier();
- *       tileA[4u * bk0 * 9u + bi0] = vec4f(r0_0.x, r0_1.x, r0_2.x, r0_3.x); …
+ *       tileA[4u * bk * 9u + bi] = vec4f(r0_0.x, r0_1.x, r0_2.x, r0_3.x); …
  *       workgroupBarrier();
  *     }
  */
@@ -63,9 +63,9 @@ for (var step = 0u; step < p.panel; step++) { let s = step % ${c.BK / 4}u;`,
   }
   text.push(`}}
 workgroupBarrier();
-${stage.stores('mn', (side, bi, bk, lines) => {
+${stage.stores('mn', (side, lines) => {
   const [tile, ld] = side === 'a' ? ['tileA', ldA] : ['tileB', ldB];
-  return lines.map((l, q) => `${tile}[(4u * ${bk} + ${q}u) * ${ld}u + ${bi}] = ${l};`).join('\n');
+  return lines.map((l, q) => `${tile}[(4u * bk + ${q}u) * ${ld}u + bi] = ${l};`).join('\n');
 })}
 workgroupBarrier();
 }`);

@@ -180,7 +180,7 @@ test('matrix units, emulated: operands in f16, sums in f32', async () => {
   const on: Caps = { ...caps, tier: 'tiled', units: [emulated(UNITS.small)] };
   for (const [transA, transB] of TRANSPOSES) {
     const l = await check(on, { M: 40, N: 68, K: 24, transA, transB, ...f16 });
-    assert.match(l.dispatches[0]!.label, 'matrix 8x8x8 f16 emulated 32x32x16/2x2');
+    assert.match(l.dispatches[0]!.label, 'matrix 8x8x8 f16 emulated 32x32x32/2x2');
     await check(on, { M: 37, N: 71, K: 23, transA, transB, ...f16 });
     await check(on, { M: 40, N: 68, K: 24, transA, transB, dtypeA: 'f16', dtypeB: 'bf16' });
   }
@@ -190,13 +190,13 @@ test('matrix units, emulated: operands in f16, sums in f32', async () => {
         { ...on, units: [emulated(unit)] },
         { M: 37, N: 71, K: 23, transA: !transB, transB, ...f16 },
       );
-      assert.match(l.dispatches[0]!.label, `matrix ${unitName(emulated(unit))} 32x32x16/2x2`);
+      assert.match(l.dispatches[0]!.label, `matrix ${unitName(emulated(unit))} 32x32x32/2x2`);
     }
   await check(on, { batch: 2, M: 20, N: 36, K: 700, ...f16 }); // split
   const exact = await check({ ...on, units: [emulated(UNITS.apple)] }, { M: 37, N: 71, K: 23 });
   assert.match(exact.dispatches[0]!.label, 'matrix 8x8x8 f32 emulated');
   const large = await check({ ...on, units: [emulated(UNITS.nvidia)] }, { batch: 130, M: 33, N: 65, K: 20, ...f16 });
-  assert.match(large.dispatches[0]!.label, '64x128x16/2x4');
+  assert.match(large.dispatches[0]!.label, '64x64x32/2x2');
   for (const [M, N, K] of [
     [36, 68, 24],
     [37, 71, 23],
