@@ -9,6 +9,7 @@ import { judge, measure, type Case, type Cost } from './bench/case.ts';
 import { clockOf, CORES } from './bench/clock.ts';
 import { coldStep } from './bench/cold.ts';
 import { compare } from './bench/compare.ts';
+import { isa, isaOptions } from './bench/isa/index.ts';
 import { kernelCases } from './bench/kernels.ts';
 import { loadCases } from './bench/load.ts';
 import { modelCases, stepCases } from './bench/models.ts';
@@ -48,6 +49,7 @@ const options = {
     type: 'string',
     describe: `in place of the cases: ours and other engines on the same works, answers checked: ${peerNames().join(', ')}, separated by commas; every one that is installed when none is named`,
   },
+  ...isaOptions,
   save: { type: 'string', describe: 'write the results to this file' },
   against: { type: 'string', describe: 'a file of --save: show how much faster or slower each case has become' },
 } as const;
@@ -197,6 +199,7 @@ function print(report: Report, baseline: Report | undefined): void {
 }
 
 async function bench(args: BenchArgs): Promise<void> {
+  if (args.isa !== undefined) return isa(args.isa, args);
   const baseline = args.against === undefined ? undefined : readBaseline(args.against);
   if (args.save !== undefined) willWrite(args.save);
   if (args.budget !== undefined && !(args.budget > 0))
@@ -244,6 +247,10 @@ const command: CommandModule<object, BenchArgs> = {
       )
       .example('VPAE_ADAPTER=null $0 bench steps', 'what training steps cost the host: a device that computes nothing')
       .example('$0 bench --vs', 'ours and every installed peer, and what we aim at')
+      .example(
+        '$0 bench --isa navi31 --only conv3d',
+        "what an AMD GPU's compiler makes of the kernels, without the GPU",
+      )
       .example('$0 bench --save before.json', 'then, after a change: --against before.json'),
   handler: bench,
 };

@@ -3,18 +3,27 @@ import type { Device } from '../../engine/runtime/device.ts';
 import { adamW, attention, conv3d, gelu } from '../../engine/frontend/functional.ts';
 import { make, type Tensor } from '../../engine/frontend/tensor.ts';
 import { host } from '../../engine/frontend/tree.ts';
-import type { DType } from '../../kernels/kernel.ts';
+import type { Caps, DType } from '../../kernels/kernel.ts';
 import { unitFor } from '../../kernels/mma.ts';
 import { headDim } from '../../model/config.ts';
 import { programCase, wanted, type Case, type Wanted } from './case.ts';
 import { tokensOf, type Shape } from './shapes.ts';
 
 type Fn = (...x: Tensor[]) => unknown;
-type Kernel = (name: string, text: string, inputs: readonly Wanted[], fn: Fn) => Case;
+
+/** A function of tensors that is worth timing by itself. */
+export interface Work {
+  name: string;
+  text: string;
+  inputs: readonly Wanted[];
+  fn: Fn;
+}
+
+const kernel = (name: string, text: string, inputs: readonly Wanted[], fn: Fn): Work => ({ name, text, inputs, fn });
 
 const CAUSAL = { stride: [1, 1, 1], padLo: [2, 1, 1], padHi: [0, 1, 1] } as const;
 
-function products(kernel: Kernel, f16: boolean, rows: number, dim: number, ffn: number): Case[] {
+function products(f16: boolean, rows: number, dim: number, ffn: number): Work[] {
   const linear = (name: string, k: number, n: number, dtype: DType) =>
     kernel(
       `${name} ${dtype}`,
@@ -47,7 +56,7 @@ interface Heads {
   textLen: number;
 }
 
-function attentions(kernel: Kernel, units: boolean, { batch, tokens, heads, size, textLen }: Heads): Case[] {
+function attentions(units: boolean, { batch, tokens, heads, size, textLen }: Heads): Work[] {
   const q = wanted([batch, tokens, heads, size]),
     text = wanted([batch, textLen, heads, size]);
   const lse = wanted([batch, heads, tokens]);
@@ -76,7 +85,7 @@ function attentions(kernel: Kernel, units: boolean, { batch, tokens, heads, size
   ];
 }
 
-function convolutions(kernel: Kernel, channels: number, clip: readonly [number, number, number]): Case[] {
+function convolutions(channels: number, clip: readonly [number, number, number]): Work[] {
   const video = [1, channels, ...clip],
     weight = [channels, channels, 3, 3, 3];
   const text = `[${video.join()}], ${channels} channels, 3³ causal`;
@@ -93,22 +102,21 @@ function convolutions(kernel: Kernel, channels: number, clip: readonly [number, 
 
 const ADAM = { lr: 1e-4, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.01, step: 10 } as const;
 
-export function kernelCases(device: Device, s: Shape): Case[] {
-  const kernel: Kernel = (name, text, inputs, fn) => programCase(device, name, text, inputs, fn);
+export function kernelWorks(caps: Caps, s: Shape): Work[] {
   const { dim, ffn_dim: ffn, num_heads: heads, text_len: textLen } = s.dit;
   const tokens = tokensOf(s);
   const rows = s.batch * tokens;
   const x = wanted([rows, dim]);
   return [
-    ...products(kernel, device.caps.f16, rows, dim, ffn),
-    ...attentions(kernel, unitFor(device.caps, 'f16')?.operands === 'f16', {
+    ...products(caps.f16, rows, dim, ffn),
+    ...attentions(unitFor(caps, 'f16')?.operands === 'f16', {
       batch: s.batch,
       tokens,
       heads,
       size: headDim(s.dit),
       textLen,
     }),
-    ...convolutions(kernel, s.vae.dim, s.clip),
+    ...convolutions(s.vae.dim, s.clip),
     kernel('layer norm', `${rows}x${dim}`, [x], (a) => a!.layerNorm()),
     kernel('RMS norm', `${rows}x${dim}`, [x], (a) => a!.rmsNorm()),
     kernel('softmax', `${rows}x${dim}`, [x], (a) => a!.softmax()),
@@ -121,3 +129,6 @@ export function kernelCases(device: Device, s: Shape): Case[] {
     ),
   ];
 }
+
+export const kernelCases = (device: Device, s: Shape): Case[] =>
+  kernelWorks(device.caps, s).map(({ name, text, inputs, fn }) => programCase(device, name, text, inputs, fn));

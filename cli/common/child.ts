@@ -1,5 +1,6 @@
 /** Child processes that answer questions: what may crash, hang or leave its marks on a process takes only the child with it. */
 import { fork, type ChildProcess } from 'node:child_process';
+import { openSync } from 'node:fs';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { EXTENSION } from './root.ts';
@@ -8,6 +9,8 @@ interface ChildOptions {
   args?: readonly string[];
   env?: Record<string, string>;
   /** Flags of the runtime. */ flags?: readonly string[];
+  /** A file that takes all it says on stderr. */
+  log?: string;
 }
 
 type Answer = { value: unknown } | { error: string };
@@ -21,15 +24,15 @@ export class Child {
   private ended: string | undefined;
 
   /** @param module one that calls `serve`, without its extension: that of the sources or of the build */
-  constructor(module: URL, { args = [], env = {}, flags = [] }: ChildOptions = {}) {
+  constructor(module: URL, { args = [], env = {}, flags = [], log }: ChildOptions = {}) {
     const loader = 'Deno' in globalThis || EXTENSION === '.js' ? [] : ['--import', import.meta.resolve('tsx')];
     this.process = fork(fileURLToPath(module) + EXTENSION, args, {
       execArgv: [...loader, ...flags],
       env: { ...process.env, ...env },
       serialization: 'advanced',
-      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      stdio: ['ignore', 'ignore', log === undefined ? 'pipe' : openSync(log, 'w'), 'ipc'],
     });
-    this.process.stderr!.on('data', (d: Buffer) => {
+    this.process.stderr?.on('data', (d: Buffer) => {
       this.stderr = (this.stderr + d.toString()).slice(-STDERR_KEPT);
     });
     this.process.on('message', (answer: Answer) => this.settle(answer));

@@ -85,10 +85,10 @@ const DRIVER = 'libvulkan_lvp.so';
 const LOADER = 'libvulkan.so.1';
 
 /**
- * Moves the driver, the Vulkan loader and all they need from an unpacked root into one folder, each file under its soname.
+ * Moves `wanted` and all they need from an unpacked root into one folder, each file under its soname.
  * Returns the names in loading order: a library's needs are in the process before it, whatever the system has.
  */
-function gather(root: string, lib: string): string[] {
+function gather(root: string, lib: string, wanted: readonly string[]): string[] {
   const found = new Map<string, Library & { file: string }>();
   for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile() || !/\.so(\.|$)/.test(entry.name)) continue;
@@ -96,44 +96,64 @@ function gather(root: string, lib: string): string[] {
     const library = readLibrary(readFileSync(file));
     if (library && isBare(library.soname ?? entry.name)) found.set(library.soname ?? entry.name, { ...library, file });
   }
-  const names = loadOrder(found, [LOADER, DRIVER]);
-  for (const name of [LOADER, DRIVER]) if (!names.includes(name)) throw new Error(`the packages hold no ${name}`);
+  const names = loadOrder(found, wanted);
+  for (const name of wanted) if (!names.includes(name)) throw new Error(`the packages hold no ${name}`);
   mkdirSync(lib);
   for (const name of names) renameSync(found.get(name)!.file, join(lib, name));
   return names;
 }
 
-async function fetchLavapipe(target: string, trial: Trial, log: Log): Promise<void> {
+/** A driver out of Mesa's packages. */
+export interface MesaPart {
+  /** Its name, to head the log's lines, and what it is. */
+  name: string;
+  what: string;
+  packages: readonly string[];
+  driver: string;
+  /** Other libraries to keep. */
+  beside: readonly string[];
+}
+
+const LAVAPIPE: MesaPart = {
+  name: 'lavapipe',
+  what: 'a software Vulkan driver',
+  packages: ['mesa-vulkan-drivers', 'libvulkan1'],
+  driver: DRIVER,
+  beside: [],
+};
+
+/** Fetches a driver, and everything it needs, into a folder that is whole once it is there. @param check throws where it does not work */
+export async function fetchMesa(
+  target: string,
+  { name, what, packages: wanted, driver, beside }: MesaPart,
+  log: Log,
+  check: (made: Driver) => Promise<void> = () => Promise.resolve(),
+): Promise<void> {
   await atomically(target, async (part) => {
     const apt = await openApt(part);
-    const all = await resolvePackages(apt, ['mesa-vulkan-drivers', 'libvulkan1']);
+    const all = await resolvePackages(apt, wanted);
     const packages = all.filter((p) => !HAVE.test(p.name));
     const mesa = packages.find((p) => p.name === 'mesa-vulkan-drivers')?.version ?? '';
     if ((mesaVersion(mesa)?.[0] ?? 0) < MIN_MESA)
       throw new Error(`${codename()} has Mesa ${mesa || '(none)'}, ${MIN_MESA} or newer is needed`);
     log(
-      `lavapipe: fetching Mesa ${mesa}, a software Vulkan driver, once: ${packages.length} packages, ${MB(packages.reduce((s, p) => s + p.bytes, 0))}, into ${target} (NO_FETCH=1 forbids it)`,
+      `${name}: fetching Mesa ${mesa}, ${what}, once: ${packages.length} packages, ${MB(packages.reduce((s, p) => s + p.bytes, 0))}, into ${target} (NO_FETCH=1 forbids it)`,
     );
-    await download(apt, packages, join(part, 'debs'), 'lavapipe', log);
+    await download(apt, packages, join(part, 'debs'), name, log);
     for (const deb of list(join(part, 'debs'))) await unpackDeb(deb, join(part, 'root'));
 
     const lib = join(part, 'lib');
-    const names = gather(join(part, 'root'), lib);
+    const names = gather(join(part, 'root'), lib, [LOADER, driver, ...beside]);
     // A path relative to the manifest: the folder still moves to its place.
     writeFileSync(
       join(part, 'icd.json'),
-      JSON.stringify({ file_format_version: '1.0.0', ICD: { library_path: `./lib/${DRIVER}`, api_version: '1.3.0' } }),
+      JSON.stringify({ file_format_version: '1.0.0', ICD: { library_path: `./lib/${driver}`, api_version: '1.3.0' } }),
     );
-    const verdict = await trial({
-      name: 'lavapipe',
-      libraries: names.map((name) => join(lib, name)),
-      icds: [join(part, 'icd.json')],
-    });
-    if ('failure' in verdict) throw new Error(`the fetched driver does not work: ${verdict.failure}`);
+    await check({ name, libraries: names.map((file) => join(lib, file)), icds: [join(part, 'icd.json')] });
     for (const used of ['apt', 'debs', 'root']) rmSync(join(part, used), { recursive: true });
     seal(part, { mesa, libraries: names });
   });
-  log('lavapipe: ready');
+  log(`${name}: ready`);
 }
 
 const DAY = 24 * 3600e3;
@@ -153,7 +173,10 @@ export async function lavapipe(options: { fetch: boolean; insist: boolean; trial
       throw new Error(`not fetched: ${readFileSync(failed, 'utf8')} (VPAE_ADAPTER=lavapipe tries again)`);
     }
     try {
-      await fetchLavapipe(dir, options.trial, options.log);
+      await fetchMesa(dir, LAVAPIPE, options.log, async (made) => {
+        const verdict = await options.trial(made);
+        if ('failure' in verdict) throw new Error(`the fetched driver does not work: ${verdict.failure}`);
+      });
       rmSync(failed, { force: true });
     } catch (error) {
       const { message } = error as Error;
