@@ -56,9 +56,8 @@ const options = {
   gbps: { type: 'number', implies: 'tflops', describe: 'memory rate to predict seconds with, 10^9 bytes a second' },
   'host-gbps': {
     type: 'number',
-    implies: 'tflops',
     default: 10,
-    describe: 'beside these the rate from host memory, for --offload',
+    describe: 'beside --tflops and --gbps the rate from host memory, for --offload',
   },
 } as const;
 type PlanArgs = Args<typeof options>;
