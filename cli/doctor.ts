@@ -3,10 +3,14 @@ import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { openAdapter, type OpenAdapter } from '../engine/host/adapter.ts';
-import { MIN_MESA, NoAdapterError, type Verdict } from '../engine/host/choose.ts';
+import { list } from '../engine/host/archive.ts';
+import { describe } from '../engine/host/caps.ts';
+import { isSoftware, MIN_MESA, NoAdapterError, objection, type Verdict } from '../engine/host/choose.ts';
 import { unitName } from '../kernels/mma.ts';
 import { arch, cacheDir, memory, platform, runtime, waiting } from '../engine/host/runtime.ts';
+import { systemAdapters } from '../engine/host/system.ts';
 import { ownTable } from '../engine/runtime/tuning.ts';
+import { json, type Args } from './common/options.ts';
 
 const line = (name: string, text: string): void => console.log(`${name.padEnd(11)} ${text}`);
 
@@ -81,8 +85,36 @@ export function advice({ info, caps }: Pick<OpenAdapter, 'info' | 'caps'>): stri
   return tips;
 }
 
+/** Every adapter there is, and how to choose it. */
+async function listAll(): Promise<void> {
+  const system = await systemAdapters().catch((error: Error) => error.message);
+  if (typeof system === 'string') console.log(`the system has none: ${system}`);
+  else
+    system.adapters.forEach(({ name, backend, facts }, i) => {
+      const kind = isSoftware(facts) ? 'software' : 'gpu';
+      const why = objection(kind === 'gpu' ? 'gpu' : 'system', facts);
+      console.log(`${i + 1} ${name}, ${backend}, ${kind}${why ? `: ${why}` : ''}`);
+      console.log(`  VPAE_DEVICE=${i + 1}, or a part of its name; ${facts.description.trim() || facts.vendor}`);
+    });
+  for (const [source, dir] of [
+    ['lavapipe', cached('lavapipe')],
+    ['swiftshader', cached('swiftshader')],
+  ] as const)
+    console.log(`- ${source}, software: ${dir ? `in ${dir}` : 'not fetched yet'}\n  VPAE_ADAPTER=${source}`);
+}
+
+/** The folder in the cache of a driver that we bring. */
+const cached = (name: string): string | undefined => {
+  const found = list(cacheDir()).find(
+    (dir) => dir.split(/[\\/]/).at(-1)!.startsWith(`${name}-`) && !dir.endsWith('.failed'),
+  );
+  return found;
+};
+
 /** Prints the report. Throws NoAdapterError after the list of candidates where there is no adapter. */
-export async function doctor(): Promise<void> {
+export async function doctor(args: { list: boolean; json: boolean }): Promise<void> {
+  if (args.list) return listAll();
+  if (args.json) return printJson();
   const { total, free } = memory();
   line('runtime', `${runtime}, ${platform} ${arch}`);
   line('memory', `${binary(total)}, ${binary(free)} free`);
@@ -130,9 +162,23 @@ export async function doctor(): Promise<void> {
   device.destroy();
 }
 
-const command: CommandModule = {
+/** The adapter in its own words, and what is made of them. */
+async function printJson(): Promise<void> {
+  const { adapter, device, caps, info } = await openAdapter();
+  const { tried: _, ...taken } = info;
+  console.log(JSON.stringify({ runtime, platform, arch, adapter: describe(adapter), info: taken, caps }));
+  device.destroy();
+}
+
+const options = {
+  ...json,
+  list: { type: 'boolean', default: false, describe: 'every adapter there is, and how to choose one' },
+} as const;
+
+const command: CommandModule<object, Args<typeof options>> = {
   command: 'doctor',
   describe: 'what this machine offers: adapter, features, limits, and what would help',
+  builder: (y) => y.options(options),
   handler: doctor,
 };
 export default command;

@@ -6,6 +6,7 @@ import {
   hostPeakOf,
   deviceBytes,
   largestStage,
+  longestAt,
   peakOf,
   secondsAt,
   streamedOf,
@@ -16,6 +17,7 @@ import {
 } from '../train/planning/cost.ts';
 import { BLOCKS, FP8 } from '../kernels/packed.ts';
 import { findFit, OFFLOAD, type Fit } from '../train/planning/fit.ts';
+import { SUBMIT_MS } from '../engine/runtime/pace.ts';
 import { costOf, JOBS, USUAL, type JobName, type Sampler, type Target } from '../train/planning/jobs.ts';
 import type { Subject } from '../train/planning/subject.ts';
 import { precisionOn, type Precision } from '../model/pipeline/precision.ts';
@@ -99,7 +101,11 @@ function report({ cost, roof, memory, changes }: Answer): object {
     flops: flopsOf(cost),
     trafficBytes: trafficOf(cost),
     streamedBytes: streamedOf(cost),
-    ...(roof && { seconds: secondsOf(cost, roof), roofline: roof }),
+    ...(roof && {
+      seconds: secondsOf(cost, roof),
+      longest: longestAt(cost, (work) => leastMs(roof, work)),
+      roofline: roof,
+    }),
     ...(memory !== undefined && {
       memoryBytes: memory,
       fits: peak <= memory,
@@ -177,9 +183,15 @@ function print(name: string, { cost, roof, subject, precision, target }: Answer)
     ? `; at least ${time(secondsOf(cost, roof))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s`
     : '';
   const streamed = streamedOf(cost) ? `, ${gb(streamedOf(cost))} from host memory` : '';
-  console.log(
-    `A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${streamed}${seconds}. Largest tensors at the peak:`,
-  );
+  console.log(`A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${streamed}${seconds}.`);
+  if (roof) {
+    const { label, seconds: longest } = longestAt(cost, (work) => leastMs(roof, work));
+    const cut = Math.ceil((1000 * longest) / SUBMIT_MS);
+    console.log(
+      `  longest kernel: at least ${time(longest)}${cut > 1 ? `, in ${cut} parts on a GPU (VPAE_SUBMIT_MS)` : ''}: ${label}`,
+    );
+  }
+  console.log('Largest tensors at the peak:');
   for (const { name: tensor, bytes } of largestTensors(cost)) console.log(`  ${gb(bytes).padStart(10)}  ${tensor}`);
   const why = unbound(cost.stages, target);
   if (why) console.log(`${why}: a smaller size`);

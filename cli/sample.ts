@@ -223,7 +223,10 @@ async function sample(args: SampleArgs): Promise<void> {
       ? 'clips that were finished are kept'
       : 'the same command goes on with the clips that are missing';
   const budget = args.memory === undefined ? undefined : memoryBytes(args.memory);
+  const made = new Set<number>(); // before a device was lost
   await session(`stopped; ${kept}`, async ({ device, signal }) => {
+    const left = jobs.map((_, i) => i).filter((i) => !made.has(i));
+    if (!left.length) return;
     device.budget = budget ?? device.budget;
     const operands = source.released ? precisionOn(device.caps, args.precision) : 'f32';
     const name = `${source.name}${operands === 'f16' ? ' with f16 operands' : ''}`;
@@ -240,34 +243,41 @@ async function sample(args: SampleArgs): Promise<void> {
       );
     const shown = stageMeter(() => device.allocated);
     let open: Sink | undefined;
-    const work = generate(device, source.model, jobs, {
-      sampling,
-      precision: operands,
-      tile: args.tile,
-      progress(stage, unit, done, total) {
-        shown.at(stage, unit, done, total);
-        signal.throwIfAborted();
+    const work = generate(
+      device,
+      source.model,
+      left.map((i) => jobs[i]!),
+      {
+        sampling,
+        precision: operands,
+        tile: args.tile,
+        progress(stage, unit, done, total) {
+          shown.at(stage, unit, done, total);
+          signal.throwIfAborted();
+        },
+        async sink(at) {
+          const i = left[at]!;
+          const { out, prompt } = todo[i]!;
+          const file = (open = await files[i]!({ ...jobs[i]!.size, frames, fps, scale: source.scale }));
+          return {
+            ...file,
+            async end() {
+              if (args.prompts !== undefined || keepsNotes(out)) noteClip(todo[i]!);
+              await file.end();
+              open = undefined;
+              made.add(i);
+              shown.end();
+              console.log(printable(`${out}: "${prompt}", seed ${todo[i]!.seed}`));
+            },
+          };
+        },
       },
-      async sink(i) {
-        const { out, prompt } = todo[i]!;
-        const file = (open = await files[i]!({ ...jobs[i]!.size, frames, fps, scale: source.scale }));
-        return {
-          ...file,
-          async end() {
-            if (args.prompts !== undefined || keepsNotes(out)) noteClip(todo[i]!);
-            await file.end();
-            open = undefined;
-            shown.end();
-            console.log(printable(`${out}: "${prompt}", seed ${todo[i]!.seed}`));
-          },
-        };
-      },
-    });
+    );
     const { seconds, evaluations } = await orLeave(signal, work, async () => open?.abort())
       .catch(inTerms)
       .finally(() => shown.end());
     console.log(
-      `${name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / jobs.length).toPrecision(3)} s of diffusion a clip, compiling included`,
+      `${name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / left.length).toPrecision(3)} s of diffusion a clip, compiling included`,
     );
   });
 }

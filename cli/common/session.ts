@@ -24,7 +24,10 @@ export const session = <R>(stopped: string, body: (s: Session) => Promise<R>): P
         signal.throwIfAborted();
         return body({ device, signal });
       },
-      (reason) => console.error(`\nalarm: the device was ${reason}; opening another and going on from what is saved`),
+      (reason) =>
+        console.error(
+          `\nalarm: the device was ${reason}; opening another, which gets less work at a time, and going on from what is saved`,
+        ),
     ),
   );
 

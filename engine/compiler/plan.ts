@@ -27,7 +27,7 @@ export interface Plan {
   /** Bytes of host memory that it puts values in, which programs share. */
   host: readonly number[];
   /** Arithmetic and traffic of each dispatch, in order. */
-  work: { flops: number; bytes: number }[];
+  work: { label: string; flops: number; bytes: number }[];
 }
 
 /** What a plan is held against: a device, or the description of one. */
@@ -125,7 +125,7 @@ export function planProgram(stages: Stages, maxBufferBytes: number): Planned {
     streamed: streaming.bytes + out,
     parked: out,
     host: host.arenas,
-    work: dispatches.map((d) => ({ flops: d.flops, bytes: d.bytes })),
+    work: dispatches.map(({ label, flops, bytes: traffic }) => ({ label, flops, bytes: traffic })),
   };
   return { plan, blocks, loads: streaming.loads, parked, host };
 }

@@ -22,6 +22,32 @@ export interface AdapterFacts {
   isFallbackAdapter: boolean;
 }
 
+/** An adapter of a driver, as Dawn lists it: this name chooses it. */
+export interface Listed {
+  /** `vulkan`, `d3d12`, `metal`. */
+  backend: string;
+  name: string;
+  facts: AdapterFacts;
+}
+
+/** A line of Dawn's answer to a name that no adapter has. */
+export const LISTED = / \* backend: '(.*)', name: '(.*)'/g;
+
+/** SwiftShader is ten times slower than any other. */
+export const fastestFirst = (adapters: readonly Listed[]): Listed[] => {
+  const slow = ({ name }: Listed): number => Number(/swiftshader/i.test(name));
+  return [...adapters].sort((a, b) => slow(a) - slow(b));
+};
+
+/** The adapter that VPAE_DEVICE means: its number in the list, from 1, or a part of its name. @throws one line with the list */
+export function named(wanted: string, adapters: readonly Listed[]): Listed {
+  const found =
+    adapters[Number(wanted) - 1] ?? adapters.find((a) => a.name.toLowerCase().includes(wanted.toLowerCase()));
+  if (found) return found;
+  const list = adapters.map((a, i) => `${i + 1} ${a.name} (${a.backend})`).join(', ');
+  throw new Error(`VPAE_DEVICE=${wanted} is none of ${list || 'no adapters'}`);
+}
+
 /** Hears of downloads. */
 export type Log = (line: string) => void;
 
@@ -30,9 +56,10 @@ export class NoAdapterError extends Error {
   readonly tried: Verdict[];
   constructor(tried: Verdict[]) {
     const user = userVulkan();
+    const asked = tried.length === 1 ? tried[0] : tried.find((t) => t.reason.startsWith('VPAE_DEVICE='));
     super(
-      tried.length === 1
-        ? `[adapter] ${tried[0]!.source}: ${tried[0]!.reason}`
+      asked
+        ? `[adapter] ${asked.source}: ${asked.reason}`
         : user
           ? `[adapter] ${user}=${env(user)} gives no adapter: correct it or unset it`
           : `[adapter] no GPU or software driver found: ${remedy(platform)}`,

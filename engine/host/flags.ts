@@ -9,7 +9,7 @@ interface Flag<T> {
 
 const on = (doc: string): Flag<boolean> => ({ doc, parse: (text) => text !== undefined && text !== '0' });
 
-const path = (doc: string): Flag<string | undefined> => ({ doc, parse: (text) => text });
+const text = (doc: string): Flag<string | undefined> => ({ doc, parse: (given) => given });
 
 const level = (doc: string, max: number): Flag<number> => ({
   doc,
@@ -17,6 +17,16 @@ const level = (doc: string, max: number): Flag<number> => ({
     const n = Number(text ?? 0);
     if (!Number.isInteger(n) || n < 0 || n > max) throw new Error(`expected 0 to ${max}, got "${text}"`);
     return n;
+  },
+});
+
+/** A number, 1 or more. */
+const amount = (doc: string): Flag<number | undefined> => ({
+  doc,
+  parse(text) {
+    const n = Number(text ?? 1);
+    if (!(n >= 1)) throw new Error(`expected a number of 1 or more, got "${text}"`);
+    return text === undefined ? undefined : n;
   },
 });
 
@@ -32,7 +42,7 @@ const choice = <const C extends string>(doc: string, ...choices: C[]): Flag<C | 
 
 const TABLE = {
   DEBUG: level('1 a line per program, 2 a line per kernel with time and rates, 3 the graphs, 4 the generated WGSL', 4),
-  PROFILE: path('file to write a Chrome trace of every kernel to, such as trace.json'),
+  PROFILE: text('file to write a Chrome trace of every kernel to, such as trace.json'),
   VALIDATE: on('check every kernel against the float64 reference (slow)'),
   NANCHECK: on('stop at the first kernel that writes a non-finite value (slow)'),
   NO_FUSE: on('one kernel per operation'),
@@ -54,6 +64,10 @@ const TABLE = {
     'swiftshader',
     'native',
     'null',
+  ),
+  VPAE_DEVICE: text("which of the system's adapters, by its number or a part of its name in doctor --list"),
+  VPAE_SUBMIT_MS: amount(
+    'most milliseconds of work a submit, so that no watchdog ends it; 100 on a GPU, no bound on a CPU driver',
   ),
   NO_FETCH: on('never download the lavapipe software driver'),
 };

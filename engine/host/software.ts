@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, s
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync } from 'node:zlib';
 import { atomically, list, untar } from './archive.ts';
-import { mesaVersion, MIN_MESA, type AdapterFacts, type Log } from './choose.ts';
+import { mesaVersion, MIN_MESA, type Listed, type Log } from './choose.ts';
 import { codename, download, hasApt, MB, openApt, resolvePackages, unpackDeb } from './debian.ts';
 import { loadOrder, readLibrary, type Library } from './elf.ts';
 import { isBare, seal, verify } from './trusted.ts';
@@ -22,7 +22,7 @@ export interface Driver {
 }
 
 /** Tries a driver in a child process. */
-export type Trial = (driver: Driver) => Promise<{ adapters: AdapterFacts[] } | { failure: string }>;
+export type Trial = (driver: Driver) => Promise<{ adapters: Listed[] } | { failure: string }>;
 
 // ---- what the system has -------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import { openAdapter, type AdapterInfo, type DeviceState } from '../host/adapter
 import { EngineError, mib } from '../host/errors.ts';
 import { cores, memory, waiting } from '../host/runtime.ts';
 import { Garbage } from './garbage.ts';
+import { Pace } from './pace.ts';
 import { Scratch } from './scratch.ts';
 import { Staging } from './staging.ts';
 import { uploadable } from './bits.ts';
@@ -62,6 +63,8 @@ export class Device {
     },
     (buffer) => this.release(buffer),
   );
+  /** How long kernels take here, and a submit may. */
+  readonly pace: Pace;
   /** What nobody holds any more is given back here. */
   readonly garbage = new Garbage();
   private turn: Promise<unknown> = Promise.resolve();
@@ -78,6 +81,7 @@ export class Device {
     this.info = info;
     this.state = state;
     this.warmup = warmup;
+    this.pace = new Pace(info.kind);
     // WebGPU does not tell a GPU's memory; a software driver takes the host's and would be killed for too much.
     this.budget = info.kind === 'software' ? 0.8 * memory().total : Infinity;
   }

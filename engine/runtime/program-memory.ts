@@ -36,6 +36,8 @@ export interface Wanted {
 export class ProgramMemory {
   readonly uniform: GPUBuffer;
   readonly uploads: readonly (Span | undefined)[];
+  /** Words of kernels in parts. */
+  parts: GPUBuffer | undefined;
   /** Why nothing is here any more. */
   private gone: string | undefined;
   private readonly device: Device;
@@ -97,6 +99,14 @@ export class ProgramMemory {
     this.device.staging.leave(this);
     while (this.sets.length) this.drop(this.sets[0]!);
     for (const buffer of this.buffers) this.device.release(buffer);
+    this.part(undefined);
+  }
+
+  /** Takes the words of kernels in parts, in place of those before; what was submitted with them is not disturbed. */
+  part(words: Uint32Array | undefined): void {
+    if (this.parts) this.device.release(this.parts);
+    this.parts = words && this.device.uniforms(words.byteLength);
+    if (words) this.device.write(this.parts!, 0, words, 'u32');
   }
 
   private add(): ResultSet {

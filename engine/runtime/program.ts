@@ -1,7 +1,7 @@
 /**
  * Stage `program`: launches and a memory plan become pipelines, arenas and bind groups, made once; a run only encodes.
  */
-import { boundBytes, readsParams, type Dispatch } from '../../kernels/kernel.ts';
+import { boundBytes, readsParams } from '../../kernels/kernel.ts';
 import { windowBytes } from '../../kernels/windows.ts';
 import type { Device } from './device.ts';
 import { type Group } from '../compiler/fuse.ts';
@@ -10,8 +10,9 @@ import { keyOf, bytesOf, typeOf, type TensorType, type Value } from '../frontend
 import type { Numbers } from '../frontend/tree.ts';
 import { waiting } from '../host/runtime.ts';
 import type { Place } from '../compiler/placement.ts';
-import { checkFits, planProgram, uniformBytes, type Plan, type Planned } from '../compiler/plan.ts';
+import { checkFits, planProgram, type Plan, type Planned } from '../compiler/plan.ts';
 import type { Stages } from '../compiler/stages.ts';
+import { Cuts, type Watch } from './cuts.ts';
 import type { Watched } from './garbage.ts';
 import { profileRun } from './profile.ts';
 import { ProgramMemory, type ResultSet, type Span } from './program-memory.ts';
@@ -35,8 +36,6 @@ export interface Run {
 
 /** Sets of inputs and results that bind groups are kept for. */
 const MAX_SETS = 8;
-/** Dispatches in one submit: short enough for watchdogs, long enough to hide its cost. */
-const SUBMIT_EVERY = 256;
 
 /** Bytes in host memory: of a streamed input, or of a value that waits there. */
 type Kept = { input: number } | { arena: number; offset: number; bytes: number };
@@ -54,12 +53,6 @@ interface Segment {
   to: number;
 }
 
-interface Step {
-  dispatch: Dispatch;
-  spans: Home[];
-  uniformOffset: number;
-}
-
 export class Program {
   readonly plan: Plan;
   readonly memory: ProgramMemory;
@@ -70,11 +63,12 @@ export class Program {
   private readonly watched: Watched;
   /** Of a value as a group reads it: a streamed input lies elsewhere each time that it is brought. */
   private readonly spanOf: (v: Value, group: number) => Home;
-  private readonly steps: Step[] = [];
-  /** The first step of each group, and their number. */
-  private readonly firsts: number[] = [];
+  private readonly cuts: Cuts;
+  /** What each kernel binds. */
+  private readonly spans: Home[][];
   private readonly segments: Segment[];
   private readonly copies: { from: Home; to: Home }[];
+  /** Of each kernel. */
   private pipelines: GPUComputePipeline[] = [];
   private readonly bound = new Map<string, GPUBindGroup[]>();
   /** Of the shared arenas, when `bound` was made. */
@@ -114,33 +108,29 @@ export class Program {
       return { ...whole, offset: whole.offset + where.offset, bytes };
     };
     this.spanOf = (v, at) => home(v, placement.places.get(keyOf(v))!, at);
-    let words = 0;
-    lowered.forEach((l, at) => {
-      this.firsts.push(this.steps.length);
+    this.cuts = new Cuts(
+      lowered.map((l) => l.launch.dispatches),
+      device.pace,
+    );
+    this.spans = lowered.flatMap((l, at) => {
       const spans = [
         ...l.slots.map((v) => this.spanOf(v, at)),
         ...l.launch.scratch.map((_, i) => inArena(blocks.get(`scratch ${at}.${i}`)![0]!)),
       ];
-      for (const dispatch of l.launch.dispatches) {
-        this.steps.push({ dispatch, spans: dispatch.bind.map((slot) => spans[slot]!), uniformOffset: words * 4 });
-        words += uniformBytes(dispatch) / 4;
-      }
+      return l.launch.dispatches.map((d) => d.bind.map((slot) => spans[slot]!));
     });
-    this.firsts.push(this.steps.length);
     this.segments = segmentsOf(planned, groups.length, inArena);
-    const uniforms = new Uint32Array(words || 4);
-    for (const s of this.steps) uniforms.set(s.dispatch.params, s.uniformOffset / 4);
     const end = groups.length;
     this.copies = placement.copies.map(({ from, to }) => ({ from: this.spanOf(from, end), to: home(from, to, end) }));
     this.memory = new ProgramMemory(device, {
       arenas: plan.memory.arenas,
-      uniforms: uniforms.byteLength,
+      uniforms: this.cuts.uniforms.words.byteLength,
       uploads,
       results: outputs.map((o) => (o.into === undefined ? boundBytes(bytesOf(typeOf(o.value))) : undefined)),
       streams: plan.streamed > 0,
       host: plan.host,
     });
-    device.write(this.memory.uniform, 0, uniforms, 'u32');
+    device.write(this.memory.uniform, 0, this.cuts.uniforms.words, 'u32');
     this.watched = device.garbage.watch(this, this.memory.free.bind(this.memory, 'was freed'));
   }
 
@@ -161,9 +151,8 @@ export class Program {
   }
 
   private async compile(): Promise<void> {
-    const made = await Promise.allSettled(
-      this.steps.map((s) => this.device.pipeline(s.dispatch.wgsl, s.dispatch.label)),
-    );
+    const { kernels } = this.cuts;
+    const made = await Promise.allSettled(kernels.map((d) => this.device.pipeline(d.wgsl, d.label)));
     this.pipelines = made.map((m) => {
       // only when none is pending any more: Dawn crashes at exit under a pending one
       if (m.status === 'rejected') throw m.reason as Error;
@@ -171,9 +160,15 @@ export class Program {
     });
     await this.device.warmup?.compile(
       this.device.gpu,
-      this.steps.map(({ dispatch }, i) => ({ dispatch, pipeline: this.pipelines[i]! })),
+      kernels.map((dispatch, i) => ({ dispatch, pipeline: this.pipelines[i]! })),
     );
     this.device.check();
+    this.cut();
+  }
+
+  private cut(): void {
+    this.memory.part(this.cuts.cut()?.words);
+    this.bound.clear();
   }
 
   /** Runs in one piece before it returns, but for a wait: at most two runs are in flight. With streamed inputs it waits for these too. */
@@ -184,19 +179,22 @@ export class Program {
   private async encodeAll(run: Run): Promise<void> {
     const { device } = this;
     device.check();
+    if (this.cuts.miscut) this.cut();
     const groups = this.bind(run);
     run.data.forEach((data, i) => data && device.write(run.inputs[i]!.buffer, 0, data, this.inputs[i]!.dtype));
     const queue = device.gpu.queue;
     const host = device.staging.pieces(this.plan.host);
+    const watch = this.cuts.watch();
+    const { firsts, steps } = this.cuts;
     for (const { stores, loads, from, to } of this.segments) {
       if (stores.length) await this.exchange('put', stores, run, host);
       if (loads.length) await this.exchange('bring', loads, run, host);
-      const [first, end] = [this.firsts[from]!, this.firsts[to]!];
+      const [first, end] = [firsts[from]!, firsts[to]!];
       if (flags.VALIDATE || flags.NANCHECK) await checkRun(device, this.name, this.checked(run, groups, from, to));
       else if (flags.DEBUG >= 2 || flags.PROFILE) await this.profile(groups, first, end);
-      else this.submit(groups, first, end);
+      else this.submit(groups, first, end, watch);
     }
-    device.counters.dispatches += this.steps.length;
+    device.counters.dispatches += steps.length;
     if (this.copies.length) {
       const encoder = device.gpu.createCommandEncoder();
       for (const { from, to } of this.copies) {
@@ -205,7 +203,8 @@ export class Program {
       }
       queue.submit([encoder.finish()]);
     }
-    this.pending.push(queue.onSubmittedWorkDone());
+    if (watch) void this.cuts.learn(watch);
+    this.pending.push(device.pace.follow(queue.onSubmittedWorkDone()));
     if (this.pending.length > 2) await waiting(this.pending.shift()!);
     device.check();
   }
@@ -231,42 +230,48 @@ export class Program {
     device.check();
   }
 
-  private submit(groups: readonly GPUBindGroup[], first: number, end: number): void {
-    for (let start = first; start < end; start += SUBMIT_EVERY) {
-      const encoder = this.device.gpu.createCommandEncoder();
+  private submit(groups: readonly GPUBindGroup[], first: number, end: number, watch: Watch | undefined): void {
+    const { gpu, pace } = this.device;
+    for (let start = first, next; start < end; start = next) {
+      next = this.cuts.endOf(start, end);
+      const encoder = gpu.createCommandEncoder();
       const pass = encoder.beginComputePass();
-      this.encode(pass, groups, start, Math.min(start + SUBMIT_EVERY, end));
+      this.encode(pass, groups, start, next);
       pass.end();
-      this.device.gpu.queue.submit([encoder.finish()]);
+      gpu.queue.submit([encoder.finish()]);
+      watch?.add(this.cuts.steps.slice(start, next), pace.measure(gpu.queue.onSubmittedWorkDone()));
     }
   }
 
   /** Groups `from` to `to`, for `checkRun`. */
   private checked(run: Run, groups: readonly GPUBindGroup[], from: number, to: number): Checked[] {
+    const { firsts, steps } = this.cuts;
     return this.groups.slice(from, to).map((group, i) => {
       const g = from + i;
-      const [first, end] = [this.firsts[g]!, this.firsts[g + 1]!];
+      const [first, end] = [firsts[g]!, firsts[g + 1]!];
       return {
         group,
         spanOf: (v) => this.at(this.spanOf(v, g), run),
-        label: first < end ? this.steps[first]!.dispatch.label : '',
+        label: first < end ? steps[first]!.dispatch.label : '',
         encode: (pass) => this.encode(pass, groups, first, end),
       };
     });
   }
 
   private profile(groups: readonly GPUBindGroup[], first: number, end: number): Promise<void> {
-    const timed = this.steps
+    const timed = this.cuts.steps
       .slice(first, end)
-      .map(({ dispatch }, i) => ({ dispatch, pipeline: this.pipelines[first + i]!, group: groups[first + i]! }));
+      .map(({ dispatch, whole }, i) => ({ dispatch, pipeline: this.pipelines[whole]!, group: groups[first + i]! }));
     return profileRun(this.device, this.name, timed);
   }
 
   private encode(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[], first: number, end: number): void {
+    const { steps } = this.cuts;
     for (let i = first; i < end; i++) {
-      pass.setPipeline(this.pipelines[i]!);
+      const { whole, dispatch } = steps[i]!;
+      pass.setPipeline(this.pipelines[whole]!);
       pass.setBindGroup(0, groups[i]!);
-      pass.dispatchWorkgroups(...this.steps[i]!.dispatch.grid);
+      pass.dispatchWorkgroups(...dispatch.grid);
     }
   }
 
@@ -277,21 +282,22 @@ export class Program {
     const key = `${run.results.id}:${run.inputs.map((s) => (s ? `${this.idOf(s.buffer)}+${s.offset}` : '')).join()}`;
     const found = this.bound.get(key);
     if (found) return found;
-    const groups = this.steps.map((s, i) => {
-      const storage = s.spans.map((span, b) => {
+    const groups = this.cuts.steps.map(({ whole, dispatch, uniform }) => {
+      const storage = this.spans[whole]!.map((span, b) => {
         const { buffer, offset, bytes } = windowed(
           this.at(span, run),
-          s.dispatch.windows?.[b],
+          dispatch.windows?.[b],
           windowBytes(this.device.caps),
         );
         return { binding: b + 1, resource: { buffer, offset, size: bytes } };
       });
-      const size = Math.ceil(Math.max(s.dispatch.params.length, 1) / 4) * 16;
-      const entries = readsParams(s.dispatch.wgsl)
-        ? [{ binding: 0, resource: { buffer: this.memory.uniform, offset: s.uniformOffset, size } }, ...storage]
+      const size = Math.ceil(Math.max(dispatch.params.length, 1) / 4) * 16;
+      const buffer = uniform.parts ? this.memory.parts! : this.memory.uniform;
+      const entries = readsParams(dispatch.wgsl)
+        ? [{ binding: 0, resource: { buffer, offset: uniform.offset, size } }, ...storage]
         : storage;
       this.device.counters.bindGroups++;
-      return this.device.gpu.createBindGroup({ layout: this.pipelines[i]!.getBindGroupLayout(0), entries });
+      return this.device.gpu.createBindGroup({ layout: this.pipelines[whole]!.getBindGroupLayout(0), entries });
     });
     if (this.bound.size >= MAX_SETS) this.bound.delete(this.bound.keys().next().value!);
     this.bound.set(key, groups);

@@ -3,11 +3,15 @@ import { readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { advice } from '../../cli/doctor.ts';
-import { capsOf, openAdapter } from '../../engine/host/adapter.ts';
+import { openAdapter } from '../../engine/host/adapter.ts';
+import { capsOf } from '../../engine/host/caps.ts';
 import {
+  fastestFirst,
   firstThatWorks,
   isSoftware,
+  LISTED,
   mesaVersion,
+  named,
   NoAdapterError,
   objection,
   type AdapterFacts,
@@ -17,6 +21,7 @@ import { candidates } from '../../engine/host/drivers.ts';
 import { loadOrder, readLibrary } from '../../engine/host/elf.ts';
 import { FLAG_DOCS, readFlags } from '../../engine/host/flags.ts';
 import { run, runScript, waiting, withEnv } from '../../engine/host/runtime.ts';
+import { requestAdapter, systemAdapters } from '../../engine/host/system.ts';
 import { untar } from '../../engine/host/archive.ts';
 import { members, parseSources, parseUris } from '../../engine/host/debian.ts';
 import { UNITS } from '../kernels/units.ts';
@@ -75,6 +80,40 @@ test('one candidate when one is asked for; a clear line when nothing works', asy
   const none = (await thrown(() => choose({}))) as NoAdapterError;
   assert.is(none.tried.length, 5);
   assert.match(none.message, /^\[adapter\] .*(install|unset|update|use )/);
+});
+
+test('an adapter by its number or a part of its name; SwiftShader only where there is nothing else', () => {
+  const all = ['SwiftShader Device (Subzero)', 'llvmpipe (LLVM 15.0.6, 256 bits)', 'NVIDIA H200'].map((name) => {
+    return { backend: 'vulkan', name, facts: facts(name) };
+  });
+  assert.is(named('2', all), all[1]);
+  assert.is(named('nvidia', all), all[2]);
+  assert.throws(
+    () => named('4', all),
+    /^VPAE_DEVICE=4 is none of 1 SwiftShader Device \(Subzero\) \(vulkan\), 2 llvmpipe/,
+  );
+  assert.equal(
+    fastestFirst(all.slice(0, 2)).map((a) => a.name),
+    [all[1]!.name, all[0]!.name],
+  );
+  assert.equal(candidates('auto', 'nvidia'), ['gpu', 'system'], 'who names an adapter wants no other');
+  const answer =
+    "no suitable backends found\nAvailable adapters:\n * backend: 'd3d12', name: 'Intel(R) Arc(TM) A770'\n";
+  assert.equal(
+    [...answer.matchAll(LISTED)].map(([, backend, name]) => [backend, name]),
+    [['d3d12', 'Intel(R) Arc(TM) A770']],
+  );
+});
+
+test("every adapter of the system's drivers is listed, and can be asked for by its name", async () => {
+  const { driver, adapters } = await systemAdapters().catch((error: Error) => {
+    assert.match(error.message, /no Vulkan driver is installed|Dawn finds no adapter/); // there may be none
+    return { driver: undefined, adapters: [] };
+  });
+  for (const { backend, name, facts: said } of adapters) {
+    const { adapter } = await requestAdapter(driver!, [`backend=${backend}`, `adapter=${name}`]);
+    assert.is(adapter.info.device, said.device);
+  }
 });
 
 test('software adapters are known by what they say', () => {
@@ -175,11 +214,21 @@ test('flags', () => {
   assert.is(plain.DEBUG, 0);
   assert.is(plain.NO_F16, false);
   assert.is(plain.TIER, undefined);
-  const set = read({ DEBUG: '2', NO_F16: '1', NO_FUSE: '0', TIER: 'tiled', PROFILE: 'trace.json', NO_FETCH: '' });
+  const set = read({
+    DEBUG: '2',
+    NO_F16: '1',
+    NO_FUSE: '0',
+    TIER: 'tiled',
+    PROFILE: 'trace.json',
+    NO_FETCH: '',
+    VPAE_SUBMIT_MS: '50',
+  });
   assert.equal(
     [set.DEBUG, set.NO_F16, set.NO_FUSE, set.TIER, set.PROFILE, set.NO_FETCH],
     [2, true, false, 'tiled', 'trace.json', false],
   );
+  assert.equal([set.VPAE_SUBMIT_MS, plain.VPAE_SUBMIT_MS], [50, undefined]);
+  assert.throws(() => read({ VPAE_SUBMIT_MS: '0' }), '[flags] VPAE_SUBMIT_MS: expected a number of 1 or more, got "0"');
   assert.throws(() => read({ TIER: 'fast' }), '[flags] TIER: expected scalar, tiled, got "fast"');
   assert.throws(() => read({ DEBUG: 'all' }), '[flags] DEBUG: expected 0 to 4');
   assert.equal(Object.keys(FLAG_DOCS), Object.keys(plain));

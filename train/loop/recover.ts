@@ -1,5 +1,6 @@
 /** A lost device inside a run (driver reset, sleep, another program's fault): open another, and go on from what is saved. */
 import type { Device } from '../../engine/runtime/device.ts';
+import { easeSubmits } from '../../engine/runtime/pace.ts';
 
 const LOSSES = 3; // without QUIET seconds of work between them
 const QUIET = 600;
@@ -7,7 +8,7 @@ const SETTLE_MS = 100; // a failed wait may be told before the loss that made it
 
 /**
  * Runs `body` on a device from `open`. When the device is lost, opens another and runs `body` again; it must resume from disk, as the
- * training commands do. The devices are closed here.
+ * training commands do. What a watchdog may have ended goes in smaller pieces then. The devices are closed here.
  * @param onLoss told before each new device
  * @throws any other error, and the third loss in quick succession
  */
@@ -30,6 +31,7 @@ export async function recovering<R>(
           `[device] ${device.lost}; that was the ${losses}. time in a row: look at the driver and at other programs on this device`,
           { cause: error },
         );
+      easeSubmits();
       onLoss(device.lost);
     } finally {
       device.close();

@@ -125,6 +125,14 @@ export const trafficOf = (cost: JobCost): number => perUnit(cost, (p) => p.traff
 
 /** Milliseconds that a kernel of this work takes at the least. */
 export type Least = (work: { flops: number; traffic: number }) => number;
+/** The kernel that takes longest by itself: what a desktop's watchdog would end first, were it not cut. */
+export function longestAt(cost: JobCost, least: Least): { label: string; seconds: number } {
+  const kernels = cost.stages.flatMap((s) => s.runs.filter((r) => r.calls).flatMap((r) => r.plan.work));
+  return kernels
+    .map(({ label, flops, bytes }) => ({ label, seconds: least({ flops, traffic: bytes }) / 1000 }))
+    .reduce((a, b) => (b.seconds > a.seconds ? b : a), { label: '', seconds: 0 });
+}
+
 /**
  * Seconds that no kernel can beat: each dispatch by what bounds it. Of a program with streamed inputs, these come beside it; values that
  * go to host memory are waited for.
