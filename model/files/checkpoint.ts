@@ -29,6 +29,7 @@ import {
   diffusersDiT,
   diffusersVAE,
   inOwnNames,
+  llamaUMT5,
   OWN,
   prefixed,
   transformersCLIP,
@@ -137,10 +138,13 @@ async function demand(path: string, layout: string, found: Readonly<Record<strin
   throw new WeightsError('checkpoint', path, `lacks ${missing.join(', ')} of ${layout}${beside}`);
 }
 
-/** Files of Wan's own releases, by how their names begin; the encoder's and the VAE's numbers stand in no file but in their shapes. */
+/** Text encoders come in their own names, in transformers' or in llama.cpp's. */
+const TEXT_NAMES: readonly Naming[] = [OWN, transformersUMT5, transformersUMT5Tied, llamaUMT5];
+
+/** Files of Wan's own releases, by how their names begin, and those that ComfyUI's users have in their place; the encoder's and the VAE's numbers stand in no file but in their shapes. */
 const WAN = {
   dit: 'diffusion_pytorch_model',
-  text: 'models_t5',
+  texts: ['models_t5', 'umt5'],
   image: 'models_clip',
   tokenizer: 'google/umt5-xxl/tokenizer.json',
 };
@@ -160,6 +164,23 @@ const picking =
     return join(path, found);
   };
 
+/**
+ * The file of a folder's DiT where it has not the name of a release: the only weights that are of no other part, as quantised ones come.
+ * @param others how the names of the other parts' files begin
+ */
+async function quantisedDiT(folder: string, others: readonly string[]): Promise<string | undefined> {
+  const names = (await isFolder(folder)) ? await list(folder) : [];
+  if (names.some((n) => n.startsWith(WAN.dit))) return undefined;
+  const own = names.filter((n) => /\.(safetensors|gguf)$/.test(n) && !others.some((stem) => n.startsWith(stem)));
+  if (own.length > 1)
+    throw new WeightsError(
+      'checkpoint',
+      folder,
+      `holds several checkpoints, name one of ${own.join(', ')} as its weights (--weights)`,
+    );
+  return own[0] && join(folder, own[0]);
+}
+
 /** Names of tensors in a folder, whoever gave them. */
 const namesIn = (path: string, stem: string): Promise<string[]> =>
   configOf(path, stem, (entries) => [...entries.keys()]);
@@ -171,16 +192,22 @@ async function openOriginal(path: string, pick: Pick, experts?: readonly [string
   const family = familyOf(read, experts !== undefined);
   const names = await list(path);
   const vae = family.vaeFiles.find((stem) => names.some((n) => n.startsWith(stem))) ?? family.vaeFiles[0]!;
-  const own = { vae: pick(path, vae), text: pick(path, WAN.text), image: pick(path, WAN.image) };
-  const dits = folders.map((folder) => pick(folder)); // whatever they are called
+  const text = WAN.texts.find((stem) => names.some((n) => n.startsWith(stem))) ?? WAN.texts[0]!;
+  const own = { vae: pick(path, vae), text: pick(path, text), image: pick(path, WAN.image) };
+  const others = [...family.vaeFiles, ...WAN.texts, WAN.image];
+  const dits: string[] = [];
+  for (const folder of folders) {
+    const picked = pick(folder); // whatever it is called
+    dits.push(picked === folder ? ((await quantisedDiT(folder, others)) ?? folder) : picked);
+  }
   const named = dits.some((dit, i) => dit !== folders[i]);
   const has = (stem: string): boolean => names.some((n) => n.startsWith(stem));
   const told =
     hasBeside(read) && (named || experts || has(WAN.dit)) ? imagesOf(read, await namesIn(dits[0]!, WAN.dit)) : read;
-  const needed = [...(named || experts ? [] : [WAN.dit]), vae, WAN.text, ...(readsImages(told) ? [WAN.image] : [])];
+  const needed = [...(named || experts ? [] : [WAN.dit]), vae, text, ...(readsImages(told) ? [WAN.image] : [])];
   const tokenizer = join(path, WAN.tokenizer);
   await demand(path, "Wan's own layout", {
-    ...Object.fromEntries(needed.map((stem) => [`${stem}*.safetensors or .pth`, has(stem)])),
+    ...Object.fromEntries(needed.map((stem) => [`${stem}*.safetensors, .gguf or .pth`, has(stem)])),
     [WAN.tokenizer]: await exists(tokenizer),
     ...(experts && { [experts[1]]: names.includes(experts[1]) }),
   });
@@ -195,7 +222,9 @@ async function openOriginal(path: string, pick: Pick, experts?: readonly [string
     dit: dit!,
     ...(low && { low }),
     vae: part(own.vae, vae, await configOf(own.vae, vae, vaeConfigOf), [OWN], { all: vaeShapes }),
-    text: part(own.text, WAN.text, await configOf(own.text, WAN.text, umt5ConfigOf), [OWN], { all: umt5Shapes }),
+    text: part(own.text, text, await configOf(own.text, text, (e) => umt5ConfigOf(e, TEXT_NAMES)), TEXT_NAMES, {
+      all: umt5Shapes,
+    }),
     ...(image && { image: part(own.image, WAN.image, image, [wanCLIP], { all: clipShapes, used: usedClipShapes }) }),
   };
 }
@@ -231,13 +260,9 @@ async function openDiffusers(path: string, pick: Pick): Promise<Checkpoint> {
     dit: part(pick(inside('transformer')), '', dit, DIT_NAMES, { all: ditShapes }),
     ...(two && { low: part(pick(inside('transformer_2')), '', dit, DIT_NAMES, { all: ditShapes }) }),
     vae: part(pick(inside('vae')), '', vae, [OWN, diffusersVAE(vae)], { all: vaeShapes }),
-    text: part(
-      pick(inside('text_encoder')),
-      '',
-      await read('text_encoder', transformersUMT5Config),
-      [transformersUMT5, transformersUMT5Tied],
-      { all: umt5Shapes },
-    ),
+    text: part(pick(inside('text_encoder')), '', await read('text_encoder', transformersUMT5Config), TEXT_NAMES, {
+      all: umt5Shapes,
+    }),
     ...(images && {
       image: part(
         pick(inside('image_encoder')),

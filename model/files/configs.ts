@@ -6,6 +6,7 @@ import { clipConfig, type CLIPConfig } from '../clip/config.ts';
 import { ditConfig, hasBeside, vaeConfig, WAN22_VAE, WAN_VAE, type DiTConfig, type VAEConfig } from '../config.ts';
 import { umt5Config, type UMT5Config } from '../umt5/config.ts';
 import type { Entry } from './stored.ts';
+import type { Naming } from './names.ts';
 
 /** Parsed JSON of another project; the checks of our own configs catch what is wrong in it. */
 export type Json = Readonly<Record<string, unknown>>;
@@ -143,14 +144,19 @@ export function vaeConfigOf(entries: Entries): VAEConfig {
   });
 }
 
-export function umt5ConfigOf(entries: Entries): UMT5Config {
-  const of = (name: string, axis: number) => extent(entries, name, axis);
+/** @param namings of those who may have written it */
+export function umt5ConfigOf(entries: Entries, namings: readonly Naming[]): UMT5Config {
+  const query = (naming: Naming, i = 0): string => naming.theirs(`blocks.${i}.attn.q.weight`)[0]!;
+  const naming = namings.find((n) => entries.has(query(n))) ?? namings[0]!;
+  const of = (name: string, axis: number) => extent(entries, naming.theirs(name)[0]!, axis);
+  let num_layers = 0;
+  while (entries.has(query(naming, num_layers))) num_layers++;
   return umt5Config({
     vocab: of('token_embedding.weight', 0),
     dim: of('token_embedding.weight', 1),
     dim_attn: of('blocks.0.attn.q.weight', 0),
     dim_ffn: of('blocks.0.ffn.fc1.weight', 0),
-    num_layers: layers(entries, 'blocks'),
+    num_layers,
     num_buckets: of('blocks.0.pos_embedding.embedding.weight', 0),
     num_heads: of('blocks.0.pos_embedding.embedding.weight', 1),
   });

@@ -24,8 +24,8 @@ export interface LayerError {
   norm: number;
 }
 
-/** The linears of the blocks, which are most of a model: what stands around them is small and matters more. */
-const PACKS = /^blocks\.\d+\..*\.weight$/;
+/** The linears of the blocks, which are most of a model: what stands around them, tables too, is small and matters more. */
+const PACKS = /^blocks\.\d+\.(?!.*embedding).*\.weight$/;
 const isPacked = (name: string, shape: readonly number[]): boolean => shape.length === 2 && PACKS.test(name);
 
 /** Rows that are no whole blocks get the type with five bits and small ones, as llama.cpp's tools have it, or else f16. */

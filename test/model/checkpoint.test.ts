@@ -118,7 +118,7 @@ const CHANGES: [
       await rm(join(f, 'Wan2.1_VAE.pth'));
       await rm(join(f, 'google'), { recursive: true });
     },
-    /lacks Wan2\.1_VAE\*\.safetensors or \.pth, google\/umt5-xxl\/tokenizer\.json of Wan's own layout; of weights it holds diffusion_pytorch_model-00001/,
+    /lacks Wan2\.1_VAE\*\.safetensors, \.gguf or \.pth, google\/umt5-xxl\/tokenizer\.json of Wan's own layout; of weights it holds diffusion_pytorch_model-00001/,
   ],
   [
     'a folder missing',

@@ -1,9 +1,9 @@
 /**
  * Small checkpoints of Wan2.1 and Wan2.2 with generated weights, in the layouts and file formats that the real ones are downloaded in.
  *
- * As a program: `node --import tsx test/model/folders.ts FOLDER [original|diffusers] [t2v|i2v|flf2v|ti2v|t2v-a14b|i2v-a14b]`.
+ * As a program: `node --import tsx test/model/folders.ts FOLDER [original|diffusers|gguf|fp8] [t2v|i2v|flf2v|ti2v|t2v-a14b|i2v-a14b]`.
  */
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
 import { pathToFileURL } from 'node:url';
@@ -23,10 +23,14 @@ import {
 import {
   diffusersDiT,
   diffusersVAE,
+  llamaUMT5,
+  OWN,
   transformersCLIP,
   transformersUMT5,
   type Naming,
 } from '../../model/files/names.ts';
+import { openWeights } from '../../model/files/open.ts';
+import { exportPacked } from '../../model/files/packedexport.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import { toBF16, toF16 } from '../../model/halves.ts';
 import type { HostParams } from '../../model/params.ts';
@@ -46,7 +50,17 @@ export interface Generated {
   image: { config: CLIPConfig; params: HostParams };
 }
 
-export type Layout = 'original' | 'diffusers';
+/** Wan's own, with the DiT and the text encoder as GGUF or as scaled fp8 in their places. */
+const QUANTISED = {
+  gguf: { dtype: 'q8_0', dit: 'wan2.1-Q8_0.gguf', text: 'umt5-xxl-encoder-Q8_0.gguf', naming: llamaUMT5 },
+  fp8: {
+    dtype: 'fp8_scaled',
+    dit: 'wan2.1_fp8_e4m3fn_scaled.safetensors',
+    text: 'umt5_xxl_fp8_e4m3fn_scaled.safetensors',
+    naming: transformersUMT5,
+  },
+} as const;
+export type Layout = 'original' | 'diffusers' | keyof typeof QUANTISED;
 
 export type Kind = DiTConfig['model_type'] | 't2v-a14b' | 'i2v-a14b';
 
@@ -157,6 +171,21 @@ async function writeOriginal(folder: string, { dit, low, vae, text, image }: Gen
       'F16',
     );
   await writeJSON(join(folder, 'google', 'umt5-xxl', 'tokenizer.json'), tinyTokenizer());
+}
+
+/** Quantised files as people have them, in the folder of a release. */
+async function writeQuantised(folder: string, models: Generated, layout: keyof typeof QUANTISED): Promise<void> {
+  await writeOriginal(folder, models);
+  const { dtype, dit, text, naming } = QUANTISED[layout];
+  for (const [stem, file, names] of [
+    ['diffusion_pytorch_model', dit, OWN],
+    ['models_t5', text, naming],
+  ] as const) {
+    const weights = await openWeights(folder, stem);
+    await exportPacked(join(folder, file), weights, { naming: names, dtype, metadata: {} });
+    await weights.close();
+    for (const name of await readdir(folder)) if (name.startsWith(stem)) await rm(join(folder, name));
+  }
 }
 
 /** Under the other project's names, cut and shaped as there. */
@@ -282,12 +311,14 @@ async function writeDiffusers(folder: string, { dit, low, vae, text, image }: Ge
 export async function writeFolder(folder: string, layout: Layout = 'original', kind: Kind = 't2v'): Promise<Generated> {
   const models = generate(kind);
   await mkdir(folder, { recursive: true });
-  await (layout === 'original' ? writeOriginal : writeDiffusers)(folder, models);
+  if (layout === 'gguf' || layout === 'fp8') await writeQuantised(folder, models, layout);
+  else await (layout === 'original' ? writeOriginal : writeDiffusers)(folder, models);
   return models;
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [folder, layout = 'original', kind = 't2v'] = process.argv.slice(2);
-  if (!folder) throw new Error('folders.ts FOLDER [original|diffusers] [t2v|i2v|flf2v|ti2v|t2v-a14b|i2v-a14b]');
+  if (!folder)
+    throw new Error('folders.ts FOLDER [original|diffusers|gguf|fp8] [t2v|i2v|flf2v|ti2v|t2v-a14b|i2v-a14b]');
   await writeFolder(folder, layout as Layout, kind as Kind);
 }

@@ -113,18 +113,19 @@ for (const guided of [true, false]) {
 }
 
 const PRESETS = { t2v: 'wan2.1-t2v-1.3b', i2v: 'wan2.1-i2v-14b', flf2v: 'wan2.1-flf2v-14b-720p' };
-for (const [kind, offload, precision] of [
+for (const [kind, offload, precision, layout] of [
   ['t2v', false, 'f32'],
+  ['t2v', false, 'f32', 'gguf'],
   ['t2v', false, 'f16'],
   ['i2v', true, 'f32'],
   ['i2v', true, 'f16'],
   ['flf2v', false, 'f32'],
 ] as const) {
   if (precision === 'f32' || device.caps.f16)
-    test(`a folder of ${kind}, ${offload ? 'block by block' : 'whole'}, operands in ${precision}`, async () => {
+    test(`a folder of ${kind}${layout ? ` as ${layout}` : ''}, ${offload ? 'block by block' : 'whole'}, operands in ${precision}`, async () => {
       const folder = await mkdtemp(join(tmpdir(), 'sampled-'));
       try {
-        await writeFolder(folder, 'original', kind);
+        await writeFolder(folder, layout ?? 'original', kind);
         const checkpoint = await openCheckpoint(folder);
         const {
           dit: { config },
@@ -137,6 +138,7 @@ for (const [kind, offload, precision] of [
           latent: [vae.z_dim, 2, 4, 2],
           video: [3, 5, 32, 16],
           encoders: false,
+          ...(layout && { packed: 'q8_0' as const }),
         };
         const sampler = { steps: 2, guided: true, offload, precision };
         const got = await allocated(
