@@ -15,6 +15,7 @@ const { flare } = await import('../../train/data/flare/clips.ts');
 const { ACTIONS, FACINGS, FLARE_WORDS, isHeldOut, sceneOf } = await import('../../train/data/flare/outfits.ts');
 const { parseAnimation, parseLayers } = await import('../../train/data/flare/parse.ts');
 const { flareFiles, flareFolder } = await import('../../train/data/flare/sprites.ts');
+const { still } = await import('../../train/data/stills.ts');
 const { Stream } = await import('../../train/loop/rng.ts');
 const { loadPreset } = await import('../../train/presets/index.ts');
 const { embedderOf, wordsIn } = await import('../../model/text.ts');
@@ -207,9 +208,31 @@ test('a clip is a pure function of split, seed and number, and is shrunk to the 
   );
 });
 
+test('a still is a square of one frame', () => {
+  const shape = [2, 3, 4, 5] as const;
+  const video = Float32Array.from({ length: 120 }, (_, i) => i);
+  const seen = new Set<number>();
+  for (let n = 0; n < 200; n++) {
+    const cut = still(video, [...shape], 2, new Stream(1, n, 'still'));
+    const [first] = cut as unknown as [number];
+    seen.add(first);
+    assert.ok(first < 60 && first % 20 < 15 && first % 5 < 4);
+    assert.equal(
+      [...cut],
+      [0, 1, 5, 6, 60, 61, 65, 66].map((i) => first + i),
+    );
+  }
+  assert.is(seen.size, 3 * 3 * 4, 'every frame and place comes up');
+});
+
 test('VAE, teacher, classifier, both phases and the judge', async () => {
   const out = mkdtempSync(join(tmpdir(), 'vpae-'));
-  const p = loadPreset('flare', [...TINY.filter((set) => !set.startsWith('text.')), 'text.text_dim=16']);
+  const p = loadPreset('flare', [
+    ...TINY.filter((set) => !set.startsWith('text.')),
+    'text.text_dim=16',
+    'trainVae.stills.steps=1', // one update on single frames, one on clips
+    'trainVae.stills.size=8',
+  ]);
   const work = { device, preset: p, out };
   const classifier = join(out, 'classifier.safetensors');
   assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);

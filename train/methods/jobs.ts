@@ -10,6 +10,7 @@ import { accumulated, microBatch, turns } from '../loop/accumulate.ts';
 import type { State } from '../loop/checkpoint.ts';
 import { conditioner, ditConfigOf, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { clipsOf } from '../data/sets.ts';
+import { still } from '../data/stills.ts';
 import type { Shards } from '../data/shards.ts';
 import { drawTimes, type TimeLaw } from './flow.ts';
 import type { Job } from '../loop/loop.ts';
@@ -61,20 +62,27 @@ export async function start(
   };
 }
 
-/** Reconstruction of the training clips. */
+/** Reconstruction of the training clips: first of single frames of them, where asked, as Wan2.1's VAE began (arXiv 2503.20314). */
 export function vaeJob(device: Device, p: Preset): OpenJob {
   const { trainVae: o, seed } = p;
   const clip = clipsOf(p, 'train');
+  const shape = videoShape(p);
   const step = compileStep(device, 'vae', vaeStep(vaeConfigOf(p), o, o.adam));
+  const clips = (first: number, count: number) =>
+    Array.from({ length: count }, (_, i) => clip((first + i) % p.data.trainClips).video);
+  const batch = (n: number): HostTensor => {
+    if (!o.stills || n >= o.stills.steps) return stackRows(clips(n * o.batch, o.batch), shape);
+    const { batch: count, size } = o.stills;
+    const random = new Stream(seed, n, 'vae.stills');
+    const rows = clips(n * count, count).map((video) => still(video, shape, size, random));
+    return stackRows(rows, [shape[0], 1, size, size]);
+  };
   return {
     name: 'vae',
     steps: o.steps,
     initial: async () => ({ vae: await start(device, initVAE(vaeConfigOf(p), seed), { m: o.adam.beta1 > 0 }) }),
     async advance(state, n, rate = 1) {
-      const video = stackRows(
-        Array.from({ length: o.batch }, (_, i) => clip((n * o.batch + i) % p.data.trainClips).video),
-        videoShape(p),
-      );
+      const video = batch(n);
       const { state: vae, metrics } = await step(state['vae']!, video, {
         key: key(seed, n, 'vae'),
         lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps),

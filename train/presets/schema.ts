@@ -99,6 +99,8 @@ export const presetSchema = z.strictObject({
     l1: z.number().nonnegative(),
     mse: z.number().nonnegative(),
     statClips: count,
+    /** The first of its steps see single frames, cut to squares of this size: many cheap updates before it sees motion. */
+    stills: z.strictObject({ steps: whole, batch: upTo(16_384), size: upTo(4096) }).optional(),
   }),
   teacher: z
     .strictObject({
