@@ -7,6 +7,7 @@ import {
   deviceBytes,
   largestStage,
   longestAt,
+  onUnits,
   peakOf,
   secondsAt,
   streamedOf,
@@ -75,6 +76,7 @@ const GPU: Target = {
     maxWorkgroupBytes: 32768,
     maxStorageBuffers: 10,
     maxBindingBytes: 2 ** 32 - 4,
+    units: [{ operands: 'f16', M: 16, N: 16, K: 16, lanes: 32, multiple: 32, emulated: false }],
   },
   maxBufferBytes: 2 ** 32 - 4,
 };
@@ -99,6 +101,7 @@ function report({ cost, roof, memory, changes }: Answer): object {
     peakBytes: peak,
     hostBytes: hostPeakOf(cost),
     flops: flopsOf(cost),
+    onUnits: onUnits(cost),
     trafficBytes: trafficOf(cost),
     streamedBytes: streamedOf(cost),
     ...(roof && {
@@ -124,6 +127,7 @@ function report({ cost, roof, memory, changes }: Answer): object {
         kernels: r.plan.kernels,
         bytes: r.plan.bytes,
         flops: r.plan.flops,
+        unitFlops: r.plan.unitFlops,
         trafficBytes: r.plan.traffic,
       })),
     })),
@@ -183,7 +187,9 @@ function print(name: string, { cost, roof, subject, precision, target }: Answer)
     ? `; at least ${time(secondsOf(cost, roof))} at ${(roof.gflops / 1000).toPrecision(3)} TFLOP/s and ${bandwidth(roof, Infinity).toPrecision(3)} GB/s`
     : '';
   const streamed = streamedOf(cost) ? `, ${gb(streamedOf(cost))} from host memory` : '';
-  console.log(`A ${cost.unit}: ${flop(flopsOf(cost))}, ${gb(trafficOf(cost))} of traffic${streamed}${seconds}.`);
+  console.log(
+    `A ${cost.unit}: ${flop(flopsOf(cost))}, ${(100 * onUnits(cost)).toFixed(1)} % of it on matrix units, ${gb(trafficOf(cost))} of traffic${streamed}${seconds}.`,
+  );
   if (roof) {
     const { label, seconds: longest } = longestAt(cost, (work) => leastMs(roof, work));
     const cut = Math.ceil((1000 * longest) / SUBMIT_MS);

@@ -63,6 +63,8 @@ export interface Dispatch {
   /** For each binding the window of its slot that it holds (see `windows.ts`), where it is not the whole. A slot then stands once a window. */
   windows?: readonly (number | undefined)[];
   flops: number;
+  /** Its arithmetic is done by matrix units. */
+  onUnits?: boolean;
   /** Bytes that must cross memory once: every input read, every output written. */
   bytes: number;
 }

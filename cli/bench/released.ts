@@ -14,7 +14,16 @@ import { draw } from '../../model/params.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { freeTree } from '../../train/loop/checkpoint.ts';
 import type { PackType } from '../../train/loop/packs.ts';
-import { deviceBytes, flopsOf, secondsAt, totalOf, trafficOf, unbound, type Stage } from '../../train/planning/cost.ts';
+import {
+  deviceBytes,
+  flopsOf,
+  onUnits,
+  secondsAt,
+  totalOf,
+  trafficOf,
+  unbound,
+  type Stage,
+} from '../../train/planning/cost.ts';
 import { findFit } from '../../train/planning/fit.ts';
 import { costOf, stageOf, type JobName, type Sampler } from '../../train/planning/jobs.ts';
 import { conditionTypes, paramTypes, type Subject } from '../../train/planning/subject.ts';
@@ -231,7 +240,7 @@ export async function releasedSteps(
       gflops: flopsOf(whole) / ms / 1e6,
       gbs: trafficOf(whole) / ms / 1e6,
       share: (1000 * predicted) / ms,
-      planned: { peak: totalOf(deviceBytes(stage)), ms: 1000 * predicted },
+      planned: { peak: totalOf(deviceBytes(stage)), ms: 1000 * predicted, onUnits: onUnits(whole) },
     });
   }
   return { results, skipped };

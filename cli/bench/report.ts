@@ -18,8 +18,8 @@ export interface Result extends Times {
   share?: number;
   /** Bytes on the device at most. */
   peak?: number;
-  /** What `vpae plan` says of it: bytes, and the least milliseconds. */
-  planned?: { peak: number; ms: number };
+  /** What `vpae plan` says of it: bytes, the least milliseconds, and the share of the arithmetic that matrix units do. */
+  planned?: { peak: number; ms: number; onUnits: number };
 }
 
 export interface Skipped {
@@ -73,7 +73,7 @@ export function againstPlan(results: readonly Result[], clock: (r: Result) => nu
   const off = (is: number, plan: number): string =>
     is === plan ? '0' : `${is > plan ? '+' : ''}${(100 * (is / plan - 1)).toPrecision(2)} %`;
   return draw(
-    ['', 'peak, MiB', 'planned', 'off', 's', 'least, planned', 'times as long'],
+    ['', 'peak, MiB', 'planned', 'off', 's', 'least, planned', 'times as long', 'on matrix units'],
     results
       .filter((r) => r.planned)
       .map(({ name, peak, planned, ...r }) => [
@@ -84,6 +84,7 @@ export function againstPlan(results: readonly Result[], clock: (r: Result) => nu
         number(clock({ name, ...r }) / 1000),
         number(planned!.ms / 1000),
         number(clock({ name, ...r }) / planned!.ms),
+        percent(planned!.onUnits),
       ]),
   );
 }

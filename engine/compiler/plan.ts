@@ -12,6 +12,8 @@ import { planStreaming, type Streaming } from './streaming.ts';
 export interface Plan {
   kernels: number;
   flops: number;
+  /** Of them those done by matrix units. */
+  unitFlops: number;
   /** Bytes that must cross memory once. */
   traffic: number;
   /** Arenas, results and per-call inputs. The caller's own tensors are not in it; the arenas are shared with other programs. */
@@ -121,6 +123,7 @@ export function planProgram(stages: Stages, maxBufferBytes: number): Planned {
       .map(({ label, bind }) => ({ label, bindings: bind.length }))
       .reduce<Plan['widest']>((a, b) => (a && a.bindings >= b.bindings ? a : b), undefined),
     flops: sum(dispatches.map((d) => d.flops)),
+    unitFlops: sum(dispatches.map((d) => (d.onUnits ? d.flops : 0))),
     traffic: sum(dispatches.map((d) => d.bytes)),
     streamed: streaming.bytes + out,
     parked: out,

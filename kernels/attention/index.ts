@@ -102,6 +102,7 @@ function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: read
     params: [tiles, own, p.B, p.N, p.L, p.H, p.D, plan.steps, f32bits(p.scale), ...extra.map(([, v]) => v)],
     bind: uses.map((u) => u.slot),
     flops,
+    onUnits: plan.tier === 'matrix',
     bytes:
       4 *
       uses.reduce(

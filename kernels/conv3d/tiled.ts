@@ -124,6 +124,7 @@ function build({ label, entries, block: { tile, unit }, g, names, fused }: Build
     }),
     params: params.map(([, v]) => v >>> 0),
     bind: fused.bind,
+    onUnits: 'rows' in tile,
   };
 }
 

@@ -160,6 +160,7 @@ export function matmul(caps: Caps, p: MatmulProblem): Launch {
     params: [...PARAMS.map((n) => values[n]), ...(fused ? extraParams.map(([, v]) => v) : [])],
     bind: [a.slot, b.slot, split ? scratchSlot : 2, ...(fused ? extraSlots : [])],
     flops: 2 * count * K,
+    onUnits: config.tier === 'matrix',
     bytes:
       storageBytes(a.dtype, a.stride * batch) +
       storageBytes(b.dtype, b.stride * batch) +

@@ -8,7 +8,7 @@ import { freeTree } from '../../train/loop/checkpoint.ts';
 import { ditConfigOf, latentShape } from '../../train/methods/conditions.ts';
 import type { Shards } from '../../train/data/shards.ts';
 import type { StudentJob } from '../../train/methods/jobs.ts';
-import { deviceBytes, flopsOf, hostPeakOf, peakOf, totalOf } from '../../train/planning/cost.ts';
+import { deviceBytes, flopsOf, hostPeakOf, onUnits, peakOf, totalOf } from '../../train/planning/cost.ts';
 import { findFit } from '../../train/planning/fit.ts';
 import { costOf, guessPeak, stageOf, type JobName, type Target } from '../../train/planning/jobs.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
@@ -134,6 +134,20 @@ test('the cheapest changes are found, a guess is near the plan, and what cannot 
   assert.ok(
     Math.abs(guessPeak('teacher', deep, SAMPLER, GPU) / peakOf(costOf('teacher', deep, SAMPLER, GPU)) - 1) < 0.03,
   );
+});
+
+test("matrix units do at least 95 % of the arithmetic of a DiT's training step in f16", () => {
+  const units: Target = {
+    ...GPU,
+    caps: { ...GPU.caps, units: [{ operands: 'f16', M: 16, N: 16, K: 16, lanes: 32, multiple: 32, emulated: false }] },
+  };
+  const share = (sets: readonly string[]) =>
+    onUnits(
+      costOf('teacher', subjectOf('wan2.1-t2v-1.3b', sets, { width: 832, height: 480, layers: 2 }), SAMPLER, units),
+    );
+  const half = share(['run.precision=f16']);
+  assert.ok(half > 0.95 && half <= 1, `${half}`);
+  assert.is(share([]), 0);
 });
 
 test.run();

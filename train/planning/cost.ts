@@ -119,6 +119,8 @@ export const unbound = (stages: readonly Stage[], target: Target): string | unde
 const perUnit = (cost: JobCost, of: (p: Plan) => number): number =>
   sum(cost.stages.flatMap((s) => s.runs.map((r) => r.calls * of(r.plan))));
 export const flopsOf = (cost: JobCost): number => perUnit(cost, (p) => p.flops);
+/** Share of the arithmetic that matrix units do. */
+export const onUnits = (cost: JobCost): number => perUnit(cost, (p) => p.unitFlops) / flopsOf(cost);
 /** Bytes that come from host memory. */
 export const streamedOf = (cost: JobCost): number => perUnit(cost, (p) => p.streamed);
 export const trafficOf = (cost: JobCost): number => perUnit(cost, (p) => p.traffic);
