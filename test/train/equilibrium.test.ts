@@ -3,7 +3,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import { constant, mse, normal, stopGradient } from '../../engine/frontend/functional.ts';
-import { host, type HostTensor } from '../../engine/frontend/tree.ts';
+import { host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
+import { open } from '../../engine/runtime/device.ts';
+import { numel } from '../../kernels/kernel.ts';
 import { head, initHead } from '../../model/heads.ts';
 import type { HostParams } from '../../model/params.ts';
 import { numbersOf } from '../../train/methods/conditions.ts';
@@ -209,6 +211,24 @@ for (const sets of [
     assert.is(D.metrics.str1.data[0]! > 0, p.str1.weight > 0);
   });
 }
+
+test('STR1 on f16 operands: value and gradient within 2 % of those in f32', async () => {
+  const device = await open();
+  if (!device.caps.f16) return;
+  const p = config();
+  const { adam } = loadPreset('digits-test').equilibrium.head;
+  const discriminator = initHead(p.head, 4);
+  const still = mapTree(({ shape }: HostTensor) => host(new Float32Array(numel(shape)), shape), discriminator);
+  const measured = async (operands: 'f16' | 'f32') => {
+    const step = device.compile(discriminatorStep(p, adam), { operands });
+    const networks = { generator: weights(1), ema: weights(2), teacher: weights(3) };
+    const { metrics } = await step({ params: discriminator, v: still }, networks, batch(), at);
+    return [(await metrics.str1.read())[0]!, (await metrics.headNorm.read())[0]!];
+  };
+  const [want, got] = [await measured('f32'), await measured('f16')];
+  want.forEach((x, i) => assert.ok(x > 0 && Math.abs(got[i]! / x - 1) < 0.02, `${got[i]} for ${x}`));
+  device.close();
+});
 
 test('samples one after the other and a generator step in two programs make the same updates', () => {
   const [whole, apart] = [config(), config(['equilibrium.apart=true', 'dit.checkpoint=lean', 'dit.ffn_parts=2'])];

@@ -80,13 +80,9 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
   const draw = draws(p);
   const frozen = await freeze(device, teacher, p);
   const size = microBatch(o);
-  const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), {
-    accumulate: o.accumulate,
-  }); // STR1 looks at differences that f16 would round away
-  const updateGenerator = generatorUpdate(device, config, generator.adam, {
-    accumulate: o.accumulate,
-    precision: p.run.precision,
-  });
+  const options = { accumulate: o.accumulate, precision: p.run.precision };
+  const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), options);
+  const updateGenerator = generatorUpdate(device, config, generator.adam, options);
   const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
   /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => {
@@ -165,7 +161,14 @@ function outline(s: Numbers, on: Types): Outline {
     trains: { generator, discriminator: head },
     drawn: [headShapes(s.head), ...(student.mode === 'lora' ? [ownShapes(student, s.config)] : [])],
     programs: [
-      { name: 'discriminator', fn: discriminatorStep(config, o.head.adam), state: head, frozen: [averaged], inputs },
+      {
+        name: 'discriminator',
+        fn: discriminatorStep(config, o.head.adam),
+        state: head,
+        frozen: [averaged],
+        inputs,
+        precision,
+      },
       ...(o.apart
         ? [
             {

@@ -225,7 +225,7 @@ export const presetSchema = z.strictObject({
     maxSkipped: count,
     /** Steps between the pictures of a run's `samples` folder; 0: there are none. */
     sampleEvery: whole.default(50),
-    /** Of the networks' matrix operands: f16 serves matrix units. Sums, weights and the discriminator's step are f32 either way. */
+    /** Of the networks' matrix operands: f16 serves matrix units. Sums, weights and losses are f32 either way. */
     precision: z.enum(PRECISIONS).default('f32'),
     /** Blocks of frozen networks stay in host memory and come to the device as they are computed with: slower, the same numbers. */
     offload: z.boolean().default(false),
