@@ -1,6 +1,7 @@
 /** `vpae bench`: how fast this machine's adapter runs our kernels, models and training steps, beside what it can do at most. */
 import type { CommandModule } from 'yargs';
 import type { Device } from '../engine/runtime/device.ts';
+import { BLOCKS, FP8, type BlockType, type Fp8 } from '../kernels/packed.ts';
 import { precisionOn } from '../model/pipeline/precision.ts';
 import { RELEASED } from '../model/families/index.ts';
 import { writeWhole } from '../train/loop/files.ts';
@@ -36,6 +37,10 @@ const options = {
   job: {
     choices: RELEASED_JOBS,
     describe: 'the one step of a released model to run; sampling and all training unless given',
+  },
+  dtype: {
+    choices: ['bf16', ...Object.keys(BLOCKS), ...FP8] as ('bf16' | BlockType | Fp8)[],
+    describe: 'of kernels: products alone, their weights of this type beside the same of bf16',
   },
   shapes: {
     type: 'string',
@@ -141,7 +146,10 @@ async function runCases(device: Device, args: BenchArgs, signal: AbortSignal): P
   const all: [of: string, cases: Case[]][] = [
     ...shapes.map((s): [string, Case[]] => [
       s.name,
-      [...(wants('kernels') ? kernelCases(device, s) : []), ...(wants('models') ? modelCases(device, s) : [])],
+      [
+        ...(wants('kernels') ? kernelCases(device, s, args.dtype) : []),
+        ...(wants('models') ? modelCases(device, s) : []),
+      ],
     ]),
     [p.name, wants('steps') ? stepCases(device, p) : []],
     ['files', wants('load') ? loadCases(device) : []],
@@ -241,6 +249,7 @@ const command: CommandModule<object, BenchArgs> = {
       })
       .options(options)
       .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')
+      .example('$0 bench kernels --shapes wan2.1-1.3b-256p --dtype q4_k', 'products with packed weights')
       .example(
         '$0 bench steps --preset wan2.1-t2v-1.3b --mode lora',
         'sampling and training steps of a released model on made-up weights, beside the plan',

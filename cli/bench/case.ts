@@ -3,6 +3,7 @@ import type { Device } from '../../engine/runtime/device.ts';
 import { normal } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
+import { isStorage } from '../../engine/frontend/ops/op.ts';
 import { flatten, host, mapTree, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel, storageBytes, type DType } from '../../kernels/kernel.ts';
 import { leastMs, type Roofline } from './roofline.ts';
@@ -48,6 +49,12 @@ export type Wanted = { shape: readonly number[]; dtype: DType } | HostTensor;
 export const wanted = (shape: readonly number[], dtype: DType = 'f32'): Wanted => ({ shape, dtype });
 const given = (w: Wanted): w is HostTensor => 'data' in w;
 
+/** Bits of bf16 from 1/8 to 1/2, or of packed blocks, all of whose scales are finite. */
+function someBits({ shape, dtype }: Wanted): Uint8Array | Uint16Array {
+  if (dtype === 'bf16') return Uint16Array.from({ length: numel(shape) }, (_, i) => 0x3e00 | ((i * 37) & 0xff));
+  return Uint8Array.from({ length: storageBytes(dtype, numel(shape)) }, (_, i) => (i * 37) & 0x3f);
+}
+
 /** Normals of deviation 0.1 made on the device: a large model's inputs would take minutes to draw here. */
 async function fill(
   device: Device,
@@ -55,14 +62,16 @@ async function fill(
 ): Promise<{ values: unknown[]; free: () => Promise<void> }> {
   const tree = flatten<Wanted>(args);
   const { leaves } = tree;
+  const drawn = (w: Wanted): boolean => !given(w) && !isStorage(w.dtype);
   const draw = device.compile(
-    (key: Tensor) => leaves.filter((w) => !given(w)).map((w) => normal(key, w.shape).mul(0.1).cast(w.dtype)),
+    (key: Tensor) => leaves.filter(drawn).map((w) => normal(key, w.shape).mul(0.1).cast(w.dtype)),
     { name: 'inputs' },
   );
-  const drawn = (await draw(host(Uint32Array.of(1, 2), [2]))) as NDArray[];
-  const kept: NDArray[] = leaves.map((w) =>
-    given(w) ? device.tensor(w.data as Float32Array, w.shape, w.dtype) : drawn.shift()!,
-  );
+  const made = (await draw(host(Uint32Array.of(1, 2), [2]))) as NDArray[];
+  const kept: NDArray[] = leaves.map((w) => {
+    if (given(w)) return device.tensor(w.data as Float32Array, w.shape, w.dtype);
+    return drawn(w) ? made.shift()! : device.tensor(someBits(w), w.shape, w.dtype);
+  });
   return {
     values: tree.rebuild(kept) as unknown[],
     async free() {

@@ -130,5 +130,28 @@ export function kernelWorks(caps: Caps, s: Shape): Work[] {
   ];
 }
 
-export const kernelCases = (device: Device, s: Shape): Case[] =>
-  kernelWorks(device.caps, s).map(({ name, text, inputs, fn }) => programCase(device, name, text, inputs, fn));
+/** Products with weights of a type beside the same with bf16: as layers have them, and towards their input. */
+function weightWorks(s: Shape, dtype: DType): Work[] {
+  const { dim, ffn_dim: ffn } = s.dit;
+  const rows = s.batch * tokensOf(s);
+  const sizes = [['projection', dim, dim] as const, ['feed-forward', dim, ffn] as const];
+  return sizes.flatMap(([name, k, n]) =>
+    [...new Set<DType>(['bf16', dtype])].flatMap((type) => [
+      kernel(`${name} ${type}`, `${rows}x${k} · (${n}x${k})ᵀ`, [wanted([rows, k]), wanted([n, k], type)], (x, w) =>
+        x!.matmul(w!, { transB: true }),
+      ),
+      kernel(
+        `${name}, input gradient ${type}`,
+        `${rows}x${n} · ${n}x${k}`,
+        [wanted([rows, n]), wanted([n, k], type)],
+        (g, w) => g!.matmul(w!),
+      ),
+    ]),
+  );
+}
+
+/** @param dtype of the weights, where products alone are meant */
+export const kernelCases = (device: Device, s: Shape, dtype?: DType): Case[] =>
+  (dtype ? weightWorks(s, dtype) : kernelWorks(device.caps, s)).map(({ name, text, inputs, fn }) =>
+    programCase(device, name, text, inputs, fn),
+  );
