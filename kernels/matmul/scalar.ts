@@ -37,6 +37,9 @@ export function scalarMain(plan: Plan, config: ScalarConfig): string {
   const lane = lanes > 1 ? 'lane' : '0u';
   const x = lanes > 1 ? 'lane' : 'lid.x';
   const ld = (name: 'a' | 'b') => (name === 'a' ? 'p.ldA' : 'p.ldB');
+  const { run } = read.b;
+  /** Across k, all columns of a subgroup stand in one run: each lane reads what another k's shares, and all take it from there. */
+  const shared = !b.trans && cols === 1 && lanes >= 4 && 4 * lanes <= (run?.length ?? 0) ? run : undefined;
   /** Four values along the contiguous axis from `i`, where that axis is k. */
   const alongK = (name: 'a' | 'b', base: string) =>
     vec
@@ -51,15 +54,17 @@ export function scalarMain(plan: Plan, config: ScalarConfig): string {
    * that; `i` the first one's index among `end`. Past the end of K a safe place is read and zero taken.
    */
   const across = (name: 'a' | 'b', at: string, q: string, i: string, end: string) => {
+    const four = (place: string): string =>
+      name === 'b' && shared ? shared.values('b', place, `h${parseInt(q, 10)}`) : read[name].read(name, place);
     const from = guard
       ? `${at} + min(${q}, p.K - 1u - k) * ${ld(name)}`
       : q === '0u'
         ? at
         : `${at} + ${q} * ${ld(name)}`;
     const value = vec
-      ? read[name].read(name, from)
+      ? four(from)
       : read[name].fours
-        ? read[name].read(name, `(${from}) / 4u`)
+        ? four(`(${from}) / 4u`)
         : `vec4f(${range(4)
             .map((c) =>
               read[name].read(name, `${from}${c ? ` + min(${c}u, ${end} - 1u - min(${i}, ${end} - 1u))` : ''}`),
@@ -103,6 +108,7 @@ var atA${j} = baseA + part * p.chunk * p.ldA + min(ia${j}, p.M / ${u}u - 1u);`
   }
   const sums = range(rows).flatMap((i) => range(cols).map((c) => `${i}_${c}`));
   const long = plan.chunk > LONG;
+  if (shared) text.push(`var h = vec2f(); let heads = baseB + (line - slice * p.tilesN) * ${(4 * lanes) / u}u;`);
   if (b.trans && read.b.run) text.push(...range(4 * cols).map((j) => `var h${j} = vec2f();`));
   for (const n of sums) text.push(`var c${n} = vec4f();${long ? ` var all${n} = vec4f();` : ''}`);
 
@@ -117,7 +123,12 @@ for (var k = start; k < stop; k += 4u) {`);
     );
     if (a.trans) text.push(`atA${j} += 4u * p.ldA;`);
   }
-  const { run } = read.b;
+  if (shared) {
+    const at = `heads + min(k + lane, p.K - 1u) * p.ldB`;
+    text.push(`if ((k & ${lanes - 1}u) == 0u) { h = ${shared.head('b', vec ? at : `(${at}) / 4u`)}; }`);
+    const of = (part: string, q: number): string => `subgroupShuffle(h.${part}, (k & ${lanes - 1}u) + ${q}u)`;
+    for (const q of range(4)) text.push(`let h${q} = vec2f(${of('x', q)}, ${of('y', q)});`);
+  }
   if (b.trans && run) {
     // What a run of neighbours shares is read once for all of them: whole runs make up a chunk.
     const at = (j: number) => (vec ? `ib${j} + k / 4u` : `(ib${j} + k) / 4u`);
