@@ -40,7 +40,7 @@ function tierOf(
         ['tile', TILE],
       ],
       enable: [],
-      variables: tiled.tiledVariables(kind),
+      variables: tiled.tiledVariables(),
     };
   }
   const { tile, unit } = plan.matrix!;
@@ -88,8 +88,8 @@ function kernel(p: AttentionProblem, plan: AttentionPlan, kind: Kind, uses: read
       enable,
       diagnostics,
       functions: [
-        lengthsVariable(p.lengths),
         variables,
+        lengthsVariable(p.lengths), // last: in front of the tiles it would put them off their alignment
         rowFunctions(
           plan,
           rowUses.filter((u) => !u.write).map((u) => u.name),

@@ -8,8 +8,9 @@
  *
  *     tileX[(4u * tx) * 9u + ty] = vec4f(r[0].x, r[1].x, r[2].x, r[3].x); …    // queries, k-major
  *     s0 = fma(vec4f(x0.x), y0, s0); s1 = fma(vec4f(x0.y), y0, s1); …          // scores of 4 queries with 4 keys
- *     weights[t * 9u + ty] = select(vec4f(), exp(weights[t * 9u + ty] * scale - tops), t0 + t < len);
- *     sum_o0_0 = sum_o0_0 * keep + part0; …
+ *     tileY[tx * 8u + ty] = vec4f(max(max(s0.x, s0.y), max(s0.z, s0.w)), …);   // maxima of the rows, of eight threads each
+ *     s0 = select(vec4f(), exp(s0 - m.x), valid); l = l * keep + …;
+ *     sum_o0_0 *= keep.x; … sum_o0_0 += part0; …
  */
 import { range, XYZW } from '../print.ts';
 import { TILE, type AttentionPlan } from './plan.ts';
@@ -20,17 +21,9 @@ const LD = TILE / 4 + 1;
 /** D is walked in chunks of TILE columns: TILE / 4 vec4 steps. */
 const chunks = (plan: AttentionPlan) => Math.ceil(plan.steps / (TILE / 4));
 
-export function tiledVariables(kind: 'forward' | 'gradQuery' | 'gradKey'): string {
-  const tile = (name: string) => `var<workgroup> ${name}: array<vec4f, ${TILE * LD}>;`;
-  return [
-    tile('tileX'),
-    tile('tileY'),
-    tile('weights'),
-    kind === 'forward'
-      ? `var<workgroup> keepRow: array<f32, ${TILE}>; var<workgroup> sumRow: array<f32, ${TILE}>;`
-      : '',
-  ].join('\n');
-}
+/** `tileX` has what tiles of own rows give to the scores, then the weights made of these. */
+export const tiledVariables = (): string =>
+  ['tileX', 'tileY'].map((name) => `var<workgroup> ${name}: array<vec4f, ${TILE * LD}>;`).join('\n');
 
 /** This thread's 4 × 4 block: rows 4·by… of a tensor, vec4 number `step`, transposed so that D is the tile's k axis. */
 const stageTransposed = (tile: string, tensor: string, first: string, count: string) => `
@@ -57,7 +50,8 @@ ${range(4)
   .map((i) => `${acc(i)} = fma(vec4f(x${q}.${XYZW[i]}), y${q}, ${acc(i)});`)
   .join(' ')}`,
   );
-  return `for (var k = 0u; k < p.eighth; k++) { let fromX = 4u * k * ${LD}u + ty; let fromY = 4u * k * ${LD}u + tx;\n${step.join('\n')} }`;
+  // The remainder tells Tint that no place is out of bounds; compilers see that it changes nothing.
+  return `for (var step = 0u; step < p.eighth; step++) { let k = step % ${TILE / 4}u; let fromX = 4u * k * ${LD}u + ty; let fromY = 4u * k * ${LD}u + tx;\n${step.join('\n')} }`;
 }
 
 /** sum0…sum3 (own row by other vec4) = own · other along D. */
@@ -73,15 +67,17 @@ ${stageTransposed('tileY', other, 't0', otherCount)}
 workgroupBarrier();
 ${multiply((i) => `${sum}${i}`, 'tileX', 'tileY')} }`;
 
+/** Once nobody reads what lay there. */
 const stageWeights = (sum: string) =>
-  range(4)
-    .map(
-      (q) =>
-        `weights[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4)
-          .map((i) => `${sum}${i}.${XYZW[q]}`)
-          .join(', ')});`,
-    )
-    .join('\n');
+  `workgroupBarrier();
+${range(4)
+  .map(
+    (q) =>
+      `tileX[(4u * tx + ${q}u) * ${LD}u + ty] = vec4f(${range(4)
+        .map((i) => `${sum}${i}.${XYZW[q]}`)
+        .join(', ')});`,
+  )
+  .join('\n')}`;
 
 /**
  * result[chunk] += weightsᵀ · rows of the other tensor, chunk by chunk of D. Each tile is summed from zero: added one by one to
@@ -97,7 +93,7 @@ workgroupBarrier();
 { ${range(4)
         .map((i) => `var part${i} = vec4f();`)
         .join(' ')}
-${multiply((i) => `part${i}`, 'weights', 'tileY')}
+${multiply((i) => `part${i}`, 'tileX', 'tileY')}
 ${range(4)
   .map((i) => `${result}${c}_${i} += part${i};`)
   .join(' ')} }`,
@@ -113,11 +109,11 @@ const store = (plan: AttentionPlan, name: string, count: string, factor = '') =>
   range(4)
     .map(
       (i) => `
-if (first + 4u * ty + ${i}u < ${count}) { let row = (b * ${count} + first + 4u * ty + ${i}u) * p.H + h;${factor && ` let inv = ${factor}[4u * ty + ${i}u];`}
+if (first + 4u * ty + ${i}u < ${count}) { let row = (b * ${count} + first + 4u * ty + ${i}u) * p.H + h;
 ${range(chunks(plan))
   .map(
     (c) =>
-      `if (${(c * TILE) / 4}u + tx < p.steps) { put_${name}(row, ${(c * TILE) / 4}u + tx, sum_${name}${c}_${i}${factor && ' * inv'}); }`,
+      `if (${(c * TILE) / 4}u + tx < p.steps) { put_${name}(row, ${(c * TILE) / 4}u + tx, sum_${name}${c}_${i}${factor && ` * ${factor}.${XYZW[i]}`}); }`,
   )
   .join('\n')} }`,
     )
@@ -127,46 +123,55 @@ const start = (lengths: boolean) => `${prologue(lengths)}
 let tx = li % 8u; let ty = li / 8u;
 let first = (tile % p.own) * ${TILE}u;`;
 
+/** What the eight threads of four rows have, put together: `of` is a vec4f, one number a row. */
+const together = (of: string, name: string, join: (a: string, b: string) => string) => `workgroupBarrier();
+tileY[tx * 8u + ty] = ${of};
+workgroupBarrier();
+let ${name} = ${range(8)
+  .map((j) => `tileY[${8 * j}u + ty]`)
+  .reduce(join)};`;
+
+const ofRows = (f: (v: string) => string) =>
+  `vec4f(${range(4)
+    .map((i) => f(`s${i}`))
+    .join(', ')})`;
+
 export function forwardMain(plan: AttentionPlan, lengths: boolean): string {
+  const eachRow = (f: (i: number, part: string) => string) => XYZW.map((part, i) => f(i, part)).join(' ');
   return [
     start(lengths),
     results(plan, ['sum_o']),
-    `var m = ${LOWEST}; var l = 0.0;`,
+    // Of the thread's four rows: the maximum so far, and the sum of the weights that the thread itself made.
+    `var m = vec4f(${LOWEST}); var l = vec4f();`,
     `for (var t0 = 0u; t0 < len; t0 += ${TILE}u) {`,
     scores('s', 'q', 'p.N', 'k', 'p.L'),
-    stageWeights('s'),
-    // One thread a row keeps the running maximum and sum and turns the row's scores into weights.
-    `workgroupBarrier();
-if (li < ${TILE}u) {
-let n = min(${TILE}u, len - t0);
-var top = m;
-for (var t = 0u; t < n; t++) { top = max(top, weights[t * ${LD}u + li / 4u][li % 4u] * scale); }
-let keep = exp(m - top);
-m = top; l *= keep; keepRow[li] = keep; sumRow[li] = top;
-}
-workgroupBarrier();
-{ var w: array<vec4f, 4>;
-let tops = vec4f(${range(4)
-      .map((i) => `sumRow[4u * ty + ${i}u]`)
-      .join(', ')});
-for (var q = 0u; q < p.four; q++) { let t = 4u * tx + q;
-weights[t * ${LD}u + ty] = select(vec4f(), exp(weights[t * ${LD}u + ty] * scale - tops), t0 + t < len); } }`,
-    ...range(4).map(
-      (i) =>
-        `{ let keep = keepRow[4u * ty + ${i}u]; ${range(chunks(plan))
-          .map((c) => `sum_o${c}_${i} *= keep;`)
-          .join(' ')} }`,
+    'let valid = vec4u(t0 + 4u * tx) + vec4u(0u, 1u, 2u, 3u) < vec4u(len);',
+    eachRow((i) => `s${i} = select(vec4f(${LOWEST}), s${i} * scale, valid);`),
+    together(
+      ofRows((v) => `max(max(${v}.x, ${v}.y), max(${v}.z, ${v}.w))`),
+      'top',
+      (a, b) => `max(${a}, ${b})`,
     ),
-    `workgroupBarrier();
-if (li < ${TILE}u) { var part = 0.0; for (var t = 0u; t < p.tile; t++) { part += weights[t * ${LD}u + li / 4u][li % 4u]; } l += part; }`,
+    'let next = max(m, top); let keep = exp(m - next); m = next;',
+    eachRow((i, part) => `s${i} = select(vec4f(), exp(s${i} - m.${part}), valid);`),
+    `l = l * keep + ${ofRows((v) => `(${v}.x + ${v}.y + ${v}.z + ${v}.w)`)};`,
+    eachRow((i, part) =>
+      range(chunks(plan))
+        .map((c) => `sum_o${c}_${i} *= keep.${part};`)
+        .join(' '),
+    ),
+    stageWeights('s'),
     accumulate(plan, 'sum_o', 'v', 'p.L'),
     '}',
-    `if (li < ${TILE}u) {
-sumRow[li] = select(0.0, 1.0 / l, len > 0u);
-if (first + li < p.N) { lse[bh * p.N + first + li] = select(${LOWEST}, m + log(max(l, 1e-37)), len > 0u); }
-}
-workgroupBarrier();`,
-    store(plan, 'o', 'p.N', 'sumRow'),
+    together('l', 'total', (a, b) => `${a} + ${b}`),
+    `let inv = select(vec4f(), 1.0 / total, vec4<bool>(len > 0u));
+if (tx == 0u) {
+${eachRow(
+  (i, part) =>
+    `if (first + 4u * ty + ${i}u < p.N) { lse[bh * p.N + first + 4u * ty + ${i}u] = select(${LOWEST}, m.${part} + log(max(total.${part}, 1e-37)), len > 0u); }`,
+)}
+}`,
+    store(plan, 'o', 'p.N', 'inv'),
   ].join('\n');
 }
 
@@ -210,7 +215,6 @@ let inside = vec4u(t0 + 4u * tx) + vec4u(0u, 1u, 2u, 3u) < vec4u(p.N);`,
     ),
     stageWeights('s'),
     accumulate(plan, 'sum_dv', 'dy', 'p.N'),
-    'workgroupBarrier();',
     stageWeights('e'),
     accumulate(plan, 'sum_dk', 'q', 'p.N'),
     '}',
