@@ -14,7 +14,7 @@ const half = (b: Uint8Array, at: number): number => f16Table()[b[at]! | (b[at + 
 const signed = (byte: number): number => (byte << 24) >> 24;
 
 /** What four bits mean in the types whose levels are not even. */
-export const NONLINEAR = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113] as const;
+const NONLINEAR = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113] as const;
 
 /** Blocks of 32 codes: low nibbles, then high ones, from byte `from` on; a fifth bit, where there is one, from byte `high` on. */
 const nibbles =

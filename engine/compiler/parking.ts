@@ -28,7 +28,7 @@ export interface Parked {
   kept: Block;
 }
 
-export interface Parking {
+interface Parking {
   /** Where a value lies, one time after the other. */
   blocks: Map<string, Block[]>;
   parked: Parked[];

@@ -16,7 +16,7 @@ export interface StreamedRead {
 }
 
 /** An input on its way. */
-export interface Load {
+interface Load {
   input: number;
   /** Where it lies, and from which group to which. It is there before the first one's kernels. */
   block: Block;

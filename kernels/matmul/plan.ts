@@ -30,7 +30,7 @@ export interface MatmulProblem {
 }
 
 /** One operand as the templates see it: its slot and how its storage lies. */
-export interface Operand {
+interface Operand {
   slot: number;
   dtype: OperandType;
   access: Access;

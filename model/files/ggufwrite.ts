@@ -6,7 +6,7 @@ import type { StoredType } from './stored.ts';
 export const ALIGN = 32;
 const TEXT = 8;
 
-export interface GgufTensor {
+interface GgufTensor {
   readonly name: string;
   readonly type: StoredType;
   readonly shape: readonly number[];

@@ -21,7 +21,7 @@ import { CHUNK_BYTES, type Scales, type Weights } from './weights.ts';
 /** Floats that any stored weights can become. */
 export type FloatStorage = 'f32' | 'f16' | 'bf16';
 /** How weights lie on a device: packed ones only as their files have them. */
-export type WeightType = FloatStorage | Packed;
+type WeightType = FloatStorage | Packed;
 
 /** What a device's queue may hold before it is waited for. */
 const QUEUED_BYTES = 2 ** 25;
