@@ -122,8 +122,17 @@ export function findFit(
     ...sampler,
     offload: sampler.offload || changes.some((c) => c.offload),
   });
-  const mayFit = (changes: readonly Change[]): boolean =>
-    guessPeak(job, make(sets(changes)), sampled(changes), target) <= DOUBT * memory;
+  const guesses = new Map<string, number>();
+  const guess = (changes: readonly Change[]): number => {
+    const key = changes
+      .map((c) => c.what)
+      .sort()
+      .join();
+    const peak = guesses.get(key) ?? guessPeak(job, make(sets(changes)), sampled(changes), target);
+    guesses.set(key, peak);
+    return peak;
+  };
+  const mayFit = (changes: readonly Change[]): boolean => guess(changes) <= DOUBT * memory;
   const fit = (changes: Change[]): Fit | undefined => {
     if (!mayFit(changes)) return undefined;
     const subject = make(sets(changes));

@@ -24,10 +24,10 @@ export function costOf(job: JobName, s: Subject, sampler: Sampler, target: Targe
   return stageCost(stageOf(job)!, s, target);
 }
 
-/** Depths that a guess is made from: whole groups, where blocks are recomputed in groups; and as many that values wait, where they do. */
+/** Depths that a guess is made from: whole groups, where blocks are recomputed in groups; and enough that values wait, where they do. */
 function depths({ config, run }: Subject): readonly [number, number] {
   if (config.checkpoint === 'nested') return [GROUP, 2 * GROUP];
-  return run.offload ? [7, 9] : [3, 5];
+  return run.offload ? [5, 7] : [3, 5];
 }
 /** Depth up to which a guess is the plan itself. */
 const EXACT = 12;
@@ -38,10 +38,16 @@ function shallow(s: Subject, layers: number): Subject {
   return { ...s, config: { ...s.config, num_layers: layers }, equilibrium: { ...s.equilibrium, taps } };
 }
 
-/** What stays for as long as a stage lasts, then the arenas of each of its programs. */
-const parts = ({ held, runs }: Stage): number[] => {
-  const arenas = runs.map((r) => r.plan.memory.arenas.reduce((a, b) => a + b, 0));
-  return [totalOf(held) + runs.reduce((sum, r, i) => sum + r.plan.bytes - arenas[i]!, 0), ...arenas];
+const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
+
+/** What stays for as long as a stage lasts; then the arenas of each of its programs, and what is alive in them at most. */
+const parts = ({ held, runs }: Stage): { fixed: number; arenas: number[]; alive: number[] } => {
+  const arenas = runs.map((r) => sum(r.plan.memory.arenas));
+  return {
+    fixed: totalOf(held) + sum(runs.map((r) => r.plan.bytes)) - sum(arenas),
+    arenas,
+    alive: runs.map((r) => r.plan.memory.lowerBound),
+  };
 };
 
 /** Operations that a GPU does while a byte comes from host memory: 20 TFLOP/s beside 10 GB/s. */
@@ -54,20 +60,26 @@ export function guessWait(job: JobName, s: Subject, sampler: Sampler, target: Ta
   return (streamedOf(cost) * OPERATIONS_PER_BYTE) / flopsOf(cost);
 }
 
-/** Device memory, drawn out as straight lines from two shallow networks: each part grows evenly with the blocks. In a second or two, where the plan itself takes many. */
+/**
+ * Device memory, drawn out as straight lines from two shallow networks: each part grows evenly with the blocks, arenas by what is alive in
+ * them. In a second or two, where the plan itself takes many.
+ */
 export function guessPeak(job: JobName, s: Subject, sampler: Sampler, target: Target): number {
   const { num_layers } = s.config;
   // Sampling is planned in a second or two, and whether both texts go at once, which hangs on the depth, bends the line.
   if (num_layers <= EXACT || job === 'sample') return withSite('', () => peakOf(costOf(job, s, sampler, target)));
   const [few, more] = depths(s);
-  const at = (layers: number): number[][] =>
-    withSite('', () => costOf(job, shallow(s, layers), sampler, target)).stages.map(parts);
+  const at = (layers: number) => withSite('', () => costOf(job, shallow(s, layers), sampler, target)).stages.map(parts);
   const [a, b] = [at(few), at(more)];
-  const line = (x: number, y: number): number => x + ((y - x) * (num_layers - few)) / (more - few);
+  const grown = (x: number, y: number): number => ((y - x) * (num_layers - more)) / (more - few);
   return Math.max(
-    ...a.map((stage, i) => {
-      const [fixed, ...arenas] = stage.map((bytes, k) => line(bytes, b[i]![k]!)) as [number, ...number[]];
-      return fixed + Math.max(...arenas);
+    ...b.map(({ fixed, arenas, alive }, i) => {
+      const before = a[i]!;
+      return (
+        fixed +
+        grown(before.fixed, fixed) +
+        Math.max(...arenas.map((bytes, k) => bytes + grown(before.alive[k]!, alive[k]!)))
+      );
     }),
   );
 }
