@@ -145,6 +145,20 @@ test('a streamed tensor cannot be donated, nor kept from while a call is under w
   await run.free();
 });
 
+test('a device that is lost while a run waits for its inputs is told', async () => {
+  const other = await open();
+  const x = other.tensor(numbers(8 * WIDTH, 7), [8, WIDTH]);
+  const run = other.compile(stacked, { name: 'stacked' });
+  await run({ x }, streamed);
+  const going = run({ x }, streamed).then(
+    () => undefined,
+    (e: Error) => e,
+  );
+  other.gpu.destroy();
+  assert.match((await going)?.message ?? 'nothing', /^\[device\] lost: destroyed/);
+  other.close();
+});
+
 test('what comes next is brought while a set is read; sets that take turns stay', () => {
   const read = (input: number, set: string): StreamedRead => ({ input, bytes: 1024, set });
   const [a, b, c, d] = [read(0, 'a'), read(1, 'b'), read(2, 'c'), read(3, 'c')];
