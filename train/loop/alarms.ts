@@ -157,7 +157,8 @@ export const RULES: readonly Rule[] = [
     bad: (x) => x > 0,
     good: (x) => x === 0,
     cause: 'a gradient was infinite or not a number; that update was skipped',
-    remedy: 'a single one is harmless; if they repeat, the run rolls back by itself with a smaller learning rate',
+    remedy:
+      'a single one is harmless; if they repeat, the run rolls back by itself with a smaller learning rate. NANCHECK=1 stops at the first op and line whose numbers are not finite',
   },
 ];
 
