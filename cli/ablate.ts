@@ -5,13 +5,14 @@ import { ablate as train, type Ablate, type Result } from '../train/ablation/abl
 import { PAPER, ROWS } from '../train/ablation/rows.ts';
 import { compare, tableOf } from '../train/ablation/table.ts';
 import { writeWhole } from '../train/loop/files.ts';
+import { isLeader } from '../train/ranks/ranks.ts';
 import { figure, markdown, measured, sectionOf, type Results } from './ablate/results.ts';
 import { didYouMean, Interrupted, UsageError } from './common/errors.ts';
 import { classifierOf, ownOr, willWrite } from './common/files.ts';
 import { writeReport } from './media/report.ts';
 import { bundle, count, preset, presetOf, run, type Args } from './common/options.ts';
 import { meter, type Meter } from './common/progress.ts';
-import { session } from './common/session.ts';
+import { together } from './common/together.ts';
 import { makeShards } from './common/shards.ts';
 import { draw } from './common/table.ts';
 
@@ -50,11 +51,11 @@ async function ablate(args: Args<typeof options>): Promise<void> {
   const updates = count('steps', args.steps ?? p.priming.steps + p.equilibrium.steps, 2);
   const out = join(args.run, 'ablations');
   willWrite(join(out, 'x'));
-  await session(
+  await together(
     `stopped; ${out} is as it was saved last, the same command goes on from there`,
-    async ({ device, signal }) => {
+    async ({ device, signal, ranks }) => {
       const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
-      await makeShards({ device, preset: p, out: args.run, signal, vae });
+      await makeShards({ device, preset: p, out: args.run, signal, ranks, vae });
       let shown: Meter | undefined;
       const write = async (results: readonly Result[], scored: string): Promise<Results> => {
         const rowsOf = tableOf(rows, results);
@@ -86,6 +87,7 @@ async function ablate(args: Args<typeof options>): Promise<void> {
         out,
         data: args.run,
         signal,
+        ranks,
         vae,
         teacher,
         classifier: classifierOf(p, args.run),
@@ -99,6 +101,7 @@ async function ablate(args: Args<typeof options>): Promise<void> {
         onResult: async (results, scored) => void (await write(results, scored)),
       };
       const { results, done, scored } = await train(work).finally(() => shown?.end());
+      if (!isLeader(ranks)) return;
       const all = await write(results, scored);
       if (!done)
         throw new Interrupted(

@@ -14,9 +14,9 @@ import { classifierOf, ownOr, willWrite } from './common/files.ts';
 import { drawSamples } from './media/animation.ts';
 import { bundle, preset, presetOf, run, seed, weights, type Args } from './common/options.ts';
 import { jobMeter } from './common/progress.ts';
-import { session } from './common/session.ts';
+import { together } from './common/together.ts';
 import { makeShards } from './common/shards.ts';
-import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
+import { LAYERS, tuneOption, tuneTogether } from './tune/first.ts';
 
 const options = {
   ...preset,
@@ -70,10 +70,11 @@ async function distillWan(
   console.error(
     `${records}: ${shards.count} clips of latents ${shards.latent.join('x')}${shards.others ? `; ${shards.others} of other forms are left aside` : ''}${shards.unchecked ? `; ${shards.unchecked} carry no checksum, data make in an empty folder gives them one` : ''}`,
   );
-  await session(
+  await together(
     `stopped; ${out} is as it was saved last, the same command goes on from there`,
-    async ({ device, signal }) => {
-      await tuneFirst(
+    async ({ device, signal, ranks }) => {
+      await tuneTogether(
+        ranks,
         device,
         tune,
         () => ({
@@ -93,6 +94,7 @@ async function distillWan(
         device,
         out,
         signal,
+        ranks,
         onProgress: progress.onProgress,
         onAlarm: progress.onAlarm,
         draw: drawSamples,
@@ -119,10 +121,11 @@ async function distill(given: DistillArgs): Promise<void> {
   const p = presetOf(args);
   const [vae, teacher] = [ownOr(args.run, args.bundle, 'vae'), ownOr(args.run, args.bundle, 'teacher')];
   willWrite(join(args.run, 'run.lock'));
-  await session(
+  await together(
     `stopped; ${args.run} is as it was saved last, the same command goes on from there`,
-    async ({ device, signal }) => {
-      await tuneFirst(
+    async ({ device, signal, ranks }) => {
+      await tuneTogether(
+        ranks,
         device,
         args.tune,
         () => ({ jobs: [...stagesOf(args.method), 'sample'], subject: subjectOf(args.preset, args.set) }),
@@ -134,6 +137,7 @@ async function distill(given: DistillArgs): Promise<void> {
         preset: p,
         out: args.run,
         signal,
+        ranks,
         onProgress: progress.onProgress,
         onAlarm: progress.onAlarm,
         draw: drawSamples,

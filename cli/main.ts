@@ -104,5 +104,5 @@ process.stderr.on('error', () => {
 try {
   await main();
 } catch (error) {
-  fail(error);
+  await fail(error);
 }

@@ -13,7 +13,8 @@ import { bundle, preset, presetOf, run, seed, type Args } from './common/options
 import { makeShards } from './common/shards.ts';
 import { jobMeter, meter } from './common/progress.ts';
 import { session } from './common/session.ts';
-import { tuneFirst, tuneOption } from './tune/first.ts';
+import { together } from './common/together.ts';
+import { tuneOption, tuneTogether } from './tune/first.ts';
 
 const options = {
   ...preset,
@@ -53,10 +54,11 @@ async function train(args: TrainArgs): Promise<void> {
   if (args.network === 'classifier') return classifier(args);
   const p = presetOf(args);
   willWrite(join(args.run, 'run.lock'));
-  await session(
+  await together(
     `stopped; ${args.run} is as it was saved last, the same command goes on from there`,
-    async ({ device, signal }) => {
-      await tuneFirst(
+    async ({ device, signal, ranks }) => {
+      await tuneTogether(
+        ranks,
         device,
         args.tune,
         () => ({ jobs: [args.network as 'vae' | 'teacher'], subject: subjectOf(args.preset, args.set) }),
@@ -68,6 +70,7 @@ async function train(args: TrainArgs): Promise<void> {
         preset: p,
         out: args.run,
         signal,
+        ranks,
         onProgress: progress.onProgress,
         onAlarm: progress.onAlarm,
         draw: drawSamples,

@@ -10,6 +10,8 @@ import type { StudentJob } from './methods/jobs.ts';
 import { bestFile, lastFile, saveAverage, type Job } from './loop/loop.ts';
 import type { Course } from './presets/index.ts';
 import { folderOf } from './presets/renamed.ts';
+import { checkShare } from './ranks/cut.ts';
+import { agreed, isLeader } from './ranks/ranks.ts';
 import type { Weights } from './methods/sample.ts';
 import type { Method, Stage } from './methods/stage.ts';
 import { run, type Work } from './work.ts';
@@ -80,9 +82,11 @@ export async function runStages(
   const ran: Ran = { done: true, step: 0, phases: [] };
   for (const turn of turns) {
     const at = folderOf(w.out, turn.folder);
-    if (!lesson.archive || !existsSync(lastFile(at))) {
+    checkShare(turn.stage.name, turn.stage.batching(turn.course), w.ranks);
+    if (!lesson.archive || !(await agreed(w.ranks, () => existsSync(lastFile(at))))) {
       const { done, step } = await runStage(w, turn, lesson, ran.file);
       ran.step = step;
+      await w.ranks?.meet(); // what rank 0 kept is there
       if (!done) return { ...ran, done };
     }
     ran.file = lesson.choose ? bestFile(at) : lastFile(at);
@@ -106,15 +110,23 @@ async function runStage(
 ): Promise<{ done: boolean; step: number }> {
   const before = from === undefined ? undefined : await openAverage(from);
   try {
-    const job = await stage.open({ device: w.device, course: p, shards, teacher, before: before?.origin });
+    const job = await stage.open({
+      device: w.device,
+      course: p,
+      shards,
+      teacher,
+      before: before?.origin,
+      ranks: w.ranks,
+    });
     const shown = { ...(choose ? judged(job, p, choose) : job), name: folder, samples: samples?.(job) };
     const { state, step, done, folder: at } = await run({ ...w, preset: p }, limit(shown), settings);
     try {
-      if (done && (archive || !choose)) await saveAverage(lastFile(at), state['generator']!.ema!, { step });
+      if (done && (archive || !choose) && isLeader(w.ranks))
+        await saveAverage(lastFile(at), state['generator']!.ema!, { step });
     } finally {
       freeTree(state);
     }
-    if (done && archive) await dropCheckpoints(at);
+    if (done && archive && isLeader(w.ranks)) await dropCheckpoints(at);
     return { done, step };
   } finally {
     await before?.close();

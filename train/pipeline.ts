@@ -5,6 +5,7 @@
  *   out/student.lora.safetensors                                     beside it, where it is adapters of the teacher
  *   out/{vae,data,teacher,priming,equilibrium}/                            the runs and the precomputed latents
  */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { host } from '../engine/frontend/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
@@ -29,14 +30,23 @@ import { PixelJudge } from './judge/pixeljudge.ts';
 import { presetPreviews, reconstructions, samplePreviews } from './judge/previews.ts';
 import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from './methods/sample.ts';
 import { LatentStatistics } from './methods/vae.ts';
+import { folderOf } from './presets/renamed.ts';
+import type { Preset } from './presets/index.ts';
+import { cutAsBegun } from './ranks/cut.ts';
+import { isLeader, leading } from './ranks/ranks.ts';
 import { run, type Made, type Work } from './work.ts';
+
+/** The preset with its batches as a job in its folder has them. */
+const cut = ({ preset, out, ranks }: Work, job: string): Promise<Preset> =>
+  cutAsBegun(preset, { folder: out, job, begun: () => existsSync(join(folderOf(out, job), 'config.json')) }, ranks);
 
 /** Trains the VAE, then measures the latents' mean and deviation and its PSNR on held-out clips. */
 export async function trainVae(w: Work): Promise<Made & { psnr?: number }> {
-  const { preset: p, device } = w;
+  const { device, ranks } = w;
+  const p = await cut(w, 'vae');
   const path = join(w.out, 'vae.safetensors');
   const samples = w.draw && reconstructions(device, p, w.draw);
-  const job = vaeJob(device, p);
+  const job = vaeJob(device, p, ranks);
   const close = async () => {
     await Promise.all([job.close(), samples?.free()]);
   };
@@ -47,7 +57,7 @@ export async function trainVae(w: Work): Promise<Made & { psnr?: number }> {
   );
   const params = (await toHost(state['vae']!.params)) as HostParams;
   freeTree(state);
-  if (!done) return { done, step, path };
+  if (!done || !isLeader(ranks)) return { done, step, path };
 
   const batch = p.trainVae.batch;
   const clip = clipsOf(p, 'train');
@@ -84,10 +94,12 @@ export async function trainVae(w: Work): Promise<Made & { psnr?: number }> {
   return { done, step, path, psnr: quality };
 }
 
-/** Encodes the training clips and their first frames into shards, or those still missing. */
-export async function precompute(
-  w: Work & { vae?: string; onClips?: (done: number, count: number) => void },
-): Promise<Shards> {
+type Precompute = Work & { vae?: string; onClips?: (done: number, count: number) => void };
+
+/** Encodes the training clips and their first frames into shards, or those still missing: rank 0 does. */
+export const precompute = (w: Precompute): Promise<Shards> => leading(w.ranks, () => encodeClips(w));
+
+async function encodeClips(w: Precompute): Promise<Shards> {
   const { preset: p, device } = w;
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   checkFit(vae, p.vae);
@@ -119,7 +131,7 @@ export async function precompute(
  * @param w.from a teacher to go on from, with fresh moments and the preset's warm-up and decay
  */
 export async function trainTeacher(w: Work & { vae?: string; from?: string | undefined }): Promise<Made> {
-  const { preset: p } = w;
+  const p = await cut(w, 'teacher');
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const from = w.from === undefined ? undefined : await loadDiT(w.from);
   if (from) {
@@ -130,7 +142,10 @@ export async function trainTeacher(w: Work & { vae?: string; from?: string | und
   const path = join(w.out, 'teacher.safetensors');
   const codec = new Codec(w.device, vae.config, vae.params);
   const sampler = new Sampler(w.device, p, endsOf(p, codec));
-  const job = teacherJob(w.device, p, shards, from && { params: from.params, steps: from.about.steps });
+  const job = teacherJob(w.device, p, shards, {
+    from: from && { params: from.params, steps: from.about.steps },
+    ranks: w.ranks,
+  });
   const close = async () => {
     await Promise.all([job.close(), sampler.close(), codec.close()]);
   };
@@ -143,7 +158,7 @@ export async function trainTeacher(w: Work & { vae?: string; from?: string | und
     { data: shards.made, dit: ditConfigOf(p), teacher: p.teacher, ...(from && { from: from.hash }) },
   );
   const steps = step + (from?.about.steps ?? 0);
-  if (done)
+  if (done && isLeader(w.ranks))
     await saveModel(path, {
       kind: 'teacher',
       config: ditConfigOf(p),
@@ -172,7 +187,7 @@ const PREVIEWED = [1, 4]; // evaluations
 export async function distill(w: Distill): Promise<Distilled> {
   const { device } = w;
   const method: Method = METHODS[w.method ?? 'vpae'];
-  const p = courseFor(method, w.preset);
+  const p = courseFor(method, await cut(w, method.stages[0]!.name));
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const teacher = await loadDiT(w.teacher ?? join(w.out, 'teacher.safetensors'));
   checkPair(vae, teacher);
@@ -197,7 +212,7 @@ export async function distill(w: Distill): Promise<Distilled> {
       samples:
         draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, PREVIEWED.map(studentSampler))),
     });
-    if (!done) return { done, step, path, phases };
+    if (!done || !isLeader(w.ranks)) return { done, step, path, phases };
     const { mode, alpha, rank } = p.student;
     const { params } = await readAverage(file!);
     if (mode === 'lora')

@@ -6,6 +6,7 @@ import type { OpenJob } from './methods/jobs.ts';
 import { drive, type LoopResult, type Progress } from './loop/loop.ts';
 import type { Draw } from './judge/previews.ts';
 import type { Preset } from './presets/index.ts';
+import type { Ranks } from './ranks/ranks.ts';
 import { folderOf } from './presets/renamed.ts';
 import type { Json } from './loop/run.ts';
 
@@ -17,6 +18,8 @@ export interface Work {
   signal?: AbortSignal | undefined;
   onProgress?: ((p: Progress) => void) | undefined;
   onAlarm?: ((a: Alarm) => void) | undefined;
+  /** The processes that do it together: rank 0 logs, judges, draws and saves. */
+  ranks?: Ranks | undefined;
   /** For the pictures in the runs' `samples` folders; none are kept without it. */
   draw?: Draw | undefined;
 }
@@ -48,6 +51,7 @@ export async function run(
       folder,
       environment: environment(w.device),
       signal: w.signal,
+      ranks: w.ranks,
       onProgress: w.onProgress,
       onAlarm: w.onAlarm,
       config: { job: job.name, seed: w.preset.seed, ...settings } as Json,

@@ -1,4 +1,5 @@
 /** How a command ends badly: one line on stderr and an exit code that scripts can use. */
+import { hostname } from 'node:os';
 import process from 'node:process';
 
 /** Wrong words on the command line. */
@@ -29,11 +30,20 @@ export function oneLine(message: string): string {
   return line.length > LONGEST ? `${line.slice(0, LONGEST)}… (DEBUG=1 shows it all)` : line;
 }
 
+/** This process's number among those that a launcher has started; 0 alone. */
+const rank = Number(process.env['OMPI_COMM_WORLD_RANK'] ?? process.env['PMIX_RANK'] ?? 0);
+const TURN_MS = 3000; // in which rank 0 says what all of them would, and the launcher ends them
+
+/** For all but rank 0: a while in which the launcher ends them if it has said the same. */
+export const soon = (): Promise<void> =>
+  rank > 0 ? new Promise((resolve) => setTimeout(resolve, TURN_MS)) : Promise.resolve();
+
 /** Prints an error and gives its exit code. With DEBUG set the whole message and the stack follow. Imports nothing that could fail. */
 export function report(error: unknown): number {
   const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
   const debug = Number(process.env['DEBUG']) > 0 && !(error instanceof UsageError);
-  console.error(debug ? stack : `vpae: ${oneLine(message)}`);
+  const who = rank > 0 ? `vpae: rank ${rank} on ${hostname()}: ` : 'vpae: ';
+  process.stderr.write(`${debug ? stack : who + oneLine(message)}\n`); // a quiet rank has no console
   return error instanceof UsageError
     ? EXIT.usage
     : name === 'NoAdapterError'
@@ -46,7 +56,8 @@ export function report(error: unknown): number {
 const PATIENCE_MS = 1000; // with what was left under way, as a device's kernels
 
 /** Prints an error and ends with its exit code. */
-export function fail(error: unknown): void {
+export async function fail(error: unknown): Promise<void> {
+  await soon();
   process.exitCode = report(error);
   setTimeout(() => process.exit(), PATIENCE_MS).unref();
 }

@@ -6,6 +6,7 @@ import { isTuned, ownTable, tunedFile, tuningFor, type Tuned } from '../../engin
 import { writeWhole } from '../../train/loop/files.ts';
 import type { JobName } from '../../train/planning/jobs.ts';
 import type { Subject } from '../../train/planning/subject.ts';
+import type { Ranks } from '../../train/ranks/ranks.ts';
 import { measure, questions, type Measured } from './measure.ts';
 
 const SECONDS = 10;
@@ -78,5 +79,20 @@ export async function tuneFirst(
     writeWhole(file, `${JSON.stringify(nothing, undefined, 1)}\n`);
   }
   const tuning = tuningFor(info, caps);
+  if (tuning) caps.tuning = tuning;
+}
+
+/** The same on several ranks: rank 0 measures, and all take what it found, for kernels that differ would differ in their last digits. */
+export async function tuneTogether(
+  ranks: Ranks | undefined,
+  ...[device, ...more]: Parameters<typeof tuneFirst>
+): Promise<void> {
+  if (!ranks) return tuneFirst(device, ...more);
+  const { info, caps } = device;
+  const table = await ranks.told(async () => {
+    await tuneFirst(device, ...more);
+    return ownTable(info, caps);
+  });
+  const tuning = tuningFor(info, caps, table ?? undefined);
   if (tuning) caps.tuning = tuning;
 }

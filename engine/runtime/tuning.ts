@@ -42,8 +42,9 @@ const bundledTable = (
 export const isTuned = (info: AdapterInfo, caps: Caps): boolean =>
   ownTable(info, caps) !== undefined || bundledTable(info, caps) !== undefined;
 
-export function tuningFor(info: AdapterInfo, caps: Caps): Tuning | undefined {
+/** @param own in the place of the user's own table */
+export function tuningFor(info: AdapterInfo, caps: Caps, own = ownTable(info, caps)): Tuning | undefined {
   if (flags.NO_TUNE) return undefined;
-  const tables = [ownTable(info, caps), bundledTable(info, caps)].filter((t) => t !== undefined);
+  const tables = [own, bundledTable(info, caps)].filter((t) => t !== undefined);
   return tables.length ? tuningOf(...tables) : undefined;
 }

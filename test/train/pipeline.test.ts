@@ -76,7 +76,7 @@ test('a teacher goes on from a trained one, on draws that one has not seen', asy
   assert.is(second.about['from'], first.hash);
   const shards = openShards(join(out, 'data'));
   const loss = async (from: { params: HostParams; steps: number }, step: number) => {
-    const job = teacherJob(device, preset, shards, from);
+    const job = teacherJob(device, preset, shards, { from });
     const { state, metrics } = await job.advance(await job.initial(), step);
     freeTree(state);
     await job.close();

@@ -24,6 +24,8 @@ import { precompute } from '../pipeline.ts';
 import { checkPreset, type Preset } from '../presets/index.ts';
 import { underNamesBefore } from '../presets/renamed.ts';
 import { hashOf } from '../loop/run.ts';
+import { cutAsBegun } from '../ranks/cut.ts';
+import { agreed, isLeader } from '../ranks/ranks.ts';
 import { Codec, endsOf, Sampler, studentSampler } from '../methods/sample.ts';
 import type { Work } from '../work.ts';
 
@@ -82,7 +84,9 @@ function turnsOf(w: Ablate, row: Row, seed: number, made: Record<string, unknown
 
 /** Trains and judges every row. @returns the results there are; `done` is false when the signal stopped it */
 export async function ablate(w: Ablate): Promise<{ results: Result[]; done: boolean; scored: string }> {
-  const { preset: p, device } = w;
+  const { device, ranks } = w;
+  const folder = { folder: w.out, job: 'ablations', begun: () => existsSync(join(w.out, 'stages')) };
+  const p = await cutAsBegun(w.preset, folder, ranks);
   if (!p.best.every)
     throw new Error(
       '[ablate] best.every=0 keeps no best average, and that is what is compared: give it a number of steps',
@@ -98,7 +102,9 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
     const { validation, heldOut } = await judgesOf(p, w.classifier);
     const seeds = Array.from({ length: w.seeds }, (_, i) => p.seed + i);
     const made = { data: shards.made, teacher: teacher.hash };
-    const plan = seeds.flatMap((seed) => w.rows.map((row) => ({ row, seed, turns: turnsOf(w, row, seed, made) })));
+    const plan = seeds.flatMap((seed) =>
+      w.rows.map((row) => ({ row, seed, turns: turnsOf({ ...w, preset: p }, row, seed, made) })),
+    );
     const stages = join(w.out, 'stages');
     const all = new Map(plan.flatMap((x) => x.turns.map((t) => [t.folder, t.stage.steps(t.course)])));
     const total = [...all.values()].reduce((a, b) => a + b, 0);
@@ -144,7 +150,9 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
         heldOut: p.data.heldOutClips,
         scored: heldOut.scored,
       });
-      const known = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Result & { key: string }) : undefined;
+      const known = await agreed(ranks, () =>
+        existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Result & { key: string }) : undefined,
+      );
       if (known?.key === key) {
         results.push(known);
         continue;
@@ -152,12 +160,14 @@ export async function ablate(w: Ablate): Promise<{ results: Result[]; done: bool
       const result: Result = { row: row.id, seed };
       try {
         if (!(await train(trial))) return { results, done: false, scored: heldOut.scored };
+        if (!isLeader(ranks)) continue;
         result.kept = await judge(await readBest(join(stages, folder)), course, row);
         result.last = await judge(await readAverage(lastFile(join(stages, folder))), course, row);
       } catch (error) {
         if (!(error instanceof Diverged)) throw error;
         result.failed = error.message;
       }
+      if (!isLeader(ranks)) continue;
       writeWhole(file, JSON.stringify({ ...result, key }, null, 1));
       results.push(result);
       await w.onResult?.(results, heldOut.scored);

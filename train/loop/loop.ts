@@ -18,6 +18,7 @@ import {
 } from './checkpoint.ts';
 import { writeError, writeWhole } from './files.ts';
 import type { Metrics, Pending } from './pending.ts';
+import { agreed, isLeader, type Ranks } from '../ranks/ranks.ts';
 import { nameNow } from '../presets/renamed.ts';
 import { numbersOf, RunFolder, type Json } from './run.ts';
 
@@ -62,6 +63,8 @@ export interface LoopOptions {
   maxSkipped: number;
   /** Aborted: finish the step, save, return. */
   signal?: AbortSignal | undefined;
+  /** The processes that drive it together; the signal is not for them. */
+  ranks?: Ranks | undefined;
   onProgress?: ((p: Progress) => void) | undefined;
   onAlarm?: ((a: Alarm) => void) | undefined;
 }
@@ -79,18 +82,20 @@ export interface LoopResult {
 
 /** Runs a job to its end or to the signal, from the folder's last checkpoint if there is one. The caller frees the state. */
 export async function drive(job: Job, o: LoopOptions): Promise<LoopResult> {
-  const folder = await RunFolder.open(o.folder, o.config, { ...o.environment, steps: job.steps });
+  const environment = { ...o.environment, steps: job.steps, ...(o.ranks && { ranks: o.ranks.size }) };
+  const folder = isLeader(o.ranks) ? await RunFolder.open(o.folder, o.config, environment) : undefined;
   try {
     return await new Loop(job, o, folder).run();
   } finally {
-    folder.close();
+    folder?.close();
   }
 }
 
 class Loop {
   private readonly job: Job;
   private readonly o: LoopOptions;
-  private readonly folder: RunFolder;
+  /** Of the rank that keeps what comes of it. */
+  private readonly folder: RunFolder | undefined;
   private state!: State;
   /** Steps that are queued or done. */
   private step = 0;
@@ -113,7 +118,7 @@ class Loop {
   /** Step of the last roll back's checkpoint: one that fails twice is given up. */
   private rolledTo = -1;
 
-  constructor(job: Job, o: LoopOptions, folder: RunFolder) {
+  constructor(job: Job, o: LoopOptions, folder: RunFolder | undefined) {
     this.job = job;
     this.o = o;
     this.folder = folder;
@@ -122,7 +127,7 @@ class Loop {
   async run(): Promise<LoopResult> {
     const { job, o } = this;
     await this.restore();
-    this.best = await bestScore(o.folder);
+    if (this.folder) this.best = await bestScore(o.folder);
     this.warm = this.step + 2;
     if (this.step === 0 && job.samples?.every) await this.draw();
     this.looked = performance.now();
@@ -182,25 +187,25 @@ class Loop {
 
   /** Logs a step's numbers and the alarms they raise. */
   private note(step: number, metrics: Metrics): void {
-    this.folder.log({ step, ...metrics });
+    this.folder?.log({ step, ...metrics });
     for (const alarm of this.watch.observe(step, metrics)) this.alarm(alarm);
   }
 
   private alarm(alarm: Alarm): void {
     const { kind, step, ...rest } = alarm;
-    this.folder.log({ step, alarm: kind, ...rest });
-    this.o.onAlarm?.(alarm);
+    this.folder?.log({ step, alarm: kind, ...rest });
+    if (this.folder) this.o.onAlarm?.(alarm);
   }
 
   /** Judges, draws and saves after a step, where it is time. */
   private async keep(): Promise<void> {
-    const { job, o, step } = this;
-    if (job.best && step > job.best.from && this.every(job.best.every)) {
+    const { job, o, step, folder } = this;
+    if (folder && job.best && step > job.best.from && this.every(job.best.every)) {
       const { score, ...rest } = await job.best.score(this.state);
       this.note(step - 1, { score, ...rest });
       if (score > this.best) {
         this.best = score;
-        this.folder.check();
+        folder.check();
         await saveAverage(bestFile(o.folder), this.state[job.best.net]!.ema!, { step, score });
       }
     }
@@ -210,31 +215,27 @@ class Loop {
   }
 
   private async draw(): Promise<void> {
-    if (!this.job.samples) return;
+    if (!this.job.samples || !this.folder) return;
     const picture = await this.job.samples.draw(this.state);
     this.folder.check();
     writeWhole(samplesFile(this.o.folder, this.step), picture);
   }
 
   private async save(): Promise<void> {
-    if (this.onDisk === this.step) return;
-    this.folder.check();
-    await saveCheckpoint(this.o.folder, this.state, {
-      job: this.job.name,
-      step: this.step,
-      config: this.folder.hash,
-      rate: this.rate,
-    });
-    this.onDisk = this.step;
+    const { folder, step, rate } = this;
+    if (this.onDisk === step) return;
+    folder?.check();
+    if (folder) await saveCheckpoint(folder.path, this.state, { job: this.job.name, step, config: folder.hash, rate });
+    this.onDisk = step;
   }
 
   /** Takes the newest checkpoint, or the start, and what the alarms knew then. */
   private async restore(): Promise<void> {
     const { job, o, folder } = this;
-    const last = await latestCheckpoint(o.folder);
+    const last = (await agreed(o.ranks, async () => await latestCheckpoint(o.folder))) ?? undefined;
     const saved = last ? await openSaved(last) : undefined;
     try {
-      if (saved && (saved.meta.config !== folder.hash || nameNow(saved.meta.job) !== job.name)) {
+      if (saved && folder && (saved.meta.config !== folder.hash || nameNow(saved.meta.job) !== job.name)) {
         throw new Error(
           `[resume] ${last} belongs to another run (${saved.meta.job}, configuration ${saved.meta.config}, expected ${job.name}, ${folder.hash})`,
         );
@@ -247,7 +248,7 @@ class Loop {
     this.rate = saved?.meta.rate ?? 1;
     this.skipped = 0;
     this.watch = new Watch();
-    for (const { step, ...metrics } of numbersOf(folder.rewind(this.step))) this.watch.observe(step, metrics);
+    for (const { step, ...metrics } of numbersOf(folder?.rewind(this.step) ?? [])) this.watch.observe(step, metrics);
   }
 
   /** Back to the last good checkpoint at half the learning rate; back beyond one that has failed before. @throws one line after the last try */
@@ -262,9 +263,9 @@ class Loop {
         `[${job.name}] ${this.skipped} steps in a row had a gradient that is not finite, up to step ${failed}, also at ${rate} of the learning rate; the weights are as before them. Lower the learning rate, or look at the data`,
       );
     }
-    this.folder.check();
+    this.folder?.check();
     freeTree(this.state);
-    if (this.rolledTo === this.onDisk) await dropCheckpoint(o.folder, this.onDisk);
+    if (this.folder && this.rolledTo === this.onDisk) await dropCheckpoint(o.folder, this.onDisk);
     await this.restore();
     this.rolledTo = this.step;
     this.rate = rate / 2;

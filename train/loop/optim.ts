@@ -38,6 +38,8 @@ export interface Rates<X = Tensor> {
   count: X;
   decay?: X;
   micro?: Micro<X>;
+  /** Takes a micro-batch's share of the gradients, in packs, in the update's place, where they are added up over ranks first; gives what stands for its metrics. */
+  hand?: (grads: Tensors, config: AdamConfig) => { norm: Tensor; skipped: Tensor };
 }
 
 /**
@@ -52,21 +54,33 @@ export function update<S extends Trained>(
   rates: Rates,
 ): { state: S; norm: Tensor; skipped: Tensor } {
   const packs = packsOf(s.params);
+  const { micro, hand } = rates;
+  const shares = pack(grads, packs);
+  if (micro) for (const [name, g] of Object.entries(shares)) shares[name] = g.mul(micro.share);
+  if (hand) return { state: s, ...hand(shares, config) };
   const old = eachRole(s, (tensors) => pack(tensors, packs));
+  const sums = shares;
+  if (micro) for (const [name, g] of Object.entries(shares)) sums[name] = old.grads![name]!.add(g);
+  const decays = (name: string): boolean => isMatrix(name, s.params[name]!.shape);
+  const { state, norm, skipped } = applied(old, sums, config, rates, decays);
+  return { state: { ...s, ...eachRole(state, (tensors) => unpack(tensors, packs)) }, norm, skipped };
+}
+
+/** The update of packed tensors by their whole gradients. @param decays biases, gains, modulations and other vectors do not */
+export function applied(
+  old: Trained,
+  sums: Tensors,
+  config: AdamConfig,
+  rates: Rates,
+  decays: (name: string) => boolean,
+): { state: Trained; norm: Tensor; skipped: Tensor } {
   const { micro } = rates;
-  const sums = Object.fromEntries(
-    Object.entries(pack(grads, packs)).map(([name, g]) => [
-      name,
-      micro ? old.grads![name]!.add(g.mul(micro.share)) : g,
-    ]),
-  );
   const clipped = clipByGlobalNorm(sums, config.clip);
   const due = micro ? clipped.finite.mul(micro.last) : clipped.finite;
-  const keep = (fresh: Tensor, old: Tensor) => where(due, fresh, old);
+  const keep = (fresh: Tensor, before: Tensor) => where(due, fresh, before);
   const next = { params: {} as Tensors, m: {} as Tensors, v: {} as Tensors, ema: {} as Tensors, grads: {} as Tensors };
   for (const [name, p] of Object.entries(old.params)) {
     const g = clipped.grads[name]!;
-    const decays = isMatrix(name, s.params[name]!.shape); // biases, gains, modulations and other vectors do not
     const step = adamW(
       p,
       g,
@@ -77,25 +91,24 @@ export function update<S extends Trained>(
         beta1: config.beta1,
         beta2: config.beta2,
         eps: config.eps,
-        weightDecay: decays ? config.weightDecay : 0,
+        weightDecay: decays(name) ? config.weightDecay : 0,
       },
     );
     next.params[name] = keep(step.p, p);
     next.v[name] = keep(step.v, old.v[name]!);
-    if (s.m) next.m[name] = keep(step.m!, old.m![name]!);
-    if (s.ema) next.ema[name] = keep(ema(old.ema![name]!, step.p, rates.decay!), old.ema![name]!);
-    if (micro) next.grads[name] = where(micro.last, zeros(p.shape), sums[name]!);
+    if (old.m) next.m[name] = keep(step.m!, old.m[name]!);
+    if (old.ema) next.ema[name] = keep(ema(old.ema[name]!, step.p, rates.decay!), old.ema[name]!);
+    if (micro && old.grads) next.grads[name] = where(micro.last, zeros(p.shape), sums[name]!);
   }
-  const fresh = {
-    params: next.params,
-    v: next.v,
-    ...(s.m && { m: next.m }),
-    ...(s.ema && { ema: next.ema }),
-    ...(micro && { grads: next.grads }),
-  };
   const once = (metric: Tensor): Tensor => (micro ? metric.mul(micro.last).div(micro.share) : metric);
   return {
-    state: { ...s, ...eachRole(fresh, (tensors) => unpack(tensors, packs)) },
+    state: {
+      params: next.params,
+      v: next.v,
+      ...(old.m && { m: next.m }),
+      ...(old.ema && { ema: next.ema }),
+      ...(old.grads && { grads: next.grads }),
+    },
     norm: once(clipped.norm),
     skipped: once(clipped.finite.neg().add(1)),
   };

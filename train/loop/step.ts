@@ -2,23 +2,23 @@
 import type { Feed } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { stack } from '../../engine/frontend/functional.ts';
-import type { Plan } from '../../engine/compiler/plan.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { mapTree } from '../../engine/frontend/tree.ts';
 import { precisionOn, type Precision } from '../../model/pipeline/precision.ts';
+import type { Ranks } from '../ranks/ranks.ts';
+import type { Stepped } from './accumulate.ts';
 import { freeTree } from './checkpoint.ts';
 import type { Trained } from './optim.ts';
-import { unwatched, type Pending } from './pending.ts';
+import { unwatched } from './pending.ts';
 import { buffersOf, eachRole, pack, packsOf, unpack, views, type Pack } from './packs.ts';
+import { compileShared } from './shared.ts';
 
-type Args<A extends readonly unknown[]> = [state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }];
+export type Args<A extends readonly unknown[]> = [state: Trained<NDArray>, ...args: { [K in keyof A]: Feed<A[K]> }];
 
 export interface Step<A extends readonly unknown[]> {
   /** Queues a call: the state may be used at once. */
-  (...args: Args<A>): Promise<{ state: Trained<NDArray>; metrics: Pending }>;
-  /** What a call costs; nothing is run. */
-  plan(...args: Args<A>): Promise<Plan>;
+  (...args: Args<A>): Promise<Stepped<Trained<NDArray>>>;
   free(): Promise<void>;
 }
 
@@ -46,10 +46,12 @@ export interface StepOptions {
   accumulate?: number;
   /** Of operands of products, f32 unless given. */
   precision?: Precision | undefined;
+  /** Over which the gradients are added up before the update. */
+  ranks?: Ranks | undefined;
 }
 
 type Program<A extends readonly unknown[]> = ((...args: Args<A>) => Promise<Trained<NDArray> & { metrics: NDArray }>) &
-  Pick<Step<A>, 'plan' | 'free'>;
+  Pick<Step<A>, 'free'>;
 
 /**
  * @param fn (state, …) → the state's new tensors under the same names, and `metrics`, scalars by name
@@ -60,9 +62,10 @@ export function compileStep<A extends readonly unknown[]>(
   device: Device,
   name: string,
   fn: (state: Trained, ...args: A) => Trained & { metrics: Record<string, Tensor> },
-  { accumulate = 1, precision }: StepOptions = {},
+  { accumulate = 1, precision, ranks }: StepOptions = {},
 ): Step<A> {
   precisionOn(device.caps, precision);
+  if (ranks) return compileShared(device, name, fn, { ranks, accumulate, operands: precision ?? 'f32' });
   let names: string[] = [];
   let made: { packs: Pack[]; program: Program<A> } | undefined;
   let grads: Trained<NDArray>['grads'];
@@ -88,13 +91,9 @@ export function compileStep<A extends readonly unknown[]>(
     const numbers = metrics.read().then((values) => Object.fromEntries(names.map((n, i) => [n, values[i]!]))); // copied before the next call
     return { state: eachRole(next, (tensors) => views(tensors, packs)), metrics: unwatched(numbers) };
   };
-  const plan = (...[state, ...args]: Args<A>) => {
-    const { program, buffers } = of(state);
-    return program.plan(buffers, ...args);
-  };
   const free = async () => {
     await made?.program.free();
     if (grads) freeTree(grads);
   };
-  return Object.assign(run, { plan, free });
+  return Object.assign(run, { free });
 }

@@ -56,7 +56,8 @@ const configOf = ({ config: dit, student, baselines }: Numbers): ConsistencyConf
 });
 
 export const trajectories = soloStage('consistency', {
-  settings: ({ baselines }) => ({ ...baselines.consistency, accumulate: 1 }),
+  settings: ({ baselines }) => ({ accumulate: 1, ...baselines.consistency }),
+  accumulates: 'baselines.consistency.accumulate',
   kept: ({ priming: { steps }, baselines }) => ({ steps, consistency: baselines.consistency }),
   step: (s) => consistencyStep(configOf(s), s.baselines.consistency.adam),
   precision: (p) => p.run.precision,

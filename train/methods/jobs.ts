@@ -6,18 +6,20 @@ import { place, placeAround, type Origin } from '../../model/files/origin.ts';
 import type { HostParams } from '../../model/params.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { initVAE } from '../../model/wan/vae.ts';
-import { accumulated, microBatch, turns } from '../loop/accumulate.ts';
+import { accumulated, microBatch, turns, type Turn } from '../loop/accumulate.ts';
 import type { State } from '../loop/checkpoint.ts';
 import { conditioner, ditConfigOf, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { clipsOf } from '../data/sets.ts';
 import { still } from '../data/stills.ts';
 import type { Shards } from '../data/shards.ts';
+import { checkShare } from '../ranks/cut.ts';
 import { drawTimes, type TimeLaw } from './flow.ts';
 import type { Job } from '../loop/loop.ts';
 import { timeAt, type Form, type Time } from './networks.ts';
 import { cosine, emaDecay, type Trained } from '../loop/optim.ts';
 import { moved, packsOf, views } from '../loop/packs.ts';
 import type { Course, Preset } from '../presets/index.ts';
+import type { Ranks } from '../ranks/ranks.ts';
 import { key, Stream } from '../loop/rng.ts';
 import type { Weights } from './sample.ts';
 import { compileStep } from '../loop/step.ts';
@@ -63,31 +65,44 @@ export async function start(
 }
 
 /** Reconstruction of the training clips: first of single frames of them, where asked, as Wan2.1's VAE began (arXiv 2503.20314). */
-export function vaeJob(device: Device, p: Preset): OpenJob {
-  const { trainVae: o, seed } = p;
+export function vaeJob(device: Device, p: Preset, ranks?: Ranks): OpenJob {
+  const { seed } = p;
+  const o = { accumulate: 1, ...p.trainVae };
+  checkShare('vae', o, ranks);
+  if (o.stills && o.stills.batch % o.accumulate)
+    throw new Error(`[vae] trainVae.stills.batch ${o.stills.batch} does not go into ${o.accumulate} micro-batches`);
   const clip = clipsOf(p, 'train');
   const shape = videoShape(p);
-  const step = compileStep(device, 'vae', vaeStep(vaeConfigOf(p), o, o.adam));
+  const step = compileStep(device, 'vae', vaeStep(vaeConfigOf(p), o, o.adam), { accumulate: o.accumulate, ranks });
   const clips = (first: number, count: number) =>
     Array.from({ length: count }, (_, i) => clip((first + i) % p.data.trainClips).video);
-  const batch = (n: number): HostTensor => {
-    if (!o.stills || n >= o.stills.steps) return stackRows(clips(n * o.batch, o.batch), shape);
-    const { batch: count, size } = o.stills;
-    const random = new Stream(seed, n, 'vae.stills');
-    const rows = clips(n * count, count).map((video) => still(video, shape, size, random));
-    return stackRows(rows, [shape[0], 1, size, size]);
+  const batch = (n: number, at: number): HostTensor => {
+    const all = o.stills && n < o.stills.steps ? o.stills : undefined;
+    const count = microBatch({ ...o, ...all });
+    const videos = clips(at * count, count);
+    if (!all) return stackRows(videos, shape);
+    const random = new Stream(seed, at, 'vae.stills');
+    const rows = videos.map((video) => still(video, shape, all.size, random));
+    return stackRows(rows, [shape[0], 1, all.size, all.size]);
   };
   return {
     name: 'vae',
     steps: o.steps,
     initial: async () => ({ vae: await start(device, initVAE(vaeConfigOf(p), seed), { m: o.adam.beta1 > 0 }) }),
     async advance(state, n, rate = 1) {
-      const video = batch(n);
-      const { state: vae, metrics } = await step(state['vae']!, video, {
-        key: key(seed, n, 'vae'),
-        lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps),
-        count: n + 1,
-      });
+      const update = (s: Trained<NDArray>, { at, rates }: Turn) =>
+        step(s, batch(n, at), {
+          key: key(seed, at, 'vae'),
+          lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps),
+          count: n + 1,
+          ...rates,
+        });
+      const { state: vae, metrics } = await accumulated(
+        state['vae']!,
+        turns(o, n, ranks),
+        update,
+        ranks && { ranks, accumulate: o.accumulate },
+      );
       return { state: { vae }, metrics };
     },
     close: () => step.free(),
@@ -107,21 +122,23 @@ export function draws(p: Course) {
 
 /**
  * Flow matching, from scratch or from a model.
- * @param from weights to begin at, and the steps that made them: draws go on behind those, so that nothing is seen twice
+ * @param more `from`: weights to begin at, and the steps that made them: draws go on behind those, so that nothing is seen twice
  */
 export function teacherJob(
   device: Device,
   p: Preset,
   shards: Shards,
-  from?: { params: HostParams; steps: number },
+  { from, ranks }: { from?: { params: HostParams; steps: number } | undefined; ranks?: Ranks | undefined } = {},
 ): OpenJob {
   const { teacher: o, seed } = p;
+  checkShare('teacher', o, ranks);
   const dit = ditConfigOf(p);
   const { batch } = conditioner(p);
   const draw = draws(p);
   const step = compileStep(device, 'teacher', teacherStep(dit, o.adam), {
     accumulate: o.accumulate,
     precision: p.run.precision,
+    ranks,
   });
   const size = microBatch(o);
   return {
@@ -133,7 +150,7 @@ export function teacherJob(
     async advance(state, n, rate = 1) {
       const { state: teacher, metrics } = await accumulated(
         state['teacher']!,
-        turns(o, n + (from?.steps ?? 0)),
+        turns(o, n + (from?.steps ?? 0), ranks),
         (s, { at, rates }) => {
           const coin = new Stream(seed, at, 'teacher.drop');
           return step(s, batch(shards, seed, at, size, 'teacher'), {
@@ -149,6 +166,7 @@ export function teacherJob(
             ...rates,
           });
         },
+        ranks && { ranks, accumulate: o.accumulate },
       );
       return { state: { teacher }, metrics };
     },

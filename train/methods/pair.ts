@@ -3,7 +3,7 @@ import { ema } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
-import { accumulated, microBatch, turns } from '../loop/accumulate.ts';
+import { accumulated, microBatch, turns, type Turn } from '../loop/accumulate.ts';
 import { freeTree } from '../loop/checkpoint.ts';
 import { conditioner, ditConfigOf, numbersOf } from './conditions.ts';
 import { draws, freeze, start, studentOf, type StudentJob } from './jobs.ts';
@@ -74,7 +74,11 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
 }
 
 /** The first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the generator once. */
-async function pairJob({ device, course: p, shards, teacher }: Opening, name: string, pair: Pair): Promise<StudentJob> {
+async function pairJob(
+  { device, course: p, shards, teacher, ranks }: Opening,
+  name: string,
+  pair: Pair,
+): Promise<StudentJob> {
   const { priming: o, seed, student } = p;
   const { generator, fake } = o;
   const { batch } = conditioner(p);
@@ -82,8 +86,10 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
   const frozen = await freeze(device, teacher, p);
   const size = microBatch(o);
   const { precision } = p.run;
-  const updateFake = compileStep(device, 'fake', pair.fakeStep, { accumulate: o.accumulate, precision });
-  const updateGenerator = compileStep(device, name, pair.generatorStep, { accumulate: o.accumulate, precision });
+  const options = { accumulate: o.accumulate, precision, ranks };
+  const shared = ranks && { ranks, accumulate: o.accumulate };
+  const updateFake = compileStep(device, 'fake', pair.fakeStep, options);
+  const updateGenerator = compileStep(device, name, pair.generatorStep, options);
   const align = device.compile(
     (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida),
     { donate: [0], name: 'ida' },
@@ -114,7 +120,7 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
       let metrics: Pending = Promise.resolve({});
       for (let r = 0; r < (turn < 0 ? 1 : fake.updates); r++) {
         const done = turn < 0 ? n : fake.warmup + turn * fake.updates + r;
-        ({ state: follower, metrics } = await accumulated(follower, turns(o, done), async (s, { at, rates }) => {
+        const follow = async (s: Trained<NDArray>, { at, rates }: Turn) => {
           const b = batch(shards, seed, at, size, 'fake');
           return updateFake(s, { teacher: frozen, generator: own.params }, b, {
             ...(await inputs(own, b, at, 'fake')),
@@ -122,11 +128,12 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
             count: done + 1,
             ...rates,
           });
-        }));
+        };
+        ({ state: follower, metrics } = await accumulated(follower, turns(o, done, ranks), follow, shared));
       }
       if (turn < 0) return { state: { generator: own, fake: follower }, metrics };
       const { params } = follower;
-      const updated = await accumulated(own, turns(o, turn), async (s, { at, rates }) => {
+      const lead = async (s: Trained<NDArray>, { at, rates }: Turn) => {
         const b = batch(shards, seed, at, size, 'priming');
         return updateGenerator(s, { teacher: frozen, fake: params }, b, {
           ...(await inputs(s, b, at, 'priming')),
@@ -135,7 +142,8 @@ async function pairJob({ device, course: p, shards, teacher }: Opening, name: st
           decay: generator.ema,
           ...rates,
         });
-      });
+      };
+      const updated = await accumulated(own, turns(o, turn, ranks), lead, shared);
       if (fake.ida < 1)
         await align(buffersOf(params, packsOf(params)), buffersOf(updated.state.params, packsOf(params)));
       return { state: { generator: updated.state, fake: follower }, metrics: joined(metrics, updated.metrics) };

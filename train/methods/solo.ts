@@ -50,7 +50,7 @@ export const soloStage = <Name extends string, T extends string>(name: Name, sol
 });
 
 async function soloJob<T extends string>(
-  { device, course: p, shards, teacher }: Opening,
+  { device, course: p, shards, teacher, ranks }: Opening,
   name: string,
   solo: Solo<T>,
 ): Promise<StudentJob> {
@@ -64,7 +64,9 @@ async function soloJob<T extends string>(
   const step = compileStep(device, name, solo.step(numbers), {
     accumulate: o.accumulate,
     precision: solo.precision(p),
+    ranks,
   });
+  const shared = ranks && { ranks, accumulate: o.accumulate };
   const timesAt = (at: number): Record<T, Time<HostTensor>> => {
     const sigmas = solo.sigmas(p, at, size);
     return Object.fromEntries(solo.times.map((t) => [t, timeAt(dit, host(sigmas[t], [size]))])) as ReturnType<
@@ -79,15 +81,19 @@ async function soloJob<T extends string>(
       generator: await start(device, ownFrom(student, dit, teacher, seed), { m: o.adam.beta1 > 0, ema: true }),
     }),
     async advance(state, n, rate = 1) {
-      const { state: generator, metrics } = await accumulated(state['generator']!, turns(o, n), (s, { at, rates }) =>
-        step(s, frozen, batch(shards, seed, at, size, name), {
-          key: draws(p).key(at, name),
-          ...timesAt(at),
-          lr: rate * warm(o.adam.lr, n, o.warmup),
-          count: n + 1,
-          decay: o.ema,
-          ...rates,
-        } as Feed<SoloInputs<T>>),
+      const { state: generator, metrics } = await accumulated(
+        state['generator']!,
+        turns(o, n, ranks),
+        (s, { at, rates }) =>
+          step(s, frozen, batch(shards, seed, at, size, name), {
+            key: draws(p).key(at, name),
+            ...timesAt(at),
+            lr: rate * warm(o.adam.lr, n, o.warmup),
+            count: n + 1,
+            decay: o.ema,
+            ...rates,
+          } as Feed<SoloInputs<T>>),
+        shared,
       );
       return { state: { generator }, metrics };
     },

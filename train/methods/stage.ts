@@ -9,6 +9,7 @@ import type { Shards } from '../data/shards.ts';
 import type { Batching } from '../loop/accumulate.ts';
 import type { AdamConfig, Trained } from '../loop/optim.ts';
 import type { Course, Settings } from '../presets/index.ts';
+import type { Ranks } from '../ranks/ranks.ts';
 import type { StudentJob } from './jobs.ts';
 import type { Batch, Time } from './networks.ts';
 
@@ -20,6 +21,8 @@ export interface Opening {
   teacher: Origin;
   /** What the stage before kept: the generator's averaged weights, or adapters. The first stage has none. */
   before?: Origin | undefined;
+  /** Who trains it together. */
+  ranks?: Ranks | undefined;
 }
 
 export interface Stage<Name extends string = string> {

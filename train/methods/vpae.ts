@@ -60,8 +60,8 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
       b,
       at,
     );
-    const { state, metrics } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
-    return { state, metrics: joined(seen.metrics, metrics) };
+    const { state, metrics, whole } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
+    return { state, metrics: joined(seen.metrics, metrics), whole };
   };
   return Object.assign(update, {
     free: async () => {
@@ -72,7 +72,7 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
 }
 
 /** The first `head.warmup` steps update the discriminator alone. */
-async function equilibriumJob({ device, course: p, shards, teacher, before }: Opening): Promise<StudentJob> {
+async function equilibriumJob({ device, course: p, shards, teacher, before, ranks }: Opening): Promise<StudentJob> {
   const { equilibrium: o, seed, student } = p;
   const { generator, head } = o;
   const config = equilibriumConfigOf(numbersOf(p));
@@ -80,9 +80,10 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
   const draw = draws(p);
   const frozen = await freeze(device, teacher, p);
   const size = microBatch(o);
-  const options = { accumulate: o.accumulate, precision: p.run.precision };
+  const options = { accumulate: o.accumulate, precision: p.run.precision, ranks };
   const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), options);
   const updateGenerator = generatorUpdate(device, config, generator.adam, options);
+  const together = ranks && { ranks, accumulate: o.accumulate };
   const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
   /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => {
@@ -103,7 +104,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
     async advance(state, n, rate = 1) {
       const own = state['generator']!;
       // Both updates see the same clips, noise and times.
-      const shared = turns(o, n).map(({ at, rates }) => ({
+      const shared = turns(o, n, ranks).map(({ at, rates }) => ({
         at,
         b: batch(shards, seed, at, size, 'equilibrium'),
         given: {
@@ -116,24 +117,32 @@ async function equilibriumJob({ device, course: p, shards, teacher, before }: Op
           ...rates,
         },
       }));
-      const D = await accumulated(state['head']!, shared, async (s, { at, b, given }) =>
-        updateHead(s, { generator: own.params, ema: own.ema!, teacher: frozen }, b, {
-          ...given,
-          ...(await inputs(own, b, at, 'discriminator')),
-          lr: rate * warm(head.adam.lr, n, o.warmup),
-          count: n + 1,
-        }),
+      const D = await accumulated(
+        state['head']!,
+        shared,
+        async (s, { at, b, given }) =>
+          updateHead(s, { generator: own.params, ema: own.ema!, teacher: frozen }, b, {
+            ...given,
+            ...(await inputs(own, b, at, 'discriminator')),
+            lr: rate * warm(head.adam.lr, n, o.warmup),
+            count: n + 1,
+          }),
+        together,
       );
       const turn = n - head.warmup;
       if (turn < 0) return { state: { generator: own, head: D.state }, metrics: D.metrics };
-      const G = await accumulated(own, shared, async (s, { at, b, given }) =>
-        updateGenerator(s, { discriminator: D.state.params, teacher: frozen }, b, {
-          ...given,
-          ...(await inputs(s, b, at, 'generator')),
-          lr: rate * warm(generator.adam.lr, turn, o.warmup),
-          count: turn + 1,
-          decay: generator.ema,
-        }),
+      const G = await accumulated(
+        own,
+        shared,
+        async (s, { at, b, given }) =>
+          updateGenerator(s, { discriminator: D.state.params, teacher: frozen }, b, {
+            ...given,
+            ...(await inputs(s, b, at, 'generator')),
+            lr: rate * warm(generator.adam.lr, turn, o.warmup),
+            count: turn + 1,
+            decay: generator.ema,
+          }),
+        together,
       );
       return { state: { generator: G.state, head: D.state }, metrics: joined(D.metrics, G.metrics) };
     },

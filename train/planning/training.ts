@@ -27,7 +27,6 @@ import { batchTypes, frozenTypes, paramTypes, timeTypes, type, type Subject } fr
 type Types = Record<string, TensorType>;
 
 const KEY = type([2], 'u32');
-const WHOLE: Batching = { batch: 1, accumulate: 1 };
 /** What an update is told, of a batch or of a micro-batch. */
 const ratesOf = ({ accumulate }: Batching) => ({
   lr: type([]),
@@ -101,8 +100,9 @@ const hostOf = (s: Subject, shapes: Readonly<Record<string, readonly number[]>>,
 ];
 
 export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCost {
-  const { batch, adam } = preset!.trainVae;
-  const state = trained(paramTypes(vaeShapes(vae)), adam, false, WHOLE);
+  const o = { accumulate: 1, ...preset!.trainVae };
+  const { adam } = o;
+  const state = trained(paramTypes(vaeShapes(vae)), adam, false, o);
   return {
     job: 'vae',
     unit: 'step',
@@ -113,9 +113,9 @@ export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCos
         host: [onHost('VAE', paramTypes(vaeShapes(vae)))],
         runs: [
           run(
-            { name: 'vae', fn: vaeStep(vae, preset!.trainVae, adam), state, frozen: [], inputs: { key: KEY } },
-            WHOLE,
-            type([batch, ...video]),
+            { name: 'vae', fn: vaeStep(vae, o, adam), state, frozen: [], inputs: { key: KEY } },
+            o,
+            type([microBatch(o), ...video]),
             target,
           ),
         ],

@@ -36,6 +36,7 @@ const digits: Preset = {
   trainVae: {
     steps: 2000,
     batch: 4,
+    accumulate: 1,
     warmup: 100, //  budget: 20 minutes on two cores
     adam: { lr: 2e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // chosen for this size
     l1: 0.1,

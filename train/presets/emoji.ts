@@ -34,6 +34,7 @@ const emoji: Preset = {
   trainVae: {
     steps: 20000,
     batch: 8,
+    accumulate: 1,
     warmup: 500,
     adam: { lr: 5e-4, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // scaled
     l1: 1,

@@ -46,6 +46,7 @@ const flare: Preset = {
   trainVae: {
     steps: 7000,
     batch: 2,
+    accumulate: 1,
     warmup: 200,
     stills: { steps: 5000, batch: 8, size: 24 }, // an update costs a sixth of one on clips
     adam: { lr: 1.5e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 }, // digits' rate for half its batch, by the root

@@ -106,7 +106,7 @@ function refuseGiants(p: Preset, fail: (what: string) => never): void {
   const micro = Math.max(
     p.trainVae.batch,
     ...[p.teacher, p.priming, p.equilibrium, ...Object.values(p.baselines)].map((s) =>
-      'batch' in s ? s.batch / ('accumulate' in s ? s.accumulate : 1) : 1,
+      'batch' in s ? s.batch / (s.accumulate ?? 1) : 1,
     ),
   );
   const pixels = micro * p.vae.channels * p.data.frames * p.data.size ** 2;

@@ -34,7 +34,13 @@ const timeLaw = z.discriminatedUnion('law', [
 
 /** Clips of an update, and in how many micro-batches they are taken, one after the other. */
 const batching = { batch: upTo(16_384), accumulate: upTo(16_384).default(1) };
-const even = ({ batch, accumulate }: { batch: number; accumulate: number }, at: z.RefinementCtx) => {
+/** The same of settings that came later: runs taken whole are known by its absence. */
+const batchingOrWhole = { batch: upTo(16_384), accumulate: upTo(16_384).optional() };
+const unlessWhole = <S extends { accumulate?: number | undefined }>(s: S): S => {
+  const { accumulate, ...whole } = s;
+  return accumulate === 1 ? (whole as S) : s;
+};
+const even = ({ batch, accumulate = 1 }: { batch: number; accumulate?: number | undefined }, at: z.RefinementCtx) => {
   if (batch % accumulate)
     at.addIssue({ code: 'custom', message: `accumulate ${accumulate} does not divide batch ${batch}` });
 };
@@ -90,18 +96,21 @@ export const presetSchema = z.strictObject({
     /** Parts of the tokens that the feed-forward takes one after the other: smaller. */
     ffn_parts: upTo(65_536).default(1),
   }),
-  trainVae: z.strictObject({
-    steps,
-    batch: upTo(16_384),
-    warmup: whole,
-    adam,
-    kl: z.number().nonnegative(),
-    l1: z.number().nonnegative(),
-    mse: z.number().nonnegative(),
-    statClips: count,
-    /** The first of its steps see single frames, cut to squares of this size: many cheap updates before it sees motion. */
-    stills: z.strictObject({ steps: whole, batch: upTo(16_384), size: upTo(4096) }).optional(),
-  }),
+  trainVae: z
+    .strictObject({
+      steps,
+      ...batchingOrWhole,
+      warmup: whole,
+      adam,
+      kl: z.number().nonnegative(),
+      l1: z.number().nonnegative(),
+      mse: z.number().nonnegative(),
+      statClips: count,
+      /** The first of its steps see single frames, cut to squares of this size: many cheap updates before it sees motion. */
+      stills: z.strictObject({ steps: whole, batch: upTo(16_384), size: upTo(4096) }).optional(),
+    })
+    .superRefine(even)
+    .transform(unlessWhole),
   teacher: z
     .strictObject({
       steps,
@@ -189,15 +198,18 @@ export const presetSchema = z.strictObject({
     .superRefine(even),
   baselines: z
     .strictObject({
-      consistency: z.strictObject({
-        batch: upTo(16_384),
-        warmup: whole,
-        adam,
-        ema: share,
-        /** Levels of σ between which it is consistent, and guidance of the teacher's step from one to the next. */
-        grid: count,
-        guidance: positive,
-      }),
+      consistency: z
+        .strictObject({
+          ...batchingOrWhole,
+          warmup: whole,
+          adam,
+          ema: share,
+          /** Levels of σ between which it is consistent, and guidance of the teacher's step from one to the next. */
+          grid: count,
+          guidance: positive,
+        })
+        .superRefine(even)
+        .transform(unlessWhole),
       /** Weights of the adversarial terms in the generator's and in the fake model's loss. */
       dmd2: z.strictObject({ generator: z.number().nonnegative(), fake: z.number().nonnegative() }),
       meanflow: z
@@ -217,7 +229,7 @@ export const presetSchema = z.strictObject({
         .superRefine(even)
         .default(BASELINES.meanflow),
     })
-    .default(BASELINES),
+    .prefault(BASELINES),
   /** Which EMA of a phase is kept: see `score` in eval.ts. It is judged every so many steps; 0: never, and the last one is kept. */
   best: z.strictObject({ every: whole, clips: count, minMotion: share, frechetWeight: z.number().nonnegative() }),
   run: z.strictObject({

@@ -71,6 +71,7 @@ const wanTraining = (mode: Preset['student']['mode']) => ({
   baselines: {
     consistency: {
       batch: 1,
+      accumulate: 1,
       warmup: 20,
       adam: { ...adam(mode === 'lora' ? 1e-4 : 2e-6, 0.999, 1), beta1: 0.9 }, // as phase I for adapters; FastVideo
       ema: 0.99, //                         FastVideo

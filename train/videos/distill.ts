@@ -1,4 +1,5 @@
 /** A downloaded model distilled on records of real videos, by the same methods. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { clipTokens } from '../../model/clip/clip.ts';
 import { givenFrames, hasBeside, vaeStride } from '../../model/config.ts';
@@ -21,7 +22,10 @@ import type { StudentJob } from '../methods/jobs.ts';
 import { readAverage } from '../loop/loop.ts';
 import { PixelJudge } from '../judge/pixeljudge.ts';
 import { loadPreset, type Course } from '../presets/index.ts';
+import { folderOf } from '../presets/renamed.ts';
 import { wanSettings } from '../presets/wan.ts';
+import { cutAsBegun } from '../ranks/cut.ts';
+import { isLeader } from '../ranks/ranks.ts';
 import { samplePreviews } from '../judge/previews.ts';
 import { canonical } from '../loop/canonical.ts';
 import { Sampler, studentSampler } from '../methods/sample.ts';
@@ -118,7 +122,9 @@ export interface VideoDistill extends Omit<Work, 'preset'> {
 export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   const { checkpoint, device, draw } = w;
   const method: Method = METHODS[w.method ?? 'vpae'];
-  const p = courseFor(method, w.course);
+  const begun = () => existsSync(join(folderOf(w.out, job), 'config.json'));
+  const job = method.stages[0]!.name;
+  const p = courseFor(method, await cutAsBegun(w.course, { folder: w.out, job, begun }, w.ranks));
   checkRecords(checkpoint, w.shards);
   const { mode, alpha, rank } = p.student;
   const { shards, heldOut } = setAside(w.shards, p.best.every ? p.best.clips : 0);
@@ -157,7 +163,7 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
             [student],
           )),
     });
-    if (!done) return { done, step, path, phases };
+    if (!done || !isLeader(w.ranks)) return { done, step, path, phases };
     const metadata = {
       format: 'pt',
       kind: 'student',
