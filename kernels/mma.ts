@@ -3,6 +3,7 @@
  * for devices that lack them, so that a kernel's numerics (operands as the unit takes them, sums in f32) are tested without a GPU.
  */
 import type { Caps } from './kernel.ts';
+import { range } from './print.ts';
 
 /** result[M, N] += left[M, K] · right[K, N], one at a time by the `lanes` threads of a subgroup. Sums are f32 in all of them. */
 export interface MatrixUnit {
@@ -60,6 +61,22 @@ export interface Mma {
   store(acc: string, to: Laid): string;
   reload(acc: string, from: Laid): string;
 }
+
+/**
+ * `step`s of a unit's K over a panel, written out: a loop's variable would hide how places are aligned, and operands be loaded in halves.
+ * Emulated it is a loop to `end`, for that would compile for long.
+ */
+export const inSteps = (
+  { K, emulated }: MatrixUnit,
+  panel: number,
+  end: string,
+  step: (k: string) => string,
+): string =>
+  emulated
+    ? `for (var s = 0u; s < ${end}; s += ${K}u) { ${step('s')} }`
+    : range(panel / K)
+        .map((s) => `{ ${step(`${s * K}u`)} }`)
+        .join('\n');
 
 export const mma = (unit: MatrixUnit): Mma => (unit.emulated ? emulation(unit) : native(unit));
 

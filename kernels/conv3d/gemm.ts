@@ -2,12 +2,16 @@
 import { range, XYZW } from '../print.ts';
 
 export interface Gemm {
-  /** Inner index `k` → `vec4u` kept in `inner[]`. */
+  /** Module-scope functions that the others call. */
+  functions: string;
+  /** Inner index `k` → `vec4u` kept in `inner[]`: `e`. */
   decode: string;
   /** The loading thread's own column `column`: `let`s for `loadColumn`. */
   prepare: string;
   /** Statements that set `a` (of row `o`) and `b` from `e`, the decoded inner index. */
   loadRow: string;
+  /** Where rows lie along the inner axis, in whole fours: four values from inner index `k` of row `o`, in place of `loadRow`. */
+  fourOfRow?: string;
   loadColumn: string;
   /** Expressions: which tile of columns this workgroup has, and its range of the inner axis (`end` may use `first`). */
   tile: string;
@@ -64,10 +68,10 @@ export function panels(
       .join('\n');
   const ofColumn = (i: string) => `let kq = (${i}) / ${columns}u * 4u;`;
   const ofRow = (i: string) => `let kq = (${i}) % ${quads}u * 4u; let channel = (${i}) / ${quads}u;`;
-  const four = (name: string, load: string, valid: string) =>
+  const four = (name: string, load: string) =>
     XYZW.map(
       (part, j) => `{ let kk = kq + ${j}u; let e = inner[kk]; var ${name} = 0.0;
-      if (k0 + kk < end${valid}) {
+      if (k0 + kk < end) {
 ${load}
       } q.${part} = ${name}; }`,
     ).join('\n      ');
@@ -82,13 +86,14 @@ ${load}
 ${shares(
   columns,
   (n, i) => `${ofColumn(i)} var q = vec4f();
-      ${four('b', g.loadColumn, '')}
+      ${four('b', g.loadColumn)}
       columns${n} = q;`,
 )}
-${shares(
-  channels,
-  (n, i) => `${ofRow(i)} let o = o0 + channel; var q = vec4f();
-      ${four('a', g.loadRow, ` && o < ${g.rows}`)}
+${shares(channels, (n, i) =>
+  g.fourOfRow
+    ? `${ofRow(i)} let k = k0 + kq; let o = min(o0 + channel, ${g.rows} - 1u); if (k < end) { rows${n} = ${g.fourOfRow}; }`
+    : `${ofRow(i)} let o = min(o0 + channel, ${g.rows} - 1u); var q = vec4f();
+      ${four('a', g.loadRow)}
       rows${n} = q;`,
 )}
     if (k0 > first) {

@@ -6,11 +6,12 @@
  * The inner loop:
  *
  *     let a0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&rowTile, …);
- *     let b0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, …>(&columnTile, …);
+ *     let b0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&columnTile, …);
  *     c0_0 = subgroupMatrixMultiplyAccumulate(a0, b0, c0_0);
  */
-import { fitsThreads, mma, unitName, type MatrixUnit } from '../mma.ts';
+import { fitsThreads, inSteps, mma, unitName, type MatrixUnit } from '../mma.ts';
 import { range, XYZW } from '../print.ts';
+import { MOST_SUMS } from '../registers.ts';
 import { panels, type Gemm, type Printed } from './gemm.ts';
 import type { MatrixTile } from './plan.ts';
 
@@ -26,14 +27,12 @@ export const fitsUnit = (
 ): boolean => {
   const { channels, columns, panel, rows, cols } = tile;
   const threads = threadsOf(tile, unit);
-  const bytes =
-    mma(unit).bytes * (channels * (panel + PAD) + panel * (columns + PAD)) +
-    4 * rows * cols * unit.M * unit.N +
-    16 * panel;
+  const bytes = mma(unit).bytes * (channels + columns) * (panel + PAD) + 4 * rows * cols * unit.M * unit.N + 16 * panel;
   return (
     (channels / rows) % unit.M === 0 &&
     (columns / cols) % unit.N === 0 &&
     panel % unit.K === 0 &&
+    (channels / rows) * (columns / cols) <= MOST_SUMS * unit.lanes &&
     threads % columns === 0 &&
     panel <= threads &&
     fitsThreads(threads, unit, most) &&
@@ -45,20 +44,25 @@ export function matrixGemm(tile: MatrixTile, unit: MatrixUnit, g: Gemm): Printed
   const { channels, columns, panel, rows, cols } = tile;
   const m = mma(unit);
   const threads = threadsOf(tile, unit);
-  const [ldRows, ldColumns, size] = [panel + PAD, columns + PAD, unit.M * unit.N];
+  const [ld, size] = [panel + PAD, unit.M * unit.N];
   const [high, wide] = [range(channels / rows / unit.M), range(columns / cols / unit.N)];
   const results = high.flatMap((i) => wide.map((j) => ({ name: `c${i}_${j}`, i, j })));
-  const compute = [
-    `    for (var s = 0u; s < p.panel; s += ${unit.K}u) {`,
-    ...high.map((i) =>
-      m.load('left', `a${i}`, { tile: 'rowTile', at: `(rowS + ${i * unit.M}u) * ${ldRows}u + s`, ld: ldRows }),
-    ),
-    ...wide.map((j) =>
-      m.load('right', `b${j}`, { tile: 'columnTile', at: `s * ${ldColumns}u + colS + ${j * unit.N}u`, ld: ldColumns }),
-    ),
-    ...results.map(({ name, i, j }) => m.multiply(name, `a${i}`, `b${j}`)),
-    '    }',
-  ].join('\n');
+  const step = (k: string): string =>
+    [
+      ...wide.map((j) =>
+        m.load('right', `b${j}`, {
+          tile: 'columnTile',
+          at: `(colS + ${j * unit.N}u) * ${ld}u + ${k}`,
+          ld,
+          across: true,
+        }),
+      ),
+      ...high.flatMap((i) => [
+        m.load('left', `a${i}`, { tile: 'rowTile', at: `(rowS + ${i * unit.M}u) * ${ld}u + ${k}`, ld }),
+        ...wide.map((j) => m.multiply(`c${i}_${j}`, `a${i}`, `b${j}`)),
+      ]),
+    ].join('\n');
+  const compute = inSteps(unit, panel, 'p.panel', step);
   return {
     how: `matrix ${unitName(unit)} ${channels}x${columns}x${panel}/${rows}x${cols}`,
     threads,
@@ -68,10 +72,11 @@ export function matrixGemm(tile: MatrixTile, unit: MatrixUnit, g: Gemm): Printed
       ['panel', panel],
       ['unitK', unit.K],
     ],
-    functions: `var<workgroup> rowTile: array<${m.element}, ${channels * ldRows}>;
-var<workgroup> columnTile: array<${m.element}, ${panel * ldColumns}>;
+    functions: `var<workgroup> rowTile: array<${m.element}, ${channels * ld}>;
+var<workgroup> columnTile: array<${m.element}, ${columns * ld}>;
 var<workgroup> results: array<f32, ${rows * cols * size}>;
 var<workgroup> inner: array<vec4u, ${panel}>;
+${g.functions}
 fn decode(k: u32) -> vec4u {
 ${g.decode}
 }`,
@@ -91,10 +96,8 @@ ${panels(
   g,
   { channels, columns, panel, threads },
   compute,
-  XYZW.map(
-    (part, j) => `columnTile[(kq + ${j}u) * ${ldColumns}u + li % ${columns}u] = ${m.round(`b.${part}`, 1)};`,
-  ).join(' '),
-  XYZW.map((part, j) => `rowTile[channel * ${ldRows}u + kq + ${j}u] = ${m.round(`a.${part}`, 1)};`).join(' '),
+  XYZW.map((part, j) => `columnTile[li % ${columns}u * ${ld}u + kq + ${j}u] = ${m.round(`b.${part}`, 1)};`).join(' '),
+  XYZW.map((part, j) => `rowTile[channel * ${ld}u + kq + ${j}u] = ${m.round(`a.${part}`, 1)};`).join(' '),
 )}`,
       ...results.map(
         ({ name, i, j }) => `${m.store(name, { tile: 'results', at: 'mine', ld: unit.N })}

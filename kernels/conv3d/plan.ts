@@ -2,6 +2,7 @@
 import { ceilDiv, numel, type Access, type Caps, type Epilogue } from '../kernel.ts';
 import { LOAD } from '../matmul/cost.ts';
 import { unitFor, type MatrixUnit } from '../mma.ts';
+import { mostSums } from '../registers.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { fitsUnit } from './matrix.ts';
 
@@ -190,20 +191,27 @@ interface Tile {
   panel: number;
 }
 
-/** `tiled`: a thread holds TM x 4 of the tile. */
+/** `tiled`: a thread holds TM x TN of the tile. */
 export interface WorkgroupTile extends Tile {
   TM: number;
+  TN: number;
 }
 
 /** Threads must be a multiple of `columns`. 96 channels are what Wan's VAE has at full size. */
 const WORKGROUP_TILES: readonly WorkgroupTile[] = [
-  { channels: 16, columns: 256, panel: 8, TM: 4 },
-  { channels: 32, columns: 128, panel: 16, TM: 8 },
-  { channels: 96, columns: 64, panel: 16, TM: 8 },
-  { channels: 64, columns: 128, panel: 16, TM: 8 },
-  { channels: 64, columns: 64, panel: 16, TM: 8 },
-  { channels: 64, columns: 64, panel: 16, TM: 4 },
+  { channels: 16, columns: 256, panel: 8, TM: 4, TN: 4 },
+  { channels: 32, columns: 128, panel: 16, TM: 8, TN: 4 },
+  { channels: 96, columns: 128, panel: 16, TM: 12, TN: 8 },
+  { channels: 96, columns: 64, panel: 16, TM: 8, TN: 4 },
+  { channels: 64, columns: 128, panel: 16, TM: 8, TN: 8 },
+  { channels: 64, columns: 128, panel: 16, TM: 8, TN: 4 },
+  { channels: 64, columns: 64, panel: 16, TM: 8, TN: 4 },
+  { channels: 64, columns: 64, panel: 16, TM: 4, TN: 4 },
 ];
+
+/** A vec4 of padding behind each row and column of a panel, and what its inner indices mean. */
+const tiledBytes = ({ channels, columns, panel }: WorkgroupTile): number =>
+  4 * (channels + columns) * (panel + 4) + 16 * panel;
 
 /** `matrix`: the tile is made by rows × cols subgroups. */
 export interface MatrixTile extends Tile {
@@ -211,8 +219,10 @@ export interface MatrixTile extends Tile {
   cols: number;
 }
 
-/** 32 x 32 of the output a subgroup, as matmul's. */
+/** Where two cost the same, the first. */
 const MATRIX_TILES: readonly MatrixTile[] = [
+  { channels: 128, columns: 64, panel: 32, rows: 2, cols: 2 },
+  { channels: 96, columns: 64, panel: 32, rows: 2, cols: 2 },
   { channels: 32, columns: 64, panel: 32, rows: 1, cols: 2 },
   { channels: 64, columns: 64, panel: 32, rows: 2, cols: 2 },
   { channels: 32, columns: 32, panel: 16, rows: 1, cols: 1 },
@@ -236,12 +246,13 @@ export interface Block {
 export function blockOf(caps: Caps, family: Convolution, problem: Conv3dProblem, sizes: Sizes): Block {
   const unit = unitFor(caps, problem.half ? 'f16' : 'f32');
   const units = unit && sizes.co >= LEAST_CHANNELS ? MATRIX_TILES.filter((t) => fitsUnit(t, unit, caps)) : [];
+  const tiles = WORKGROUP_TILES.filter((t) => t.TM * t.TN <= mostSums(caps) && tiledBytes(t) <= caps.maxWorkgroupBytes);
   const tile = choose<Convolution>(caps, {
     family,
     problem,
     shape: `${classOf(sizes)}${unit && units.length ? ` ${unit.operands}` : ''}`,
-    rule: cheapest<WorkgroupTile | MatrixTile>(units.length ? units : WORKGROUP_TILES, sizes.co),
-    options: () => [...units, ...WORKGROUP_TILES],
+    rule: cheapest<WorkgroupTile | MatrixTile>(units.length ? units : tiles, sizes.co),
+    options: () => [...units, ...tiles],
   }) as WorkgroupTile | MatrixTile;
   return { tile, unit };
 }

@@ -1,5 +1,5 @@
 /**
- * Convolutions for GPUs: implicit GEMM of channels x columns, TM x 4 sums a thread, panels of the inner axis in workgroup memory,
+ * Convolutions for GPUs: implicit GEMM of channels x columns, TM x TN sums a thread, panels of the inner axis in workgroup memory,
  * where they lie as vec4 along it. What an inner index means (channel and tap, or voxel) is worked out once a panel by `panel`
  * threads, not by every load.
  *
@@ -24,7 +24,7 @@ import {
 import { range, XYZW } from '../print.ts';
 import { panels, type Gemm, type Printed } from './gemm.ts';
 import { matrixGemm } from './matrix.ts';
-import type { Block, Conv3dProblem, Correlation, WorkgroupTile } from './plan.ts';
+import type { Block, Conv3dProblem, Correlation, Triple, WorkgroupTile } from './plan.ts';
 import { cost } from './scalar.ts';
 
 interface Fused {
@@ -33,29 +33,55 @@ interface Fused {
   bind: readonly number[];
 }
 
-function gemm({ channels, columns, panel, TM }: WorkgroupTile, g: Gemm): Printed {
-  const across = columns / 4;
+/** Taps along an axis up to which those inside of it are bits of a word. */
+const MOST_TAPS = 10;
+const fewTaps = (kernel: Triple): boolean => Math.max(...kernel) <= MOST_TAPS;
+
+/** Of a kernel whose first tap is at (t, h, w), wrapped below zero: a bit for each plane, row and column of taps that is inside. */
+const TAPS = `fn tapsAlong(first: u32, taps: u32, end: u32) -> u32 {
+  let at = bitcast<i32>(first);
+  let low = u32(clamp(-at, 0, i32(taps)));
+  let high = u32(clamp(i32(end) - at, 0, i32(taps)));
+  return ((1u << high) - 1u) & ~((1u << low) - 1u);
+}
+fn tapsAt(t: u32, h: u32, w: u32) -> u32 {
+  return tapsAlong(t, p.kt, p.t) | (tapsAlong(h, p.kh, p.h) << ${MOST_TAPS}u) | (tapsAlong(w, p.kw, p.w) << ${2 * MOST_TAPS}u);
+}
+fn tapBits(kt: u32, kh: u32, kw: u32) -> u32 { return (1u << kt) | (1u << (kh + ${MOST_TAPS}u)) | (1u << (kw + ${2 * MOST_TAPS}u)); }`;
+/** Voxels of one output channel of the weight gradient. */
+const PLANE = 'p.ot * p.oh * p.ow';
+
+function gemm({ channels, columns, panel, TM, TN }: WorkgroupTile, g: Gemm): Printed {
+  const across = columns / TN;
+  const halves = range(TN / 4);
   const threads = (channels * across) / TM;
   const ld = panel / 4 + 1; // odd, so that neighbouring rows lie in distinct banks
-  const compute = `      for (var s = 0u; s < p.quads; s++) {
-${range(4)
+  // The remainder tells Tint that no place is out of bounds; compilers see that it changes nothing.
+  const compute = `      for (var step = 0u; step < p.quads; step++) {
+        let s = step % ${panel / 4}u;
+${range(TN)
   .map((j) => `        let b${j} = columnTile[(tx + ${j * across}u) * ${ld}u + s];`)
   .join('\n')}
-${XYZW.map(
-  (part) =>
-    `        let ${part} = vec4f(${range(4)
-      .map((j) => `b${j}.${part}`)
-      .join(', ')});`,
-).join('\n')}
+${halves
+  .flatMap((h) =>
+    XYZW.map(
+      (part) =>
+        `        let ${part}${h} = vec4f(${range(4)
+          .map((j) => `b${4 * h + j}.${part}`)
+          .join(', ')});`,
+    ),
+  )
+  .join('\n')}
 ${range(TM)
   .map(
     (i) => `        let a${i} = rowTile[(${TM}u * ty + ${i}u) * ${ld}u + s];
-        ${XYZW.map((part) => `c${i} = fma(vec4f(a${i}.${part}), ${part}, c${i});`).join(' ')}`,
+        ${halves.flatMap((h) => XYZW.map((part) => `c${i}_${h} = fma(vec4f(a${i}.${part}), ${part}${h}, c${i}_${h});`)).join(' ')}`,
   )
   .join('\n')}
       }`;
+  const sums = range(TM).flatMap((i) => halves.map((h) => `c${i}_${h}`));
   return {
-    how: `tiled ${channels}x${columns}x${panel}/${TM}x4`,
+    how: `tiled ${channels}x${columns}x${panel}/${TM}x${TN}`,
     threads,
     enable: [],
     diagnostics: [],
@@ -63,6 +89,7 @@ ${range(TM)
     functions: `var<workgroup> rowTile: array<vec4f, ${channels * ld}>;
 var<workgroup> columnTile: array<vec4f, ${columns * ld}>;
 var<workgroup> inner: array<vec4u, ${panel}>;
+${g.functions}
 fn decode(k: u32) -> vec4u {
 ${g.decode}
 }`,
@@ -72,17 +99,18 @@ ${g.decode}
   let end = ${g.end};
   let ty = li / ${across}u;
   let tx = li % ${across}u;
-  ${range(TM)
-    .map((i) => `var c${i} = vec4f();`)
-    .join(' ')}
+  ${sums.map((name) => `var ${name} = vec4f();`).join(' ')}
   let column = column0 + li % ${columns}u;
 ${g.prepare}
 ${panels(g, { channels, columns, panel, threads }, compute, `columnTile[li % ${columns}u * ${ld}u + kq / 4u] = b;`, `rowTile[channel * ${ld}u + kq / 4u] = a;`)}
-  var all = array<vec4f, ${TM}>(${range(TM)
-    .map((i) => `c${i}`)
-    .join(', ')});
+${halves
+  .map(
+    // Not one array of all: drivers would keep a long one in memory.
+    (h) => `  { var all = array<vec4f, ${TM}>(${range(TM)
+      .map((i) => `c${i}_${h}`)
+      .join(', ')});
   for (var j = 0u; j < 4u; j++) {
-    let column = column0 + tx + j * ${across}u;
+    let column = column0 + tx + (j + ${4 * h}u) * ${across}u;
     if (column >= ${g.columns}) { break; }
     for (var i = 0u; i < ${TM}u; i++) {
       let o = o0 + ty * ${TM}u + i;
@@ -90,7 +118,9 @@ ${panels(g, { channels, columns, panel, threads }, compute, `columnTile[li % ${c
 ${g.place}
       dst[at] = epilogue(all[i][j], at);
     }
-  }`,
+  } }`,
+  )
+  .join('\n')}`,
   };
 }
 
@@ -99,7 +129,7 @@ interface Build {
   entries: [string, number][];
   block: Block;
   g: Gemm;
-  /** Of the two operands' buffers. */
+  /** Of the two operands' buffers; rows come from the second. */
   names: [string, string];
   fused: Fused;
 }
@@ -112,7 +142,7 @@ function build({ label, entries, block: { tile, unit }, g, names, fused }: Build
     wgsl: shader({
       params: params.map(([k]) => k),
       buffers: [
-        ...names.map((name) => ({ name, type: 'f32', access: fused.access })),
+        ...names.map((name, i) => ({ name, type: i && g.fourOfRow ? 'vec4f' : 'f32', access: fused.access })),
         { name: 'dst', type: 'f32', access: 'read_write' },
         ...epilogueBindings(fused.epilogue, 1),
       ],
@@ -166,6 +196,15 @@ export function tiledCorrelation(name: string, c: Correlation, block: Block, fus
     wh: c.wTap[1],
     ww: c.wTap[2],
   });
+  const short = fewTaps(c.kernel);
+  const rowsLie =
+    c.wStart === 0 &&
+    c.wIn === kt * kh * kw &&
+    c.wTap[2] === 1 &&
+    c.wTap[1] === kw &&
+    c.wTap[0] === kh * kw &&
+    c.wOut % 4 === 0 &&
+    inner % 4 === 0;
   const position = `let gw = column % p.gw;
       let gh = column / p.gw % p.gh;
       let gt = column / p.gw / p.gh % p.gt;
@@ -175,14 +214,19 @@ export function tiledCorrelation(name: string, c: Correlation, block: Block, fus
   let kh = k / p.kw % p.kh;
   let kt = k / p.kw / p.kh % p.kt;
   let c = k / p.kw / p.kh / p.kt;
-  return vec4u(((c * p.t + kt) * p.h + kh) * p.w + kw, c * p.wi + kt * p.wt + kh * p.wh + kw * p.ww, (kt << 16u) | kh, kw);`,
+  return vec4u(((c * p.t + kt) * p.h + kh) * p.w + kw, c * p.wi + kt * p.wt + kh * p.wh + kw * p.ww, ${short ? 'tapBits(kt, kh, kw), 0u' : '(kt << 16u) | kh, kw'});`,
     prepare: `      ${position}
   let t = gt * p.st - p.pt;
   let h = gh * p.sh - p.ph;
   let w = gw * p.sw - p.pw;
-  let base = ((n * p.ci * p.t + t) * p.h + h) * p.w + w;`,
+  let base = ((n * p.ci * p.t + t) * p.h + h) * p.w + w;
+  ${short ? 'let taps = select(0u, tapsAt(t, h, w), column < p.columns);' : ''}`,
+    functions: short ? TAPS : '',
     loadRow: '        a = weight[p.w0 + o * p.wo + e.y];',
-    loadColumn: `        if (column < p.columns && t + (e.z >> 16u) < p.t && h + (e.z & 0xffffu) < p.h && w + e.w < p.w) { b = src[base + e.x]; }`,
+    ...(rowsLie && { fourOfRow: 'weight[(o * p.wo + k) / 4u]' }),
+    loadColumn: short
+      ? '        if ((taps & e.z) == e.z) { b = src[base + e.x]; }'
+      : '        if (column < p.columns && t + (e.z >> 16u) < p.t && h + (e.z & 0xffffu) < p.h && w + e.w < p.w) { b = src[base + e.x]; }',
     tile: '(wid.x + wid.y * nwg.x)',
     first: '0u',
     end: 'p.inner',
@@ -211,7 +255,9 @@ export function tiledWeight(
   const [kt, kh, kw] = q.kernel;
   const [ot, oh, ow] = q.out;
   const columns = q.C * kt * kh * kw;
-  const voxels = q.N * ot * oh * ow;
+  const plane = ot * oh * ow;
+  const voxels = q.N * plane;
+  const short = fewTaps(q.kernel);
   const entries = Object.entries({
     c: q.C,
     o: q.O,
@@ -235,16 +281,27 @@ export function tiledWeight(
     pw: q.padLo[2],
   });
   const g: Gemm = {
-    decode: `  let n = k / p.ow / p.oh / p.ot;
+    decode: `  let plane = ${PLANE};
+  let n = k / plane;
   let ot = k / p.ow / p.oh % p.ot;
   let oh = k / p.ow % p.oh;
-  return vec4u(n, ot * p.st - p.pt, oh * p.sh - p.ph, k % p.ow * p.sw - p.pw);`,
+  let t = ot * p.st - p.pt;
+  let h = oh * p.sh - p.ph;
+  let w = k % p.ow * p.sw - p.pw;
+  ${short ? 'return vec4u(((n * p.c * p.t + t) * p.h + h) * p.w + w, 0u, tapsAt(t, h, w), n * p.o * plane + k % plane);' : 'return vec4u(n, t, h, w);'}`,
     prepare: `  let kw = column % p.kw;
   let kh = column / p.kw % p.kh;
   let kt = column / p.kw / p.kh % p.kt;
-  let c = column / p.kw / p.kh / p.kt;`,
-    loadRow: '        a = dy[(e.x * p.o + o) * p.ot * p.oh * p.ow + (k0 + kk) % (p.ot * p.oh * p.ow)];',
-    loadColumn: `        let t = e.y + kt;
+  let c = column / p.kw / p.kh / p.kt;
+  ${short ? 'let base = ((c * p.t + kt) * p.h + kh) * p.w + kw; let tap = tapBits(kt, kh, kw);' : ''}`,
+    functions: short ? TAPS : '',
+    ...(short && plane % 4 === 0 && chunk % 4 === 0 && { fourOfRow: `dy[(inner[kq].w + o * (${PLANE})) / 4u]` }),
+    loadRow: short
+      ? `        a = dy[e.w + o * (${PLANE})];`
+      : `        a = dy[(e.x * p.o + o) * (${PLANE}) + (k0 + kk) % (${PLANE})];`,
+    loadColumn: short
+      ? '        if ((e.z & tap) == tap && column < p.columns) { b = src[base + e.x]; }'
+      : `        let t = e.y + kt;
         let h = e.z + kh;
         let w = e.w + kw;
         if (column < p.columns && t < p.t && h < p.h && w < p.w) { b = src[(((e.x * p.c + c) * p.t + t) * p.h + h) * p.w + w]; }`,

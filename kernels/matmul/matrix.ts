@@ -13,7 +13,7 @@
  *     workgroupBarrier();
  *     tileA[4u * bi * 24u + 4u * bk] = r0_0.x; …
  */
-import { mma, type MatrixUnit } from '../mma.ts';
+import { inSteps, mma, type MatrixUnit } from '../mma.ts';
 import { range, XYZW } from '../print.ts';
 import type { MatrixConfig, Plan } from './plan.ts';
 import { staging } from './stage.ts';
@@ -44,7 +44,6 @@ export function matrixMain(plan: Plan, c: MatrixConfig, unit: MatrixUnit): strin
   const size = unit.M * unit.N;
   const step = (s: string): string =>
     [
-      '{',
       ...wide.map((j) =>
         m.load('right', `b${j}`, { tile: 'tileB', at: `(colS + ${j * unit.N}u) * ${ld}u + ${s}`, ld, across: true }),
       ),
@@ -52,7 +51,6 @@ export function matrixMain(plan: Plan, c: MatrixConfig, unit: MatrixUnit): strin
         m.load('left', `a${i}`, { tile: 'tileA', at: `(rowS + ${i * unit.M}u) * ${ld}u + ${s}`, ld }),
         ...wide.map((j) => m.multiply(`c${i}_${j}`, `a${i}`, `b${j}`)),
       ]),
-      '}',
     ].join('\n');
   return [
     order(c.BM, c.BN),
@@ -65,9 +63,7 @@ let mine = subgroup * ${size}u;`,
     `for (var k = k0; k < k1 + ${c.BK}u; k += ${c.BK}u) {`,
     stage.loads,
     'if (k > k0) {',
-    ...(unit.emulated
-      ? [`for (var s = 0u; s < p.panel; s += ${unit.K}u) ${step('s')}`] // written out it compiles for long
-      : range(c.BK / unit.K).map((s) => step(`${s * unit.K}u`))),
+    inSteps(unit, c.BK, 'p.panel', step),
     `}
 workgroupBarrier();`,
     stage.stores('k', (side, lines) => {

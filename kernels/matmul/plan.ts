@@ -4,6 +4,7 @@ import { ceilDiv, type Access, type Caps, type Epilogue } from '../kernel.ts';
 import { fitsThreads, unitFor, type MatrixUnit } from '../mma.ts';
 import { packedReader } from '../packedread.ts';
 import { isPacked, type Packed } from '../packed.ts';
+import { MOST_SUMS, mostSums } from '../registers.ts';
 import { choose, combinations, near } from '../tuning.ts';
 import { matrixBytes, matrixThreads } from './matrix.ts';
 import { tiledBytes, tiledThreads } from './tiled.ts';
@@ -130,8 +131,6 @@ const TILES: readonly TiledConfig[] = [
   { tier: 'tiled', BM: 64, BN: 64, BK: 16, TM: 8, TN: 4 },
   { tier: 'tiled', BM: 32, BN: 32, BK: 16, TM: 4, TN: 4 },
 ];
-/** Subgroups up to this size are Intel's, whose threads have 128 registers: 8 × 8 sums and what feeds them are more. */
-const SMALL_SUBGROUP = 16;
 const FLAT_TILE: TiledConfig = { tier: 'tiled', BM: 16, BN: 64, BK: 8, TM: 4, TN: 4 };
 /** Workgroups that fill a large GPU once, or nearly. */
 const ENOUGH_TILES = 128;
@@ -155,9 +154,11 @@ function scalarConfig(caps: Caps, s: Shape): ScalarConfig {
 
 function tiledConfig(caps: Caps, s: Shape): TiledConfig {
   if (s.M <= FLAT_TILE.BM) return FLAT_TILE;
-  const most = caps.subgroup && caps.subgroup <= SMALL_SUBGROUP ? 32 : 64;
   const fits = TILES.filter(
-    (t) => tiledThreads(t) <= caps.maxInvocations && tiledBytes(t) <= caps.maxWorkgroupBytes && t.TM * t.TN <= most,
+    (t) =>
+      tiledThreads(t) <= caps.maxInvocations &&
+      tiledBytes(t) <= caps.maxWorkgroupBytes &&
+      t.TM * t.TN <= mostSums(caps),
   );
   // A tile twice as high as the output computes nothing with its lower half.
   return (
@@ -173,9 +174,6 @@ const MATRIX_TILES: readonly MatrixConfig[] = [
   { tier: 'matrix', BM: 64, BN: 64, BK: 32, rows: 2, cols: 2 },
   { tier: 'matrix', BM: 32, BN: 32, BK: 32, rows: 2, cols: 2 },
 ];
-/** Registers a thread has for them beside operands and what is staged. */
-const MOST_SUMS = 64;
-
 const fitsUnit =
   (caps: Caps, unit: MatrixUnit) =>
   (c: MatrixConfig): boolean =>

@@ -39,6 +39,7 @@ const CASES: Case[] = [
   ['stride over unread rows', 1, 2, 2, [3, 5, 7], [1, 1, 1], [2, 2, 3], [0, 0, 0], [0, 0, 0]],
   ['split voxels', 2, 8, 16, [3, 8, 20], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
   ['whole rows in a subgroup', 2, 3, 6, [2, 3, 16], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]],
+  ['more taps than bits of a word', 1, 4, 3, [2, 3, 14], [1, 2, 12], [1, 1, 1], [0, 1, 5], [0, 0, 6]],
   ['whole rows, longer out than in', 1, 3, 18, [2, 3, 12], [1, 3, 3], [1, 1, 1], [0, 1, 2], [0, 1, 2]],
 ];
 
@@ -115,18 +116,18 @@ for (const c of CASES) {
   }
 }
 
-test('every tile of workgroup memory computes the same, and is valid under base limits', async () => {
+test('every tile of workgroup memory computes the same', async () => {
   const q = problemOf(['', 1, 5, 70, [2, 9, 11], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]]);
   const x = noise(q.N * q.C * numel(q.in), 1),
     w = noise(q.O * q.C * numel(q.kernel), 2),
     dy = noise(q.N * q.O * numel(q.out), 3);
   const { y, dx, dw } = reference(q, x, w, dy);
   const seen = new Set<string>();
-  for (let i = 0; i < 6; i++) {
+  for (let i = 0; i < 8; i++) {
     const tuning: Tuning = {
       find: ({ family, options }) => (family.startsWith('conv3d') ? (options()[i] as never) : undefined),
     };
-    const on: Caps = { ...caps, tier: 'tiled', maxInvocations: 256, maxWorkgroupBytes: 16384, tuning };
+    const on: Caps = { ...caps, tier: 'tiled', subgroup: 32, maxInvocations: 256, maxWorkgroupBytes: 32768, tuning };
     for (const [l, a, b, want] of [
       [conv3d(on, q), x, w, y],
       [conv3dInput(on, q), dy, w, dx],
@@ -137,7 +138,15 @@ test('every tile of workgroup memory computes the same, and is valid under base 
       seen.add(l.dispatches[0]!.label.split(' ')[2]!);
     }
   }
-  assert.is(seen.size, 6);
+  assert.is(seen.size, 8);
+});
+
+test('tiles fit a device of 16 KiB of workgroup memory, and sums the registers of a small subgroup', () => {
+  const q = problemOf(['', 1, 96, 96, [2, 9, 12], [3, 3, 3], [1, 1, 1], [2, 1, 1], [0, 1, 1]]);
+  const tile = (c: Partial<Caps>) => conv3d({ ...caps, tier: 'tiled', subgroup: 32, ...c }, q).dispatches[0]!.label;
+  assert.match(tile({ maxWorkgroupBytes: 32768 }), '96x128x16/12x8');
+  assert.match(tile({ maxWorkgroupBytes: 16384 }), '96x64x16/8x4');
+  assert.match(tile({ maxWorkgroupBytes: 32768, subgroup: 16 }), '96x64x16/8x4');
 });
 
 test('matrix units, emulated: operands that are halves give what f32 gives', async () => {
