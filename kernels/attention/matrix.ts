@@ -12,10 +12,10 @@
  *     sum0_0 = subgroupMatrixMultiplyAccumulate(x0, y0, sum0_0);               // queries by keys
  *     subgroupMatrixStore<col_major>(&s, rowS, sum0_0, 20u);                   // a thread has a part of one row
  *     let next = select(m, top, top > m + 5.0); let keep = exp(m - next);      // results are rescaled when it pays
- *     weights0[c * 24u + r] = f16(exp(s[c * 20u + r] * scale - m));
+ *     weights0[r * 24u + c] = f16(exp(s[c * 20u + r] * scale - m));
  *     o0_0 = subgroupMatrixMultiplyAccumulate(x0, y, o0_0);                    // weights by values
  */
-import { mma, type MatrixUnit, type Mma } from '../mma.ts';
+import { inSteps, mma, type MatrixUnit, type Mma } from '../mma.ts';
 import { range, XYZW } from '../print.ts';
 import type { AttentionPlan, Kind, MatrixTile } from './plan.ts';
 import { LOWEST, prologue } from './wgsl.ts';
@@ -41,12 +41,12 @@ function layout({ own, others }: MatrixTile, steps: number, unit: MatrixUnit) {
     width,
     ld: width + PAD,
     ldScores: own + PAD_F32,
-    ldWeights: own + PAD,
+    ldWeights: others + PAD,
     sizes: {
       own: own * (width + PAD),
       met: others * (width + PAD),
       scores: others * (own + PAD_F32),
-      weights: others * (own + PAD),
+      weights: own * (others + PAD),
     },
   };
 }
@@ -137,19 +137,23 @@ ${range(4)
 
   /** scores[c][r] = own row r · met row c. */
   scores(to: string, own: string, met: string): string {
-    const { M, N, K } = this.unit;
-    const { ld, ldScores } = this.g;
+    const { M, N } = this.unit;
+    const { width, ld, ldScores } = this.g;
     const sums = this.rows.flatMap((i) => range(this.wide).map((j) => ({ name: `sum${i}_${j}`, i, j })));
     return [
       '{',
       ...sums.map((f) => this.m.zeros(f.name)),
-      `for (var d = 0u; d < p.width; d += ${K}u) {`,
-      ...this.rows.map((i) => this.m.load('left', `x${i}`, { tile: own, at: `(rowS + ${i * M}u) * ${ld}u + d`, ld })),
-      ...range(this.wide).map((j) =>
-        this.m.load('right', `y${j}`, { tile: met, at: `${j * N * ld}u + d`, ld, across: true }),
+      inSteps(this.unit, width, 'p.width', (d) =>
+        [
+          ...this.rows.map((i) =>
+            this.m.load('left', `x${i}`, { tile: own, at: `(rowS + ${i * M}u) * ${ld}u + ${d}`, ld }),
+          ),
+          ...range(this.wide).map((j) =>
+            this.m.load('right', `y${j}`, { tile: met, at: `${j * N * ld}u + ${d}`, ld, across: true }),
+          ),
+          ...sums.map(({ name, i, j }) => this.m.multiply(name, `x${i}`, `y${j}`)),
+        ].join('\n'),
       ),
-      ...sums.map(({ name, i, j }) => this.m.multiply(name, `x${i}`, `y${j}`)),
-      '}',
       ...sums.map(({ name, i, j }) =>
         this.m.store(name, { tile: to, at: `${j * N * ldScores}u + rowS + ${i * M}u`, ld: ldScores, across: true }),
       ),
@@ -159,28 +163,27 @@ ${range(4)
 
   /** The thread's weights of this tile, from statements on `at`, the place of the score of column `c`. */
   weigh = (body: (put: (i: number, v: string) => string) => string): string =>
-    `for (var c = c0; c < c1; c++) { let at = c * ${this.g.ldScores}u + r; ${body((i, v) => `weights${i}[c * ${this.g.ldWeights}u + r] = ${v};`)} }`;
+    `for (var c = c0; c < c1; c++) { let at = c * ${this.g.ldScores}u + r; ${body((i, v) => `weights${i}[r * ${this.g.ldWeights}u + c] = ${v};`)} }`;
 
   /** result += weights · met rows. */
   accumulate(result: string, weights: string, met: string): string {
-    const { M, N, K } = this.unit;
+    const { M, N } = this.unit;
     const { ld, ldWeights, width } = this.g;
-    return [
-      `for (var c = 0u; c < p.others; c += ${K}u) {`,
-      ...this.rows.map((i) =>
-        this.m.load('left', `x${i}`, {
-          tile: weights,
-          at: `c * ${ldWeights}u + rowS + ${i * M}u`,
-          ld: ldWeights,
-          across: true,
-        }),
-      ),
-      ...range(width / N).map(
-        (j) => `{ ${this.m.load('right', 'y', { tile: met, at: `c * ${ld}u + ${j * N}u`, ld })}
+    return inSteps(this.unit, this.tile.others, 'p.others', (c) =>
+      [
+        ...this.rows.map((i) =>
+          this.m.load('left', `x${i}`, {
+            tile: weights,
+            at: `(rowS + ${i * M}u) * ${ldWeights}u + ${c}`,
+            ld: ldWeights,
+          }),
+        ),
+        ...range(width / N).map(
+          (j) => `{ ${this.m.load('right', 'y', { tile: met, at: `${c} * ${ld}u + ${j * N}u`, ld })}
 ${this.rows.map((i) => this.m.multiply(`${result}${i}_${j}`, `x${i}`, 'y')).join('\n')} }`,
-      ),
-      '}',
-    ].join('\n');
+        ),
+      ].join('\n'),
+    );
   }
 
   /** Results pass through `s`, as many columns at a time as it has. */
