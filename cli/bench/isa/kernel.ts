@@ -99,8 +99,13 @@ export function kernelNumbers(
   const text = dump.split('disasm:\n').at(-1)!.split('*** SHADER STATS')[0]!;
   const loops = loopsOf(blocksOf(text));
   const trips = rounds(loops, writtenLoops(wgsl, params));
-  const leaves = loops.flatMap(withInner).filter((l) => work(l.own) > 0 && !l.inner.some((i) => total(i) > 0));
-  const hot = leaves.reduce<Loop | undefined>((a, l) => (a && work(a.own) >= work(l.own) ? a : l), undefined);
+  const all = loops.flatMap(withInner).filter((l) => work(l.own) > 0);
+  const units = all.filter((l) => l.own.wmma > 0);
+  const leaves = all.filter((l) => !l.inner.some((i) => total(i) > 0));
+  const hot = (units.length ? units : leaves).reduce<Loop | undefined>(
+    (a, l) => (a && work(a.own) >= work(l.own) ? a : l),
+    undefined,
+  );
   const outer = loops.filter((l) => total(l) > 0).sort((a, b) => total(b) - total(a))[0];
   const panel = outer && once(outer, trips);
   return {
