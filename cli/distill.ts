@@ -32,7 +32,7 @@ const options = {
   model: {
     type: 'string',
     alias: 'ckpt_dir',
-    describe: 'a Wan2.1 folder as downloaded, in the place of --preset: it is distilled on --records',
+    describe: 'a folder of Wan2.1 or Wan2.2 as downloaded, in the place of --preset: it is distilled on --records',
   },
   ...weights,
   offload: {
@@ -106,7 +106,7 @@ async function distillWan(
       if (!made.done)
         throw new Interrupted(`stopped after step ${made.step}, saved in ${out}; the same command goes on from there`);
       console.log(
-        `${keptBy(made)}\n${made.path}: vpae sample --model ${path} ${made.path.endsWith('lora.safetensors') ? `--lora ${made.path}` : 'with this file in the place of its transformer'}`,
+        `${keptBy(made)}\n${made.path}: vpae sample --model ${path} ${made.path.endsWith('lora.safetensors') ? `--lora ${checkpoint.low ? 'high:' : ''}${made.path}` : `with this file in the place of its ${checkpoint.low ? 'high-noise ' : ''}transformer`}`,
       );
     },
   );

@@ -20,6 +20,8 @@ import { run, type Work } from './work.ts';
 export interface Lesson {
   shards: Shards;
   teacher: Origin;
+  /** Of two experts the one for low noise. */
+  low?: Origin | undefined;
   /** Scores a student, by which a stage's best average is kept; the last one is kept without it. */
   choose?: ((student: Weights) => Promise<Score>) | undefined;
   /** What the stages' folders show. */
@@ -79,6 +81,11 @@ export async function runStages(
   turns: readonly Turn[],
   lesson: Lesson,
 ): Promise<Ran> {
+  const deaf = lesson.low && turns.find(({ stage }) => !stage.hearsExperts);
+  if (deaf)
+    throw new Error(
+      `[distill] ${deaf.stage.name} learns from one teacher, and this one is two experts: take --method vpae, vsd or dmd2`,
+    );
   const ran: Ran = { done: true, step: 0, phases: [] };
   for (const turn of turns) {
     const at = folderOf(w.out, turn.folder);
@@ -105,7 +112,7 @@ export async function runStages(
 async function runStage(
   w: Omit<Work, 'preset' | 'draw'>,
   { stage, course: p, folder, settings, limit = (job) => job }: Turn,
-  { shards, teacher, choose, samples, archive }: Lesson,
+  { shards, teacher, low, choose, samples, archive }: Lesson,
   from: string | undefined,
 ): Promise<{ done: boolean; step: number }> {
   const before = from === undefined ? undefined : await openAverage(from);
@@ -115,6 +122,7 @@ async function runStage(
       course: p,
       shards,
       teacher,
+      low,
       before: before?.origin,
       ranks: w.ranks,
     });

@@ -2,6 +2,7 @@
  * The training commands: each function does one part of the work in `out` and resumes what is there.
  *
  *   out/vae.safetensors, teacher.safetensors, student.safetensors    the models
+ *   out/teacher.low.safetensors                                      of two experts the one for low noise
  *   out/student.lora.safetensors                                     beside it, where it is adapters of the teacher
  *   out/{vae,data,teacher,priming,equilibrium}/                            the runs and the precomputed latents
  */
@@ -9,6 +10,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { host } from '../engine/frontend/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
+import type { Expert } from '../model/pipeline/diffuse.ts';
 import { saveLora } from '../model/files/lora.ts';
 import type { HostParams } from '../model/params.ts';
 import { freeTree, toDevice, toHost } from './loop/checkpoint.ts';
@@ -128,9 +130,20 @@ async function encodeClips(w: Precompute): Promise<Shards> {
 
 /**
  * Trains the teacher on the shards in `out/data`, made if missing; its averaged weights are the model.
+ * Of two experts each is trained on its own range of times.
  * @param w.from a teacher to go on from, with fresh moments and the preset's warm-up and decay
  */
-export async function trainTeacher(w: Work & { vae?: string; from?: string | undefined }): Promise<Made> {
+export async function trainTeacher(w: TeacherWork): Promise<Made> {
+  const high = await trainNetwork(w, w.preset.experts && 'high');
+  return w.preset.experts && high.done ? trainNetwork(w, 'low') : high;
+}
+
+type TeacherWork = Work & { vae?: string; from?: string | undefined };
+
+const teacherFile = (out: string, expert?: Expert): string =>
+  join(out, expert === 'low' ? 'teacher.low.safetensors' : 'teacher.safetensors');
+
+async function trainNetwork(w: TeacherWork, expert: Expert | undefined): Promise<Made> {
   const p = await cut(w, 'teacher');
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const from = w.from === undefined ? undefined : await loadDiT(w.from);
@@ -139,19 +152,20 @@ export async function trainTeacher(w: Work & { vae?: string; from?: string | und
     checkFit(from, ditConfigOf(p));
   }
   const shards = await precompute(w);
-  const path = join(w.out, 'teacher.safetensors');
+  const path = teacherFile(w.out, expert);
   const codec = new Codec(w.device, vae.config, vae.params);
   const sampler = new Sampler(w.device, p, endsOf(p, codec));
   const job = teacherJob(w.device, p, shards, {
     from: from && { params: from.params, steps: from.about.steps },
     ranks: w.ranks,
+    expert,
   });
   const close = async () => {
     await Promise.all([job.close(), sampler.close(), codec.close()]);
   };
+  const { low: _, ...alone } = teacherSampler(p);
   const samples =
-    w.draw &&
-    samplePreviews(presetPreviews(p, w.draw, sampler), (state) => state['teacher']!.ema!, [teacherSampler(p)]);
+    w.draw && samplePreviews(presetPreviews(p, w.draw, sampler), (state) => state['teacher']!.ema!, [alone]);
   const { state, step, done } = await run(
     w,
     { ...job, samples, close },
@@ -189,9 +203,12 @@ export async function distill(w: Distill): Promise<Distilled> {
   const method: Method = METHODS[w.method ?? 'vpae'];
   const p = courseFor(method, await cut(w, method.stages[0]!.name));
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
-  const teacher = await loadDiT(w.teacher ?? join(w.out, 'teacher.safetensors'));
-  checkPair(vae, teacher);
-  checkFit(teacher, ditConfigOf(p));
+  const teacher = await loadDiT(w.teacher ?? teacherFile(w.out));
+  const low = p.experts && (await loadDiT(teacherFile(w.out, 'low')));
+  for (const net of low ? [teacher, low] : [teacher]) {
+    checkPair(vae, net);
+    checkFit(net, ditConfigOf(p));
+  }
   const shards = await precompute(w);
   const codec = new Codec(device, vae.config, vae.params);
   const sampler = new Sampler(device, p, endsOf(p, codec));
@@ -204,10 +221,11 @@ export async function distill(w: Distill): Promise<Distilled> {
         : p.data.set === 'flare'
           ? await FlareJudge.validation(p, w.classifier)
           : Judge.validation(p, await loadClassifier(w.classifier));
-    const made = { data: shards.made, teacher: teacher.hash };
+    const made = { data: shards.made, teacher: teacher.hash, ...(low && { low: low.hash }) };
     const { done, step, phases, file } = await runStages(w, turnsOf(method, p, made), {
       shards,
       teacher: teacher.params,
+      low: low?.params,
       choose: p.best.every ? (net) => judge.choose(sampler, net, studentSampler(p.student.steps)) : undefined,
       samples:
         draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, PREVIEWED.map(studentSampler))),

@@ -127,7 +127,7 @@ export function conditioner(p: Course): Conditioner {
   return { condition, told, batch };
 }
 
-/** Of the clips that a network for text and image is trained on, those whose first frame it is given (METHOD §1.18). */
+/** Of the clips that a network for text and image is trained on, those whose first frame it is given (METHOD §1.19). */
 const HELD = 0.5;
 
 /** The first frame of [B,C,F,h,w]. */

@@ -19,6 +19,7 @@ import {
   features,
   ownFrom,
   ownShapes,
+  scored,
   semantics,
   stackConditions,
   stackTimes,
@@ -51,28 +52,22 @@ export const initFake = <T>(
 ): Record<string, T | HostTensor> => ({ ...ownFrom(p.fake, p.dit, teacher, seed), ...named(initHead(p.head, seed)) });
 
 /** The classifier's logits [B] on the fake model's features. */
-function logits(
-  p: Dmd2Config,
-  { teacher, fake }: Networks<'teacher' | 'fake'>,
-  z: Tensor,
-  t: Time,
-  c: Condition,
-): Tensor {
+function logits(p: Dmd2Config, networks: Networks<'teacher' | 'fake'>, z: Tensor, t: Time, c: Condition): Tensor {
   const classifier = Object.fromEntries(
-    Object.entries(fake)
+    Object.entries(networks.fake)
       .filter(([name]) => name.startsWith(CLASSIFIER))
       .map(([name, x]) => [name.slice(CLASSIFIER.length), x]),
   );
-  const tokens = features(assemble(p.fake, teacher, fake), p.dit, z, t, { c, taps: p.taps });
+  const tokens = features(assemble(p.fake, scored(networks), networks.fake), p.dit, z, t, { c, taps: p.taps });
   return head(classifier, p.head, tokens, semantics(c));
 }
 
 /** One update of the fake model `s` and its classifier. */
 export function dmd2FakeStep(p: Dmd2Config, adam: AdamConfig): ReturnType<typeof fakeStep> {
-  return (s, { teacher, generator }, batch, at) => {
-    const networks = { teacher, fake: s.params };
+  return (s, { generator, ...teachers }, batch, at) => {
+    const networks = { ...teachers, fake: s.params };
     const { x0: x, c } = batch;
-    const x0 = stopGradient(generate(p, { teacher, generator }, batch, at));
+    const x0 = stopGradient(generate(p, { teacher: teachers.teacher, generator }, batch, at));
     const eps = normal(at.key, x.shape);
     const loss = fakeLoss(p, networks, { x0, eps }, c, at.score);
     const both = concat([noise(x, eps, at.score.sigma), noise(x0, eps, at.score.sigma)], 0);

@@ -17,6 +17,7 @@ import {
   ownFrom,
   ownShapes,
   predictX0,
+  scored,
   semantics,
   stackConditions,
   stackTimes,
@@ -209,7 +210,7 @@ function judge(
   at: EquilibriumInputs,
 ) {
   const { x0: x, c } = batch;
-  const { discriminator, teacher } = networks;
+  const { discriminator } = networks;
   const backbone = backboneOf(p, networks);
   const D = (sample: Tensor) => logits(p, { backbone, discriminator }, seenAt(p, sample, eps, at.t), at.t, c);
   const loss = ADVERSARIAL[p.loss].generator(D(seen), () => D(x));
@@ -218,7 +219,7 @@ function judge(
   if (p.lambda === 0) return { cotangent: gD, metrics };
 
   const again = noise(seen, normal(at.key, x.shape), at.score.sigma);
-  const xr = guidedX0(teacher, p.dit, again, at.score, { c, guidance: p.guidance });
+  const xr = guidedX0(scored(networks), p.dit, again, at.score, { c, guidance: p.guidance });
   const gS = csdsGradient(seen, xr, p.lambda);
   const csds = seen.sub(xr).square();
   return {

@@ -43,7 +43,8 @@ export function drawTimes(law: TimeLaw, n: number, seed: number, step: number, r
   return { data: Float32Array.from({ length: n }, () => drawTime(law, random)), shape: [n], dtype: 'f32' };
 }
 
-function drawTime(law: TimeLaw, random: Stream): number {
+/** One time σ. */
+export function drawTime(law: TimeLaw, random: Stream): number {
   if (law.law === 'endpoint') return random.uniform() < law.pure ? 1 : random.uniform(law.from, 1);
   if (law.law === 'uniform') return Math.min(law.hi, Math.max(law.lo, shiftSigma(random.uniform(), law.shift)));
   return shiftSigma(1 / (1 + Math.exp(-(law.mean + law.std * random.normal()))), law.shift);

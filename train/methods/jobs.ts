@@ -13,7 +13,8 @@ import { clipsOf } from '../data/sets.ts';
 import { still } from '../data/stills.ts';
 import type { Shards } from '../data/shards.ts';
 import { checkShare } from '../ranks/cut.ts';
-import { drawTimes, type TimeLaw } from './flow.ts';
+import type { Expert } from '../../model/pipeline/diffuse.ts';
+import { drawTime, type TimeLaw } from './flow.ts';
 import type { Job } from '../loop/loop.ts';
 import { timeAt, type Form, type Time } from './networks.ts';
 import { cosine, emaDecay, type Trained } from '../loop/optim.ts';
@@ -21,7 +22,7 @@ import { moved, packsOf, views } from '../loop/packs.ts';
 import type { Course, Preset } from '../presets/index.ts';
 import type { Ranks } from '../ranks/ranks.ts';
 import { key, Stream } from '../loop/rng.ts';
-import type { Weights } from './sample.ts';
+import type { Sampled, Weights } from './sample.ts';
 import { compileStep } from '../loop/step.ts';
 import { teacherStep } from './teacher.ts';
 import { vaeStep } from './vae.ts';
@@ -32,7 +33,7 @@ export type OpenJob = Job & { close(): Promise<void> };
 export type StudentJob = OpenJob & {
   /** Steps at the start that leave the generator as it is. */
   alone: number;
-  teacher: Weights;
+  teacher: Sampled;
   /** What samples: the generator's average. */
   student: (state: State) => Weights;
 };
@@ -113,8 +114,15 @@ export function vaeJob(device: Device, p: Preset, ranks?: Ranks): OpenJob {
 export function draws(p: Course) {
   const dit = ditConfigOf(p);
   return {
-    times: (law: TimeLaw, n: number, step: number, role: string): Time<HostTensor> =>
-      timeAt(dit, drawTimes(law, n, p.seed, step, role)),
+    /** @param expert of two, within whose range they are drawn */
+    times: (law: TimeLaw, n: number, step: number, role: string, expert?: Expert): Time<HostTensor> => {
+      const random = new Stream(p.seed, step, role);
+      const draw = (): number => {
+        const sigma = drawTime(law, random);
+        return expert && sigma < p.experts!.boundary !== (expert === 'low') ? draw() : sigma;
+      };
+      return timeAt(dit, host(Float32Array.from({ length: n }, draw), [n]));
+    },
     at: (sigma: number, n: number): Time<HostTensor> => timeAt(dit, host(new Float32Array(n).fill(sigma), [n])),
     key: (step: number, role: string) => key(p.seed, step, role),
   };
@@ -123,12 +131,21 @@ export function draws(p: Course) {
 /**
  * Flow matching, from scratch or from a model.
  * @param more `from`: weights to begin at, and the steps that made them: draws go on behind those, so that nothing is seen twice
+ * `expert`: of two, whose range of times is trained
  */
 export function teacherJob(
   device: Device,
   p: Preset,
   shards: Shards,
-  { from, ranks }: { from?: { params: HostParams; steps: number } | undefined; ranks?: Ranks | undefined } = {},
+  {
+    from,
+    ranks,
+    expert,
+  }: {
+    from?: { params: HostParams; steps: number } | undefined;
+    ranks?: Ranks | undefined;
+    expert?: Expert | undefined;
+  } = {},
 ): OpenJob {
   const { teacher: o, seed } = p;
   checkShare('teacher', o, ranks);
@@ -142,7 +159,7 @@ export function teacherJob(
   });
   const size = microBatch(o);
   return {
-    name: 'teacher',
+    name: expert === 'low' ? 'teacher-low' : 'teacher',
     steps: o.steps,
     initial: async () => ({
       teacher: await start(device, from?.params ?? initDiT(dit, seed), { m: o.adam.beta1 > 0, ema: true }),
@@ -155,7 +172,7 @@ export function teacherJob(
           const coin = new Stream(seed, at, 'teacher.drop');
           return step(s, batch(shards, seed, at, size, 'teacher'), {
             key: draw.key(at, 'teacher'),
-            t: draw.times(o.times, size, at, 'teacher.time'),
+            t: draw.times(o.times, size, at, 'teacher.time', expert),
             keep: host(
               Float32Array.from({ length: size }, () => (coin.uniform() < o.textDrop ? 0 : 1)),
               [size],

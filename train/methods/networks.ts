@@ -18,7 +18,13 @@ export const MASK_CHANNELS = 4;
 export type Net = Params | Scope;
 
 /** Weights of the networks that an update reads, by what they are there. */
-export type Networks<Name extends string> = Record<Name, Params>;
+export type Networks<Name extends string> = Record<Name, Params> & {
+  /** Of two experts the one whose score is asked for; the teacher's unless given. */
+  real?: Params;
+};
+
+/** Whose score is asked for. */
+export const scored = ({ teacher, real }: Networks<'teacher'>): Params => real ?? teacher;
 
 /** How a trained network is held: with all its own weights, or as low-rank adapters of the frozen teacher. */
 export interface Form {

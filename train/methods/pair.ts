@@ -4,12 +4,13 @@ import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { accumulated, microBatch, turns, type Turn } from '../loop/accumulate.ts';
-import { freeTree } from '../loop/checkpoint.ts';
 import { conditioner, ditConfigOf, numbersOf } from './conditions.ts';
-import { draws, freeze, start, studentOf, type StudentJob } from './jobs.ts';
+import { draws, start, studentOf, type StudentJob } from './jobs.ts';
 import { ownFrom, ownShapes, type Batch } from './networks.ts';
 import { warm, type Trained } from '../loop/optim.ts';
 import { buffersOf, packsOf } from '../loop/packs.ts';
+import type { Expert } from '../../model/pipeline/diffuse.ts';
+import { Teachers } from './experts.ts';
 import { joined, type Pending } from '../loop/pending.ts';
 import type { fakeStep, primingStep } from './priming.ts';
 import { Rollout } from './rollout.ts';
@@ -38,6 +39,7 @@ export const pairStage = <Name extends string>(
   tells: ['gap', 'fakeLoss'],
   batching: ({ priming }) => priming,
   accumulates: 'priming.accumulate',
+  hearsExperts: true,
   open: (o) => pairJob(o, name, of(numbersOf(o.course))),
   outline: (s, on) => outlineOf(s, on, name, of(s)),
 });
@@ -47,9 +49,14 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
   const generator = on.trained(ownShapes(student, s.config), o.generator.adam, true);
   const fake = on.trained(pair.shapes, o.fake.adam);
   const inputs = { key: on.key(), t: on.time(), score: on.time() };
+  const told = { teacher: on.teacher, ...(on.low && { real: on.low }) };
   const { precision } = run;
   return {
-    trains: { generator, 'fake model': fake },
+    trains: {
+      generator,
+      'fake model': fake,
+      ...(on.low && { 'fake model, low noise': on.trained(pair.shapes, o.fake.adam) }),
+    },
     drawn: [student, o.fake].filter((form) => form.mode === 'lora').map((form) => ownShapes(form, s.config)),
     programs: [
       {
@@ -57,7 +64,7 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
         calls: o.fake.updates,
         fn: pair.fakeStep,
         state: fake,
-        frozen: [{ teacher: on.teacher, generator: generator.params }],
+        frozen: [{ ...told, generator: generator.params }],
         inputs,
         precision,
       },
@@ -65,7 +72,7 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
         name,
         fn: pair.generatorStep,
         state: generator,
-        frozen: [{ teacher: on.teacher, fake: fake.params }],
+        frozen: [{ ...told, fake: fake.params }],
         inputs: { ...inputs, decay: on.scalar() },
         precision,
       },
@@ -73,17 +80,21 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
   };
 }
 
+/** Name of the fake model that follows in an expert's range. */
+const nameOf = (expert: Expert | undefined): string => (expert === 'low' ? LOW : 'fake');
+const LOW = 'fake, low noise';
+
 /** The first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the generator once. */
-async function pairJob(
-  { device, course: p, shards, teacher, ranks }: Opening,
-  name: string,
-  pair: Pair,
-): Promise<StudentJob> {
+async function pairJob(opening: Opening, name: string, pair: Pair): Promise<StudentJob> {
+  const { device, course: p, shards, teacher, low, ranks } = opening;
   const { priming: o, seed, student } = p;
   const { generator, fake } = o;
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const frozen = await freeze(device, teacher, p);
+  if (low && fake.ida < 1)
+    throw new Error('[distill] priming.fake.ida draws a fake model to its generator: of two experts leave it at 1');
+  const teachers = await Teachers.freeze(device, opening);
+  const frozen = teachers.high;
   const size = microBatch(o);
   const { precision } = p.run;
   const options = { accumulate: o.accumulate, precision, ranks };
@@ -95,9 +106,13 @@ async function pairJob(
     { donate: [0], name: 'ida' },
   );
   const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
-  const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => ({
+  const inputs = async (
+    { params }: Trained<NDArray>,
+    { c }: Batch<HostTensor>,
+    { n, role, expert }: { n: number; role: string; expert: Expert | undefined },
+  ) => ({
     key: draw.key(n, role),
-    score: draw.times(o.scoreTimes, size, n, `${role}.score`),
+    score: draw.times(o.scoreTimes, size, n, `${role}.score`, expert),
     ...((await rollout?.to({ teacher: frozen, generator: params }, c, n, role)) ?? {
       t: draw.times(generator.times, size, n, `${role}.input`),
     }),
@@ -112,31 +127,37 @@ async function pairJob(
         ema: true,
       }),
       fake: await start(device, pair.fake(teacher, seed), { m: fake.adam.beta1 > 0 }),
+      ...(low && { [LOW]: await start(device, pair.fake(low, seed), { m: fake.adam.beta1 > 0 }) }),
     }),
     async advance(state, n, rate = 1) {
       const turn = n - fake.warmup;
       const own = state['generator']!;
-      let follower = state['fake']!;
+      let followers = state;
       let metrics: Pending = Promise.resolve({});
       for (let r = 0; r < (turn < 0 ? 1 : fake.updates); r++) {
         const done = turn < 0 ? n : fake.warmup + turn * fake.updates + r;
+        const expert = teachers.expertAt(o.scoreTimes, done, 'fake');
         const follow = async (s: Trained<NDArray>, { at, rates }: Turn) => {
           const b = batch(shards, seed, at, size, 'fake');
-          return updateFake(s, { teacher: frozen, generator: own.params }, b, {
-            ...(await inputs(own, b, at, 'fake')),
+          return updateFake(s, { ...teachers.told(expert), generator: own.params }, b, {
+            ...(await inputs(own, b, { n: at, role: 'fake', expert })),
             lr: rate * warm(fake.adam.lr, done, o.warmup),
             count: done + 1,
             ...rates,
           });
         };
-        ({ state: follower, metrics } = await accumulated(follower, turns(o, done, ranks), follow, shared));
+        const from = followers[nameOf(expert)]!;
+        const updated = await accumulated(from, turns(o, done, ranks), follow, shared);
+        followers = { ...followers, [nameOf(expert)]: updated.state };
+        metrics = updated.metrics;
       }
-      if (turn < 0) return { state: { generator: own, fake: follower }, metrics };
-      const { params } = follower;
+      if (turn < 0) return { state: followers, metrics };
+      const expert = teachers.expertAt(o.scoreTimes, turn, 'priming');
+      const { params } = followers[nameOf(expert)]!;
       const lead = async (s: Trained<NDArray>, { at, rates }: Turn) => {
         const b = batch(shards, seed, at, size, 'priming');
-        return updateGenerator(s, { teacher: frozen, fake: params }, b, {
-          ...(await inputs(s, b, at, 'priming')),
+        return updateGenerator(s, { ...teachers.told(expert), fake: params }, b, {
+          ...(await inputs(s, b, { n: at, role: 'priming', expert })),
           lr: rate * warm(generator.adam.lr, turn, o.warmup),
           count: turn + 1,
           decay: generator.ema,
@@ -146,13 +167,13 @@ async function pairJob(
       const updated = await accumulated(own, turns(o, turn, ranks), lead, shared);
       if (fake.ida < 1)
         await align(buffersOf(params, packsOf(params)), buffersOf(updated.state.params, packsOf(params)));
-      return { state: { generator: updated.state, fake: follower }, metrics: joined(metrics, updated.metrics) };
+      return { state: { ...followers, generator: updated.state }, metrics: joined(metrics, updated.metrics) };
     },
-    teacher: frozen,
+    teacher: teachers.sampled,
     student: (state) => studentOf(student, frozen, state),
     async close() {
       await Promise.all([updateFake.free(), updateGenerator.free(), align.free(), rollout?.close()]);
-      freeTree(frozen);
+      teachers.free();
     },
   };
 }

@@ -10,6 +10,7 @@ import {
   assemble,
   guidedX0,
   predictX0,
+  scored,
   velocity,
   type Batch,
   type Condition,
@@ -80,14 +81,14 @@ export function generate(
  */
 export function distil(
   p: PrimingConfig,
-  { teacher, fake }: Networks<'teacher' | 'fake'>,
+  networks: Networks<'teacher' | 'fake'>,
   seen: Tensor,
   { x0: x, c }: Batch,
   at: PrimingInputs,
 ): { G: Tensor; metrics: Record<string, Tensor> } {
   const xt = noise(seen, normal(at.key, x.shape), at.score.sigma);
-  const xr = guidedX0(teacher, p.dit, xt, at.score, { c, guidance: p.guidance });
-  const xf = predictX0(assemble(p.fake, teacher, fake), p.dit, xt, at.score, c);
+  const xr = guidedX0(scored(networks), p.dit, xt, at.score, { c, guidance: p.guidance });
+  const xf = predictX0(assemble(p.fake, scored(networks), networks.fake), p.dit, xt, at.score, c);
   const G = vsdGradient(seen, xr, xf, p.wmin);
   const gap = seen.sub(xr);
   return {
@@ -105,9 +106,9 @@ export function distil(
 
 /** One update of the generator `s` against the frozen teacher and the fake model. */
 export function primingStep(p: PrimingConfig, adam: AdamConfig) {
-  return (s: Trained, { teacher, fake }: Networks<'teacher' | 'fake'>, batch: Batch, at: PrimingInputs) => {
-    const x0 = generate(p, { teacher, generator: s.params }, batch, at);
-    const { G, metrics } = distil(p, { teacher, fake }, stopGradient(x0), batch, at);
+  return (s: Trained, networks: Networks<'teacher' | 'fake'>, batch: Batch, at: PrimingInputs) => {
+    const x0 = generate(p, { teacher: networks.teacher, generator: s.params }, batch, at);
+    const { G, metrics } = distil(p, networks, stopGradient(x0), batch, at);
     const { state, norm, skipped } = update(s, vjp(x0, G.div(numel(x0.shape)), s.params), adam, at);
     return { ...state, metrics: { ...metrics, norm, skipped } };
   };
@@ -116,25 +117,26 @@ export function primingStep(p: PrimingConfig, adam: AdamConfig) {
 /** Flow matching of the fake model on what the generator makes: mean (v_φ(x_t'') - (ε'' - sg(x̂0)))². */
 export function fakeLoss(
   p: PrimingConfig,
-  { teacher, fake }: Networks<'teacher' | 'fake'>,
+  networks: Networks<'teacher' | 'fake'>,
   { x0, eps }: { x0: Tensor; eps: Tensor },
   c: Condition,
   t: Time,
 ): Tensor {
-  return mse(velocity(assemble(p.fake, teacher, fake), p.dit, noise(x0, eps, t.sigma), t, c), velocityOf(x0, eps));
+  const net = assemble(p.fake, scored(networks), networks.fake);
+  return mse(velocity(net, p.dit, noise(x0, eps, t.sigma), t, c), velocityOf(x0, eps));
 }
 
 /** One update of the fake model `s`. */
 export function fakeStep(p: PrimingConfig, adam: AdamConfig) {
   return (
     s: Trained,
-    { teacher, generator }: Networks<'teacher' | 'generator'>,
+    networks: Networks<'teacher' | 'generator'>,
     batch: Batch,
     at: PrimingInputs,
   ): Trained & { metrics: Record<string, Tensor> } => {
-    const x0 = stopGradient(generate(p, { teacher, generator }, batch, at));
+    const x0 = stopGradient(generate(p, networks, batch, at));
     const eps = normal(at.key, x0.shape);
-    const loss = fakeLoss(p, { teacher, fake: s.params }, { x0, eps }, batch.c, at.score);
+    const loss = fakeLoss(p, { ...networks, fake: s.params }, { x0, eps }, batch.c, at.score);
     const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
     return { ...state, metrics: { fakeLoss: loss, fakeNorm: norm, fakeSkipped: skipped } };
   };

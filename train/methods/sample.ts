@@ -8,7 +8,14 @@ import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { numel } from '../../kernels/kernel.ts';
 import { givenFrames, vaeStride, type DiTConfig, type VAEConfig } from '../../model/config.ts';
 import type { HostParams, Params } from '../../model/params.ts';
-import { Diffusion, evaluationsOf, type DiffusionInput, type Sampling } from '../../model/pipeline/diffuse.ts';
+import { TRAIN_TIMESTEPS } from '../../model/schedulers/index.ts';
+import {
+  Diffusion,
+  evaluationsOf,
+  type DiffusionInput,
+  type Expert,
+  type Sampling,
+} from '../../model/pipeline/diffuse.ts';
 import { networkOf } from '../../model/pipeline/forward.ts';
 import { withMask } from '../../model/pipeline/given.ts';
 import { decode, denormalise, encode, latentStats, normalise, type LatentStats } from '../../model/wan/vae.ts';
@@ -21,6 +28,10 @@ import type { Course, Preset } from '../presets/index.ts';
 
 /** Weights that sample, on a device or brought to it; adapters lie beside what they are added to, as `Network` says. */
 export type Weights = Readonly<Record<string, NDArray | Streamed>>;
+/** One network, or two experts, each for its range of noise. */
+export type Sampled = Weights | Readonly<Record<Expert, Weights>>;
+
+const areTwo = (net: Sampled): net is Readonly<Record<Expert, Weights>> => 'high' in net && 'low' in net;
 
 /** The VAE on a device: pixels in [-1, 1] ↔ normalised latents. */
 export class Codec {
@@ -110,7 +121,11 @@ export interface Samples {
   seconds: number;
 }
 
-export const teacherSampler = (p: Preset): Sampling => ({ kind: 'euler', ...p.teacher.sampler });
+export const teacherSampler = (p: Preset): Sampling => ({
+  kind: 'euler',
+  ...p.teacher.sampler,
+  ...(p.experts && { low: { below: TRAIN_TIMESTEPS * p.experts.boundary, guidance: p.teacher.sampler.guidance } }),
+});
 /** Few-step levels are shifted by 5 (METHOD §1.13); one step starts at 1 whatever the shift. */
 export const studentSampler = (steps = 1): Sampling => ({ kind: 'renoise', steps, shift: 5, guidance: 1 });
 
@@ -148,14 +163,14 @@ export class Sampler<R extends { seed: number } = Request> {
 
   /** Clips for requests, in their order, `batch` at a time. */
   async sample(
-    net: Weights,
+    net: Sampled,
     requests: readonly R[],
     sampling: Sampling,
     { batch = batchOf(this.course), onProgress, signal }: SampleOptions = {},
   ): Promise<Samples> {
     const { kind, steps, guidance } = sampling;
     const size = Math.min(batch, requests.length);
-    const network = networkOf(net);
+    const network = areTwo(net) ? { high: networkOf(net.high), low: networkOf(net.low) } : networkOf(net);
     const videos: Float32Array[] = [];
     let seconds = 0;
     for (let first = 0; first < requests.length; first += size) {

@@ -19,6 +19,8 @@ export interface Opening {
   course: Course;
   shards: Shards;
   teacher: Origin;
+  /** Of two experts the one for low noise; `teacher` is then the one for high noise. */
+  low?: Origin | undefined;
   /** What the stage before kept: the generator's averaged weights, or adapters. The first stage has none. */
   before?: Origin | undefined;
   /** Who trains it together. */
@@ -38,6 +40,8 @@ export interface Stage<Name extends string = string> {
   tells: readonly string[];
   open: (o: Opening) => Promise<StudentJob>;
   batching: (s: Settings) => Batching;
+  /** It may ask each of two experts for its score. */
+  hearsExperts?: true;
   /** The setting of its micro-batches, where it takes any. */
   accumulates?: string;
   /** The same on types, for `vpae plan`. */
@@ -66,8 +70,9 @@ type Shapes = Readonly<Record<string, readonly number[]>>;
 
 /** Tensors of an update as types. One type object is one tensor, wherever it stands: each call makes new ones. */
 export interface Types {
-  /** Frozen. */
+  /** Frozen; beside it, where there are two experts, the one for low noise. */
   teacher: Record<string, TensorType>;
+  low?: Record<string, TensorType> | undefined;
   batch: Batch<TensorType>;
   time: () => Time<TensorType>;
   /** A random key. */

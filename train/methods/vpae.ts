@@ -5,7 +5,6 @@ import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { headShapes } from '../../model/heads.ts';
 import { accumulated, microBatch, turns } from '../loop/accumulate.ts';
-import { freeTree } from '../loop/checkpoint.ts';
 import { conditioner, numbersOf } from './conditions.ts';
 import {
   discriminatorShapes,
@@ -18,7 +17,8 @@ import {
   type EquilibriumConfig,
   type EquilibriumInputs,
 } from './equilibrium.ts';
-import { draws, freeze, start, studentOf, type StudentJob } from './jobs.ts';
+import { Teachers } from './experts.ts';
+import { draws, start, studentOf, type StudentJob } from './jobs.ts';
 import { ownFrom, ownShapes, type Batch, type Networks } from './networks.ts';
 import { warm, type AdamConfig, type Trained } from '../loop/optim.ts';
 import { pairStage } from './pair.ts';
@@ -50,17 +50,17 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
   const follow = compileStep(device, 'equilibrium', followStep(config, adam), options);
   const update = async (
     s: Trained<NDArray>,
-    { discriminator, teacher }: Feed<Networks<'discriminator' | 'teacher'>>,
+    { discriminator, ...teachers }: Feed<Networks<'discriminator' | 'teacher'>>,
     b: Feed<Batch>,
     at: Feed<EquilibriumInputs>,
   ) => {
     const seen = await judge(
       { params: {}, v: {} },
-      { generator: s.params, ema: s.ema!, discriminator, teacher },
+      { generator: s.params, ema: s.ema!, discriminator, ...teachers },
       b,
       at,
     );
-    const { state, metrics, whole } = await follow(s, teacher, seen.state.params['cotangent']!, b, at);
+    const { state, metrics, whole } = await follow(s, teachers.teacher, seen.state.params['cotangent']!, b, at);
     return { state, metrics: joined(seen.metrics, metrics), whole };
   };
   return Object.assign(update, {
@@ -72,13 +72,15 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
 }
 
 /** The first `head.warmup` steps update the discriminator alone. */
-async function equilibriumJob({ device, course: p, shards, teacher, before, ranks }: Opening): Promise<StudentJob> {
+async function equilibriumJob(opening: Opening): Promise<StudentJob> {
+  const { device, course: p, shards, teacher, before, ranks } = opening;
   const { equilibrium: o, seed, student } = p;
   const { generator, head } = o;
   const config = equilibriumConfigOf(numbersOf(p));
   const { batch } = conditioner(p);
   const draw = draws(p);
-  const frozen = await freeze(device, teacher, p);
+  const teachers = await Teachers.freeze(device, opening);
+  const frozen = teachers.high;
   const size = microBatch(o);
   const options = { accumulate: o.accumulate, precision: p.run.precision, ranks };
   const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), options);
@@ -103,6 +105,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before, rank
     }),
     async advance(state, n, rate = 1) {
       const own = state['generator']!;
+      const expert = teachers.expertAt(o.scoreTimes, n, 'equilibrium');
       // Both updates see the same clips, noise and times.
       const shared = turns(o, n, ranks).map(({ at, rates }) => ({
         at,
@@ -113,7 +116,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before, rank
             ...draw.times(o.discriminatorTimes, size, at, 'equilibrium.time'),
             ...(o.told === 'end' && { emb: draw.at(1, size).emb }),
           },
-          score: draw.times(o.scoreTimes, size, at, 'equilibrium.score'),
+          score: draw.times(o.scoreTimes, size, at, 'equilibrium.score', expert),
           ...rates,
         },
       }));
@@ -135,7 +138,7 @@ async function equilibriumJob({ device, course: p, shards, teacher, before, rank
         own,
         shared,
         async (s, { at, b, given }) =>
-          updateGenerator(s, { discriminator: D.state.params, teacher: frozen }, b, {
+          updateGenerator(s, { discriminator: D.state.params, ...teachers.told(expert) }, b, {
             ...given,
             ...(await inputs(s, b, at, 'generator')),
             lr: rate * warm(generator.adam.lr, turn, o.warmup),
@@ -146,11 +149,11 @@ async function equilibriumJob({ device, course: p, shards, teacher, before, rank
       );
       return { state: { generator: G.state, head: D.state }, metrics: joined(D.metrics, G.metrics) };
     },
-    teacher: frozen,
+    teacher: teachers.sampled,
     student: (state) => studentOf(student, frozen, state),
     async close() {
       await Promise.all([updateHead.free(), updateGenerator.free(), rollout?.close()]);
-      freeTree(frozen);
+      teachers.free();
     },
   };
 }
@@ -164,6 +167,7 @@ function outline(s: Numbers, on: Types): Outline {
   const inputs = { key: on.key(), noiseKey: on.key(), end: on.time(), t: on.time(), score: on.time() };
   const decaying = { ...inputs, decay: on.scalar() };
   const { teacher, batch } = on;
+  const real = on.low && { real: on.low };
   const averaged = { generator: generator.params, ema: generator.ema!, teacher };
   const update = { name: 'equilibrium', state: generator, inputs: decaying, precision };
   return {
@@ -184,7 +188,7 @@ function outline(s: Numbers, on: Types): Outline {
               name: 'judgement',
               fn: judgeStep(config),
               state: { params: {}, v: {} },
-              frozen: [{ ...averaged, discriminator: head.params }],
+              frozen: [{ ...averaged, ...real, discriminator: head.params }],
               inputs: decaying,
               precision,
             },
@@ -194,7 +198,7 @@ function outline(s: Numbers, on: Types): Outline {
             {
               ...update,
               fn: generatorStep(config, o.generator.adam),
-              frozen: [{ discriminator: head.params, teacher }],
+              frozen: [{ discriminator: head.params, teacher, ...real }],
             },
           ]),
     ],
@@ -210,6 +214,7 @@ export const equilibrium: Stage<'equilibrium'> = {
   tells: ['D', 'csds'],
   batching: ({ equilibrium: o }) => o,
   accumulates: 'equilibrium.accumulate',
+  hearsExperts: true,
   open: equilibriumJob,
   outline,
 };

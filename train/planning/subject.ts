@@ -25,6 +25,7 @@ import { headOf, latentShape, numbersOf, vaeConfigOf, videoShape } from '../meth
 import type { Batch, Condition, Time } from '../methods/networks.ts';
 import type { Numbers } from '../methods/stage.ts';
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
+import { TRAIN_TIMESTEPS } from '../../model/schedulers/index.ts';
 import { teacherSampler } from '../methods/sample.ts';
 import { loadPreset, type Preset } from '../presets/index.ts';
 import { wanSettings } from '../presets/wan.ts';
@@ -110,13 +111,15 @@ export function wanSubject(
   const latent = [vae.z_dim, 1 + (frames - 1) / time, height / tall, width / wide];
   checkExtent({ width, height }, frames, numel(tokenGrid(dit, latent)));
   const settings = wanSettings(dit, latent, sets);
+  const usual = usualSampling({ family, dit }, { width, height });
   const config = { ...dit, ...settings.dit };
   return {
     ...settings,
     name,
     config,
     vae,
-    usual: usualSampling({ family, dit }, { width, height }),
+    usual,
+    ...(usual.low && { experts: { boundary: usual.low.below / TRAIN_TIMESTEPS } }),
     latent,
     video: [vae.channels, frames, height, width],
     encoders: true,

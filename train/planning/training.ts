@@ -90,7 +90,13 @@ const onHost = (what: string, params: Types): Held => ({ cause: 'host', what, by
  */
 const hostOf = (s: Subject, shapes: Readonly<Record<string, readonly number[]>>, whole: readonly Types[]): Held[] => [
   ...(s.run.offload
-    ? [{ cause: 'host', what: 'blocks of the teacher, frozen', bytes: dividedBytes(frozenTypes(s)).host } as const]
+    ? [
+        {
+          cause: 'host',
+          what: 'blocks of the teacher, frozen',
+          bytes: (s.experts ? 2 : 1) * dividedBytes(frozenTypes(s)).host,
+        } as const,
+      ]
     : []),
   s.preset ? onHost('teacher', paramTypes(shapes)) : READING,
   onHost(
@@ -160,11 +166,13 @@ export function teacherCost(s: Subject, target: Target): JobCost {
 export function stageCost(stage: MethodStage, s: Subject, target: Target): JobCost {
   const shapes = ditShapes(s.config);
   const teacher = frozenTypes(s);
+  const low = s.experts && frozenTypes(s);
   const batching = stage.batching(s);
   const batch = microBatch(batching);
   const data = batchTypes(s, batch);
   const { trains, drawn, programs } = stage.outline(s, {
     teacher,
+    low,
     batch: data,
     time: () => timeTypes(s, batch),
     key: () => type([2], 'u32'),
@@ -180,6 +188,7 @@ export function stageCost(stage: MethodStage, s: Subject, target: Target): JobCo
     ),
     held: [
       { cause: 'weights', what: 'teacher, frozen', bytes: dividedBytes(teacher).device },
+      ...(low ? [{ cause: 'weights', what: 'its low-noise expert', bytes: dividedBytes(low).device } as const] : []),
       ...Object.entries(trains).flatMap(([what, state]) => heldBy(what, state)),
     ],
     runs: programs.map((program) => run(program, batching, data, target)),

@@ -147,4 +147,33 @@ const test: Preset = {
   run: { saveEvery: 2, maxSkipped: 3, sampleEvery: 2, precision: 'f32', offload: false },
 };
 
-export const PRESETS: Record<string, Preset> = { digits, 'digits-test': test };
+/**
+ * Wan2.2's TI2V layout in small: its VAE of 48 channels and stride (4,16,16) at widths of 8, text and first frame by one network. Minutes,
+ * to see every part of it run; the pictures are not meant to be good.
+ */
+const ti2v: Preset = {
+  ...test,
+  name: 'digits-5b',
+  vae: {
+    channels: 1,
+    dim: 8,
+    dec_dim: 8,
+    patch_size: 2,
+    is_residual: true,
+    z_dim: 48,
+    dim_mult: [1, 2, 4, 4],
+    num_res_blocks: 1,
+    temperal_downsample: [false, true, true],
+  },
+  dit: { ...test.dit, model_type: 'ti2v', patch_size: [1, 1, 1], clip_dim: 0 }, // 2x2 cells of latent: a patch each
+};
+
+/** Wan2.2's A14B layout in small: two experts that change at Wan's boundary, image-to-video without image tokens. */
+const a14b: Preset = {
+  ...test,
+  name: 'digits-a14b',
+  dit: { ...test.dit, model_type: 'i2v', clip_dim: 0 },
+  experts: { boundary: 0.9 }, //          Wan's for image-to-video
+};
+
+export const PRESETS: Record<string, Preset> = { digits, 'digits-test': test, 'digits-5b': ti2v, 'digits-a14b': a14b };

@@ -123,6 +123,8 @@ export const presetSchema = z.strictObject({
       sampler: z.strictObject({ steps: upTo(1000), guidance: positive, shift: positive }),
     })
     .superRefine(even),
+  /** A teacher of two networks: the one for low noise answers below this σ. */
+  experts: z.strictObject({ boundary: share }).optional(),
   /** How the frozen teacher's matrices lie on the device; they are computed with in f32. */
   stored: z.enum(['f32', 'bf16']).default('f32'),
   student: student.default({ mode: 'full', rank: 16, alpha: 16, steps: 1 }),
@@ -255,6 +257,7 @@ export type Course = Omit<Preset, 'data' | 'dit'> & {
 /** How a network of any size is trained. */
 export const settingsSchema = presetSchema
   .pick({
+    experts: true,
     stored: true,
     student: true,
     teacher: true,

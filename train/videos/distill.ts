@@ -34,7 +34,7 @@ import { PREVIEWED, RecordEnds, type Remake } from './records.ts';
 
 /** How a checkpoint is distilled on latents of one form. @param sets overrides such as `student.mode=lora` */
 export function courseOf(
-  { dit: { config }, vae: { config: vae }, path }: Checkpoint,
+  { family, boundary, dit: { config }, vae: { config: vae }, path }: Checkpoint,
   latent: readonly number[],
   sets: readonly string[],
   seed?: number,
@@ -58,7 +58,8 @@ export function courseOf(
   const course: Course = {
     ...usual,
     ...settings,
-    name: `wan2.1-${type}`,
+    name: `${family.title.toLowerCase().replace(' ', '-')}-${type}`,
+    ...(family.experts && { experts: { boundary: boundary ?? family.experts.boundary(config) } }),
     seed: seed ?? usual.seed,
     dit: {
       model_type: type,
@@ -143,8 +144,15 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   };
   const path = join(w.out, mode === 'lora' ? 'student.lora.safetensors' : 'student.safetensors');
   const file = await checkpoint.dit.open();
+  const lowFile = await checkpoint.low?.open();
   try {
-    const made = { data: shards.made, heldOut, latent: [...w.shards.latent], teacher: await fingerprint(file) };
+    const made = {
+      data: shards.made,
+      heldOut,
+      latent: [...w.shards.latent],
+      teacher: await fingerprint(file),
+      ...(lowFile && { low: await fingerprint(lowFile) }),
+    };
     const {
       done,
       step,
@@ -153,6 +161,7 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
     } = await runStages(w, turnsOf(method, p, made), {
       shards,
       teacher: inFile(file),
+      ...(lowFile && { low: inFile(lowFile) }),
       choose: heldOut.length ? (net) => judge.choose(sampler, net, student) : undefined,
       samples:
         draw &&
@@ -186,6 +195,7 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   } finally {
     await sampler.close();
     await file.close();
+    await lowFile?.close();
   }
 }
 

@@ -25,6 +25,9 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
   const net = await loadDiT(netPath);
   const vae = await loadVAE(vaePath);
   checkPair(vae, net);
+  const lowPath = netPath.replace(/teacher(?=\.safetensors$)/, 'teacher.low');
+  const low = net.kind === 'teacher' && net.about.preset.experts ? await loadDiT(lowPath) : undefined;
+  if (low) checkPair(vae, low);
   const { preset } = net.about;
   const { text_dim: textDim, text_len: textLen } = net.config;
   const embed = embedderOf(languageOf(preset), textDim, textLen);
@@ -33,7 +36,8 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
     vae: vae.config,
     encodeText: (_device, texts) =>
       Promise.resolve(texts.map((text) => host(embed([text]).context.data, [textLen, textDim]))),
-    loadDiT: (device) => Promise.resolve(networkOf(toDevice(device, net.params))),
+    loadDiT: (device, _progress, expert) =>
+      Promise.resolve(networkOf(toDevice(device, (expert === 'low' && low ? low : net).params))),
     loadVAE: (device, half) => Promise.resolve(toDevice(device, halfOf(vae.params, half))),
     ...(readsImages(net.config) &&
       ({

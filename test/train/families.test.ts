@@ -1,0 +1,105 @@
+/** Wan2.2's layouts in small run every part of the training: text and first frame by one network, two experts by their ranges of noise. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { open } from '../../engine/runtime/device.ts';
+import { NDArray } from '../../engine/runtime/ndarray.ts';
+import { evaluationsOf } from '../../model/pipeline/diffuse.ts';
+import { distill, trainTeacher, trainVae } from '../../train/pipeline.ts';
+import { loadDiT } from '../../train/loop/models.ts';
+import { conditioner, ditConfigOf } from '../../train/methods/conditions.ts';
+import { draws } from '../../train/methods/jobs.ts';
+import { predictX0 } from '../../train/methods/networks.ts';
+import { teacherSampler } from '../../train/methods/sample.ts';
+import { loadPreset } from '../../train/presets/index.ts';
+import { initDiT } from '../../model/wan/dit.ts';
+import { openTrained } from '../../train/videos/model.ts';
+import { oracle } from '../golden/executor.ts';
+import { largest, noise } from '../model/tiny.ts';
+import { held } from '../held.ts';
+
+const classifier = fileURLToPath(new URL('../../bundle/classifier.safetensors', import.meta.url));
+const device = await open();
+const TINY = [
+  'data.trainClips=8',
+  'data.shardClips=8',
+  'best.clips=2',
+  'best.every=6',
+  'trainVae.statClips=2',
+  'trainVae.steps=1',
+  'teacher.steps=2',
+  'priming.steps=1',
+  'equilibrium.steps=1',
+];
+
+for (const name of ['digits-5b', 'digits-a14b']) {
+  test(`${name}: VAE, teacher, both phases`, async () => {
+    const out = mkdtempSync(join(tmpdir(), 'vpae-'));
+    const preset = loadPreset(name, TINY);
+    const work = { device, preset, out };
+    const before = await held(device);
+    try {
+      assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);
+      const made = await distill({ ...work, classifier });
+      assert.equal(
+        made.phases.map((p) => p.name),
+        ['priming', 'equilibrium'],
+      );
+      const { params } = await loadDiT(made.path);
+      assert.ok(Object.values(params).every((t) => (t.data as Float32Array).every(Number.isFinite)));
+      const { model } = await openTrained(join(out, 'vae.safetensors'), join(out, 'teacher.safetensors'));
+      const heads: string[] = [];
+      for (const expert of ['high', 'low'] as const) {
+        const net = await model.loadDiT(device, () => {}, expert);
+        const weight = net.weights['head.head.weight']!;
+        heads.push(weight instanceof NDArray ? String(await weight.read()) : '');
+        await net.free();
+      }
+      assert.is(heads[0] === heads[1], preset.experts === undefined, 'each expert has weights of its own');
+      assert.is(device.allocated, before);
+    } finally {
+      rmSync(out, { recursive: true });
+    }
+  });
+}
+
+test('times are drawn within an expert’s range, each range as often as the law says', () => {
+  const p = loadPreset('digits-a14b');
+  const { boundary } = p.experts!;
+  const law = { law: 'uniform', shift: 1, lo: 0.02, hi: 0.98 } as const;
+  for (const expert of ['high', 'low'] as const) {
+    const { sigma } = draws(p).times(law, 64, 1, 'score', expert);
+    assert.ok(sigma.data.every((s) => s < boundary === (expert === 'low')));
+  }
+  const { low } = teacherSampler(p);
+  assert.is(low!.below, 1000 * boundary);
+  assert.is(evaluationsOf(teacherSampler(p)), 2 * p.teacher.sampler.steps);
+});
+
+test('a first frame that is held is in every prediction, and half of the clips have one', async () => {
+  const p = loadPreset('digits-5b');
+  const dit = ditConfigOf(p);
+  const { condition, batch } = conditioner(p);
+  const latent = noise('latent', [2, p.vae.z_dim, 3, 2, 2]);
+  const c = condition(['a 3 moving up', 'a 7 moving down'], undefined, latent);
+  assert.equal(c.first!.shape, [2, p.vae.z_dim, 1, 2, 2]);
+  const { x0, first } = await oracle.run(
+    ({ params, x, t, c }) => ({
+      x0: predictX0(params, dit, x, t, { ...c, held: undefined as never }).slice(2, 0, 1),
+      first: c.first!,
+    }),
+    { params: initDiT(dit, 1), x: noise('x', latent.shape), t: draws(p).at(0.7, 2), c },
+  );
+  assert.ok(largest(x0!, first!) < 1e-6);
+  const records = { latent, captions: ['a 3 moving up', 'a 7 moving down'], meta: [] };
+  const shards = { count: 2, made: '', records: () => records, batch: () => records };
+  const told = Array.from({ length: 64 }, (_, n) => batch(shards as never, 1, n, 2, 'priming').c.held!.data[0]!);
+  const share = told.reduce((a, b) => a + b, 0) / told.length;
+  assert.ok(share > 0.3 && share < 0.7, `${share}`);
+});
+
+test.after(() => device.close());
+test.run();
