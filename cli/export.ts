@@ -17,6 +17,7 @@ import type { Weights } from '../model/files/weights.ts';
 import { ditShapes } from '../model/wan/dit.ts';
 import { vaeShapes } from '../model/wan/vae.ts';
 import { writeError } from '../train/loop/files.ts';
+import type { Expert } from '../model/pipeline/diffuse.ts';
 import { UsageError } from './common/errors.ts';
 import { willWrite } from './common/files.ts';
 import { readLora } from './common/lora.ts';
@@ -31,6 +32,7 @@ interface ExportArgs {
   names: (typeof NAMES)[number];
   lora: string[];
   weights: string[];
+  expert: Expert | undefined;
   base: string | undefined;
   rank: number;
 }
@@ -40,17 +42,21 @@ type Source = { weights: Weights; shapes: Shapes } & (
 );
 
 /** A model file of this program, or the transformer of a Wan2.1 folder. */
-async function openModel(path: string, named: readonly string[] = []): Promise<Source> {
+async function openModel(path: string, named: readonly string[], expert: Expert | undefined): Promise<Source> {
   if (
     await stat(path).then(
       (s) => s.isDirectory(),
       () => false,
     )
   ) {
-    const { dit } = await openCheckpoint(path, named);
-    return { kind: 'dit', config: dit.config, shapes: dit.shapes, weights: await dit.open() };
+    const { dit, low } = await openCheckpoint(path, named);
+    if (low && !expert)
+      throw new UsageError(`${path} holds two transformers: --expert high or --expert low says which is meant`);
+    if (!low && expert) throw new UsageError(`--expert is for two transformers, ${path} holds one`);
+    const part = expert === 'low' ? low! : dit;
+    return { kind: 'dit', config: part.config, shapes: part.shapes, weights: await part.open() };
   }
-  if (named.length) throw new UsageError(`--weights goes with a Wan2.1 folder, ${path} is none`);
+  if (named.length) throw new UsageError(`--weights goes with a downloaded folder, ${path} is none`);
   const weights = await openWeights(path);
   try {
     const { kind, config } = weights.metadata;
@@ -150,7 +156,7 @@ async function exportChange(source: Source, args: ExportArgs, dtype: FloatType):
   if (args.lora.length) throw new UsageError('--lora cannot be joined with --base');
   if (isPackedExport(args.dtype))
     throw new UsageError(`--dtype ${args.dtype} is for whole models, a LoRA is f16, bf16 or f32`);
-  const base = await openModel(args.base!);
+  const base = await openModel(args.base!, [], args.expert);
   try {
     if (source.kind === 'vae' || base.kind === 'vae')
       throw new UsageError('a LoRA is of a transformer, one of these is a VAE');
@@ -182,7 +188,7 @@ async function exportChange(source: Source, args: ExportArgs, dtype: FloatType):
 
 async function exportModel(args: ExportArgs): Promise<void> {
   willWrite(args.out);
-  const source = await openModel(args.model, args.weights);
+  const source = await openModel(args.model, args.weights, args.expert);
   try {
     const dtype = args.dtype.toUpperCase() as FloatType;
     const what = await (args.base === undefined ? exportFull : exportChange)(source, args, dtype).catch(
@@ -204,7 +210,7 @@ const command: CommandModule<object, ExportArgs> = {
       .positional('model', {
         type: 'string',
         demandOption: true,
-        describe: 'a model file, as runs/digits/student.safetensors, or the folder of a Wan2.1',
+        describe: 'a model file, as runs/digits/student.safetensors, or a folder of Wan2.1 or Wan2.2',
       })
       .options({
         out: { type: 'string', demandOption: true, describe: 'the file to write' },
@@ -230,6 +236,10 @@ const command: CommandModule<object, ExportArgs> = {
         base: {
           type: 'string',
           describe: 'write a LoRA: what makes this model of that one, as runs/digits/teacher.safetensors',
+        },
+        expert: {
+          choices: ['high', 'low'] as const,
+          describe: 'of a folder with two transformers (Wan2.2 A14B): which',
         },
         rank: { type: 'number', default: 32, describe: 'of that LoRA' },
       })

@@ -32,7 +32,7 @@ export interface Family {
   /** As its generate script samples; without the low-noise expert's boundary and the folder's own shift. */
   sampling(dit: DiTConfig, size: Size): Omit<Sampling, 'low'> & { lowGuidance?: number };
   /** The size of `area`'s area in the form of `image`, in multiples of `step`. */
-  sizeLike(image: Size, area: Size, step: Size): Size;
+  readonly sizeLike: (image: Size, area: Size, step: Size) => Size;
   /** How a first frame of another form becomes the clip's. */
   readonly fit: 'squash' | 'cover';
 }

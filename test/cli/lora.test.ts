@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { readLora } from '../../cli/common/lora.ts';
+import { readLora, readLoras } from '../../cli/common/lora.ts';
 import { saveLora } from '../../model/files/lora.ts';
 import { loraSpecs } from '../../model/lora.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
@@ -36,6 +36,26 @@ test('strengths', async () => {
     [`${dir}/none.safetensors:1`, /none\.safetensors: there is no such file/],
   ] as const) {
     const error = await readLora(asked, shapes).catch((e: Error) => e);
+    assert.match((error as Error).message, said);
+  }
+});
+
+test('of two experts each file says which it is for, of one network none does', async () => {
+  const dit = { config: tinyDiT(), shapes, open: () => Promise.reject(new Error('not asked for')) };
+  const loras = await readLoras([`high:${file}:0.5`, `low:${file}`, `both:${file}`], { dit, low: dit });
+  assert.equal(
+    loras.map(({ expert, scale }) => [expert, scale]),
+    [
+      ['high', 0.5],
+      ['low', 1],
+      [undefined, 1],
+    ],
+  );
+  for (const [asked, low, said] of [
+    [file, dit, /which of the two experts is it for\? high:.*low:.*both:/],
+    [`low:${file}`, undefined, /this model is one network, leave low: out/],
+  ] as const) {
+    const error = await readLoras([asked], { dit, ...(low && { low }) }).catch((e: Error) => e);
     assert.match((error as Error).message, said);
   }
 });

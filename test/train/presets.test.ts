@@ -76,7 +76,7 @@ test('what is wrong is one line that names it', () => {
     );
   assert.match(
     said(() => loadPreset('digit')),
-    /^\[preset\] there is no preset "digit"; there are: digits, digits-test, emoji, emoji-t2v, flare$/,
+    /^\[preset\] there is no preset "digit"; there are: digits, digits-test, digits-5b, digits-a14b, emoji, emoji-t2v, flare$/,
   );
   assert.match(
     said(() => checkPreset({ name: 'x' })),
