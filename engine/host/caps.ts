@@ -115,7 +115,7 @@ export const LIMITS = [
 ] as const;
 
 /** An adapter's own words, as plain data: what `doctor --json` prints, and what a row of test/devices is. */
-interface Description extends Reported {
+export interface Description extends Reported {
   device: string;
   description: string;
   architecture: string;
