@@ -124,11 +124,10 @@ export function staging({ shape, vec, ragged, read }: Plan, panel: Panel, thread
   };
 
   return {
-    places: `${declare(
-      (n) =>
-        `${range(4)
-          .map((q) => `var at${n}_${q}: u32;`)
-          .join(' ')}`,
+    places: `${declare((n) =>
+      range(4)
+        .map((q) => `var at${n}_${q}: u32;`)
+        .join(' '),
     )}
 ${each(place)}`,
     loads: `${declare((n) =>

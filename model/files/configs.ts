@@ -135,11 +135,7 @@ export function vaeConfigOf(entries: Entries): VAEConfig {
     num_res_blocks: widths[0]!.length,
     temperal_downsample: times,
     channels: is_residual ? cells / PATCH ** 2 : cells,
-    ...(is_residual === true && {
-      is_residual,
-      patch_size: PATCH,
-      dec_dim: of('decoder.conv1.weight', 0) / dim_mult.at(-1)!,
-    }),
+    ...(is_residual && { is_residual, patch_size: PATCH, dec_dim: of('decoder.conv1.weight', 0) / dim_mult.at(-1)! }),
     ...(known && { latent_mean: known.latent_mean, latent_std: known.latent_std }),
   });
 }

@@ -191,7 +191,7 @@ export function layerSpecs(l: Layer): Specs {
       return downSpecs(l.dim, l.time);
     case 'up':
       return upSpecs(l.dim, l.outputs, l.time);
-    case 'stage':
+    default:
       return Object.assign({}, ...l.layers.map((inner, i) => under(`${l.name}.${i}`, layerSpecs(inner)))) as Specs;
   }
 }
@@ -208,7 +208,7 @@ export function layer(s: Scope, l: Layer, x: Tensor, cache: Cache, probe: Probe)
       return down(s, x, l.time, cache);
     case 'up':
       return up(s, x, l.time, cache);
-    case 'stage':
+    default:
       return stage(s, l, x, cache, probe);
   }
 }

@@ -17,7 +17,7 @@ writeFileSync(at('prompts.jsonl'), 'a cat runs\na dog\n');
 /** Runs `sample`, whose device is destroyed when a clip has been written. @returns what was said */
 async function sample(out: string, lose: boolean): Promise<string> {
   const said: string[] = [];
-  const { check } = Device.prototype;
+  const { check } = Device.prototype as { check: (this: Device) => void };
   const [log, error] = [console.log, console.error];
   console.log = console.error = (...line: unknown[]) => said.push(line.join(' '));
   let lost = !lose;

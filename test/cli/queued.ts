@@ -35,5 +35,5 @@ try {
     throw new Error('something else is wrong');
   });
 } catch (error) {
-  fail(error);
+  await fail(error);
 }

@@ -62,7 +62,7 @@ test('forward: ten linears with their epilogues, two attentions, seven norms (tw
 });
 
 test('forward with image tokens: keys, values and their norm, an attention, a sum, two sums of parts', () => {
-  const i2v = { ...dit, model_type: 'i2v' } as const;
+  const i2v = { ...dit, model_type: 'i2v', clip_dim: 1280 } as const;
   assert.is(
     kernels(i2v, (params, x, given) => forward(i2v)(params, x, given)),
     28,

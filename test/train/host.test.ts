@@ -13,6 +13,7 @@ import { openWeights } from '../../model/files/open.ts';
 import { inFile, place } from '../../model/files/origin.ts';
 import { saveTensors, writeTensors, type Output } from '../../model/files/safetensors.ts';
 import { fromBF16, toBF16 } from '../../model/halves.ts';
+import { wan21 } from '../../model/families/wan21.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { freeTree } from '../../train/loop/checkpoint.ts';
 import type { Shards } from '../../train/data/shards.ts';
@@ -59,7 +60,7 @@ async function peak<T>(work: () => Promise<T>): Promise<{ result: T; bytes: numb
 test('a job starts, and its state is written, in the host memory that is planned', async () => {
   const planned = hostPeakOf(stageCost(priming, { ...subject, config: dit }, device));
   assert.ok(planned < 120e6, `${planned}`);
-  const checkpoint = { dit: { config: dit }, vae: { config: WAN_VAE }, path: folder } as Checkpoint;
+  const checkpoint = { dit: { config: dit }, vae: { config: WAN_VAE }, family: wan21, path: folder } as Checkpoint;
   const file = await openWeights(join(folder, 'dit.safetensors'));
   const { result, bytes } = await peak(async () => {
     const job = await priming.open({

@@ -18,7 +18,7 @@ test.after(() => rmSync(dir, { recursive: true, force: true }));
 const SECTIONS = ['trainVae', 'teacher', 'priming', 'equilibrium', 'baselines.consistency', 'baselines.meanflow'];
 const missing = noRanks();
 if (missing) console.error(missing);
-const onSeveral = missing ? test.skip : test;
+const onSeveral = missing ? (...named: Parameters<typeof test>) => test.skip(...named) : test;
 
 test('who started a process is known by what it left in the environment', () => {
   assert.is(launchedBy({}), undefined);
