@@ -131,14 +131,17 @@ async function encodeClips(w: Precompute): Promise<Shards> {
 /**
  * Trains the teacher on the shards in `out/data`, made if missing; its averaged weights are the model.
  * Of two experts each is trained on its own range of times.
- * @param w.from a teacher to go on from, with fresh moments and the preset's warm-up and decay
  */
 export async function trainTeacher(w: TeacherWork): Promise<Made> {
   const high = await trainNetwork(w, w.preset.experts && 'high');
   return w.preset.experts && high.done ? trainNetwork(w, 'low') : high;
 }
 
-type TeacherWork = Work & { vae?: string; from?: string | undefined };
+type TeacherWork = Work & {
+  vae?: string;
+  /** A teacher to go on from, with fresh moments and the preset's warm-up and decay. */
+  from?: string | undefined;
+};
 
 const teacherFile = (out: string, expert?: Expert): string =>
   join(out, expert === 'low' ? 'teacher.low.safetensors' : 'teacher.safetensors');

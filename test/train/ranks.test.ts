@@ -10,15 +10,12 @@ import { loadPreset } from '../../train/presets/index.ts';
 import { cutAsBegun, cutFor, microBatches } from '../../train/ranks/cut.ts';
 import { launchedBy } from '../../train/ranks/mpi.ts';
 import { partsOf } from '../../train/ranks/sums.ts';
-import { noRanks, onRanks, ranked, ROOT, type Ended } from './ranks.ts';
+import { onRanks, onSeveral, ranked, ROOT, type Ended } from './ranks.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'vpae-ranks-'));
 test.after(() => rmSync(dir, { recursive: true, force: true }));
 /** Of a preset that have batches. */
 const SECTIONS = ['trainVae', 'teacher', 'priming', 'equilibrium', 'baselines.consistency', 'baselines.meanflow'];
-const missing = noRanks();
-if (missing) console.error(missing);
-const onSeveral = missing ? (...named: Parameters<typeof test>) => test.skip(...named) : test;
 
 test('who started a process is known by what it left in the environment', () => {
   assert.is(launchedBy({}), undefined);

@@ -2,11 +2,12 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { test } from 'uvu';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Why there can be no ranks here; nothing where there can be. */
-export function noRanks(): string | undefined {
+function noRanks(): string | undefined {
   const { status, stdout } = spawnSync('mpirun', ['--version'], { encoding: 'utf8' });
   if (status !== 0 || !/Open MPI/.test(stdout))
     return 'there is no Open MPI on the PATH (Debian: apt install openmpi-bin): ranks are not tried';
@@ -17,6 +18,11 @@ export function noRanks(): string | undefined {
     return 'koffi is not installed: ranks are not tried';
   }
 }
+
+const missing = noRanks();
+if (missing) console.error(missing);
+/** A test of several ranks; skipped, with the reason, where there are none. */
+export const onSeveral = missing ? (...named: Parameters<typeof test>) => test.skip(...named) : test;
 
 export interface Ended {
   /** As mpirun leaves. */
