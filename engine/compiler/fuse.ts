@@ -120,16 +120,17 @@ export function fuse(
       if ((factor >= 8 && computed) || (factor >= 2 && e.scattered > 1)) force(source);
     }
     let e = own(n);
-    while (bindings(e.leaves.values()) + windows({ node: n, out: 0 }) > maxLeaves + 1 || e.nodes.size > MAX_NODES) {
-      const widest = n.inputs
-        .filter((v) => !materialised.has(keyOf(base(v))) && base(v).node.op !== 'const')
-        .sort(
-          (a, b) =>
-            read(base(b)).leaves.size - read(base(a)).leaves.size ||
-            read(base(b)).nodes.size - read(base(a)).nodes.size,
-        )[0];
+    for (;;) {
+      const crowded = bindings(e.leaves.values()) + windows({ node: n, out: 0 }) > maxLeaves + 1;
+      if (!crowded && e.nodes.size <= MAX_NODES) break;
+      const [widest] = n.inputs
+        .map(base)
+        .filter((v) => !materialised.has(keyOf(v)) && v.node.op !== 'const')
+        .map((v) => ({ v, nodes: read(v).nodes.size, taken: bindings(read(v).leaves.values()), own: windows(v) }))
+        .filter(({ taken, own, nodes }) => (crowded ? taken > own : nodes > 0)) // else it would be written for nothing
+        .sort((a, b) => b.taken - b.own - (a.taken - a.own) || b.nodes - a.nodes);
       if (!widest) break;
-      force(widest);
+      force(widest.v);
       e = own(n);
     }
     exprs.set(n.id, e);

@@ -103,6 +103,13 @@ test('reductions, views and pointwise code', async () => {
   );
 });
 
+test('a row that is added to a wide tensor is not written as wide as that: it would take as many bindings', async () => {
+  const program = tight(4096, 12).compile((x: Tensor, row: Tensor) => x.add(row));
+  const { kernels, widest, memory } = await program.plan(noise('x', [80, 64]), noise('row', [64]));
+  assert.equal([kernels, widest!.bindings], [1, 5 + 1 + 5]);
+  assert.equal(memory.arenas, []);
+});
+
 test('more bindings than there are: one line', async () => {
   const program = tight(1024, 8).compile((x: Tensor, y: Tensor) => x.matmul(y), { name: 'product' });
   const message = await program.plan(noise('x', [64, 64]), noise('y', [64, 64])).then(
