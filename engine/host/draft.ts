@@ -1,6 +1,16 @@
 /** Files that come to stand whole or not at all, and what killed writers of such have left. */
 import { createHash } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readdirSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import process from 'node:process';
@@ -8,14 +18,32 @@ import process from 'node:process';
 const LARGEST_WRITE = 2 ** 30; // bytes; some systems take no more at once
 const DAY_MS = 86_400_000;
 
-/** Whether a process of this machine still runs. */
-export function isRunning(pid: number): boolean {
+const EXITING = 4; // the kernel's PF_EXITING
+
+/** What Linux tells of a process: whether it is over, and when it began, in ticks since the system did. Nothing elsewhere, or of none. */
+function told(pid: number): { isOver: boolean; start: string } | undefined {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /s, '')
+      .split(' '); // from the third on
+    return { isOver: /[ZX]/.test(fields[0]!) || (Number(fields[6]) & EXITING) !== 0, start: fields[19]! };
+  } catch {
+    return undefined;
+  }
+}
+
+/** When a process began, where the system tells: that tells it from a later one of the same number. */
+export const startOf = (pid: number): string | undefined => told(pid)?.start;
+
+/** Whether a process of this machine still runs. One that has ended does not, though its parent may not have asked. @param start by `startOf` */
+export function isRunning(pid: number, start?: string): boolean {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') return false;
   }
+  const now = told(pid);
+  return !now || (!now.isOver && (start === undefined || start === now.start));
 }
 
 const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 6);

@@ -1,4 +1,6 @@
 /** Locks under races and after deaths, and what killed writers leave. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   mkdirSync,
@@ -13,7 +15,7 @@ import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Draft, sweepParts } from '../../engine/host/draft.ts';
+import { Draft, startOf, sweepParts } from '../../engine/host/draft.ts';
 import { isHeld, releaseLock, takeLock } from '../../train/loop/lock.ts';
 import { RunFolder } from '../../train/loop/run.ts';
 import { lockRace } from '../campaign/races.ts';
@@ -67,6 +69,23 @@ test('the dead are inherited from, heirs that died too, and strays go; only an o
   );
   mkdirSync(lock);
   assert.throws(() => takeLock(lock), /chain\.lock is a folder, not a file: remove it$/);
+});
+
+test('an owner that has ended, or whose number another process has by now, is gone', async () => {
+  if (!existsSync('/proc/self/stat')) return; // other systems do not tell
+  const lock = join(root, 'number.lock');
+  const held = (owner: object) => (writeFileSync(lock, JSON.stringify({ ...owner, host: hostname() })), takeLock(lock));
+  const parent = { pid: process.ppid, start: startOf(process.ppid) };
+  assert.equal(held(parent), { ...parent, host: hostname() });
+  assert.is(held({ ...parent, start: '1' }), undefined, 'a later one');
+  releaseLock(lock);
+  const careless = spawn('sh', ['-c', 'true & echo $!; exec sleep 60']); // never asks after its child
+  const [pid] = (await once(careless.stdout, 'data')) as [Buffer];
+  const state = () => readFileSync(`/proc/${Number(pid)}/stat`, 'utf8');
+  while (!state().includes(') Z ')) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.is(held({ pid: Number(pid), start: startOf(Number(pid)) }), undefined, 'ended');
+  releaseLock(lock);
+  careless.kill();
 });
 
 test("parts of the dead go wherever something is written, the living's stay", () => {

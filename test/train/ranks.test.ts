@@ -10,7 +10,7 @@ import { loadPreset } from '../../train/presets/index.ts';
 import { cutAsBegun, cutFor, microBatches } from '../../train/ranks/cut.ts';
 import { launchedBy } from '../../train/ranks/mpi.ts';
 import { partsOf } from '../../train/ranks/sums.ts';
-import { onRanks, onSeveral, ranked, ROOT, type Ended } from './ranks.ts';
+import { finished, onSeveral, ranked, ROOT, type Ended } from './ranks.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'vpae-ranks-'));
 test.after(() => rmSync(dir, { recursive: true, force: true }));
@@ -120,7 +120,7 @@ function alone(env: Record<string, string>): Promise<Ended> {
     let stderr = '';
     child.stderr.on('data', (d: Buffer) => (stderr += d.toString()));
     child.on('close', (code) =>
-      resolve({ code, stdout: '', said: stderr.split('\n').filter((l) => l.startsWith('vpae: ')) }),
+      resolve({ code, stdout: '', stderr, said: stderr.split('\n').filter((l) => l.startsWith('vpae: ')) }),
     );
   });
 }
@@ -131,8 +131,8 @@ onSeveral('two ranks and one process with accumulate=2 end in the same bits, log
   const [two, one] = ['two', 'one'].map((name) => join(dir, name)) as [string, string];
   for (const folder of [two, one]) mkdirSync(folder);
   const cut = SECTIONS.map((s) => `${s}.accumulate=2`);
-  assert.is((await onRanks(2, [child, two, parts])).code, 0);
-  assert.is((await onRanks(1, [child, one, parts, ...cut])).code, 0);
+  await finished(2, [child, two, parts]);
+  await finished(1, [child, one, parts, ...cut]);
   for (const name of ['vae', 'teacher', 'student'])
     assert.ok(
       readFileSync(join(two, `${name}.safetensors`)).equals(readFileSync(join(one, `${name}.safetensors`))),

@@ -3,6 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
+import * as assert from 'uvu/assert';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -28,6 +29,7 @@ export interface Ended {
   /** As mpirun leaves. */
   code: number | null;
   stdout: string;
+  stderr: string;
   /** Lines on stderr, without what Dawn's driver and the launcher say. */
   said: string[];
 }
@@ -70,9 +72,16 @@ export function onRanks(
       watch?.(stderr, child.pid!);
     });
     child.on('close', (code) =>
-      resolve({ code, stdout, said: stderr.split('\n').filter((l) => /^vpae: |^alarm/.test(l)) }),
+      resolve({ code, stdout, stderr, said: stderr.split('\n').filter((l) => /^vpae: |^alarm/.test(l)) }),
     );
   });
+}
+
+/** A module that must end well on so many ranks. @throws with all it said where it does not */
+export async function finished(...launch: Parameters<typeof onRanks>): Promise<Ended> {
+  const ended = await onRanks(...launch);
+  assert.is(ended.code, 0, `${launch[1].join(' ')} on ${launch[0]} ranks: code ${ended.code}\n${ended.stderr}`);
+  return ended;
 }
 
 /** `vpae ARGS` on so many ranks. */

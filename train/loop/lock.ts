@@ -9,12 +9,14 @@ import { createHash, randomBytes } from 'node:crypto';
 import { constants, copyFileSync, linkSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { disown, isRunning, partOf } from '../../engine/host/draft.ts';
+import { disown, isRunning, partOf, startOf } from '../../engine/host/draft.ts';
 import { readText } from '../../engine/host/plain.ts';
 
 interface Owner {
   pid: number;
   host: string;
+  /** When the process began, where its system tells: numbers come round again. */
+  start?: string | undefined;
 }
 
 const MOST = 4096; // bytes of a lock
@@ -36,8 +38,9 @@ function textOf(path: string): string | undefined {
 
 function parse(text: string | undefined): Owner | undefined {
   try {
-    const { pid, host } = JSON.parse(text ?? '') as Partial<Owner>;
-    return Number.isSafeInteger(pid) && pid! > 0 && typeof host === 'string' ? { pid: pid!, host } : undefined;
+    const { pid, host, start } = JSON.parse(text ?? '') as Partial<Owner>;
+    if (!Number.isSafeInteger(pid) || pid! <= 0 || typeof host !== 'string') return undefined;
+    return { pid: pid!, host, start: typeof start === 'string' ? start : undefined };
   } catch {
     return undefined;
   }
@@ -53,7 +56,7 @@ export function ownerOf(path: string): Owner | undefined {
 }
 
 /** Whether a process still runs: one on another host is taken at its word. */
-export const isThere = ({ pid, host }: Owner): boolean => host !== hostname() || isRunning(pid);
+export const isThere = ({ pid, host, start }: Owner): boolean => host !== hostname() || isRunning(pid, start);
 
 /** Makes `to` the same file as `from`, unless there is one. @returns whether it did */
 function link(from: string, to: string): boolean {
@@ -89,7 +92,7 @@ const pause = (ms: number): unknown => Atomics.wait(new Int32Array(new SharedArr
  * @throws what the file system throws: the folder is missing, or cannot be written
  */
 export function takeLock(path: string): Owner | undefined {
-  const me: Owner = { pid: process.pid, host: hostname() };
+  const me: Owner = { pid: process.pid, host: hostname(), start: startOf(process.pid) };
   if (isHeld(path)) return me;
   const text = JSON.stringify({ ...me, key: randomBytes(12).toString('hex') });
   const filled = partOf(`${path}.${randomBytes(4).toString('hex')}`);
