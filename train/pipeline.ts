@@ -12,6 +12,7 @@ import { host } from '../engine/frontend/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
 import type { Expert } from '../model/pipeline/diffuse.ts';
 import { saveLora } from '../model/files/lora.ts';
+import { inFile } from '../model/files/origin.ts';
 import type { HostParams } from '../model/params.ts';
 import { freeTree, toDevice, toHost } from './loop/checkpoint.ts';
 import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './methods/conditions.ts';
@@ -26,7 +27,7 @@ import { teacherJob, vaeJob } from './methods/jobs.ts';
 import { readAverage } from './loop/loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
 import { psnr } from './data/frames.ts';
-import { checkFit, checkPair, loadDiT, loadVAE, saveModel } from './loop/models.ts';
+import { checkFit, checkPair, loadDiT, loadVAE, openDiT, saveModel } from './loop/models.ts';
 import { wholeOf } from './methods/networks.ts';
 import { PixelJudge } from './judge/pixeljudge.ts';
 import { presetPreviews, reconstructions, samplePreviews } from './judge/previews.ts';
@@ -208,11 +209,13 @@ export async function distill(w: Distill): Promise<Distilled> {
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
   const teacher = await loadDiT(w.teacher ?? teacherFile(w.out));
   const low = p.experts && (await loadDiT(teacherFile(w.out, 'low')));
-  for (const net of low ? [teacher, low] : [teacher]) {
+  const nets = low ? [teacher, low] : [teacher];
+  for (const net of nets) {
     checkPair(vae, net);
     checkFit(net, ditConfigOf(p));
   }
   const shards = await precompute(w);
+  const files = await Promise.all(nets.map(openDiT));
   const codec = new Codec(device, vae.config, vae.params);
   const sampler = new Sampler(device, p, endsOf(p, codec));
   const path = join(w.out, 'student.safetensors');
@@ -227,8 +230,8 @@ export async function distill(w: Distill): Promise<Distilled> {
     const made = { data: shards.made, teacher: teacher.hash, ...(low && { low: low.hash }) };
     const { done, step, phases, file } = await runStages(w, turnsOf(method, p, made), {
       shards,
-      teacher: teacher.params,
-      low: low?.params,
+      teacher: inFile(files[0]!),
+      low: files[1] && inFile(files[1]),
       choose: p.best.every ? (net) => judge.choose(sampler, net, studentSampler(p.student.steps)) : undefined,
       samples:
         draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, PREVIEWED.map(studentSampler))),
@@ -252,5 +255,6 @@ export async function distill(w: Distill): Promise<Distilled> {
   } finally {
     await sampler.close();
     await codec.close();
+    for (const file of files) await file.close();
   }
 }

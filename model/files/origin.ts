@@ -41,7 +41,8 @@ type Stored = Exclude<FloatStorage, 'f16'>;
 /** The block that a parameter belongs to, if it does: what of a network is brought to the device together. */
 export const blockOf = (name: string): string | undefined => /^blocks\.\d+(?=\.)/.exec(name)?.[0];
 
-function storedAs(name: string, t: HostTensor | FileTensor, stored: Stored): Stored | Packed {
+function storedAs(name: string, t: HostTensor | FileTensor, stored: Stored | undefined): Stored | Packed {
+  if (!stored) return 'f32';
   const kept = t instanceof FileTensor ? keptAs(name, t.weights.entries.get(t.name)!) : stored;
   if (isPacked(kept)) return kept;
   return isMatrix(name, t.shape) ? stored : 'f32';
@@ -51,7 +52,7 @@ const halved = ({ data }: HostTensor, dtype: Stored | Packed) =>
 
 type Placing<T> = (name: string, t: HostTensor | FileTensor) => Promise<T>;
 
-function toDevice(device: Device, stored: Stored): Placing<NDArray> {
+function toDevice(device: Device, stored: Stored | undefined): Placing<NDArray> {
   const memory = new ArrayBuffer(CHUNK_BYTES);
   return async (name, t) => {
     const dtype = storedAs(name, t, stored);
@@ -60,15 +61,18 @@ function toDevice(device: Device, stored: Stored): Placing<NDArray> {
   };
 }
 
-/** Floats onto a device. What fails frees what was uploaded. @param stored type of matrices; vectors and modulations are f32 */
-export const place = (device: Device, origin: Origin, stored: Stored = 'f32'): Promise<Record<string, NDArray>> =>
+/**
+ * Weights onto a device. What fails frees what was uploaded.
+ * @param stored type of a frozen network's matrices that no file packs; vectors and modulations, and all that is trained, are f32
+ */
+export const place = (device: Device, origin: Origin, stored?: Stored): Promise<Record<string, NDArray>> =>
   each(device, origin, toDevice(device, stored));
 
-/** The same with the blocks in host memory, as they would lie on the device: each block is a set that comes when it is computed with. */
+/** A frozen network with its blocks in host memory, as they would lie on the device: each block is a set that comes when it is computed with. */
 export function placeAround(
   device: Device,
   origin: Origin,
-  stored: Stored = 'f32',
+  stored: Stored,
 ): Promise<Record<string, NDArray | Streamed>> {
   const around = toDevice(device, stored);
   return each<NDArray | Streamed>(device, origin, async (name, t) => {

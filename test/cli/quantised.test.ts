@@ -1,5 +1,5 @@
 /** Wan folders with a GGUF or scaled fp8 in the places of DiT and text encoder: sampled, with a LoRA, made records with and distilled. */
-import { mkdtempSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -8,11 +8,13 @@ import * as assert from 'uvu/assert';
 import { open } from '../../engine/runtime/device.ts';
 import { openCheckpoint } from '../../model/files/checkpoint.ts';
 import { saveLora } from '../../model/files/lora.ts';
+import { openWeights } from '../../model/files/open.ts';
 import { loraSpecs } from '../../model/lora.ts';
 import { loadNetwork } from '../../model/pipeline/network.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { writeFolder } from '../model/folders.ts';
 import { scrambled } from '../model/tiny.ts';
+import { ADAPTERS, BRIEF, SIDE, writeClip } from './clips.ts';
 import { vpae } from './run.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'vpae-quantised-'));
@@ -47,6 +49,32 @@ for (const layout of ['gguf', 'fp8'] as const)
     assert.is(packed.length, values.length);
     assert.ok(most(packed, values) <= 2, `${most(packed, values)} of 255`);
     assert.ok(most(packed, streamed) <= 2, `${most(packed, streamed)} of 255`);
+  });
+
+mkdirSync(at('clips'));
+await writeClip(at('clips/a.webp'), 6);
+writeFileSync(at('clips/a.txt'), 'a cat');
+
+for (const layout of ['gguf', 'fp8'] as const)
+  test(`${layout}: records are made with it, and it teaches adapters, its blocks on the device or streamed, and whole students`, async () => {
+    const done = async (...args: string[]): Promise<void> => {
+      const { code, stderr } = await vpae(args);
+      assert.is(code, 0, stderr);
+    };
+    const given = ['--model', at(layout), '--records', at(`${layout}-records`)];
+    await done('data', 'make', at('clips'), ...given, '--size', `${SIDE}x${SIDE}`, '--frames', '5');
+    const run = (name: string): string[] => ['distill', ...given, '--run', at(`${layout}-${name}`)];
+    await done(...run('resident'), ...ADAPTERS);
+    await done(...run('streamed'), ...ADAPTERS, '--offload');
+    const lora = (name: string): string => at(`${layout}-${name}/student.lora.safetensors`);
+    const tensors = (path: string): Buffer =>
+      readFileSync(path).subarray(8 + Number(readFileSync(path).readBigUInt64LE()));
+    assert.ok(tensors(lora('resident')).equals(tensors(lora('streamed'))));
+    await pixels(['--model', at(layout), '--lora', lora('resident'), '--prompt', 'a cat', '--out', at('student.png')]);
+    await done(...run('whole'), ...BRIEF);
+    const whole = await openWeights(at(`${layout}-whole/student.safetensors`));
+    assert.ok([...whole.entries.values()].every((t) => t.dtype === 'BF16'));
+    await whole.close();
   });
 
 test.run();

@@ -13,30 +13,17 @@ import { encode, latentStats, normalise } from '../../model/wan/vae.ts';
 import { openVideoShards } from '../../train/data/videos.ts';
 import { writeFolder } from '../model/folders.ts';
 import { largest } from '../model/tiny.ts';
+import { ADAPTERS, SIDE, writeClip } from './clips.ts';
 import { vpae } from './run.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'vpae-videos-'));
 const at = (name: string): string => join(dir, name);
-const SIDE = 32;
-
-/** A square that moves over grey, at 62 ms a frame: what is taken at 16 a second. */
-async function writeClip(name: string, frames: number, width = SIDE): Promise<void> {
-  const pages = Array.from({ length: frames }, (_, t) =>
-    Array.from({ length: width * SIDE * 3 }, (_v, i) =>
-      Math.abs((Math.floor(i / 3) % width) - 4 * t) < 4 ? 250 : 40 + 3 * t,
-    ),
-  ).flat();
-  const raw = { width, height: frames * SIDE, channels: 3 as const, pageHeight: SIDE };
-  await sharp(Uint8Array.from(pages), { raw })
-    .webp({ lossless: true, delay: Array<number>(frames).fill(62) })
-    .toFile(join(at('clips'), name));
-}
-
 mkdirSync(at('clips'));
 await writeFolder(at('i2v'), 'diffusers', 'i2v');
-for (const name of ['a', 'b', 'wide']) await writeClip(`${name}.webp`, 6, name === 'wide' ? 2 * SIDE : SIDE);
-await writeClip('short.webp', 3);
-await writeClip('silent.webp', 6);
+for (const name of ['a', 'b', 'wide'])
+  await writeClip(join(at('clips'), `${name}.webp`), 6, name === 'wide' ? 2 * SIDE : SIDE);
+await writeClip(join(at('clips'), 'short.webp'), 3);
+await writeClip(join(at('clips'), 'silent.webp'), 6);
 await sharp({ create: { width: SIDE, height: SIDE, channels: 3, background: '#a04020' } })
   .png()
   .toFile(at('first.png'));
@@ -46,21 +33,6 @@ writeFileSync(
   join(at('clips'), 'captions.jsonl'),
   '{"file": "a.webp", "caption": "a dog runs"}\n{"file": "wide.webp", "caption": "snow"}\n',
 );
-/** Two steps of both phases. */
-const BRIEF = [
-  'best.every=1',
-  'run.sampleEvery=1',
-  'student.mode=lora',
-  'student.rank=2',
-  'priming.fake.rank=2',
-  'priming.steps=1',
-  'priming.fake.warmup=1',
-  'priming.fake.updates=1',
-  'equilibrium.steps=1',
-  'equilibrium.head.warmup=1',
-  'equilibrium.head.head_dim=24',
-  'equilibrium.taps=[0,1]',
-].flatMap((s) => ['--set', s]);
 const command = [
   'data',
   'make',
@@ -193,7 +165,7 @@ test('a model of a first and a last frame is told both, and refuses records that
   assert.is(code, 0, stderr);
   assert.equal(openVideoShards(at('between')).records([0]).embedded!.imageTokens!.shape, [1, 2 * 257, 80]);
   const distill = (records: string) =>
-    vpae(['distill', '--model', at('flf2v'), '--records', records, '--run', `${records}-run`, ...BRIEF]);
+    vpae(['distill', '--model', at('flf2v'), '--records', records, '--run', `${records}-run`, ...ADAPTERS]);
   const { code: done, stderr: said } = await distill(at('between'));
   assert.is(done, 0, said);
   assert.match(
@@ -244,7 +216,16 @@ test('one clip more makes its own record and no other; one that goes is left asi
 });
 
 test('distill runs on the records, and sample takes what it wrote', async () => {
-  const made = await vpae(['distill', '--model', at('i2v'), '--records', at('records'), '--run', at('run'), ...BRIEF]);
+  const made = await vpae([
+    'distill',
+    '--model',
+    at('i2v'),
+    '--records',
+    at('records'),
+    '--run',
+    at('run'),
+    ...ADAPTERS,
+  ]);
   assert.is(made.code, 0, made.stderr);
   assert.match(made.stderr, /2 clips of latents 16x2x4x4; 1 of other forms are left aside/);
   assert.match(made.stdout, /priming kept step 2, score -?[\d.]+; equilibrium kept step 2, score/);

@@ -6,9 +6,10 @@ import type { HostParams } from '../../model/params.ts';
 import { DIT_NAMES } from '../../model/files/checkpoint.ts';
 import { hashBytes } from '../../model/files/fingerprint.ts';
 import { loadParams, type Shapes } from '../../model/files/load.ts';
-import { diffusersVAE, OWN, type Naming } from '../../model/files/names.ts';
+import { diffusersVAE, inOwnNames, OWN, type Naming } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
+import type { Weights } from '../../model/files/weights.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { vaeShapes } from '../../model/wan/vae.ts';
 import { writeError } from './files.ts';
@@ -93,6 +94,10 @@ export const loadVAE = (path: string): Promise<Model<VAEConfig>> =>
   load(path, ['vae'], vaeConfig, vaeShapes, (config) => [OWN, diffusersVAE(config)]);
 export const loadDiT = (path: string): Promise<Model<DiTConfig>> =>
   load(path, ['teacher', 'student'], ditConfig, ditShapes, () => DIT_NAMES);
+
+/** A network's file under our names, for the caller to close: what it packs can stay packed. */
+export const openDiT = async ({ path, config }: Model<DiTConfig>): Promise<Weights> =>
+  inOwnNames(await openWeights(path), ditShapes(config), DIT_NAMES);
 
 /** A network must have been trained on the latents of the VAE that decodes them. */
 export function checkPair(vae: Model<VAEConfig>, net: Model<DiTConfig>): void {
