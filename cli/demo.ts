@@ -113,7 +113,10 @@ async function work({ device, signal }: Session, args: DemoArgs, run: string): P
   const turns = turnsOf(METHODS.vpae, preset, { data: shards.made, teacher: teacher.hash });
   for (const { folder } of turns) rmSync(join(run, folder), { recursive: true, force: true });
   const start = now();
-  const { done, file } = await runStages(
+  const {
+    done,
+    files: { high: file },
+  } = await runStages(
     { device, out: run, signal, onProgress: progress.onProgress, onAlarm: progress.onAlarm },
     turns.map((turn, i) => ({ ...turn, limit: (job) => (timed[i] = within(job, seconds[i]!)) })),
     {

@@ -57,6 +57,17 @@ const keptBy = ({ phases }: Distilled): string =>
     )
     .join('; ');
 
+/** How to sample with what was made of a model. @param two experts */
+function used(model: string, { path, low }: Distilled, two: boolean): string {
+  const adapters = path.endsWith('lora.safetensors');
+  const each = (file: string, of: string): string =>
+    adapters
+      ? `--lora ${two ? `${of}:` : ''}${file}`
+      : `${file} in the place of its ${two ? `${of}-noise ` : ''}transformer`;
+  const files = [each(path, 'high'), ...(low === undefined ? [] : [each(low, 'low')])];
+  return `${path}: vpae sample --model ${model} ${adapters ? files.join(' ') : `with ${files.join(' and ')}`}`;
+}
+
 async function distillWan(
   path: string,
   { records, run: out, set, seed: own, tune, method, weights: named }: DistillArgs,
@@ -105,9 +116,7 @@ async function distillWan(
       }).finally(progress.end);
       if (!made.done)
         throw new Interrupted(`stopped after step ${made.step}, saved in ${out}; the same command goes on from there`);
-      console.log(
-        `${keptBy(made)}\n${made.path}: vpae sample --model ${path} ${made.path.endsWith('lora.safetensors') ? `--lora ${checkpoint.low ? 'high:' : ''}${made.path}` : `with this file in the place of its ${checkpoint.low ? 'high-noise ' : ''}transformer`}`,
-      );
+      console.log(`${keptBy(made)}\n${used(path, made, checkpoint.low !== undefined)}`);
     },
   );
 }

@@ -4,13 +4,14 @@
  *   out/vae.safetensors, teacher.safetensors, student.safetensors    the models
  *   out/teacher.low.safetensors                                      of two experts the one for low noise
  *   out/student.lora.safetensors                                     beside it, where it is adapters of the teacher
+ *   out/student.low.safetensors                                      where each of two experts gets a student (METHOD §1.19)
  *   out/{vae,data,teacher,priming,equilibrium}/                            the runs and the precomputed latents
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { host } from '../engine/frontend/tree.ts';
 import type { VAEConfig } from '../model/config.ts';
-import type { Expert } from '../model/pipeline/diffuse.ts';
+import type { Expert, Sampling } from '../model/pipeline/diffuse.ts';
 import { saveLora } from '../model/files/lora.ts';
 import { inFile } from '../model/files/origin.ts';
 import type { HostParams } from '../model/params.ts';
@@ -31,7 +32,15 @@ import { checkFit, checkPair, loadDiT, loadVAE, openDiT, saveModel } from './loo
 import { wholeOf } from './methods/networks.ts';
 import { PixelJudge } from './judge/pixeljudge.ts';
 import { presetPreviews, reconstructions, samplePreviews } from './judge/previews.ts';
-import { Codec, endsOf, Sampler, studentSampler, teacherSampler } from './methods/sample.ts';
+import {
+  Codec,
+  endsOf,
+  Sampler,
+  studentSampler,
+  studentsSampler,
+  teacherSampler,
+  teachesTwo,
+} from './methods/sample.ts';
 import { LatentStatistics } from './methods/vae.ts';
 import { folderOf } from './presets/renamed.ts';
 import type { Preset } from './presets/index.ts';
@@ -147,6 +156,9 @@ type TeacherWork = Work & {
 const teacherFile = (out: string, expert?: Expert): string =>
   join(out, expert === 'low' ? 'teacher.low.safetensors' : 'teacher.safetensors');
 
+const studentFile = (out: string, which: 'lora' | 'low' | 'low.lora'): string =>
+  join(out, `student.${which}.safetensors`);
+
 async function trainNetwork(w: TeacherWork, expert: Expert | undefined): Promise<Made> {
   const p = await cut(w, 'teacher');
   const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
@@ -196,10 +208,12 @@ export interface Distill extends Work {
   classifier: string;
 }
 
-/** A student, and what each stage kept of it. */
-export type Distilled = Made & { phases: Kept[] };
+/** A student, and what each stage kept of it; where each of two experts gets one, also the low-noise one's file. */
+export type Distilled = Made & { phases: Kept[]; low?: string };
 
-const PREVIEWED = [1, 4]; // evaluations
+/** How a run's pictures show a student: in one evaluation and in four, or two of them as they are meant to be sampled. */
+const previewed = (p: Preset): Sampling[] =>
+  teachesTwo(p) ? [studentsSampler(p)] : [1, 4].map((n) => studentSampler(n));
 
 /** Distils the teacher of a preset on its own data. Each stage's model is its EMA with the best score (`Judge.score`). */
 export async function distill(w: Distill): Promise<Distilled> {
@@ -228,30 +242,38 @@ export async function distill(w: Distill): Promise<Distilled> {
           ? await FlareJudge.validation(p, w.classifier)
           : Judge.validation(p, await loadClassifier(w.classifier));
     const made = { data: shards.made, teacher: teacher.hash, ...(low && { low: low.hash }) };
-    const { done, step, phases, file } = await runStages(w, turnsOf(method, p, made), {
+    const {
+      done,
+      step,
+      phases,
+      files: kept,
+    } = await runStages(w, turnsOf(method, p, made), {
       shards,
       teacher: inFile(files[0]!),
       low: files[1] && inFile(files[1]),
-      choose: p.best.every ? (net) => judge.choose(sampler, net, studentSampler(p.student.steps)) : undefined,
-      samples:
-        draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, PREVIEWED.map(studentSampler))),
+      choose: p.best.every ? (net) => judge.choose(sampler, net, studentsSampler(p)) : undefined,
+      samples: draw && ((job) => samplePreviews(presetPreviews(p, draw, sampler), job.student, previewed(p))),
     });
     if (!done || !isLeader(w.ranks)) return { done, step, path, phases };
     const { mode, alpha, rank } = p.student;
-    const { params } = await readAverage(file!);
-    if (mode === 'lora')
-      await saveLora(join(w.out, 'student.lora.safetensors'), params, {
-        naming: 'comfyui',
-        scale: alpha / rank,
-        metadata: { base: teacher.hash },
+    for (const [i, net] of nets.entries()) {
+      const file = kept[i ? 'low' : 'high'];
+      if (file === undefined) continue;
+      const { params } = await readAverage(file);
+      if (mode === 'lora')
+        await saveLora(studentFile(w.out, i ? 'low.lora' : 'lora'), params, {
+          naming: 'comfyui',
+          scale: alpha / rank,
+          metadata: { base: net.hash },
+        });
+      await saveModel(i ? studentFile(w.out, 'low') : path, {
+        kind: 'student',
+        config: ditConfigOf(p),
+        params: wholeOf(p.student, net.params, params),
+        about: { preset: p, steps: step, vae: vae.hash, teacher: net.hash, phases },
       });
-    await saveModel(path, {
-      kind: 'student',
-      config: ditConfigOf(p),
-      params: wholeOf(p.student, teacher.params, params),
-      about: { preset: p, steps: step, vae: vae.hash, teacher: teacher.hash, phases },
-    });
-    return { done, step, path, phases };
+    }
+    return { done, step, path, phases, ...(kept.low !== undefined && { low: studentFile(w.out, 'low') }) };
   } finally {
     await sampler.close();
     await codec.close();

@@ -113,7 +113,7 @@ function lines(title: string, unit: string, total: number, from: number, text: D
   };
 }
 
-/** The number of a step that says most, by job. */
+/** The number of a step that says most, by job, of two experts for both. */
 const TOLD: Record<string, readonly string[]> = {
   vae: ['loss'],
   teacher: ['loss'],
@@ -156,7 +156,7 @@ export function jobMeter(memory: () => number): {
         'steps',
         step,
         steps,
-        (TOLD[job] ?? [])
+        (TOLD[job.replace(/-low$/, '')] ?? [])
           .filter((m) => m in metrics)
           .map((m) => `${m} ${metrics[m]!.toPrecision(3)}`)
           .join(', '),

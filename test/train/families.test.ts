@@ -7,12 +7,18 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { open } from '../../engine/runtime/device.ts';
 import { NDArray } from '../../engine/runtime/ndarray.ts';
-import { evaluationsOf } from '../../model/pipeline/diffuse.ts';
+import { normal } from '../../engine/frontend/functional.ts';
+import { host } from '../../engine/frontend/tree.ts';
+import { evaluationsOf, spans } from '../../model/pipeline/diffuse.ts';
 import { distill, trainTeacher, trainVae } from '../../train/pipeline.ts';
 import { loadDiT } from '../../train/loop/models.ts';
-import { conditioner, ditConfigOf } from '../../train/methods/conditions.ts';
+import { freeTree, toDevice } from '../../train/loop/checkpoint.ts';
+import { key } from '../../train/loop/rng.ts';
+import { conditioner, ditConfigOf, latentShape } from '../../train/methods/conditions.ts';
+import { noise as noised } from '../../train/methods/flow.ts';
 import { draws } from '../../train/methods/jobs.ts';
 import { predictX0 } from '../../train/methods/networks.ts';
+import { Rollout } from '../../train/methods/rollout.ts';
 import { teacherSampler } from '../../train/methods/sample.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { initDiT } from '../../model/wan/dit.ts';
@@ -20,6 +26,7 @@ import { openTrained } from '../../train/videos/model.ts';
 import { oracle } from '../golden/executor.ts';
 import { largest, noise } from '../model/tiny.ts';
 import { held } from '../held.ts';
+import { close, onHost, weights } from './onhost.ts';
 
 const classifier = fileURLToPath(new URL('../../bundle/classifier.safetensors', import.meta.url));
 const device = await open();
@@ -65,6 +72,82 @@ for (const name of ['digits-5b', 'digits-a14b']) {
     }
   });
 }
+
+test('a few steps of two experts: a student for each, trained by the scores of its own', async () => {
+  const out = mkdtempSync(join(tmpdir(), 'vpae-'));
+  const preset = loadPreset('digits-a14b', [...TINY, 'student.steps=2', 'student.mode=lora']);
+  const work = { device, preset, out };
+  const before = await held(device);
+  try {
+    assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);
+    const made = await distill({ ...work, classifier });
+    assert.equal(
+      made.phases.map((p) => p.name),
+      ['priming', 'equilibrium', 'priming-low', 'equilibrium-low'],
+    );
+    assert.is(made.low, join(out, 'student.low.safetensors'));
+    for (const [student, teacher] of [
+      ['student.safetensors', 'teacher.safetensors'],
+      ['student.low.safetensors', 'teacher.low.safetensors'],
+    ]) {
+      const [own, base] = [await loadDiT(join(out, student!)), await loadDiT(join(out, teacher!))];
+      assert.is(own.about['teacher'], base.hash);
+      assert.equal(
+        own.params['patch_embedding.weight'],
+        base.params['patch_embedding.weight'],
+        'adapters of its own expert',
+      );
+      const name = 'blocks.0.self_attn.q.weight';
+      assert.not.equal(own.params[name], base.params[name]);
+    }
+    const { model, sampling } = await openTrained(join(out, 'vae.safetensors'), join(out, 'student.safetensors'));
+    assert.equal(
+      spans(sampling).map(({ expert, guidance }) => [expert, guidance]),
+      [
+        ['high', 1],
+        ['low', 1],
+      ],
+    );
+    await (await model.loadDiT(device, () => {}, 'low')).free();
+    assert.is(device.allocated, before);
+  } finally {
+    rmSync(out, { recursive: true });
+  }
+});
+
+test('the low-noise student begins at what the high-noise one has sampled, the high-noise one at noise', async () => {
+  const p = loadPreset('digits-a14b', ['student.steps=2', 'student.mode=full']);
+  const dit = ditConfigOf(p);
+  const [high, low] = [weights(1, dit), weights(2, dit)];
+  const played = (net: typeof high) => {
+    const frozen = toDevice(device, net) as never;
+    return { teacher: frozen, generator: frozen };
+  };
+  const [first, second] = [played(high), played(low)];
+  const shape = [2, ...latentShape(p)];
+  const c = conditioner(p).condition(['a 3 moving up', 'a 7 moving down'], undefined, noise('latent', shape));
+  const pure = onHost([key(p.seed, 0, 'test.start')], (k) => normal(k, shape));
+  for (const range of ['high', 'low'] as const) {
+    const rollout = new Rollout(device, p, 2, range);
+    const given = range === 'high' ? { networks: first } : { networks: second, before: first };
+    const { input, t } = await rollout.to(given, c, 0, 'test');
+    assert.is(t.sigma.data[0]! < p.experts!.boundary, range === 'low');
+    const expected =
+      range === 'high'
+        ? pure
+        : onHost(
+            [high, pure, draws(p).at(1, 2), c, t.sigma, key(p.seed, 0, 'test.level 1')],
+            (w, x, end, told, next, k) => noised(predictX0(w, dit, x, end, told), normal(k, shape), next),
+          );
+    assert.ok(close(host(await input.read(), shape), expected) < 1e-4, range);
+    await rollout.close();
+  }
+  freeTree([first.teacher, second.teacher]);
+  assert.throws(
+    () => new Rollout(device, loadPreset('digits-a14b', ['student.steps=2', 'experts.boundary=0.5']), 2, 'low'),
+    /student\.steps=2 none is the low-noise expert's/,
+  );
+});
 
 test('times are drawn within an expert’s range, each range as often as the law says', () => {
   const p = loadPreset('digits-a14b');

@@ -137,7 +137,7 @@ test('a rollout is what the student samples down to the level: pure noise, or x0
   const { c } = conditioner(preset).batch(shards, 1, 0, 2, 'rollout');
   const seen = new Set<number>();
   for (let step = 0; seen.size < 2; step++) {
-    const { input, t } = await rollout.to({ teacher: net, generator: net }, c, step, 'test');
+    const { input, t } = await rollout.to({ networks: { teacher: net, generator: net } }, c, step, 'test');
     const level = t.sigma.data[0]!;
     if (seen.has(level)) continue;
     seen.add(level);

@@ -4,7 +4,7 @@ import { frameOf } from '../data/frames.ts';
 import type { Clip } from '../data/sets.ts';
 import type { Metrics } from '../loop/pending.ts';
 import { videoShape } from '../methods/conditions.ts';
-import type { Request, SampleOptions, Sampler, Samples, Weights } from '../methods/sample.ts';
+import type { Request, Sampled, SampleOptions, Sampler, Samples } from '../methods/sample.ts';
 import type { Preset } from '../presets/index.ts';
 
 /** What decides, and the numbers behind it. */
@@ -12,7 +12,7 @@ export type Score = { score: number } & Metrics;
 
 /** What chooses among the averages of a phase: it samples its conditions. */
 export interface Chooser<R extends { seed: number } = Request> {
-  choose(sampler: Sampler<R>, net: Weights, settings: Sampling, options?: SampleOptions): Promise<Score>;
+  choose(sampler: Sampler<R>, net: Sampled, settings: Sampling, options?: SampleOptions): Promise<Score>;
 }
 
 /** @typeParam E what it says of a set of clips */
@@ -47,7 +47,7 @@ export abstract class ClipJudge<C extends Clip, E> implements Chooser {
   /** Samples every condition and judges the clips. */
   async judge(
     sampler: Sampler,
-    net: Weights,
+    net: Sampled,
     settings: Sampling,
     options?: SampleOptions,
   ): Promise<{ evaluation: E; samples: Samples }> {
@@ -58,7 +58,7 @@ export abstract class ClipJudge<C extends Clip, E> implements Chooser {
   /** As `judge`, by the headings of a table. */
   async measure(
     sampler: Sampler,
-    net: Weights,
+    net: Sampled,
     settings: Sampling,
     options?: SampleOptions,
   ): Promise<{ score: number; measures: Metrics }> {
@@ -66,7 +66,7 @@ export abstract class ClipJudge<C extends Clip, E> implements Chooser {
     return { score: this.score(evaluation), measures: this.measures(evaluation) };
   }
 
-  async choose(sampler: Sampler, net: Weights, settings: Sampling, options?: SampleOptions): Promise<Score> {
+  async choose(sampler: Sampler, net: Sampled, settings: Sampling, options?: SampleOptions): Promise<Score> {
     const { videos } = await sampler.sample(net, this.requests(), settings, options);
     const evaluation = this.evaluate(videos);
     return { ...this.numbers(evaluation), score: this.score(evaluation) };

@@ -9,7 +9,7 @@ import type { Chooser, Score } from './eval.ts';
 import { flicker, frameOf, motionEnergy, psnr } from '../data/frames.ts';
 import { frechet } from '../metrics/frechet.ts';
 import type { Course, Preset } from '../presets/index.ts';
-import { batchOf, type Request, type Sampler, type Weights } from '../methods/sample.ts';
+import { batchOf, type Request, type Sampled, type Sampler } from '../methods/sample.ts';
 
 /** What is remembered of a clip. */
 interface Look {
@@ -67,7 +67,7 @@ export class PixelJudge<R extends { seed: number }> implements Chooser<R> {
    * The score is the first frame's PSNR in units of 100 dB (nothing for text alone) - frechetWeight × Fréchet distance, minus 1 when motion
    * is below `minMotion` of the real clips'. It needs no labels, and no network of its own.
    */
-  async choose(sampler: Sampler<R>, net: Weights, settings: Sampling): Promise<Score> {
+  async choose(sampler: Sampler<R>, net: Sampled, settings: Sampling): Promise<Score> {
     const { minMotion, frechetWeight } = this.course.best;
     const real = await (this.real ??= this.lookAtReal());
     const made: Look[] = [];

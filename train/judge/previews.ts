@@ -11,7 +11,7 @@ import { clipsOf, type Clip } from '../data/sets.ts';
 import type { Job } from '../loop/loop.ts';
 import { frameOf, type ClipShape } from '../data/frames.ts';
 import type { Course, Preset } from '../presets/index.ts';
-import type { Request, Sampler, Weights } from '../methods/sample.ts';
+import type { Request, Sampled, Sampler } from '../methods/sample.ts';
 
 /** Draws rows of clips [channels, frames, height, width] as an animated WebP. */
 export type Draw = (rows: readonly (readonly Float32Array[])[], shape: ClipShape) => Promise<Uint8Array>;
@@ -49,7 +49,7 @@ export function presetPreviews(p: Preset, draw: Draw, sampler: Sampler): Preview
 /** One row a sampling, under those that stay. @param net what of the state samples */
 export const samplePreviews = <R extends { seed: number }>(
   { course: p, draw, sampler, requests, above }: Previews<R>,
-  net: (state: State) => Weights,
+  net: (state: State) => Sampled,
   samplings: readonly Sampling[],
 ): Job['samples'] => ({
   every: p.run.sampleEvery,

@@ -35,12 +35,12 @@ export type StudentJob = OpenJob & {
   alone: number;
   teacher: Sampled;
   /** What samples: the generator's average. */
-  student: (state: State) => Weights;
+  student: (state: State) => Sampled;
 };
 
-/** A generator's average as a network that samples. */
-export const studentOf = ({ mode }: Form, teacher: Weights, { generator }: State): Weights =>
-  mode === 'lora' ? { ...teacher, ...generator!.ema! } : generator!.ema!;
+/** What a generator trains, or its average, as a network that samples. */
+export const studentOf = ({ mode }: Form, teacher: Weights, own: Weights): Weights =>
+  mode === 'lora' ? { ...teacher, ...own } : own;
 
 /** A frozen network: all of it on the device, or its blocks in host memory. */
 export const freeze = (device: Device, origin: Origin, { stored, run }: Course): Promise<Weights> =>

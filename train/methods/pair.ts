@@ -5,12 +5,12 @@ import type { Tensor } from '../../engine/frontend/tensor.ts';
 import type { HostTensor } from '../../engine/frontend/tree.ts';
 import { accumulated, microBatch, turns, type Turn } from '../loop/accumulate.ts';
 import { conditioner, ditConfigOf, numbersOf } from './conditions.ts';
-import { draws, start, studentOf, type StudentJob } from './jobs.ts';
+import { draws, start, type StudentJob } from './jobs.ts';
 import { ownFrom, ownShapes, type Batch } from './networks.ts';
 import { warm, type Trained } from '../loop/optim.ts';
 import { buffersOf, packsOf } from '../loop/packs.ts';
 import type { Expert } from '../../model/pipeline/diffuse.ts';
-import { Teachers } from './experts.ts';
+import { beginning, Teachers } from './experts.ts';
 import { joined, type Pending } from '../loop/pending.ts';
 import type { fakeStep, primingStep } from './priming.ts';
 import { Rollout } from './rollout.ts';
@@ -80,13 +80,13 @@ function outlineOf(s: Numbers, on: Types, name: string, pair: Pair): Outline {
   };
 }
 
-/** Name of the fake model that follows in an expert's range. */
-const nameOf = (expert: Expert | undefined): string => (expert === 'low' ? LOW : 'fake');
+/** Name of the second fake model, where one student is scored by two experts. */
 const LOW = 'fake, low noise';
 
 /** The first `fake.warmup` steps update the fake model alone; each later one updates it `fake.updates` times and the generator once. */
 async function pairJob(opening: Opening, name: string, pair: Pair): Promise<StudentJob> {
-  const { device, course: p, shards, teacher, low, ranks } = opening;
+  const { device, course: p, shards, low, ranks } = opening;
+  const begun = beginning(opening);
   const { priming: o, seed, student } = p;
   const { generator, fake } = o;
   const { batch } = conditioner(p);
@@ -94,7 +94,6 @@ async function pairJob(opening: Opening, name: string, pair: Pair): Promise<Stud
   if (low && fake.ida < 1)
     throw new Error('[distill] priming.fake.ida draws a fake model to its generator: of two experts leave it at 1');
   const teachers = await Teachers.freeze(device, opening);
-  const frozen = teachers.high;
   const size = microBatch(o);
   const { precision } = p.run;
   const options = { accumulate: o.accumulate, precision, ranks };
@@ -105,7 +104,8 @@ async function pairJob(opening: Opening, name: string, pair: Pair): Promise<Stud
     (params: Record<string, Tensor>, to: Record<string, Tensor>) => ema(params, to, fake.ida),
     { donate: [0], name: 'ida' },
   );
-  const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
+  const follower = (expert: Expert | undefined): string => (expert === 'low' && !teachers.range ? LOW : 'fake');
+  const rollout = student.steps > 1 ? new Rollout(device, p, size, teachers.range) : undefined;
   const inputs = async (
     { params }: Trained<NDArray>,
     { c }: Batch<HostTensor>,
@@ -113,7 +113,7 @@ async function pairJob(opening: Opening, name: string, pair: Pair): Promise<Stud
   ) => ({
     key: draw.key(n, role),
     score: draw.times(o.scoreTimes, size, n, `${role}.score`, expert),
-    ...((await rollout?.to({ teacher: frozen, generator: params }, c, n, role)) ?? {
+    ...((await rollout?.to(teachers.playing(params), c, n, role)) ?? {
       t: draw.times(generator.times, size, n, `${role}.input`),
     }),
   });
@@ -122,12 +122,12 @@ async function pairJob(opening: Opening, name: string, pair: Pair): Promise<Stud
     steps: fake.warmup + o.steps,
     alone: fake.warmup,
     initial: async () => ({
-      generator: await start(device, ownFrom(student, ditConfigOf(p), teacher, seed), {
+      generator: await start(device, ownFrom(student, ditConfigOf(p), begun, seed), {
         m: generator.adam.beta1 > 0,
         ema: true,
       }),
-      fake: await start(device, pair.fake(teacher, seed), { m: fake.adam.beta1 > 0 }),
-      ...(low && { [LOW]: await start(device, pair.fake(low, seed), { m: fake.adam.beta1 > 0 }) }),
+      fake: await start(device, pair.fake(begun, seed), { m: fake.adam.beta1 > 0 }),
+      ...(low && !teachers.range && { [LOW]: await start(device, pair.fake(low, seed), { m: fake.adam.beta1 > 0 }) }),
     }),
     async advance(state, n, rate = 1) {
       const turn = n - fake.warmup;
@@ -146,14 +146,14 @@ async function pairJob(opening: Opening, name: string, pair: Pair): Promise<Stud
             ...rates,
           });
         };
-        const from = followers[nameOf(expert)]!;
+        const from = followers[follower(expert)]!;
         const updated = await accumulated(from, turns(o, done, ranks), follow, shared);
-        followers = { ...followers, [nameOf(expert)]: updated.state };
+        followers = { ...followers, [follower(expert)]: updated.state };
         metrics = updated.metrics;
       }
       if (turn < 0) return { state: followers, metrics };
       const expert = teachers.expertAt(o.scoreTimes, turn, 'priming');
-      const { params } = followers[nameOf(expert)]!;
+      const { params } = followers[follower(expert)]!;
       const lead = async (s: Trained<NDArray>, { at, rates }: Turn) => {
         const b = batch(shards, seed, at, size, 'priming');
         return updateGenerator(s, { ...teachers.told(expert), fake: params }, b, {
@@ -170,7 +170,7 @@ async function pairJob(opening: Opening, name: string, pair: Pair): Promise<Stud
       return { state: { ...followers, generator: updated.state }, metrics: joined(metrics, updated.metrics) };
     },
     teacher: teachers.sampled,
-    student: (state) => studentOf(student, frozen, state),
+    student: (state) => teachers.student(state),
     async close() {
       await Promise.all([updateFake.free(), updateGenerator.free(), align.free(), rollout?.close()]);
       teachers.free();

@@ -10,23 +10,32 @@ import { noise } from './flow.ts';
 import { assemble, predictX0, timeAt, type Condition, type Networks, type Time } from './networks.ts';
 import type { Course } from '../presets/index.ts';
 import { key, Stream } from '../loop/rng.ts';
-import { studentSampler, type Weights } from './sample.ts';
+import { spans, type Expert } from '../../model/pipeline/diffuse.ts';
+import { studentsSampler, type Weights } from './sample.ts';
 
 interface State {
   x: Tensor;
 }
+type Student = Record<'teacher' | 'generator', Weights>;
 
 export class Rollout {
   private readonly preset: Course;
   /** σ of the student's levels, from 1 down. */
   private readonly levels: readonly number[];
+  /** Which of them are the student's own: from here on, and before that. */
+  private readonly own: { from: number; to: number };
   /** The state, written anew by every call. */
   private readonly x: NDArray;
   private readonly start;
   private readonly move;
 
-  constructor(device: Device, p: Course, batch: number) {
-    const { steps, shift } = studentSampler(p.student.steps);
+  /** @param range of two students, whose levels it ends at */
+  constructor(device: Device, p: Course, batch: number, range?: Expert) {
+    const sampling = studentsSampler(p);
+    const { steps, shift } = sampling;
+    const own = spans(sampling).find(({ expert }) => !range || expert === range);
+    if (!own) throw new Error(`[distill] of student.steps=${steps} none is the ${range}-noise expert's: take more`);
+    this.own = own;
     const dit = ditConfigOf(p);
     this.preset = p;
     this.levels = schedule('euler', steps, shift).sigmas.slice(0, steps);
@@ -50,16 +59,18 @@ export class Rollout {
 
   /**
    * Samples from pure noise down to a level of the student, one for the batch.
+   * @param before who samples down to the student's own levels, where these are not the first
    * @returns the state [B,C,F,H,W], good until the next call, and the level
    */
   async to(
-    networks: Record<'teacher' | 'generator', Weights>,
+    { networks, before }: { networks: Student; before?: Student | undefined },
     c: Condition<HostTensor>,
     step: number,
     role: string,
   ): Promise<{ input: NDArray; t: Time<HostTensor> }> {
     const { seed } = this.preset;
-    const level = new Stream(seed, step, `${role}.level`).int(this.levels.length);
+    const { from, to } = this.own;
+    const level = from + new Stream(seed, step, `${role}.level`).int(to - from);
     const at = (i: number) =>
       timeAt(
         ditConfigOf(this.preset),
@@ -68,7 +79,7 @@ export class Rollout {
     const { x } = this;
     await this.start({ x }, key(seed, step, `${role}.start`));
     for (let i = 0; i < level; i++) {
-      await this.move({ x }, networks, c, {
+      await this.move({ x }, i < from ? before! : networks, c, {
         t: at(i),
         next: at(i + 1).sigma,
         key: key(seed, step, `${role}.level ${i + 1}`),

@@ -129,9 +129,19 @@ export const teacherSampler = (p: Preset): Sampling => ({
 /** Few-step levels are shifted by 5 (METHOD §1.13); one step starts at 1 whatever the shift. */
 export const studentSampler = (steps = 1): Sampling => ({ kind: 'renoise', steps, shift: 5, guidance: 1 });
 
+/** Whether each of two experts gets a student, for its range of noise: one that answers in one step sees pure noise alone. */
+export const teachesTwo = ({ experts, student }: Pick<Course, 'experts' | 'student'>): boolean =>
+  experts !== undefined && student.steps > 1;
+
+/** A course's students in the steps that they are trained for. */
+export const studentsSampler = (p: Pick<Course, 'experts' | 'student'>): Sampling => ({
+  ...studentSampler(p.student.steps),
+  ...(teachesTwo(p) && { low: { below: TRAIN_TIMESTEPS * p.experts!.boundary, guidance: 1 } }),
+});
+
 /** As a model is meant to be sampled: a teacher by its preset, a student in the steps it was trained for. */
 export const samplerOf = ({ kind, about: { preset } }: Pick<Model<DiTConfig>, 'kind' | 'about'>): Sampling =>
-  kind === 'teacher' ? teacherSampler(preset) : studentSampler(preset.student.steps);
+  kind === 'teacher' ? teacherSampler(preset) : studentsSampler(preset);
 
 /** Clips that are sampled together: real videos are large, and go as they are trained on. */
 export const batchOf = ({ data, priming }: Course): number => (data.set === 'videos' ? microBatch(priming) : 32);

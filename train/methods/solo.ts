@@ -98,7 +98,7 @@ async function soloJob<T extends string>(
       return { state: { generator }, metrics };
     },
     teacher: frozen,
-    student: (state) => studentOf(student, frozen, state),
+    student: (state) => studentOf(student, frozen, state['generator']!.ema!),
     async close() {
       await step.free();
       freeTree(frozen);

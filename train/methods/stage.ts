@@ -3,6 +3,7 @@ import type { Device } from '../../engine/runtime/device.ts';
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import type { DiTConfig } from '../../model/config.ts';
 import type { Origin } from '../../model/files/origin.ts';
+import type { Expert } from '../../model/pipeline/diffuse.ts';
 import type { HeadConfig } from '../../model/heads.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
 import type { Shards } from '../data/shards.ts';
@@ -12,6 +13,12 @@ import type { Course, Settings } from '../presets/index.ts';
 import type { Ranks } from '../ranks/ranks.ts';
 import type { StudentJob } from './jobs.ts';
 import type { Batch, Time } from './networks.ts';
+
+/** An expert whose student is trained; for the low-noise one's, what the high-noise one's last stage kept. */
+export interface Range {
+  expert: Expert;
+  high?: Origin | undefined;
+}
 
 /** What a stage is opened with. */
 export interface Opening {
@@ -23,6 +30,8 @@ export interface Opening {
   low?: Origin | undefined;
   /** What the stage before kept: the generator's averaged weights, or adapters. The first stage has none. */
   before?: Origin | undefined;
+  /** Where each of two experts gets a student: whose it is. */
+  range?: Range | undefined;
   /** Who trains it together. */
   ranks?: Ranks | undefined;
 }

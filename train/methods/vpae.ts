@@ -17,8 +17,8 @@ import {
   type EquilibriumConfig,
   type EquilibriumInputs,
 } from './equilibrium.ts';
-import { Teachers } from './experts.ts';
-import { draws, start, studentOf, type StudentJob } from './jobs.ts';
+import { beginning, Teachers } from './experts.ts';
+import { draws, start, type StudentJob } from './jobs.ts';
 import { ownFrom, ownShapes, type Batch, type Networks } from './networks.ts';
 import { warm, type AdamConfig, type Trained } from '../loop/optim.ts';
 import { pairStage } from './pair.ts';
@@ -73,23 +73,24 @@ function generatorUpdate(device: Device, config: EquilibriumConfig, adam: AdamCo
 
 /** The first `head.warmup` steps update the discriminator alone. */
 async function equilibriumJob(opening: Opening): Promise<StudentJob> {
-  const { device, course: p, shards, teacher, before, ranks } = opening;
+  const { device, course: p, shards, before, ranks } = opening;
+  const begun = beginning(opening);
   const { equilibrium: o, seed, student } = p;
   const { generator, head } = o;
   const config = equilibriumConfigOf(numbersOf(p));
   const { batch } = conditioner(p);
   const draw = draws(p);
   const teachers = await Teachers.freeze(device, opening);
-  const frozen = teachers.high;
+  const frozen = teachers.own;
   const size = microBatch(o);
   const options = { accumulate: o.accumulate, precision: p.run.precision, ranks };
   const updateHead = compileStep(device, 'discriminator', discriminatorStep(config, head.adam), options);
   const updateGenerator = generatorUpdate(device, config, generator.adam, options);
   const together = ranks && { ranks, accumulate: o.accumulate };
-  const rollout = student.steps > 1 ? new Rollout(device, p, size) : undefined;
+  const rollout = student.steps > 1 ? new Rollout(device, p, size, teachers.range) : undefined;
   /** What the generator is given: pure noise, which the step draws itself, or a state of its own sampling. */
   const inputs = async ({ params }: Trained<NDArray>, { c }: Batch<HostTensor>, n: number, role: string) => {
-    const given = await rollout?.to({ teacher: frozen, generator: params }, c, n, role);
+    const given = await rollout?.to(teachers.playing(params), c, n, role);
     return { key: draw.key(n, role), ...(given ? { input: given.input, end: given.t } : { end: draw.at(1, size) }) };
   };
   return {
@@ -97,11 +98,11 @@ async function equilibriumJob(opening: Opening): Promise<StudentJob> {
     steps: head.warmup + o.steps,
     alone: head.warmup,
     initial: async () => ({
-      generator: await start(device, before ?? ownFrom(student, config.dit, teacher, seed), {
+      generator: await start(device, before ?? ownFrom(student, config.dit, begun, seed), {
         m: generator.adam.beta1 > 0,
         ema: true,
       }),
-      head: await start(device, initDiscriminator(config, teacher, seed), { m: head.adam.beta1 > 0 }),
+      head: await start(device, initDiscriminator(config, begun, seed), { m: head.adam.beta1 > 0 }),
     }),
     async advance(state, n, rate = 1) {
       const own = state['generator']!;
@@ -113,7 +114,7 @@ async function equilibriumJob(opening: Opening): Promise<StudentJob> {
         given: {
           noiseKey: draw.key(at, 'equilibrium.pair'),
           t: {
-            ...draw.times(o.discriminatorTimes, size, at, 'equilibrium.time'),
+            ...draw.times(o.discriminatorTimes, size, at, 'equilibrium.time', teachers.range),
             ...(o.told === 'end' && { emb: draw.at(1, size).emb }),
           },
           score: draw.times(o.scoreTimes, size, at, 'equilibrium.score', expert),
@@ -150,7 +151,7 @@ async function equilibriumJob(opening: Opening): Promise<StudentJob> {
       return { state: { generator: G.state, head: D.state }, metrics: joined(D.metrics, G.metrics) };
     },
     teacher: teachers.sampled,
-    student: (state) => studentOf(student, frozen, state),
+    student: (state) => teachers.student(state),
     async close() {
       await Promise.all([updateHead.free(), updateGenerator.free(), rollout?.close()]);
       teachers.free();

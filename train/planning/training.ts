@@ -8,6 +8,8 @@ import type { Program, Stage as MethodStage } from '../methods/stage.ts';
 import type { AdamConfig, Trained } from '../loop/optim.ts';
 import { eachRole, packsOf, packTypes } from '../loop/packs.ts';
 import { stepOf } from '../loop/step.ts';
+import { ownShapes } from '../methods/networks.ts';
+import { teachesTwo } from '../methods/sample.ts';
 import { teacherStep } from '../methods/teacher.ts';
 import { vaeStep } from '../methods/vae.ts';
 import {
@@ -167,12 +169,13 @@ export function stageCost(stage: MethodStage, s: Subject, target: Target): JobCo
   const shapes = ditShapes(s.config);
   const teacher = frozenTypes(s);
   const low = s.experts && frozenTypes(s);
+  const two = teachesTwo(s);
   const batching = stage.batching(s);
   const batch = microBatch(batching);
   const data = batchTypes(s, batch);
   const { trains, drawn, programs } = stage.outline(s, {
     teacher,
-    low,
+    low: two ? undefined : low,
     batch: data,
     time: () => timeTypes(s, batch),
     key: () => type([2], 'u32'),
@@ -189,6 +192,15 @@ export function stageCost(stage: MethodStage, s: Subject, target: Target): JobCo
     held: [
       { cause: 'weights', what: 'teacher, frozen', bytes: dividedBytes(teacher).device },
       ...(low ? [{ cause: 'weights', what: 'its low-noise expert', bytes: dividedBytes(low).device } as const] : []),
+      ...(two
+        ? [
+            {
+              cause: 'weights',
+              what: 'high-noise student, beside the one for low noise',
+              bytes: treeBytes(paramTypes(ownShapes(s.student, s.config))),
+            } as const,
+          ]
+        : []),
       ...Object.entries(trains).flatMap(([what, state]) => heldBy(what, state)),
     ],
     runs: programs.map((program) => run(program, batching, data, target)),

@@ -10,6 +10,7 @@ import { saveLora } from '../../model/files/lora.ts';
 import { OWN } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
 import { inFile } from '../../model/files/origin.ts';
+import type { Expert } from '../../model/pipeline/diffuse.ts';
 import { wanModel, wanSampling } from '../../model/pipeline/wan.ts';
 import { ditConfigOf, videoShape } from '../methods/conditions.ts';
 import { setAside, type VideoShards } from '../data/videos.ts';
@@ -28,7 +29,7 @@ import { cutAsBegun } from '../ranks/cut.ts';
 import { isLeader } from '../ranks/ranks.ts';
 import { samplePreviews } from '../judge/previews.ts';
 import { canonical } from '../loop/canonical.ts';
-import { Sampler, studentSampler } from '../methods/sample.ts';
+import { Sampler, studentsSampler } from '../methods/sample.ts';
 import type { Work } from '../work.ts';
 import { PREVIEWED, RecordEnds, type Remake } from './records.ts';
 
@@ -118,7 +119,7 @@ export interface VideoDistill extends Omit<Work, 'preset'> {
 /**
  * Some records are set aside and never trained on (`setAside`): by them `PixelJudge` chooses each stage's average, and two of
  * them are shown, real, by the teacher (sampled once a process) and by the student. The student is written as a LoRA file where it is
- * one, else whole, under Wan's names, with its course in the metadata. No weights are in host memory as a whole but a LoRA's.
+ * one, else whole, under Wan's names, with its course in the metadata; of two, that for low noise in a file of its own. No weights are in host memory as a whole but a LoRA's.
  */
 export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   const { checkpoint, device, draw } = w;
@@ -134,7 +135,7 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   const asked = (records: readonly number[]): Remake[] => records.map((record, seed) => ({ record, seed }));
   const judge = new PixelJudge(p, asked(heldOut), (i) => ends.clip(heldOut[i]!));
   const shown = asked((heldOut.length ? heldOut : [0]).slice(0, PREVIEWED));
-  const student = studentSampler(p.student.steps);
+  const student = studentsSampler(p);
   let above: Promise<Float32Array[][]> | undefined;
   const compared = async (job: StudentJob): Promise<Float32Array[][]> => {
     const real: Float32Array[] = [];
@@ -142,7 +143,9 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
     const [, , height, width] = videoShape(p);
     return [real, (await sampler.sample(job.teacher, shown, wanSampling(checkpoint, { width, height }))).videos];
   };
-  const path = join(w.out, mode === 'lora' ? 'student.lora.safetensors' : 'student.safetensors');
+  const fileOf = (expert: Expert): string =>
+    join(w.out, `student${expert === 'low' ? '.low' : ''}${mode === 'lora' ? '.lora' : ''}.safetensors`);
+  const path = fileOf('high');
   const file = await checkpoint.dit.open();
   const lowFile = await checkpoint.low?.open();
   try {
@@ -157,7 +160,7 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
       done,
       step,
       phases,
-      file: kept,
+      files: kept,
     } = await runStages(w, turnsOf(method, p, made), {
       shards,
       teacher: inFile(file),
@@ -179,19 +182,20 @@ export async function distillVideos(w: VideoDistill): Promise<Distilled> {
       config: JSON.stringify(checkpoint.dit.config),
       about: JSON.stringify({ preset: p, steps: step, teacher: made.teacher, data: made.data }),
     };
-    try {
-      if (mode === 'lora')
-        await saveLora(path, (await readAverage(kept!)).params, {
-          naming: 'comfyui',
-          scale: alpha / rank,
-          dtype: 'BF16',
-          metadata,
-        });
-      else await exportAverage(kept!, path, metadata);
-    } catch (error) {
-      throw writeError('distill', path, error);
-    }
-    return { done, step, path, phases };
+    for (const [expert, average] of Object.entries(kept) as [Expert, string][])
+      try {
+        if (mode === 'lora')
+          await saveLora(fileOf(expert), (await readAverage(average)).params, {
+            naming: 'comfyui',
+            scale: alpha / rank,
+            dtype: 'BF16',
+            metadata,
+          });
+        else await exportAverage(average, fileOf(expert), metadata);
+      } catch (error) {
+        throw writeError('distill', fileOf(expert), error);
+      }
+    return { done, step, path, phases, ...(kept.low !== undefined && { low: fileOf('low') }) };
   } finally {
     await sampler.close();
     await file.close();
