@@ -6,6 +6,7 @@ import type { Roofline } from '../../cli/bench/roofline.ts';
 import { open } from '../../engine/runtime/device.ts';
 import { PRECISIONS, type Precision } from '../../model/pipeline/precision.ts';
 import { subjectOf } from '../../train/planning/subject.ts';
+import { vpae } from './run.ts';
 
 const ROOF: Roofline = { gflops: 100, copies: [{ bytes: 2 ** 26, gbs: 10 }], hostGbs: 5 };
 const make = (sets: readonly string[]) =>
@@ -37,6 +38,21 @@ test('what does not fit is not begun', async () => {
     skipped[0]!.reason,
     /^it needs [\d.]+ GB, there are 0.60 GB; nothing makes it fit but a smaller --size, fewer --frames or --layers$/,
   );
+});
+
+test('what comes from host memory takes its time: --host-gbps', async () => {
+  const seconds = async (gbps: string): Promise<{ seconds: number; streamedBytes: number }> => {
+    const size = ['--size', '64x64', '--frames', '1', '--layers', '3'];
+    const rates = ['--tflops', '1e6', '--gbps', '1e6', '--host-gbps', gbps, '--json'];
+    const job = ['--job', 'priming', '--mode', 'lora', '--offload'];
+    const { code, stdout, stderr } = await vpae(['plan', '--preset', 'wan2.1-t2v-1.3b', ...job, ...size, ...rates]);
+    assert.is(code, 0, stderr);
+    return (JSON.parse(stdout) as [{ seconds: number; streamedBytes: number }])[0];
+  };
+  const [slow, fast] = [await seconds('1'), await seconds('4')];
+  assert.ok(slow.streamedBytes > 1e8);
+  assert.ok(slow.seconds >= slow.streamedBytes / 1e9 && slow.seconds < (1.5 * slow.streamedBytes) / 1e9);
+  assert.ok(Math.abs(slow.seconds / fast.seconds / 4 - 1) < 0.01, 'the rest takes next to nothing');
 });
 
 test.run();

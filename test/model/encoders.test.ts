@@ -11,7 +11,9 @@ import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { clip, clipPixels, clipSpecs, clipTables, type CLIPTables } from '../../model/clip/clip.ts';
 import { clipConfig } from '../../model/clip/config.ts';
 import { encodeImage } from '../../model/clip/encode.ts';
+import { OWN } from '../../model/files/names.ts';
 import { openWeights } from '../../model/files/open.ts';
+import { exportPacked, type PackedExport } from '../../model/files/packedexport.ts';
 import { saveTensors } from '../../model/files/safetensors.ts';
 import type { Weights } from '../../model/files/weights.ts';
 import type { HostParams } from '../../model/params.ts';
@@ -60,16 +62,28 @@ async function hidden(params: HostParams, texts: readonly number[][], length: nu
   return y!;
 }
 
+const BLOCKS = 'visual.transformer.';
+
+/** Writes the tower with its blocks' linears packed. */
+async function packTower(path: string, params: HostParams, dtype: PackedExport): Promise<void> {
+  const short = (name: string): string => name.replace(BLOCKS, 'blocks.'); // what is packed of a DiT
+  await saveTensors(`${path}.f32`, Object.fromEntries(Object.entries(params).map(([name, t]) => [short(name), t])));
+  const weights = await openWeights(`${path}.f32`);
+  const naming = { ...OWN, theirs: (name: string) => [name.replace(/^blocks\./, BLOCKS)] };
+  await exportPacked(path, weights, { naming, dtype, metadata: {} }).finally(() => weights.close());
+}
+
 /** Stores weights in `dtype`, and hands on the file and what reading it gives. */
 async function stored<T>(
   params: HostParams,
-  dtype: 'F32' | 'F16' | 'BF16',
+  dtype: 'F32' | 'F16' | 'BF16' | PackedExport,
   use: (weights: Weights, rounded: HostParams) => Promise<T>,
 ): Promise<T> {
   const folder = await mkdtemp(join(tmpdir(), 'vpae-encoders-'));
   try {
     const path = join(folder, 'weights.safetensors');
-    await saveTensors(path, params, { dtype });
+    if (dtype === 'F32' || dtype === 'F16' || dtype === 'BF16') await saveTensors(path, params, { dtype });
+    else await packTower(path, params, dtype);
     const weights = await openWeights(path);
     const rounded: HostParams = {};
     for (const name of Object.keys(params)) rounded[name] = await weights.tensor(name);
@@ -129,28 +143,31 @@ for (const dtype of ['BF16', 'F32'] as const) {
   });
 }
 
-test('a picture from an F16 file, block by block, gives the features of the whole tower', async () => {
-  const device = await open();
-  const before = await held(device);
-  const images = noise('pictures', [2, 3, 10, 6]);
-  await stored(
-    { ...scrambled(clipSpecs(imageConfig)), 'textual.head': noise('other', [2]) },
-    'F16',
-    async (weights, rounded) => {
-      const tables = clipTables(imageConfig, [10, 6]);
-      const { y } = await oracle.run(
-        ({ p, images, tables }: { p: Record<string, Tensor>; images: Tensor; tables: CLIPTables<Tensor> }) => ({
-          y: clip(p, imageConfig, clipPixels(images, tables)),
-        }),
-        { p: rounded, images, tables },
-      );
-      const got = await encodeImage(device, weights, images, { config: imageConfig });
-      assert.equal(got.shape, [2, 5, 16]);
-      assert.ok(largest(y!, got) < 2e-4);
-    },
-  );
-  assert.is(device.allocated, before);
-});
+for (const dtype of ['F16', 'BF16', 'q8_0', 'fp8_scaled'] as const)
+  test(`a picture from a file in ${dtype}, block by block, gives the features of the whole tower`, async () => {
+    const device = await open();
+    const before = await held(device);
+    const images = noise('pictures', [2, 3, 10, 6]);
+    await stored(
+      { ...scrambled(clipSpecs(imageConfig)), 'textual.head': noise('other', [2]) },
+      dtype,
+      async (weights, rounded) => {
+        const { dtype: kept } = weights.entries.get(`${BLOCKS}0.mlp.2.weight`)!;
+        assert.is(kept, { F16: 'F16', BF16: 'BF16', q8_0: 'Q8_0', fp8_scaled: 'F8_E4M3' }[dtype]);
+        const tables = clipTables(imageConfig, [10, 6]);
+        const { y } = await oracle.run(
+          ({ p, images, tables }: { p: Record<string, Tensor>; images: Tensor; tables: CLIPTables<Tensor> }) => ({
+            y: clip(p, imageConfig, clipPixels(images, tables)),
+          }),
+          { p: rounded, images, tables },
+        );
+        const got = await encodeImage(device, weights, images, { config: imageConfig });
+        assert.equal(got.shape, [2, 5, 16]);
+        assert.ok(largest(y!, got) < 2e-4);
+      },
+    );
+    assert.is(device.allocated, before);
+  });
 
 test('a stopped encoder gives its memory back', async () => {
   const device = await open();
