@@ -181,25 +181,35 @@ export async function createDawn(options: string[]): Promise<GPU> {
 /** The runtime's own WebGPU (Deno, browsers). */
 export const nativeGpu = (): GPU | undefined => (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
 
-const SPIN_MS = 1;
+/** Milliseconds from its beginning in which a wait asks without a pause, and then with naps in between: of this share of what it has waited. */
+const SPIN_MS = 0.2;
+const NAPS_MS = 8;
+const NAP = 1 / 8;
 let waits = 0;
-let spinUntil = 0;
+let began = 0;
 let realImmediate: typeof setImmediate;
 
+/** Sleeps shorter than any timer does. Windows sleeps for many milliseconds at the least: there it spins. */
+const pillow = new Int32Array(new SharedArrayBuffer(4));
+const nap = (ms: number): void => {
+  if (platform !== 'win32') Atomics.wait(pillow, 0, 0, ms);
+};
+
 /** Dawn's poll is a native function without arguments; everyone else's immediates stay what they are. */
-const hybridImmediate = ((callback: () => void, ...args: []) =>
-  args.length ||
-  performance.now() < spinUntil ||
-  !Function.prototype.toString.call(callback).endsWith('{ [native code] }')
-    ? realImmediate(callback, ...args)
-    : setTimeout(callback, 1)) as unknown as typeof setImmediate;
+const hybridImmediate = ((callback: () => void, ...args: []) => {
+  const isPoll = !args.length && Function.prototype.toString.call(callback).endsWith('{ [native code] }');
+  const ms = performance.now() - began;
+  if (isPoll && ms >= NAPS_MS) return setTimeout(callback, 1);
+  if (isPoll && ms >= SPIN_MS) nap(NAP * ms);
+  return realImmediate(callback, ...args);
+}) as unknown as typeof setImmediate;
 
 /**
- * Awaits a GPU promise (mapAsync, onSubmittedWorkDone). Dawn polls by queueing `globalThis.setImmediate` again and again, which
- * takes a core from a CPU driver: here it spins for 1 ms, for short waits' sake, and then polls once a millisecond.
+ * Awaits a GPU promise (mapAsync, onSubmittedWorkDone). Dawn polls by queueing `globalThis.setImmediate` again and again, which takes a
+ * core from a CPU driver: here it does so for short waits' sake, then with naps in between, then once a millisecond.
  */
 export async function waiting<T>(promise: Promise<T>): Promise<T> {
-  spinUntil = performance.now() + SPIN_MS;
+  began = performance.now();
   if (waits++ === 0) {
     realImmediate = globalThis.setImmediate;
     globalThis.setImmediate = hybridImmediate;
