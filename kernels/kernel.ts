@@ -149,9 +149,6 @@ export function shader(spec: ShaderSpec): string {
   );
 }
 
-/** Whether a module reads its uniform: WebGPU's automatic layout has no place for one that is not read. */
-export const readsParams = (wgsl: string): boolean => /\bp\.\w/.test(wgsl);
-
 /** The function every family calls before a store; the identity when nothing is fused. */
 export function epilogueFunction(epilogue: Epilogue | undefined, width: 1 | 4, placed = false): string {
   const t = width === 1 ? 'f32' : 'vec4f';

@@ -11,11 +11,14 @@ import { uploadable } from './bits.ts';
 import { checkTensor, checkType, dtypeOf, type Numbers } from '../frontend/tree.ts';
 import { tuningFor } from './tuning.ts';
 import { NDArray } from './ndarray.ts';
+import { pipelineOf } from './pipeline.ts';
 import { destroyIdle, Warmup } from './warmup.ts';
 import { compile, type CompiledFunction, type CompileOptions } from './compile.ts';
 
 /** Bytes taken between two sweeps for garbage: a GPU does not tell how many it has. */
 const SWEEP_EVERY = 2 ** 30;
+/** Bind groups made between two: only the collector gives one back, and on Mesa's CPU drivers each holds a memory mapping (pipeline.ts). */
+const SWEEP_GROUPS = 2 ** 14;
 const USAGE = { mapRead: 0x1, mapWrite: 0x2, copySrc: 0x4, copyDst: 0x8, uniform: 0x40, storage: 0x80 };
 
 interface Counters {
@@ -72,6 +75,8 @@ export class Device {
   private closed = false;
   /** Bytes held when garbage was last swept. */
   private swept = 0;
+  /** Bind groups made until then. */
+  private sweptGroups = 0;
   private readonly state: DeviceState;
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
 
@@ -149,6 +154,14 @@ export class Device {
     this.swept = this.allocated;
   }
 
+  /** Counts bind groups that are about to be made. */
+  makeGroups(count: number): void {
+    this.counters.bindGroups += count;
+    if (this.counters.bindGroups - this.sweptGroups <= SWEEP_GROUPS) return;
+    this.garbage.sweep();
+    this.sweptGroups = this.counters.bindGroups;
+  }
+
   uniforms(bytes: number): GPUBuffer {
     return this.buffer(bytes, USAGE.uniform | USAGE.copyDst);
   }
@@ -173,7 +186,7 @@ export class Device {
     const module = this.gpu.createShaderModule({ code: wgsl, label });
     void this.gpu.popErrorScope(); // the pipeline's rejection below tells it with its text
     try {
-      return await waiting(this.gpu.createComputePipelineAsync({ layout: 'auto', label, compute: { module } }));
+      return await pipelineOf(this.gpu, { wgsl, label }, module);
     } catch (error) {
       const { messages } = await module.getCompilationInfo();
       const text = messages

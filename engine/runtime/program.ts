@@ -1,7 +1,7 @@
 /**
  * Stage `program`: launches and a memory plan become pipelines, arenas and bind groups, made once; a run only encodes.
  */
-import { boundBytes, readsParams } from '../../kernels/kernel.ts';
+import { boundBytes } from '../../kernels/kernel.ts';
 import { windowBytes } from '../../kernels/windows.ts';
 import type { Device } from './device.ts';
 import { type Group } from '../compiler/fuse.ts';
@@ -34,8 +34,9 @@ export interface Run {
   results: ResultSet;
 }
 
-/** Sets of inputs and results that bind groups are kept for. */
+/** Sets of inputs and results that bind groups are kept for: as many as take some thousand groups, but for two of them. */
 const MAX_SETS = 8;
+const MAX_GROUPS = 2 ** 13;
 
 /** Bytes in host memory: of a streamed input, or of a value that waits there. */
 type Kept = { input: number } | { arena: number; offset: number; bytes: number };
@@ -282,6 +283,9 @@ export class Program {
     const key = `${run.results.id}:${run.inputs.map((s) => (s ? `${this.idOf(s.buffer)}+${s.offset}` : '')).join()}`;
     const found = this.bound.get(key);
     if (found) return found;
+    const most = Math.min(MAX_SETS, Math.max(2, Math.floor(MAX_GROUPS / this.cuts.steps.length)));
+    while (this.bound.size >= most) this.bound.delete(this.bound.keys().next().value!);
+    this.device.makeGroups(this.cuts.steps.length);
     const groups = this.cuts.steps.map(({ whole, dispatch, uniform }) => {
       const storage = this.spans[whole]!.map((span, b) => {
         const { buffer, offset, bytes } = windowed(
@@ -293,13 +297,9 @@ export class Program {
       });
       const size = Math.ceil(Math.max(dispatch.params.length, 1) / 4) * 16;
       const buffer = uniform.parts ? this.memory.parts! : this.memory.uniform;
-      const entries = readsParams(dispatch.wgsl)
-        ? [{ binding: 0, resource: { buffer, offset: uniform.offset, size } }, ...storage]
-        : storage;
-      this.device.counters.bindGroups++;
+      const entries = [{ binding: 0, resource: { buffer, offset: uniform.offset, size } }, ...storage];
       return this.device.gpu.createBindGroup({ layout: this.pipelines[whole]!.getBindGroupLayout(0), entries });
     });
-    if (this.bound.size >= MAX_SETS) this.bound.delete(this.bound.keys().next().value!);
     this.bound.set(key, groups);
     return groups;
   }

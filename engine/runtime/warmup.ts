@@ -2,8 +2,9 @@
  * CPU drivers of Mesa compile a kernel when it is first launched, one after another on one core. Here they are launched on nothing
  * before a program's first run, and when that takes long on further devices too: what those compile is found in the driver's cache.
  */
-import { readsParams, type Dispatch } from '../../kernels/kernel.ts';
+import type { Dispatch } from '../../kernels/kernel.ts';
 import { pause, waiting } from '../host/runtime.ts';
+import { pipelineOf } from './pipeline.ts';
 
 /** A device that launches fewer kernels than FAST in this time compiles them: from the cache one takes some 2 ms. */
 const PATIENCE_MS = 100;
@@ -52,7 +53,7 @@ export class Warmup {
           if (device)
             await drain(device, left, (k) => {
               taken.push(k);
-              return again(device, k);
+              return pipelineOf(device, k.dispatch);
             });
         }),
       );
@@ -76,32 +77,18 @@ export async function destroyIdle(gpu: GPUDevice): Promise<void> {
   gpu.destroy();
 }
 
-const again = (gpu: GPUDevice, { dispatch }: Kernel): Promise<GPUComputePipeline> =>
-  waiting(
-    gpu.createComputePipelineAsync({
-      layout: 'auto',
-      compute: { module: gpu.createShaderModule({ code: dispatch.wgsl }) },
-    }),
-  );
-
 /** Launches one kernel after the other until none is left. Whoever else drains the list takes others. */
-async function drain(
-  gpu: GPUDevice,
-  left: Kernel[],
-  pipelineOf: (k: Kernel) => Promise<GPUComputePipeline>,
-): Promise<void> {
+async function drain(gpu: GPUDevice, left: Kernel[], made: (k: Kernel) => Promise<GPUComputePipeline>): Promise<void> {
   if (!left.length) return;
   const buffers: GPUBuffer[] = [];
   const buffer = (at: number, usage: number): GPUBuffer => (buffers[at] ??= gpu.createBuffer({ size: BYTES, usage }));
   for (let k = left.shift(); k; k = left.shift()) {
-    const pipeline = await pipelineOf(k);
+    const pipeline = await made(k);
     const storage = k.dispatch.bind.map((_, i) => ({
       binding: i + 1,
       resource: { buffer: buffer(i + 2, USAGE.storage) },
     }));
-    const entries = readsParams(k.dispatch.wgsl)
-      ? [{ binding: 0, resource: { buffer: buffer(1, USAGE.uniform) } }, ...storage]
-      : storage;
+    const entries = [{ binding: 0, resource: { buffer: buffer(1, USAGE.uniform) } }, ...storage];
     const encoder = gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);

@@ -3,6 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { openAdapter } from '../../engine/host/adapter.ts';
 import { pause } from '../../engine/host/runtime.ts';
+import { pipelineOf } from '../../engine/runtime/pipeline.ts';
 import { Warmup, type Kernel } from '../../engine/runtime/warmup.ts';
 import { shader } from '../../kernels/kernel.ts';
 
@@ -26,10 +27,7 @@ async function unknown(count: number, terms: number): Promise<Kernel[]> {
           { name: 'ys', type: 'f32', access: 'read_write' },
         ],
       });
-      const pipeline = await gpu.createComputePipelineAsync({
-        layout: 'auto',
-        compute: { module: gpu.createShaderModule({ code: wgsl }) },
-      });
+      const pipeline = await pipelineOf(gpu, { wgsl });
       return { dispatch: { wgsl, bind: [0, 1] }, pipeline };
     }),
   );

@@ -1,6 +1,7 @@
 /** Runs a family's Launch on a bare device, with sentinels around every slot, and validates WGSL on Dawn's null backend. */
 import { openAdapter } from '../../engine/host/adapter.ts';
-import { readsParams, type Launch } from '../../kernels/kernel.ts';
+import { pipelineOf } from '../../engine/runtime/pipeline.ts';
+import type { Launch } from '../../kernels/kernel.ts';
 
 const GUARD = 256; // bytes in front of and behind every slot
 const SENTINEL = 0x7fbadbad;
@@ -38,14 +39,14 @@ export async function launch(l: Launch, inputs: Data[], outputs: number[]): Prom
       const errors = (await module.getCompilationInfo()).messages.filter((m) => m.type === 'error');
       if (errors.length)
         throw new Error(`${d.label}: ${errors.map((m) => `${m.lineNum}: ${m.message}`).join('; ')}\n${d.wgsl}`);
-      pipelines.set(d.wgsl, (pipeline = device.createComputePipeline({ layout: 'auto', compute: { module } })));
+      pipelines.set(d.wgsl, (pipeline = await pipelineOf(device, d, module)));
     }
     const words = new Uint32Array(Math.ceil(Math.max(d.params.length, 1) / 4) * 4);
     words.set(d.params);
     const uniform = device.createBuffer({ size: words.byteLength, usage: 0x40 | 0x8 });
     device.queue.writeBuffer(uniform, 0, words);
     const entries = [
-      ...(readsParams(d.wgsl) ? [{ binding: 0, resource: { buffer: uniform } }] : []),
+      { binding: 0, resource: { buffer: uniform } },
       ...d.bind.map((slot, i) => ({
         binding: i + 1,
         resource: { buffer: buffers[slot]!, offset: GUARD, size: sizes[slot]! },
