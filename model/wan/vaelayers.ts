@@ -64,12 +64,14 @@ export class Cache {
 
 /** Convolution of [B,C,T,H,W] that sees no later frame: all padding in time stands in front. Kernel sizes are odd. */
 export function causalConv(s: Scope, name: string, x: Tensor, cache: Cache): Tensor {
-  const w = s.get(`${name}.weight`);
-  const [kt, kh, kw] = w.shape.slice(2) as unknown as Triple;
+  const all = s.get(`${name}.weight`);
+  const [kt, kh, kw] = all.shape.slice(2) as unknown as Triple;
   const [ph, pw] = [(kh - 1) / 2, (kw - 1) / 2];
   const seen = kt > 1 ? cache.join(s.scope(name).prefix, x, kt - 1) : x;
-  return conv3d(seen, w, s.get(`${name}.bias`), {
-    padLo: [kt - 1 - (seen.shape[2]! - x.shape[2]!), ph, pw],
+  // Of a single frame only the last tap sees more than the zeros in front.
+  const alone = kt > 1 && seen.shape[2] === 1;
+  return conv3d(seen, alone ? all.slice(2, kt - 1) : all, s.get(`${name}.bias`), {
+    padLo: [alone ? 0 : kt - 1 - (seen.shape[2]! - x.shape[2]!), ph, pw],
     padHi: [0, ph, pw],
   });
 }

@@ -15,7 +15,7 @@ const { flare } = await import('../../train/data/flare/clips.ts');
 const { ACTIONS, FACINGS, FLARE_WORDS, isHeldOut, sceneOf } = await import('../../train/data/flare/outfits.ts');
 const { parseAnimation, parseLayers } = await import('../../train/data/flare/parse.ts');
 const { flareFiles, flareFolder } = await import('../../train/data/flare/sprites.ts');
-const { still } = await import('../../train/data/stills.ts');
+const { crop } = await import('../../train/data/crops.ts');
 const { Stream } = await import('../../train/loop/rng.ts');
 const { loadPreset } = await import('../../train/presets/index.ts');
 const { embedderOf, wordsIn } = await import('../../model/text.ts');
@@ -208,12 +208,12 @@ test('a clip is a pure function of split, seed and number, and is shrunk to the 
   );
 });
 
-test('a still is a square of one frame', () => {
+test('a still is a square of one frame, a cut clip the same square of all', () => {
   const shape = [2, 3, 4, 5] as const;
   const video = Float32Array.from({ length: 120 }, (_, i) => i);
   const seen = new Set<number>();
   for (let n = 0; n < 200; n++) {
-    const cut = still(video, [...shape], 2, new Stream(1, n, 'still'));
+    const cut = crop(video, shape, { size: 2, still: true }, new Stream(1, n, 'still'));
     const [first] = cut as unknown as [number];
     seen.add(first);
     assert.ok(first < 60 && first % 20 < 15 && first % 5 < 4);
@@ -223,6 +223,12 @@ test('a still is a square of one frame', () => {
     );
   }
   assert.is(seen.size, 3 * 3 * 4, 'every frame and place comes up');
+  const [corner] = crop(video, shape, { size: 2 }, new Stream(1, 0, 'clip')) as unknown as [number];
+  assert.equal(
+    [...crop(video, shape, { size: 2 }, new Stream(1, 0, 'clip'))],
+    [0, 20, 40, 60, 80, 100].flatMap((plane) => [0, 1, 5, 6].map((i) => plane + corner + i)),
+    'the same square of every frame',
+  );
 });
 
 test('VAE, teacher, classifier, both phases and the judge', async () => {
@@ -230,8 +236,8 @@ test('VAE, teacher, classifier, both phases and the judge', async () => {
   const p = loadPreset('flare', [
     ...TINY.filter((set) => !set.startsWith('text.')),
     'text.text_dim=16',
-    'trainVae.stills.steps=1', // one update on single frames, one on clips
-    'trainVae.stills.size=8',
+    'trainVae.crops.stills.steps=1', // one update on single frames, one on clips
+    'trainVae.crops.size=8',
   ]);
   const work = { device, preset: p, out };
   const classifier = join(out, 'classifier.safetensors');

@@ -6,6 +6,7 @@ import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { vaeConfig, vaeStride } from '../../model/config.ts';
 import type { Params } from '../../model/params.ts';
 import { decode, denormalise, encode, initVAE, latentStats, normalise, vaeSpecs } from '../../model/wan/vae.ts';
+import { localVAE } from '../../model/wan/vaestart.ts';
 import { Cache } from '../../model/wan/vaelayers.ts';
 import { oracle } from '../golden/executor.ts';
 import { largest, noise, scrambled } from './tiny.ts';
@@ -133,6 +134,18 @@ test("first values: gains one, attention the identity, the rest within PyTorch's
   const w = first['encoder.middle.0.residual.2.weight']!;
   assert.equal(w.shape, [8, 8, 3, 3, 3]);
   assert.ok(Math.max(...w.data) <= 1 / Math.sqrt(8 * 27) && Math.max(...w.data) > 0.9 / Math.sqrt(8 * 27));
+});
+
+test('local first values: blocks that add nothing yet, little noise, and a place that outweighs its neighbours', async () => {
+  const first = localVAE(config, 5);
+  const blocks = Object.keys(first).filter((name) => name.includes('residual.6'));
+  assert.ok(blocks.length > 0 && blocks.every((name) => first[name]!.data.every((x) => x === 0)));
+  const { logvar } = await oracle.run(({ p, x }) => ({ logvar: encode(p, config, x).logvar }), { p: first, x: video });
+  assert.ok(logvar!.data.every((x) => x < -3));
+  // [8, 8, 3, 3, 3]: the middle of the newest frame is tap 22 of 27.
+  const w = first['encoder.middle.0.residual.2.weight']!.data;
+  const size = (own: boolean) => Math.hypot(...w.filter((_, i) => (i % 27 === 22) === own));
+  assert.ok(size(true) > 5 * size(false));
 });
 
 test('videos that do not fit are refused', async () => {

@@ -8,7 +8,7 @@ import { withMask } from '../../model/pipeline/given.ts';
 import { shiftSigma } from '../../model/schedulers/index.ts';
 import { dit as network } from '../../model/wan/dit.ts';
 import { drawTimes, noise, toX0, velocityOf } from '../../train/methods/flow.ts';
-import { guidedVelocity, MASK_CHANNELS, timeAt, velocity } from '../../train/methods/networks.ts';
+import { guidedVelocity, timeAt, velocity } from '../../train/methods/networks.ts';
 import { batch, close, dit, draw, latent, onHost, weights } from './onhost.ts';
 
 test('x0 comes back from x at any time and the true velocity', () => {
@@ -81,13 +81,14 @@ test('guidance: one forward of both branches is u + g (c - u), the other notatio
 });
 
 test('a network is told the same frames in training as in sampling: the first, or the first and the last', () => {
-  for (const [model_type, tokens] of [
-    ['i2v', 3],
-    ['flf2v', 514],
+  for (const [model_type, tokens, stride] of [
+    ['i2v', 3, 4],
+    ['i2v', 3, 2],
+    ['flf2v', 514, 4],
   ] as const) {
-    const config = { ...dit, model_type };
+    const config = { ...dit, model_type, in_dim: 2 * dit.out_dim + stride };
     const c = { ...batch().c, pictures: draw([2, tokens, config.clip_dim], 'pictures') };
-    const y = withMask(c.latent!, MASK_CHANNELS, givenFrames(config));
+    const y = withMask(c.latent!, stride, givenFrames(config));
     const { trained, sampled } = onHost(
       [weights(1, config), draw(latent, 'x'), timeAt(config, host([0.4, 0.8], [2])), c, y],
       (net, x, t, told, beside) => ({

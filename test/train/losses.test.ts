@@ -2,9 +2,12 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/frontend/autodiff.ts';
-import { constant } from '../../engine/frontend/functional.ts';
+import { constant, normal } from '../../engine/frontend/functional.ts';
 import { host } from '../../engine/frontend/tree.ts';
+import { vaeConfig } from '../../model/config.ts';
+import { decode, encode, initVAE } from '../../model/wan/vae.ts';
 import { ADVERSARIAL, perturbation, str1Loss, type Str1 } from '../../train/methods/losses.ts';
+import { vaeLoss } from '../../train/methods/vae.ts';
 import { key } from '../../train/loop/rng.ts';
 import { draw, onHost } from './onhost.ts';
 
@@ -25,6 +28,35 @@ function str1OfLinear(
   });
   return { measured: measured.data[0]!, w: w.data as Float32Array };
 }
+
+test("the VAE's loss weighs the error's steps from pixel to pixel", () => {
+  const config = vaeConfig({
+    dim: 4,
+    z_dim: 3,
+    dim_mult: [1, 1],
+    num_res_blocks: 1,
+    temperal_downsample: [true],
+    channels: 1,
+  });
+  const [video, weights] = [draw([1, 1, 3, 4, 4], 'video'), { l1: 1, mse: 0, kl: 0 }];
+  const loss = (edges?: number) =>
+    onHost(
+      [initVAE(config, 1), video, key(1, 0, 'vae')],
+      (net, x, k) => vaeLoss(net, config, { ...weights, edges }, x, k).loss,
+    ).data[0]!;
+  const error = onHost([initVAE(config, 1), video, key(1, 0, 'vae')], (net, x, k) => {
+    const { mean, logvar } = encode(net, config, x);
+    return decode(net, config, mean.add(logvar.mul(0.5).exp().mul(normal(k, mean.shape)))).sub(x);
+  });
+  const e = error.data;
+  const steps = (along: (i: number) => boolean, by: number) => {
+    const all = [...e.keys()].filter(along).map((i) => Math.abs(e[i + by]! - e[i]!));
+    return all.reduce((a, b) => a + b) / all.length;
+  };
+  const edges = steps((i) => i % 4 < 3, 1) + steps((i) => i % 16 < 12, 4);
+  const got = loss(2) - loss();
+  assert.ok(Math.abs(got - 2 * edges) < 1e-9, `${got} ${2 * edges}`);
+});
 
 test('STR1 of a linear D is |w|² when every element is drawn for itself, of one perturbation or of both', () => {
   for (const temporal of [0, 0.1]) {

@@ -9,7 +9,7 @@ import { ditTables, tokenGrid } from '../../model/wan/tables.ts';
 import { FLARE_WORDS } from '../data/flare/outfits.ts';
 import type { Batch as Records, Shards } from '../data/shards.ts';
 import type { ClipShape } from '../data/frames.ts';
-import { MASK_CHANNELS, type Batch, type Condition } from './networks.ts';
+import { type Batch, type Condition } from './networks.ts';
 import { Stream } from '../loop/rng.ts';
 import type { Course, Settings } from '../presets/index.ts';
 import type { Numbers } from './stage.ts';
@@ -25,7 +25,7 @@ export const ditConfigOf = (p: Course): DiTConfig => ({
   ...p.dit,
   ...p.text,
   eps: 1e-6,
-  in_dim: hasBeside(p.dit) ? 2 * p.vae.z_dim + MASK_CHANNELS : p.vae.z_dim,
+  in_dim: hasBeside(p.dit) ? 2 * p.vae.z_dim + vaeStride(vaeConfigOf(p))[0] : p.vae.z_dim,
   out_dim: p.vae.z_dim,
   clip_dim: p.dit.clip_dim ?? p.vae.channels * IMAGE_PATCH ** 2,
 });

@@ -6,11 +6,12 @@ import { place, placeAround, type Origin } from '../../model/files/origin.ts';
 import type { HostParams } from '../../model/params.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { initVAE } from '../../model/wan/vae.ts';
+import { localVAE } from '../../model/wan/vaestart.ts';
 import { accumulated, microBatch, turns, type Turn } from '../loop/accumulate.ts';
 import type { State } from '../loop/checkpoint.ts';
 import { conditioner, ditConfigOf, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
 import { clipsOf } from '../data/sets.ts';
-import { still } from '../data/stills.ts';
+import { crop } from '../data/crops.ts';
 import type { Shards } from '../data/shards.ts';
 import { checkShare } from '../ranks/cut.ts';
 import type { Expert } from '../../model/pipeline/diffuse.ts';
@@ -65,31 +66,42 @@ export async function start(
   };
 }
 
+/** Single frames that are drawn from each clip: to compose one costs what training on several of its frames does. */
+const STILLS = 4;
+
 /** Reconstruction of the training clips: first of single frames of them, where asked, as Wan2.1's VAE began (arXiv 2503.20314). */
 export function vaeJob(device: Device, p: Preset, ranks?: Ranks): OpenJob {
   const { seed } = p;
   const o = { accumulate: 1, ...p.trainVae };
   checkShare('vae', o, ranks);
-  if (o.stills && o.stills.batch % o.accumulate)
-    throw new Error(`[vae] trainVae.stills.batch ${o.stills.batch} does not go into ${o.accumulate} micro-batches`);
+  const { crops } = o;
+  if (crops && crops.stills.batch % o.accumulate)
+    throw new Error(
+      `[vae] trainVae.crops.stills.batch ${crops.stills.batch} does not go into ${o.accumulate} micro-batches`,
+    );
   const clip = clipsOf(p, 'train');
   const shape = videoShape(p);
   const step = compileStep(device, 'vae', vaeStep(vaeConfigOf(p), o, o.adam), { accumulate: o.accumulate, ranks });
-  const clips = (first: number, count: number) =>
-    Array.from({ length: count }, (_, i) => clip((first + i) % p.data.trainClips).video);
   const batch = (n: number, at: number): HostTensor => {
-    const all = o.stills && n < o.stills.steps ? o.stills : undefined;
-    const count = microBatch({ ...o, ...all });
-    const videos = clips(at * count, count);
-    if (!all) return stackRows(videos, shape);
-    const random = new Stream(seed, at, 'vae.stills');
-    const rows = videos.map((video) => still(video, shape, all.size, random));
-    return stackRows(rows, [shape[0], 1, all.size, all.size]);
+    const still = crops !== undefined && n < crops.stills.steps;
+    const count = microBatch({ ...o, ...(still && crops.stills) });
+    const first = at * count;
+    const numbers = Array.from({ length: count }, (_, i) => Math.floor((first + i) / (still ? STILLS : 1)));
+    const videos = new Map([...new Set(numbers)].map((i) => [i, clip(i % p.data.trainClips).video]));
+    const rows = numbers.map((i) => videos.get(i)!);
+    if (!crops) return stackRows(rows, shape);
+    const { size } = crops;
+    const random = new Stream(seed, at, 'vae.crops');
+    const cut = rows.map((video) => crop(video, shape, { size, still }, random));
+    return stackRows(cut, [shape[0], still ? 1 : shape[1], size, size]);
   };
   return {
     name: 'vae',
     steps: o.steps,
-    initial: async () => ({ vae: await start(device, initVAE(vaeConfigOf(p), seed), { m: o.adam.beta1 > 0 }) }),
+    async initial() {
+      const first = (o.local ? localVAE : initVAE)(vaeConfigOf(p), seed);
+      return { vae: await start(device, first, { m: o.adam.beta1 > 0 }) };
+    },
     async advance(state, n, rate = 1) {
       const update = (s: Trained<NDArray>, { at, rates }: Turn) =>
         step(s, batch(n, at), {

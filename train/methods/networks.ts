@@ -11,9 +11,6 @@ import { dit, ditShapes, type DiTInput } from '../../model/wan/dit.ts';
 import { timeEmbedding, type DiTTables } from '../../model/wan/tables.ts';
 import { T, toX0 } from './flow.ts';
 
-/** Wan's: one for each pixel frame of a latent frame. */
-export const MASK_CHANNELS = 4;
-
 /** Bare weights, or weights with adapters. */
 export type Net = Params | Scope;
 
@@ -95,13 +92,17 @@ export const timeAt = (config: DiTConfig, sigma: HostTensor): Time<HostTensor> =
   ),
 });
 
-/** Mask channels, 1 where a frame is given, then the image latent: what stands beside x. Wan folds the mask of a latent frame's four pixel frames into four channels. */
-function beside(latent: Tensor, given: number): Tensor {
-  const [b, , f, h, w] = latent.shape as [number, number, number, number, number];
-  const [frame, channel] = [iota([1, 1, f, 1, 1], 2), iota([1, MASK_CHANNELS, 1, 1, 1], 1)];
+/**
+ * Mask channels, 1 where a frame is given, then the image latent: what stands beside x. The mask has a channel for each frame that a latent
+ * frame stands for, Wan's four.
+ */
+function beside(latent: Tensor, config: DiTConfig): Tensor {
+  const [b, c, f, h, w] = latent.shape as [number, number, number, number, number];
+  const mask = config.in_dim - config.out_dim - c;
+  const [frame, channel] = [iota([1, 1, f, 1, 1], 2), iota([1, mask, 1, 1, 1], 1)];
   const first = frame.eq(0);
-  const last = frame.eq(f - 1).mul(channel.eq(MASK_CHANNELS - 1));
-  return concat([(given > 1 ? first.add(last) : first).expand([b, MASK_CHANNELS, f, h, w]), latent], 1);
+  const last = frame.eq(f - 1).mul(channel.eq(mask - 1));
+  return concat([(givenFrames(config) > 1 ? first.add(last) : first).expand([b, mask, f, h, w]), latent], 1);
 }
 
 /** Patches of the first frame with sinusoids of their number added: CLIP's tokens know where they lie, and differ where the frame is blank. */
@@ -124,7 +125,7 @@ const conditionInput = (config: DiTConfig, x: Tensor, t: Time, c: Condition): Di
   tEmb: t.emb,
   context: c.text,
   ...seen(c),
-  ...(c.latent && { y: beside(c.latent, givenFrames(config)) }),
+  ...(c.latent && { y: beside(c.latent, config) }),
   ...(c.first && { first: c.first, ...(c.held && { held: c.held }) }),
   tables: c.tables,
 });

@@ -12,10 +12,23 @@ interface VaeWeights {
   l1: number;
   mse: number;
   kl: number;
+  edges?: number | undefined;
 }
 
+/** Mean |∂e/∂x| + mean |∂e/∂y|: from pixel to pixel, so that an error's fine detail weighs as much as its broad one. */
+const edgesOf = (error: Tensor): Tensor =>
+  [-1, -2]
+    .map((axis) =>
+      error
+        .slice(axis, 1)
+        .sub(error.slice(axis, 0, -1))
+        .abs()
+        .mean(),
+    )
+    .reduce((sum, part) => sum.add(part));
+
 /**
- * L = l1 mean|x̂ - x| + mse mean(x̂ - x)² + kl mean ½(μ² + σ² - 1 - log σ²), with z = μ + σ ε.
+ * L = l1 mean|e| + mse mean e² + edges (mean|∂e/∂x| + mean|∂e/∂y|) + kl mean ½(μ² + σ² - 1 - log σ²), with z = μ + σ ε, e = x̂ - x.
  * @param video [B,C,T,H,W] in [-1, 1]
  */
 export function vaeLoss(net: Params, config: VAEConfig, weights: VaeWeights, video: Tensor, key: Tensor) {
@@ -24,7 +37,10 @@ export function vaeLoss(net: Params, config: VAEConfig, weights: VaeWeights, vid
   const error = decode(net, config, z).sub(video);
   const mse = error.square().mean();
   const kl = mean.square().add(logvar.exp()).sub(1).sub(logvar).mul(0.5).mean();
-  const loss = weighted(error.abs().mean(), weights.l1).add(weighted(mse, weights.mse)).add(weighted(kl, weights.kl));
+  const loss = weighted(error.abs().mean(), weights.l1)
+    .add(weighted(mse, weights.mse))
+    .add(weighted(edgesOf(error), weights.edges ?? 0))
+    .add(weighted(kl, weights.kl));
   return { loss, mse, kl };
 }
 

@@ -105,9 +105,15 @@ export const presetSchema = z.strictObject({
       kl: z.number().nonnegative(),
       l1: z.number().nonnegative(),
       mse: z.number().nonnegative(),
+      /** Weight of the error's step from pixel to pixel, which tells fine detail from its mean; none unless given. */
+      edges: z.number().nonnegative().optional(),
       statClips: count,
-      /** The first of its steps see single frames, cut to squares of this size: many cheap updates before it sees motion. */
-      stills: z.strictObject({ steps: whole, batch: upTo(16_384), size: upTo(4096) }).optional(),
+      /** Begins as a map of each cell by itself (`localVAE`). */
+      local: z.boolean().optional(),
+      /** Clips are cut to squares of this size; the first of the steps see single frames: many cheap updates before it sees motion. */
+      crops: z
+        .strictObject({ size: upTo(4096), stills: z.strictObject({ steps: whole, batch: upTo(16_384) }) })
+        .optional(),
     })
     .superRefine(even)
     .transform(unlessWhole),
