@@ -24,6 +24,7 @@ import { didYouMean, UsageError } from './common/errors.ts';
 import { willWrite } from './common/files.ts';
 import { json, memoryBytes, presetOf, type Args } from './common/options.ts';
 import { released, subjectsOf } from './common/released.ts';
+import type { Subject } from '../train/planning/subject.ts';
 import { session } from './common/session.ts';
 
 const PARTS = ['kernels', 'models', 'steps', 'load', 'cold', 'all'] as const;
@@ -40,7 +41,8 @@ const options = {
   },
   dtype: {
     choices: ['bf16', ...Object.keys(BLOCKS), ...FP8] as ('bf16' | BlockType | Fp8)[],
-    describe: 'of kernels: products alone, their weights of this type beside the same of bf16',
+    describe:
+      "of kernels: products alone, their weights of this type beside the same of bf16; of a released model's steps: of its frozen blocks",
   },
   shapes: {
     type: 'string',
@@ -117,7 +119,9 @@ async function runPeers(device: Device, names: readonly string[], signal: AbortS
 async function runReleased(device: Device, args: BenchArgs, signal: AbortSignal): Promise<Measured> {
   const { preset: name, job, memory, budget = RELEASED_SECONDS } = args;
   const roof = await roofline(device);
-  const make = subjectsOf(args);
+  const subjects = subjectsOf(args);
+  const packed = args.dtype === 'bf16' ? undefined : args.dtype;
+  const make = (sets: readonly string[]): Subject => ({ ...subjects(sets), packed });
   return {
     roofline: roof,
     ...(await releasedSteps(

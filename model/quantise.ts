@@ -103,6 +103,8 @@ const q4_k: Pack = (x, from, b, at) => {
 
 const PACKS: Record<Quantised, Pack> = { q8_0, q5_0, q4_k };
 
+export const isQuantised = (dtype: string): dtype is Quantised => Object.hasOwn(PACKS, dtype);
+
 /** Whole blocks. */
 export function quantise(type: Quantised, values: Float32Array): Uint8Array<ArrayBuffer> {
   const { elements, bytes } = BLOCKS[type];

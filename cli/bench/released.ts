@@ -4,13 +4,14 @@ import type { Device } from '../../engine/runtime/device.ts';
 import type { TensorType } from '../../engine/frontend/graph.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import { flatten, host, mapTree } from '../../engine/frontend/tree.ts';
-import { numel, storageBytes } from '../../kernels/kernel.ts';
+import { numel, storageBytes, type DType } from '../../kernels/kernel.ts';
 import { toBF16 } from '../../model/halves.ts';
 import { Diffusion } from '../../model/pipeline/diffuse.ts';
 import { hasBeside } from '../../model/config.ts';
 import { networkOf } from '../../model/pipeline/forward.ts';
 import type { Precision } from '../../model/pipeline/precision.ts';
 import { draw } from '../../model/params.ts';
+import { isQuantised, quantise, toF8E4M3 } from '../../model/quantise.ts';
 import { ditShapes } from '../../model/wan/dit.ts';
 import { freeTree } from '../../train/loop/checkpoint.ts';
 import type { PackType } from '../../train/loop/packs.ts';
@@ -34,6 +35,8 @@ import { clockOf } from './clock.ts';
 import type { Result, Skipped } from './report.ts';
 import { leastMs, type Roofline } from './roofline.ts';
 
+type Numbers = Float32Array | Uint16Array | Uint8Array;
+
 /** One step under both texts. */
 const samplerOf = ({ precision }: Pick<Wanted, 'precision'>): Sampler => ({
   steps: 1,
@@ -50,18 +53,33 @@ const CALLS = 2;
 /** Bytes in the queue before it is waited for. */
 const QUEUED = 2 ** 26;
 
+/** Floats as weights of a type; the made-up ones are of types that `vpae export` writes. */
+function storedAs(dtype: DType, values: Float32Array): Numbers {
+  if (dtype === 'f32') return values;
+  if (dtype === 'bf16') return toBF16(values);
+  if (dtype === 'f8_e4m3') return toF8E4M3(values);
+  if (isQuantised(dtype)) return quantise(dtype, values);
+  throw new Error(`[bench] weights in ${dtype} are not made up: --dtype bf16, f8_e4m3, q8_0, q5_0 or q4_k`);
+}
+
 /** Tensors of these types on the device, each type object one tensor: weights, moments and averages as they stand in a training state. */
 class Made {
   private readonly device: Device;
   private readonly made = new Map<TensorType, NDArray>();
   private readonly drawn: Float32Array;
-  private readonly half: Uint16Array;
+  private readonly stored = new Map<DType, Numbers>();
   private queued = 0;
 
   constructor(device: Device, seed: number) {
     this.device = device;
     this.drawn = draw('normal', seed, 'weights', DRAWN).map((x) => DEVIATION * x);
-    this.half = toBF16(this.drawn);
+  }
+
+  /** What is drawn, as a type has it. */
+  private as(dtype: DType): Numbers {
+    const made = this.stored.get(dtype) ?? storedAs(dtype, this.drawn);
+    this.stored.set(dtype, made);
+    return made;
   }
 
   async tree(tree: unknown): Promise<unknown> {
@@ -80,9 +98,10 @@ class Made {
   private async tensor({ shape, dtype }: TensorType, zero: boolean): Promise<NDArray> {
     const out = this.device.empty(shape, dtype);
     if (zero) return out;
-    const data = dtype === 'bf16' ? this.half : this.drawn;
+    const data = this.as(dtype);
     for (let at = 0; at < numel(shape); at += DRAWN) {
-      const some = data.subarray(0, Math.min(DRAWN, numel(shape) - at));
+      const share = Math.min(DRAWN, numel(shape) - at) / DRAWN;
+      const some = data.subarray(0, share * data.length);
       this.device.write(out.buffer, storageBytes(dtype, at), some, dtype);
       if ((this.queued += some.byteLength) < QUEUED) continue;
       this.queued = 0;
@@ -141,7 +160,7 @@ async function openTraining(device: Device, { config }: Subject, { runs }: Stage
 /** The first of the sampler's steps, through the pipeline of `vpae sample`. */
 async function openSampling(device: Device, s: Subject, operands: Precision): Promise<Opened> {
   const network = networkOf(
-    (await new Made(device, 1).tree(paramTypes(ditShapes(s.config), s.stored))) as Record<string, NDArray>,
+    (await new Made(device, 1).tree(paramTypes(ditShapes(s.config), s.packed ?? s.stored))) as Record<string, NDArray>,
   );
   const diffusion = new Diffusion(device, s.config, { operands });
   const { text, pictures, first } = conditionTypes(s, 1);
@@ -219,7 +238,7 @@ export async function releasedSteps(
     const whole = { ...cost, stages: [stage] };
     const predicted = secondsAt(whole, (work) => leastMs(roof, work), 1e9 * roof.hostGbs);
     const [of, name] = [wanted.name, NAMES[job] ?? `${job} step`];
-    const shape = `${s.video.slice(1).join('x')}, ${s.config.num_layers} blocks${stageOf(job) ? `, ${s.student.mode === 'lora' ? 'adapters' : 'all weights'}` : ''}${job === 'sample' && wanted.precision === 'f16' ? ', f16 operands' : ''}`;
+    const shape = `${s.video.slice(1).join('x')}, ${s.config.num_layers} blocks${stageOf(job) ? `, ${s.student.mode === 'lora' ? 'adapters' : 'all weights'}` : ''}${s.packed ? `, blocks in ${s.packed}` : ''}${job === 'sample' && wanted.precision === 'f16' ? ', f16 operands' : ''}`;
     const reason = refusal(device, job, wanted, stage, predicted);
     if (reason) {
       skipped.push({ of, name, shape, reason });

@@ -1,5 +1,5 @@
 /** Wan folders with a GGUF or scaled fp8 in the places of DiT and text encoder: sampled, with a LoRA, made records with and distilled. */
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -19,10 +19,12 @@ import { vpae } from './run.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'vpae-quantised-'));
 const at = (name: string): string => join(dir, name);
-const SMALL = ['--size', '32x32', '--frames', '5', '--steps', '2', '--guidance-scale', '2'];
+const SMALL = ['--size', '32x32', '--frames', '5', '--guidance-scale', '2'];
 
-async function pixels(args: readonly string[]): Promise<Buffer> {
-  const { code, stderr } = await vpae(['sample', ...args, ...SMALL]);
+const most = (a: Buffer, b: Buffer): number => a.reduce((m, x, i) => Math.max(m, Math.abs(x - b[i]!)), 0);
+
+async function pixels(args: readonly string[], steps = ['--steps', '2']): Promise<Buffer> {
+  const { code, stderr } = await vpae(['sample', ...args, ...SMALL, ...steps]);
   assert.is(code, 0, stderr);
   return sharp(args.at(-1)).raw().toBuffer();
 }
@@ -45,10 +47,45 @@ for (const layout of ['gguf', 'fp8'] as const)
     const packed = await pixels([...command, '--out', at(`${layout}-packed.png`)]);
     const streamed = await pixels([...command, '--offload', '--out', at(`${layout}-streamed.png`)]);
     const values = await pixels([...command, '--dtype', 'f32', '--out', at(`${layout}-f32.png`)]);
-    const most = (a: Buffer, b: Buffer): number => a.reduce((m, x, i) => Math.max(m, Math.abs(x - b[i]!)), 0);
     assert.is(packed.length, values.length);
     assert.ok(most(packed, values) <= 2, `${most(packed, values)} of 255`);
     assert.ok(most(packed, streamed) <= 2, `${most(packed, streamed)} of 255`);
+  });
+
+for (const [layout, kind] of [
+  ['gguf', 't2v-a14b'],
+  ['fp8', 'i2v-a14b'],
+] as const)
+  test(`${layout}, ${kind}: a LoRA for each expert rides on it, and gives the clip of the merged weights`, async () => {
+    const from = at(kind);
+    const made = await writeFolder(from, layout, kind);
+    const ranks = { high: 2, low: 3 } as const;
+    for (const [expert, rank] of Object.entries(ranks))
+      await saveLora(at(`${kind}-${expert}.safetensors`), scrambled(loraSpecs(ditShapes(made.dit.config), rank)), {
+        naming: 'comfyui',
+        metadata: {},
+      });
+    const merged = at(`${kind}-merged`);
+    cpSync(from, merged, { recursive: true });
+    for (const expert of ['high', 'low'] as const) {
+      const folder = join(merged, `${expert}_noise_model`);
+      for (const file of readdirSync(folder)) if (file !== 'config.json') rmSync(join(folder, file));
+      const lora = ['--lora', at(`${kind}-${expert}.safetensors`), '--dtype', 'f32'];
+      const out = join(folder, 'diffusion_pytorch_model.safetensors');
+      const { code, stderr } = await vpae(['export', from, '--expert', expert, ...lora, '--out', out]);
+      assert.is(code, 0, stderr);
+    }
+    await sharp({ create: { width: 32, height: 32, channels: 3, background: '#a04020' } })
+      .png()
+      .toFile(at('first.png'));
+    const told = ['--prompt', 'a cat', ...(kind === 'i2v-a14b' ? ['--image', at('first.png')] : [])];
+    const loras = (['high', 'low'] as const).flatMap((e) => ['--lora', `${e}:${at(`${kind}-${e}.safetensors`)}`]);
+    const four = ['--steps', '4']; // the last at least is the low-noise expert's
+    const riding = await pixels(['--model', from, ...loras, ...told, '--out', at(`${kind}.png`)], four);
+    const whole = await pixels(['--model', merged, '--dtype', 'f32', ...told, '--out', at(`${kind}-m.png`)], four);
+    const bare = await pixels(['--model', from, loras[0]!, loras[1]!, ...told, '--out', at(`${kind}-b.png`)], four);
+    assert.ok(most(riding, whole) <= 2, `${most(riding, whole)} of 255`);
+    assert.ok(most(riding, bare) > 2, 'without its LoRA the low-noise expert makes another clip');
   });
 
 mkdirSync(at('clips'));

@@ -31,6 +31,22 @@ for (const precision of PRECISIONS) {
     });
 }
 
+test('and with its block in Q4_K', async () => {
+  const packed = (sets: readonly string[]) => ({ ...make(sets), packed: 'q4_k' as const });
+  const wanted = {
+    name: 'wan',
+    make: packed,
+    jobs: ['sample'],
+    precision: 'f32',
+    memory: Infinity,
+    budget: 1000,
+  } as const;
+  const { results } = await releasedSteps(device, ROOF, wanted, new AbortController().signal);
+  assert.is(results[0]!.peak, results[0]!.planned!.peak);
+  assert.match(results[0]!.shape, /blocks in q4_k/);
+  assert.is(device.allocated, 0);
+});
+
 test('what does not fit is not begun', async () => {
   const { results, skipped } = await steps(['teacher'], 6e8);
   assert.is(results.length, 0);

@@ -177,14 +177,15 @@ async function writeOriginal(folder: string, { dit, low, vae, text, image }: Gen
 async function writeQuantised(folder: string, models: Generated, layout: keyof typeof QUANTISED): Promise<void> {
   await writeOriginal(folder, models);
   const { dtype, dit, text, naming } = QUANTISED[layout];
-  for (const [stem, file, names] of [
-    ['diffusion_pytorch_model', dit, OWN],
-    ['models_t5', text, naming],
-  ] as const) {
-    const weights = await openWeights(folder, stem);
-    await exportPacked(join(folder, file), weights, { naming: names, dtype, metadata: {} });
+  const networks = models.low ? ['high_noise_model', 'low_noise_model'] : [''];
+  for (const [at, stem, file, names] of [
+    ...networks.map((name) => [join(folder, name), 'diffusion_pytorch_model', dit, OWN] as const),
+    [folder, 'models_t5', text, naming] as const,
+  ]) {
+    const weights = await openWeights(at, stem);
+    await exportPacked(join(at, file), weights, { naming: names, dtype, metadata: {} });
     await weights.close();
-    for (const name of await readdir(folder)) if (name.startsWith(stem)) await rm(join(folder, name));
+    for (const name of await readdir(at)) if (name.startsWith(stem)) await rm(join(at, name));
   }
 }
 
