@@ -13,7 +13,9 @@ import { fetchFlare } from './data/fetchflare.ts';
 import { flareFolder } from '../train/data/flare/sprites.ts';
 import { UsageError } from './common/errors.ts';
 import { makeShards } from './common/shards.ts';
+import { farmShards } from './data/latents.ts';
 import { makeVideos, videoOptions } from './data/videos.ts';
+import { Farm, queueOption } from './farm/farm.ts';
 
 const options = {
   ...preset,
@@ -21,6 +23,7 @@ const options = {
   ...run('runs/digits'),
   ...bundle,
   ...videoOptions,
+  ...queueOption,
   split: { choices: ['train', 'heldout'] as const, default: 'heldout' as const, describe: 'show: which clips' },
   count: { type: 'number', default: 16, describe: 'show: how many' },
   out: { type: 'string', default: 'out/data.png', describe: 'show: the picture' },
@@ -56,20 +59,15 @@ async function show(args: DataArgs): Promise<void> {
 
 async function make(args: DataArgs): Promise<void> {
   const p = presetOf(args);
-  willWrite(join(args.run, 'run.lock'));
-  await session(
-    `stopped; the shards that are done stay in ${args.run}, the same command makes the rest`,
-    async ({ device, signal }) => {
-      const shards = await makeShards({
-        device,
-        preset: p,
-        out: args.run,
-        signal,
-        vae: ownOr(args.run, args.bundle, 'vae'),
-      });
-      console.log(`${args.run}/data: latents of ${shards.count} clips (${shards.made})`);
-    },
-  );
+  const { run: out, queue } = args;
+  willWrite(join(out, 'run.lock'));
+  const work = { preset: p, out, vae: ownOr(out, args.bundle, 'vae') };
+  const stopped = `stopped; the shards that are done stay in ${out}, the same command makes the rest`;
+  const shards =
+    queue === undefined
+      ? await session(stopped, ({ device, signal }) => makeShards({ ...work, device, signal }))
+      : await Farm.open({ address: queue, folder: out, stopped }, (farm) => farmShards(farm, work));
+  console.log(`${out}/data: latents of ${shards.count} clips (${shards.made})`);
 }
 
 async function fetch(args: DataArgs): Promise<void> {

@@ -1,10 +1,9 @@
 /** The command line. Every command is one file whose default export is its yargs module. */
-import { readFileSync } from 'node:fs';
 import process from 'node:process';
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { didYouMean, EXIT, EXIT_DOC, fail, UsageError } from './common/errors.ts';
-import { ownFile } from './common/root.ts';
+import { VERSION } from './common/root.ts';
 import { reasonOf } from '../train/loop/files.ts';
 
 const FILES = [
@@ -16,6 +15,7 @@ const FILES = [
   'sample',
   'eval',
   'ablate',
+  'worker',
   'plan',
   'bench',
   'tune',
@@ -71,10 +71,9 @@ async function main(): Promise<void> {
   const flagHelp = Object.entries(FLAG_DOCS)
     .map(([name, doc]) => `  ${name.padEnd(13)} ${doc}`)
     .join('\n');
-  const { version } = JSON.parse(readFileSync(ownFile('package.json'), 'utf8')) as { version: string };
   const cli = yargs(hideBin(process.argv))
     .scriptName('vpae')
-    .version(version)
+    .version(VERSION)
     .usage('$0 <command>: one-step video on any GPU')
     .epilogue(`Developer flags (environment variables):\n${flagHelp}\n\n${EXIT_DOC}`)
     .exitProcess(false) // by itself it would leave before the output is written

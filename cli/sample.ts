@@ -1,23 +1,17 @@
 /** `vpae sample`: prompts, and first frames where the model takes them, become videos. */
+import { dirname } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { EngineError } from '../engine/host/errors.ts';
-import { generate, type Job } from '../model/pipeline/generate.ts';
-import { checkClip, parseSize, type Size } from '../model/pipeline/size.ts';
-import { vaeStride } from '../model/config.ts';
-import { isGuided, type Sampling } from '../model/pipeline/diffuse.ts';
-import { precisionOn } from '../model/pipeline/precision.ts';
-import { type SolverKind } from '../model/schedulers/index.ts';
-import { willWrite } from './common/files.ts';
-import { checkRate, sinkFor, type Sink } from './media/sink.ts';
-import { count, memoryBytes, model, MOST_SEED, precision, weights, type Args } from './common/options.ts';
+import { writeWhole } from '../train/loop/files.ts';
+import { count, model, MOST_SEED, precision, weights, type Args } from './common/options.ts';
 import { stageMeter } from './common/progress.ts';
-import { cutTexts } from './common/tokens.ts';
-import { wantedClips } from './sample/jobs.ts';
+import { Farm, queueOption } from './farm/farm.ts';
+import { makeClips, prepareClips, textsCut } from './sample/clips.ts';
+import { farmClips } from './sample/farmed.ts';
+import { wantedClips, type Wanted } from './sample/jobs.ts';
 import { keepsNotes, noteClip } from './sample/made.ts';
-import { openSource, type Source } from './sample/wan.ts';
-import { orLeave, session } from './common/session.ts';
-import { LAYERS, tuneFirst, tuneOption } from './tune/first.ts';
-import { wanSubject } from '../train/planning/subject.ts';
+import { openSource } from './sample/wan.ts';
+import { session } from './common/session.ts';
+import { tuneOption } from './tune/first.ts';
 import { printable, UsageError } from './common/errors.ts';
 
 /** Other names are those of Wan's generate script and of Diffusers' pipelines. */
@@ -124,10 +118,9 @@ const options = {
     describe: '.mp4, .webm, .webp, .gif, or .png with the frames side by side',
   },
   ...tuneOption,
+  ...queueOption,
 } as const;
 type SampleArgs = Args<typeof options>;
-
-const solverOf = (sampler: NonNullable<SampleArgs['sampler']>): SolverKind => (sampler === 'dpm++' ? 'dpmpp' : sampler);
 
 /** Numbers that no model could make sense of. */
 function checkNumbers(args: SampleArgs): void {
@@ -145,40 +138,6 @@ function checkNumbers(args: SampleArgs): void {
   above('fps', 240);
 }
 
-/** The model's usual sampling with what was asked for. */
-function samplingOf(args: SampleArgs, source: Source, size: Size): Sampling {
-  const usual = source.sampling(size);
-  if (source.student && args.sampler) throw new UsageError("--sampler is a teacher's: a student goes from x̂0 to x̂0");
-  if (args['guidance-scale-2'] !== undefined && !usual.low)
-    throw new UsageError('--guidance-scale-2 is for the low-noise one of two experts, this model is one network');
-  if (source.student && ((args['guidance-scale'] ?? 1) !== 1 || (args['guidance-scale-2'] ?? 1) !== 1))
-    throw new UsageError('a student is never guided (guidance is distilled into it): leave --guidance-scale out');
-  return {
-    kind: args.sampler ? solverOf(args.sampler) : usual.kind,
-    steps: args.steps ?? usual.steps,
-    shift: args.shift ?? usual.shift,
-    guidance: args['guidance-scale'] ?? usual.guidance,
-    ...(usual.low && {
-      low: { ...usual.low, guidance: args['guidance-scale-2'] ?? args['guidance-scale'] ?? usual.low.guidance },
-    }),
-  };
-}
-
-const MOST_TILE = 16_384;
-
-function checkTile(tile: number | undefined, { model: { vae } }: Source): void {
-  const [, stride] = vaeStride(vae);
-  if (tile !== undefined && (tile % stride || tile < 4 * stride || tile > MOST_TILE))
-    throw new UsageError(`--tile must be a multiple of ${stride} from ${4 * stride} to ${MOST_TILE}, got ${tile}`);
-}
-
-/** What does not fit, with what makes it fit. */
-function inTerms(error: unknown): never {
-  if (!(error instanceof EngineError && /would exceed the budget/.test(error.message))) throw error;
-  const what = error.message.replace(/ \([^()]*\.ts:\d+\)$/, '');
-  throw new Error(`${what}: give more by --memory, or make the clip smaller by --size or --frames`, { cause: error });
-}
-
 async function sample(args: SampleArgs): Promise<void> {
   checkNumbers(args);
   const { todo, done, unknown } = wantedClips({
@@ -190,92 +149,47 @@ async function sample(args: SampleArgs): Promise<void> {
   const taken = unknown ? `; nothing tells what ${unknown} of them were made of, their names are taken for it` : '';
   if (skipped) console.error(`${skipped} of ${skipped + todo.length} clips are there already${taken}`);
   if (!todo.length) return;
-  const files = await Promise.all(todo.map((w) => sinkFor(w.out)));
   const source = await openSource(args);
-  checkTile(args.tile, source);
-  const fps = args.fps ?? source.fps;
-  for (const { out } of todo) checkRate(out, fps);
-  const asked = args.size === undefined ? source.size : parseSize(args.size);
-  const frames = args.frames ?? source.frames;
-  const jobs: Job[] = [];
-  for (const wanted of todo) {
-    const { pictures, size } = await source.given(wanted, asked);
-    checkClip(source.model.dit, source.model.vae, size, frames);
-    jobs.push({
-      prompt: wanted.prompt,
-      negative: wanted.negative ?? source.negative,
-      pictures,
-      size,
-      frames,
-      seed: wanted.seed,
-    });
-    willWrite(wanted.out);
-  }
-  const sampling = samplingOf(args, source, asked);
-  const texts = jobs.flatMap((j) => (isGuided(sampling) ? [j.prompt, j.negative] : [j.prompt]));
-  const cut = await cutTexts(
-    source.model,
-    [...new Set(texts)].map((text) => ({ name: `"${text.slice(0, 40)}…"`, text })),
-  );
-  if (cut) console.error(printable(cut));
+  const clips = await prepareClips(args, source, todo);
+  const cut = await textsCut(clips);
+  if (cut) console.error(cut);
   const kept =
     args.prompts === undefined
       ? 'clips that were finished are kept'
       : 'the same command goes on with the clips that are missing';
-  const budget = args.memory === undefined ? undefined : memoryBytes(args.memory);
-  const made = new Set<number>(); // before a device was lost
-  await session(`stopped; ${kept}`, async ({ device, signal }) => {
-    const left = jobs.map((_, i) => i).filter((i) => !made.has(i));
-    if (!left.length) return;
-    device.budget = budget ?? device.budget;
-    const operands = source.released ? precisionOn(device.caps, args.precision) : 'f32';
-    const name = `${source.name}${operands === 'f16' ? ' with f16 operands' : ''}`;
-    if (source.released) console.error(`model: ${name}`);
-    if (source.released)
-      await tuneFirst(
-        device,
-        args.tune,
-        () => ({
-          jobs: ['sample'],
-          subject: wanSubject(args.model, [], { ...source.release!, ...jobs[0]!.size, frames, layers: LAYERS }),
-        }),
-        signal,
-      );
-    const shown = stageMeter(() => device.allocated);
-    let open: Sink | undefined;
-    const work = generate(
-      device,
-      source.model,
-      left.map((i) => jobs[i]!),
-      {
-        sampling,
-        precision: operands,
-        tile: args.tile,
-        progress(stage, unit, done, total) {
-          shown.at(stage, unit, done, total);
-          signal.throwIfAborted();
-        },
-        async sink(at) {
-          const i = left[at]!;
-          const { out, prompt } = todo[i]!;
-          const file = (open = await files[i]!({ ...jobs[i]!.size, frames, fps, scale: source.scale }));
-          return {
-            ...file,
-            async end() {
-              if (args.prompts !== undefined || keepsNotes(out)) noteClip(todo[i]!);
-              await file.end();
-              open = undefined;
-              made.add(i);
-              shown.end();
-              console.log(printable(`${out}: "${prompt}", seed ${todo[i]!.seed}`));
-            },
-          };
-        },
-      },
+  const stopped = `stopped; ${kept}`;
+  const note = (wanted: Wanted): void => {
+    if (args.prompts !== undefined || keepsNotes(wanted.out)) noteClip(wanted);
+  };
+  const tell = ({ out, prompt, seed }: Wanted): void => console.log(printable(`${out}: "${prompt}", seed ${seed}`));
+  if (args.queue !== undefined) {
+    const folder = dirname(todo[0]!.out);
+    await Farm.open({ address: args.queue, folder, stopped }, (farm) =>
+      farmClips(farm, { args, source, todo }, (wanted, bytes) => {
+        note(wanted);
+        writeWhole(wanted.out, bytes);
+        tell(wanted);
+      }),
     );
-    const { seconds, evaluations } = await orLeave(signal, work, async () => open?.abort())
-      .catch(inTerms)
-      .finally(() => shown.end());
+    return;
+  }
+  const made = new Set<Wanted>(); // before a device was lost
+  await session(stopped, async ({ device, signal }) => {
+    const left = todo.flatMap((wanted, i) => (made.has(wanted) ? [] : [i]));
+    if (!left.length) return;
+    const shown = stageMeter(() => device.allocated);
+    const { seconds, evaluations, name } = await makeClips(clips, left, {
+      device,
+      signal,
+      progress: shown.at,
+      about: ({ name }) => source.released && console.error(`model: ${name}`),
+      placing: note,
+      made(wanted) {
+        made.add(wanted);
+        shown.end();
+        tell(wanted);
+      },
+    }).finally(() => shown.end());
     console.log(
       `${name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / left.length).toPrecision(3)} s of diffusion a clip, compiling included`,
     );

@@ -18,7 +18,7 @@ import type { HostParams } from '../model/params.ts';
 import { freeTree, toDevice, toHost } from './loop/checkpoint.ts';
 import { ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './methods/conditions.ts';
 import { clipsOf, heldOutClips } from './data/sets.ts';
-import { precompute as makeShards, type Shards } from './data/shards.ts';
+import { collect, precompute as makeShards, type Plan, type Recipe, type Shards } from './data/shards.ts';
 import { courseFor, runStages, turnsOf, type Kept } from './distill.ts';
 import { METHODS, type MethodName } from './methods/index.ts';
 import type { Method } from './methods/stage.ts';
@@ -28,7 +28,7 @@ import { teacherJob, vaeJob } from './methods/jobs.ts';
 import { readAverage } from './loop/loop.ts';
 import { loadClassifier } from './metrics/classifier.ts';
 import { psnr } from './data/frames.ts';
-import { checkFit, checkPair, loadDiT, loadVAE, openDiT, saveModel } from './loop/models.ts';
+import { checkFit, checkPair, loadDiT, loadVAE, openDiT, saveModel, type Model } from './loop/models.ts';
 import { wholeOf } from './methods/networks.ts';
 import { PixelJudge } from './judge/pixeljudge.ts';
 import { presetPreviews, reconstructions, samplePreviews } from './judge/previews.ts';
@@ -46,6 +46,7 @@ import { folderOf } from './presets/renamed.ts';
 import type { Preset } from './presets/index.ts';
 import { cutAsBegun } from './ranks/cut.ts';
 import { isLeader, leading } from './ranks/ranks.ts';
+import type { Spread } from './spread.ts';
 import { run, type Made, type Work } from './work.ts';
 
 /** The preset with its batches as a job in its folder has them. */
@@ -107,36 +108,56 @@ export async function trainVae(w: Work): Promise<Made & { psnr?: number }> {
 }
 
 type Precompute = Work & { vae?: string; onClips?: (done: number, count: number) => void };
+/** What decides a preset's shards. */
+interface Encoded {
+  preset: Preset;
+  /** The run's folder. */
+  out: string;
+  vae: Model<VAEConfig>;
+}
 
 /** Encodes the training clips and their first frames into shards, or those still missing: rank 0 does. */
-export const precompute = (w: Precompute): Promise<Shards> => leading(w.ranks, () => encodeClips(w));
+export const precompute = (w: Precompute): Promise<Shards> =>
+  leading(w.ranks, async () => {
+    const { recipe, close } = clipEncoder(w, await loadVAE(w.vae ?? join(w.out, 'vae.safetensors')));
+    return makeShards(recipe).finally(close);
+  });
 
-async function encodeClips(w: Precompute): Promise<Shards> {
-  const { preset: p, device } = w;
-  const vae = await loadVAE(w.vae ?? join(w.out, 'vae.safetensors'));
+const shardPlan = ({ preset: p, out, vae }: Encoded): Plan => {
   checkFit(vae, p.vae);
+  return {
+    dir: join(out, 'data'),
+    count: p.data.trainClips,
+    shardSize: p.data.shardClips,
+    video: videoShape(p),
+    latent: latentShape(p),
+    settings: { vae: vae.hash, data: p.data, seed: p.seed, split: 'train' },
+  };
+};
+
+/** How a preset's shards are made on a device; for the caller to close. */
+export function clipEncoder(
+  { preset: p, out, device, signal, onClips }: Precompute,
+  vae: Model<VAEConfig>,
+): { recipe: Recipe; close: () => Promise<void> } {
+  const plan = shardPlan({ preset: p, out, vae });
   const codec = new Codec(device, vae.config, vae.params);
   const batchSize = Math.min(32, p.data.shardClips);
-  try {
-    return await makeShards({
-      dir: join(w.out, 'data'),
-      count: p.data.trainClips,
-      shardSize: p.data.shardClips,
-      batchSize,
-      clip: clipsOf(p, 'train'),
-      video: videoShape(p),
-      latent: latentShape(p),
-      settings: { vae: vae.hash, data: p.data, seed: p.seed, split: 'train' },
-      encode: async (videos) => {
-        w.signal?.throwIfAborted();
-        return (await codec.encode(host(videos, [batchSize, ...videoShape(p)]))).data as Float32Array;
-      },
-      onProgress: (done, count) => w.onClips?.(done, count),
-    });
-  } finally {
-    await codec.close();
-  }
+  const recipe: Recipe = {
+    ...plan,
+    batchSize,
+    clip: clipsOf(p, 'train'),
+    encode: async (videos) => {
+      signal?.throwIfAborted();
+      return (await codec.encode(host(videos, [batchSize, ...videoShape(p)]))).data as Float32Array;
+    },
+    onProgress: onClips,
+  };
+  return { recipe, close: () => codec.close() };
 }
+
+/** Has a preset's missing shards made by others, by their numbers. */
+export const collectShards = (w: Encoded, make: Spread<number>): Promise<Shards> => collect(shardPlan(w), make);
 
 /**
  * Trains the teacher on the shards in `out/data`, made if missing; its averaged weights are the model.

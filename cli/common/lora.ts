@@ -42,3 +42,14 @@ export async function readLoras(
   }
   return loras;
 }
+
+/** What an argument of `--lora` names, and what stands around the file's name. */
+export function loraParts(asked: string): { expert?: 'high' | 'low' | 'both'; file: string; strength?: string } {
+  const [, expert, rest = asked] = (existsSync(asked) ? null : EXPERT.exec(asked)) ?? [];
+  const [, file = rest, strength] = (existsSync(rest) ? null : STRENGTH.exec(rest)) ?? [];
+  return {
+    ...(expert !== undefined && { expert: expert as Expert | 'both' }),
+    file,
+    ...(strength !== undefined && { strength }),
+  };
+}

@@ -1,4 +1,5 @@
-/** Where this program's own files lie, and whether it runs from its sources in the repository or built in a package. */
+/** Where this program's own files lie, its version, and whether it runs from its sources in the repository or built in a package. */
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -10,3 +11,5 @@ const ROOT = fileURLToPath(new URL(EXTENSION === '.ts' ? '../..' : '../../..', i
 
 /** The path of a file that comes with the program, from its root. */
 export const ownFile = (path: string): string => join(ROOT, path);
+
+export const VERSION = (JSON.parse(readFileSync(ownFile('package.json'), 'utf8')) as { version: string }).version;

@@ -13,6 +13,7 @@ import { Stream } from '../loop/rng.ts';
 import type { DigitClip } from './digits.ts';
 import { readSealed, sealed, sha256 } from './seal.ts';
 import type { Clip } from './sets.ts';
+import { here, type Spread } from '../spread.ts';
 
 const VERSION = 1; // of the layout on disk; a part of the hash
 
@@ -33,6 +34,13 @@ interface Shard {
   records: Packed[];
 }
 
+interface Entry {
+  file: string;
+  records: number;
+  bytes: number;
+  sha256: string;
+}
+
 interface Index {
   /** Hash of everything that decides the records. */
   made: string;
@@ -41,7 +49,8 @@ interface Index {
   /** [C, F, h, w] of a latent; [channels, height, width] of a first frame. */
   latent: ClipShape;
   frame: readonly [number, number, number];
-  shards: { file: string; records: number; bytes: number; sha256: string }[];
+  /** Null where one is still being made. */
+  shards: (Entry | null)[];
 }
 
 export interface Batch {
@@ -76,20 +85,26 @@ export interface Shards {
   readonly batch: (seed: number, step: number, size: number, role?: string) => Batch;
 }
 
-export interface Recipe {
+/** What a folder of shards is to hold. */
+export interface Plan {
   dir: string;
-  /** Clips in all, a shard, and a call of the encoder. */
+  /** Clips in all and a shard. */
   count: number;
   shardSize: number;
-  batchSize: number;
-  clip: (i: number) => Clip & Meta;
   video: ClipShape;
   latent: ClipShape;
   /** What decides the records beside the code: hash of the VAE's weights, data settings, split, seed. Must be plain JSON. */
   settings: unknown;
+}
+
+/** How shards are made. */
+export interface Recipe extends Plan {
+  /** Clips in a call of the encoder. */
+  batchSize: number;
+  clip: (i: number) => Clip & Meta;
   /** [batchSize, ...video] → [batchSize, ...latent]. The last batch of a shard may be padded with copies. */
   encode: (videos: Float32Array) => Promise<Float32Array>;
-  onProgress?: (done: number, count: number) => void;
+  onProgress?: ((done: number, count: number) => void) | undefined;
 }
 
 const packr = new Packr({ moreTypes: true });
@@ -103,41 +118,60 @@ const canonical = (value: unknown): string =>
       : v,
   );
 
+const planned = ({ settings, count, shardSize, video, latent }: Plan) => ({
+  settings,
+  count,
+  shardSize,
+  video,
+  latent,
+});
+const hashOf = (plan: Plan): string => sha256(canonical({ version: VERSION, ...planned(plan) })).slice(0, 16);
+const clipsIn = ({ count, shardSize }: Plan, s: number): number => Math.min(shardSize, count - s * shardSize);
+
 /** Makes the shards of a recipe, or those that are still missing, and opens them. */
-export async function precompute(recipe: Recipe): Promise<Shards> {
-  const { dir, count, shardSize, video, latent } = recipe;
-  const settings = { settings: recipe.settings, count, shardSize, video, latent };
-  const made = sha256(canonical({ version: VERSION, ...settings })).slice(0, 16);
+export function precompute(recipe: Recipe): Promise<Shards> {
+  const { dir, shardSize, count } = recipe;
+  const there = existsSync(join(dir, 'index.json')) ? readIndex(dir).shards.filter(Boolean).length : 0;
+  recipe.onProgress?.(Math.min(count, there * shardSize), count);
+  return collect(
+    recipe,
+    here((s: number) => makeShard(recipe, s)),
+  );
+}
+
+/** One shard's file. */
+export async function makeShard(recipe: Recipe, s: number): Promise<Uint8Array> {
+  const first = s * recipe.shardSize;
+  const records = await makeRecords(recipe, first, first + clipsIn(recipe, s));
+  return packr.pack({ made: hashOf(recipe), first, records } satisfies Shard);
+}
+
+/** Has the missing shards of a plan made by their numbers, wherever that is, and opens them all. */
+export async function collect(plan: Plan, make: Spread<number>): Promise<Shards> {
+  const { dir, count, shardSize, video, latent } = plan;
+  const made = hashOf(plan);
   const old = existsSync(join(dir, 'index.json')) ? readIndex(dir) : undefined;
   if (old && old.made !== made) {
     throw new Error(
       `[shards] ${join(dir, 'index.json')} was made by another VAE or other data settings (it says ${old.made}, this run makes ${made}): choose another folder or remove ${dir}`,
     );
   }
-  const index: Index = { made, settings, latent, frame: [video[0], video[2], video[3]], shards: old?.shards ?? [] };
-  recipe.onProgress?.(Math.min(count, index.shards.length * shardSize), count);
-  for (let s = 0; s * shardSize < count; s++) {
+  const frame = [video[0], video[2], video[3]] as const;
+  const index: Index = { made, settings: planned(plan), latent, frame, shards: old?.shards ?? [] };
+  const missing = Array.from({ length: Math.ceil(count / shardSize) }, (_, s) => s).filter((s) => {
     const entry = index.shards[s];
-    if (entry && existsSync(join(dir, entry.file))) {
-      readShard(dir, made, entry); // refuses what is damaged
-      continue;
-    }
-    const first = s * shardSize;
-    const bytes = packr.pack({
-      made,
-      first,
-      records: await makeRecords(recipe, first, Math.min(count, first + shardSize)),
-    } satisfies Shard);
+    if (!entry || !existsSync(join(dir, entry.file))) return true;
+    readShard(dir, made, entry); // refuses what is damaged
+    return false;
+  });
+  await make(missing, (at, bytes) => {
+    const s = missing[at]!;
     const file = `shard-${String(s).padStart(5, '0')}.msgpack`;
     writeWhole(join(dir, file), bytes);
-    index.shards[s] = {
-      file,
-      records: Math.min(count, first + shardSize) - first,
-      bytes: bytes.length,
-      sha256: sha256(bytes),
-    };
+    while (index.shards.length < s) index.shards.push(null); // they may come in any order
+    index.shards[s] = { file, records: clipsIn(plan, s), bytes: bytes.length, sha256: sha256(bytes) };
     writeWhole(join(dir, 'index.json'), sealed(index));
-  }
+  });
   return openShards(dir, made);
 }
 
@@ -200,7 +234,7 @@ function readIndex(dir: string): Index {
   return index as Index;
 }
 
-function readShard(dir: string, made: string, entry: Index['shards'][number]): Shard {
+function readShard(dir: string, made: string, entry: Entry): Shard {
   const path = join(dir, entry.file);
   const refuse = (what: string): never => {
     throw new Error(`[shards] ${path} ${what}: remove this file and make the data again (the other shards are kept)`);
@@ -225,12 +259,17 @@ export function openShards(dir: string, made?: string): Shards {
       `[shards] ${dir} was made by another VAE or other data settings (it says ${index.made}, expected ${made}): make the data again in another folder`,
     );
   }
-  const starts = index.shards.reduce((at, s) => [...at, at.at(-1)! + s.records], [0]);
+  const shards = index.shards.filter((s) => s !== null);
+  if (shards.length < index.shards.length)
+    throw new Error(
+      `[shards] ${dir} lacks ${index.shards.length - shards.length} of ${index.shards.length} shards: the command that makes them goes on where it stopped`,
+    );
+  const starts = shards.reduce((at, s) => [...at, at.at(-1)! + s.records], [0]);
   const count = starts.pop()!;
   const open: (Shard | undefined)[] = [];
   const record = (i: number): Packed => {
     const s = starts.findLastIndex((start) => start <= i);
-    return (open[s] ??= readShard(dir, index.made, index.shards[s]!)).records[i - starts[s]!]!;
+    return (open[s] ??= readShard(dir, index.made, shards[s]!)).records[i - starts[s]!]!;
   };
 
   const records = (numbers: ArrayLike<number>): Batch => {
