@@ -1,5 +1,5 @@
 /** Wan2.2's layouts in small run every part of the training: text and first frame by one network, two experts by their ranges of noise. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +10,7 @@ import { NDArray } from '../../engine/runtime/ndarray.ts';
 import { normal } from '../../engine/frontend/functional.ts';
 import { host } from '../../engine/frontend/tree.ts';
 import { evaluationsOf, spans } from '../../model/pipeline/diffuse.ts';
+import { sampleClips } from '../../train/judge/infer.ts';
 import { distill, trainTeacher, trainVae } from '../../train/pipeline.ts';
 import { loadDiT } from '../../train/loop/models.ts';
 import { freeTree, toDevice } from '../../train/loop/checkpoint.ts';
@@ -109,6 +110,19 @@ test('a few steps of two experts: a student for each, trained by the scores of i
       ],
     );
     await (await model.loadDiT(device, () => {}, 'low')).free();
+    const frame = new Float32Array(preset.data.size ** 2);
+    const clip = async (): Promise<string> => {
+      const files = { vae: join(out, 'vae.safetensors'), model: join(out, 'student.safetensors') };
+      const { videos } = await sampleClips({
+        device,
+        ...files,
+        requests: [{ caption: 'a 3 moving up', frame, seed: 1 }],
+      });
+      return String(videos[0]);
+    };
+    const both = await clip();
+    copyFileSync(join(out, 'teacher.safetensors'), join(out, 'student.low.safetensors'));
+    assert.is.not(await clip(), both, 'a clip is judged by what both networks make of it');
     assert.is(device.allocated, before);
   } finally {
     rmSync(out, { recursive: true });

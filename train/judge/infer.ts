@@ -7,7 +7,16 @@ import type { ClipJudge } from './clipjudge.ts';
 import type { Clip } from '../data/sets.ts';
 import { checkPair, loadDiT, loadVAE, type Kind } from '../loop/models.ts';
 import type { Preset } from '../presets/index.ts';
-import { Codec, endsOf, Sampler, samplerOf, type Request, type Samples } from '../methods/sample.ts';
+import {
+  Codec,
+  endsOf,
+  loadLow,
+  Sampler,
+  samplerOf,
+  type Request,
+  type Sampled,
+  type Samples,
+} from '../methods/sample.ts';
 
 export interface Infer {
   device: Device;
@@ -25,7 +34,7 @@ interface Ready {
   kind: Kind;
   settings: Sampling;
   sampler: Sampler;
-  net: Record<string, NDArray>;
+  net: Sampled;
 }
 
 /** Opens the models, runs `body`, and gives their memory back. */
@@ -38,7 +47,10 @@ async function withModel<R>(w: Infer, body: (ready: Ready) => Promise<R>): Promi
   const settings = { ...usual, steps: w.steps ?? usual.steps };
   const codec = new Codec(w.device, vae.config, vae.params);
   const sampler = new Sampler(w.device, preset, endsOf(preset, codec));
-  const net = toDevice(w.device, model.params) as Record<string, NDArray>;
+  const low = await loadLow(model);
+  if (low) checkPair(vae, low);
+  const placed = ({ params }: typeof model) => toDevice(w.device, params) as Record<string, NDArray>;
+  const net = low ? { high: placed(model), low: placed(low) } : placed(model);
   try {
     return await body({ preset, kind: model.kind, settings, sampler, net });
   } finally {

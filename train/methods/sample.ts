@@ -22,7 +22,7 @@ import { decode, denormalise, encode, latentStats, normalise, type LatentStats }
 import { microBatch } from '../loop/accumulate.ts';
 import { freeTree, toDevice } from '../loop/checkpoint.ts';
 import { conditioner, ditConfigOf, latentShape, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
-import type { Model } from '../loop/models.ts';
+import { loadDiT, type Model } from '../loop/models.ts';
 import { pictures, type Condition } from './networks.ts';
 import type { Course, Preset } from '../presets/index.ts';
 
@@ -142,6 +142,12 @@ export const studentsSampler = (p: Pick<Course, 'experts' | 'student'>): Samplin
 /** As a model is meant to be sampled: a teacher by its preset, a student in the steps it was trained for. */
 export const samplerOf = ({ kind, about: { preset } }: Pick<Model<DiTConfig>, 'kind' | 'about'>): Sampling =>
   kind === 'teacher' ? teacherSampler(preset) : studentsSampler(preset);
+
+/** Of a model of two networks, whose file this is, that for low noise: it lies beside it. @throws one line where it does not */
+export function loadLow({ kind, path, about: { preset } }: Model<DiTConfig>): Promise<Model<DiTConfig> | undefined> {
+  const two = kind === 'teacher' ? preset.experts !== undefined : teachesTwo(preset);
+  return two ? loadDiT(path.replace(/(?=\.safetensors$)/, '.low')) : Promise.resolve(undefined);
+}
 
 /** Clips that are sampled together: real videos are large, and go as they are trained on. */
 export const batchOf = ({ data, priming }: Course): number => (data.set === 'videos' ? microBatch(priming) : 32);

@@ -10,7 +10,7 @@ import { languageOf } from '../methods/conditions.ts';
 import { checkPair, loadDiT, loadVAE, type Kind } from '../loop/models.ts';
 import { pictures } from '../methods/networks.ts';
 import type { Preset } from '../presets/index.ts';
-import { samplerOf, teachesTwo } from '../methods/sample.ts';
+import { loadLow, samplerOf } from '../methods/sample.ts';
 
 interface TrainedModel {
   model: VideoModel;
@@ -25,10 +25,8 @@ export async function openTrained(vaePath: string, netPath: string): Promise<Tra
   const net = await loadDiT(netPath);
   const vae = await loadVAE(vaePath);
   checkPair(vae, net);
-  const lowPath = netPath.replace(/(?=\.safetensors$)/, '.low');
   const { preset } = net.about;
-  const two = net.kind === 'teacher' ? preset.experts !== undefined : teachesTwo(preset);
-  const low = two ? await loadDiT(lowPath) : undefined;
+  const low = await loadLow(net);
   if (low) checkPair(vae, low);
   const { text_dim: textDim, text_len: textLen } = net.config;
   const embed = embedderOf(languageOf(preset), textDim, textLen);
