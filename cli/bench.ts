@@ -14,6 +14,9 @@ import { isa, isaOptions } from './bench/isa/index.ts';
 import { kernelCases } from './bench/kernels.ts';
 import { loadCases } from './bench/load.ts';
 import { modelCases, stepCases } from './bench/models.ts';
+import { benchReduce } from './bench/reduce.ts';
+import { benchScale } from './bench/scale.ts';
+import { alone } from './common/alone.ts';
 import { peerNames } from './bench/peers/roster.ts';
 import { againstPlan, heading, number, table, type Report, type Result, type Skipped } from './bench/report.ts';
 import { RELEASED_JOBS, releasedSteps } from './bench/released.ts';
@@ -27,7 +30,7 @@ import { released, subjectsOf } from './common/released.ts';
 import type { Subject } from '../train/planning/subject.ts';
 import { session } from './common/session.ts';
 
-const PARTS = ['kernels', 'models', 'steps', 'load', 'cold', 'all'] as const;
+const PARTS = ['kernels', 'models', 'steps', 'load', 'cold', 'reduce', 'scale', 'all'] as const;
 /** Seconds that a case may take. */
 const SECONDS = 10;
 const RELEASED_SECONDS = 900;
@@ -211,6 +214,9 @@ function print(report: Report, baseline: Report | undefined): void {
 }
 
 async function bench(args: BenchArgs): Promise<void> {
+  if (args.what === 'reduce') return benchReduce(args.json);
+  if (args.what === 'scale') return benchScale(args.json);
+  alone(`bench ${args.what}`);
   if (args.isa !== undefined) return isa(args.isa, args);
   const baseline = args.against === undefined ? undefined : readBaseline(args.against);
   if (args.save !== undefined) willWrite(args.save);
@@ -249,7 +255,7 @@ const command: CommandModule<object, BenchArgs> = {
         choices: PARTS,
         default: 'all' as const,
         describe:
-          'kernels one by one, parts of the models, training steps of the preset, loading of weights, or the first step on a new machine',
+          'kernels one by one, parts of the models, training steps of the preset, loading of weights, the first step on a new machine; gradients over ranks (under mpirun), or how ranks scale here',
       })
       .options(options)
       .example('$0 bench kernels --shapes digits', 'the kernels at the sizes of the bundled models')

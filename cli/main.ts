@@ -2,6 +2,7 @@
 import process from 'node:process';
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
+import { alone } from './common/alone.ts';
 import { didYouMean, EXIT, EXIT_DOC, fail, UsageError } from './common/errors.ts';
 import { VERSION } from './common/root.ts';
 import { reasonOf } from '../train/loop/files.ts';
@@ -22,6 +23,9 @@ const FILES = [
   'export',
   'doctor',
 ];
+
+/** Those that several ranks do together, or some of it. */
+const SHARED = ['train', 'distill', 'ablate', 'bench'];
 
 /** Options that may be given again. */
 const REPEATABLE = ['set', 'lora', 'weights'];
@@ -65,6 +69,7 @@ async function main(): Promise<void> {
   // Loaded here, so that a wrong developer flag is one clear line too.
   const { FLAG_DOCS } = await import('../engine/host/flags.ts');
   const named = FILES.filter((name) => name === process.argv[2]); // starts faster than with all of them
+  if (named.length && !SHARED.includes(named[0]!)) alone(named[0]!);
   const commands = await Promise.all(
     (named.length ? named : FILES).map((name) => import(`./${name}.ts`) as Promise<{ default: CommandModule }>),
   );

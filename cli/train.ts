@@ -6,6 +6,7 @@ import { FLARE_READER_TRAINING, trainFlareReader } from '../train/methods/flarer
 import { subjectOf } from '../train/planning/subject.ts';
 import { trainTeacher, trainVae } from '../train/pipeline.ts';
 import type { Made } from '../train/work.ts';
+import { alone } from './common/alone.ts';
 import { Interrupted, UsageError } from './common/errors.ts';
 import { ownOr, willWrite } from './common/files.ts';
 import { drawSamples } from './media/animation.ts';
@@ -28,6 +29,7 @@ type TrainArgs = Args<typeof options> & { network: 'vae' | 'teacher' | 'classifi
 
 /** The judge of `eval`: its settings are its own, and it is trained in one go. */
 async function classifier(args: TrainArgs): Promise<void> {
+  alone('train classifier');
   const p = presetOf(args);
   if (p.data.set === 'emoji') throw new UsageError(`the clips of --preset ${p.name} are judged without a classifier`);
   const path = join(args.run, 'classifier.safetensors');

@@ -3,9 +3,10 @@ import process from 'node:process';
 import { open } from '../../engine/runtime/device.ts';
 import { Ranks } from '../../train/ranks/ranks.ts';
 import { EXIT, Interrupted, report, soon } from './errors.ts';
+import { herald } from './herald.ts';
 import { session, type Session } from './session.ts';
 
-interface Together extends Session {
+export interface Together extends Session {
   ranks?: Ranks | undefined;
 }
 
@@ -18,13 +19,15 @@ export async function together(stopped: string, body: (s: Together) => Promise<v
   if (!ranks) return session(stopped, body);
   const { rank, size, host, mpi } = ranks;
   if (rank > 0) console.log = console.error = () => {}; // but for what ends it
+  const heralded = await herald(ranks);
   // The launcher ends a job by SIGTERM: of Ctrl-C, and of a rank that has gone. One of them says so.
-  const leave = (): never => {
-    if (rank === 0) report(new Interrupted(stopped));
-    return mpi.abandon(EXIT.interrupted);
+  const leave = async (): Promise<void> => {
+    if (rank === 0 && !(await heralded.wasTold())) report(new Interrupted(stopped));
+    mpi.abandon(EXIT.interrupted);
   };
-  process.on('SIGINT', leave);
-  process.on('SIGTERM', leave);
+  const stop = (): void => void leave();
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
   try {
     const device = await open();
     const { name, kind, reason } = device.info;
@@ -37,9 +40,11 @@ export async function together(stopped: string, body: (s: Together) => Promise<v
     device.close();
   } catch (error) {
     await soon(); // what all ranks find wrong rank 0 alone tells, and then they are gone
-    mpi.abandon(report(error));
+    const code = report(error);
+    if (rank > 0) await heralded.tell();
+    mpi.abandon(code);
   } finally {
-    process.off('SIGINT', leave);
-    process.off('SIGTERM', leave);
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
   }
 }

@@ -1,6 +1,6 @@
 /** Several ranks end in the bits of one process that takes the same micro-batches, and all of them end when one does. */
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert';
 import { turns } from '../../train/loop/accumulate.ts';
 import { loadPreset } from '../../train/presets/index.ts';
 import { cutAsBegun, cutFor, microBatches } from '../../train/ranks/cut.ts';
+import { sentBytes, updateSeconds } from '../../train/ranks/model.ts';
 import { launchedBy } from '../../train/ranks/mpi.ts';
 import { partsOf } from '../../train/ranks/sums.ts';
 import { finished, onSeveral, ranked, ROOT, type Ended } from './ranks.ts';
@@ -85,6 +86,17 @@ test('parts cover a tensor and begin where a kernel may bind', () => {
   }
 });
 
+test('an update takes as long as its parts, one micro-batch added up while the next is computed', () => {
+  const rates = { read: 10, write: 20, link: 5, add: 40 };
+  const update = { ranks: 2, accumulate: 4, bytes: 40, compute: 3 };
+  assert.is(sentBytes(update), 3 * 20); // two rounds and the sums, half of them each
+  // A round: 4 s to the host, 4 to the other rank, 1 to add; the sums: 4 s to all, 2 to the device.
+  assert.is(updateSeconds(update, rates), 3 + 9 + 9 + 6);
+  assert.is(updateSeconds({ ...update, compute: 30 }, rates), 30 + 30 + 9 + 6);
+  assert.is(updateSeconds({ ...update, ranks: 1 }, rates), 12);
+  assert.is(sentBytes({ ...update, ranks: 1 }), 0);
+});
+
 test('a run goes on with the micro-batches that it began with', async () => {
   const p = loadPreset('digits');
   const folder = join(dir, 'begun');
@@ -141,6 +153,36 @@ onSeveral('two ranks and one process with accumulate=2 end in the same bits, log
   const log = (folder: string, job: string) =>
     readFileSync(join(folder, job, 'metrics.jsonl'), 'utf8').replaceAll(/"seconds":[\d.]+/g, '');
   for (const job of ['vae', 'teacher', 'priming', 'equilibrium']) assert.is(log(two, job), log(one, job), job);
+});
+
+onSeveral('a command that two ranks began goes on alone to the same bits', async () => {
+  const run = join(dir, 'begun by two');
+  let poll: NodeJS.Timeout | undefined;
+  const { code, said } = await ranked(2, [...TRAIN, '--run', run], {
+    watch(_, launcher) {
+      poll ??= setInterval(() => {
+        if (!existsSync(join(run, 'vae', 'checkpoint-00000002.safetensors'))) return;
+        clearInterval(poll);
+        process.kill(launcher, 'SIGINT');
+      }, 20);
+    },
+  });
+  clearInterval(poll);
+  if (code !== 0)
+    assert.equal(said, [`vpae: stopped; ${run} is as it was saved last, the same command goes on from there`]);
+  assert.is((await ranked(1, [...TRAIN, '--run', run])).code, 0);
+  const [together, one] = [run, join(dir, 'one')].map((folder) => readFileSync(join(folder, 'vae.safetensors')));
+  assert.ok(together!.equals(one!), 'as the test before made it on one process with accumulate=2');
+});
+
+onSeveral('a command that runs in one process is refused on several, in one line', async () => {
+  for (const words of [['eval'], ['train', 'classifier']]) {
+    const { code, said } = await ranked(2, words);
+    assert.is(code, 2);
+    assert.equal(said, [
+      `vpae: ${words.join(' ')} runs in one process, and mpirun started several: only train vae|teacher, distill, ablate and bench reduce share their work out`,
+    ]);
+  }
 });
 
 onSeveral('what every rank finds wrong is said once', async () => {

@@ -36,6 +36,8 @@ export interface Ended {
 
 export interface Launch {
   env?: Record<string, string>;
+  /** What starts mpirun. */
+  through?: readonly string[];
   /** More of mpirun's words. */
   flags?: readonly string[];
   /** Gets everything on stderr so far, and the launcher's process. */
@@ -46,10 +48,12 @@ export interface Launch {
 export function onRanks(
   count: number,
   module: readonly string[],
-  { env, flags = [], watch }: Launch = {},
+  { env, through = [], flags = [], watch }: Launch = {},
 ): Promise<Ended> {
   return new Promise((resolve) => {
-    const words = [
+    const [command, ...words] = [
+      ...through,
+      'mpirun',
       '-q',
       '--oversubscribe',
       '-n',
@@ -60,7 +64,7 @@ export function onRanks(
       'tsx',
       ...module,
     ];
-    const child = spawn('mpirun', words, {
+    const child = spawn(command!, words, {
       cwd: ROOT,
       env: { ...process.env, DEBUG: '', OMPI_ALLOW_RUN_AS_ROOT: '1', OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
