@@ -68,7 +68,8 @@ onHosts(
     await finished(2, [child, two, String(STEPS)], {
       through: ['ip', 'netns', 'exec', a.name],
       flags: [
-        ...['--host', hosts.map(({ address }) => `${address}:1`).join()],
+        '--host',
+        hosts.map(({ address }) => `${address}:1`).join(),
         ...Object.entries(parameters).flatMap(([name, value]) => ['--mca', name, value]),
       ],
     });
