@@ -123,6 +123,7 @@ const JOBS: readonly (readonly [name: string, job: JobName, sets: readonly strin
   ...(['vae', 'equilibrium', 'sample'] as const).map((job) => ['digits', job, []] as const),
   ['wan2.1-t2v-1.3b', 'teacher', [], { layers: 1 }],
   ['wan2.1-t2v-14b', 'sample', [], { layers: 1 }],
+  ['wan2.1-t2v-14b', 'teacher', [], { layers: 1, width: 832, height: 480 }],
 ];
 
 for (const [name, job, sets, size] of JOBS)
