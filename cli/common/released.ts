@@ -25,7 +25,8 @@ export const released = {
     describe: 'does it fit into so much, as 24GB? If not, the cheapest changes that make it fit',
   },
 } as const satisfies Record<string, Options>;
-type ReleasedArgs = Args<typeof released>;
+type All = Args<typeof released>;
+export type ReleasedArgs = Pick<All, 'preset' | 'set'> & Partial<All>;
 
 function sizeOf({ size, frames, layers }: ReleasedArgs): Partial<Size> {
   const [, width, height] = /^(\d+)x(\d+)$/.exec(size ?? '') ?? [];

@@ -48,16 +48,25 @@ export interface Loop {
   own: Counts;
 }
 
+/** An instruction without the code's bytes and remarks, and without what it defines, which the compiler's own form has in front. */
+const instruction = (raw: string): string =>
+  raw
+    .replace(/;.*$|\/\*.*\*\//, '')
+    .split(' :: ')
+    .map((part) => part.replace(/^.* = /, '').trim())
+    .join(' :: ');
+
+/** @param text as LLVM's disassembler has it, or as the compiler prints its own program where that does not know the GPU */
 export function blocksOf(text: string): Block[] {
   const blocks: Block[] = [];
   for (const raw of text.split('\n')) {
-    const label = /^(BB\d+):/.exec(raw)?.[1];
+    const label = /^(BB\d+):?$/.exec(raw.trimEnd())?.[1];
     if (label) blocks.push({ name: label, lines: [], to: [] });
-    const line = raw.replace(/;.*$/, '').trim();
+    const line = instruction(raw);
     const block = blocks.at(-1);
     if (label || !line || !block) continue;
     block.lines.push(line);
-    const jump = /^s_c?branch\w*\s+(BB\d+)/.exec(line)?.[1];
+    const jump = /^s_c?branch\w*\s+(?:block:)?(BB\d+)/.exec(line)?.[1];
     if (jump) block.to.push(jump);
   }
   return blocks;

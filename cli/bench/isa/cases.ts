@@ -1,10 +1,22 @@
 /** The kernels that `bench --isa` compiles: those of named shapes, and of products, attention and convolutions every layout and head size. */
 import { make, type Tensor } from '../../../engine/frontend/tensor.ts';
 import { attention, conv3d, gelu } from '../../../engine/frontend/functional.ts';
-import type { Caps, DType } from '../../../kernels/kernel.ts';
+import { analyse } from '../../../engine/compiler/stages.ts';
+import type { TensorType } from '../../../engine/frontend/graph.ts';
+import { flatten } from '../../../engine/frontend/tree.ts';
+import type { Caps, Dispatch, DType } from '../../../kernels/kernel.ts';
+import { costOf, type Sampler } from '../../../train/planning/jobs.ts';
+import { subjectsOf } from '../../common/released.ts';
 import { kernelWorks, type Work } from '../kernels.ts';
 import { wanted } from '../case.ts';
+import type { StepsOf } from './marks.ts';
 import { SHAPES } from '../shapes.ts';
+
+/** Kernels under a name: what a case or a program of a step is lowered to. */
+export interface Named {
+  name: string;
+  dispatches: readonly Dispatch[];
+}
 
 export interface IsaCase extends Work {
   /** Operands of products are rounded to f16, as where a model is trained in it. */
@@ -84,7 +96,7 @@ const shapes = (caps: Caps): IsaCase[] =>
   ['digits', 'wan2.1-1.3b'].flatMap((name) => kernelWorks(caps, SHAPES[name]!()));
 
 /** All for these capabilities; many share a kernel. */
-export function isaCases(caps: Caps): IsaCase[] {
+function isaCases(caps: Caps): IsaCase[] {
   const x = wanted([4096, 1536]);
   const k = wanted([1, 512, 12, 128]);
   return [
@@ -122,3 +134,31 @@ export function isaCases(caps: Caps): IsaCase[] {
     { name: 'transpose', text: '4096x1536', inputs: [x], fn: (a) => a!.transpose(0, 1).add(1) },
   ];
 }
+
+export const caseKernels = (caps: Caps): Named[] =>
+  isaCases(caps).map((c) => {
+    const args = c.inputs.map((w) => flatten<TensorType>({ shape: w.shape, dtype: w.dtype }));
+    const call = { name: c.name, fn: c.fn as (...x: unknown[]) => unknown, args, fromHost: args.map(() => false) };
+    const { lowered } = analyse(call, caps, c.operands ? { operands: c.operands } : {});
+    return { name: `${c.name}, ${c.text}`, dispatches: lowered.flatMap((l) => l.launch.dispatches) };
+  });
+
+const ONE: Sampler = { steps: 1, guided: true, offload: false, precision: 'f32' };
+
+/** Of every program of a job's steps, as `plan` has them. */
+export const stepKernels = (caps: Caps, maxBufferBytes: number, { jobs, ...of }: StepsOf): Named[] =>
+  jobs.flatMap((job) => {
+    const sampler = { ...ONE, ...(of.precision && { precision: of.precision }) };
+    const { stages } = costOf(job, subjectsOf(of)([]), sampler, { caps, maxBufferBytes });
+    return stages
+      .flatMap(({ runs }) => runs)
+      .map(({ name, call: { fn, args: trees, resident, donate, operands } }) => {
+        const args = trees.map((a) => flatten<TensorType>(a));
+        const fromHost = args.flatMap((f, a) => f.leaves.map(() => !resident.has(a)));
+        const { lowered } = analyse({ name, fn: fn as (...x: unknown[]) => unknown, args, fromHost }, caps, {
+          donate,
+          ...(operands && { operands }),
+        });
+        return { name: `${job}: ${name}`, dispatches: lowered.flatMap((l) => l.launch.dispatches) };
+      });
+  });

@@ -2,23 +2,28 @@
 import { readFileSync } from 'node:fs';
 import { AMD_GPUS, type AmdGpu } from '../../../engine/host/compilers.ts';
 import { writeWhole } from '../../../train/loop/files.ts';
+import type { JobName } from '../../../train/planning/jobs.ts';
 import { UsageError } from '../../common/errors.ts';
 import { willWrite } from '../../common/files.ts';
+import { subjectsOf, type ReleasedArgs } from '../../common/released.ts';
 import { draw } from '../../common/table.ts';
 import { share, type KernelNumbers } from './kernel.ts';
+import { RELEASED_JOBS } from '../released.ts';
 import { compileFor, type IsaReport } from './run.ts';
 
 export const isaOptions = {
   isa: {
     choices: Object.keys(AMD_GPUS) as AmdGpu[],
     describe:
-      'in place of the cases: compile every kernel for this GPU, which need not be there, and count registers and instructions (Linux; fetches a driver once)',
+      'in place of the cases: compile every kernel, or all that `steps` of a preset launch, for this GPU, which need not be there, and count registers and instructions (Linux; fetches a driver once)',
   },
   only: { type: 'string', describe: 'of --isa: kernels whose name or label matches this regular expression' },
   asm: { type: 'string', describe: 'of --isa: print WGSL and machine code of the kernels that match, too' },
 } as const;
 
-interface IsaArgs {
+interface IsaArgs extends ReleasedArgs {
+  what: string;
+  job?: JobName | undefined;
   only?: string | undefined;
   asm?: string | undefined;
   save?: string | undefined;
@@ -83,12 +88,15 @@ const COLUMNS = [
   'peak, %',
 ];
 
-export async function isa(gpu: AmdGpu, { only = '.', asm, save, against, json }: IsaArgs): Promise<void> {
+export async function isa(gpu: AmdGpu, args: IsaArgs): Promise<void> {
+  const { only = '.', asm, save, against, json, what, job } = args;
   const before = against === undefined ? undefined : readTable(against, gpu);
   if (save !== undefined) willWrite(save);
   regex('only', only);
   const shown = asm === undefined ? undefined : regex('asm', asm);
-  const report = await compileFor(gpu, only, (label, text) => {
+  if (what === 'steps') subjectsOf(args)([]); // tells here what is wrong with them
+  const steps = what === 'steps' && { ...args, jobs: job ? [job] : RELEASED_JOBS };
+  const report = await compileFor(gpu, { only, ...(steps && { steps }) }, (label, text) => {
     if (shown?.test(label)) console.log(`// ${label}\n${text}`);
   });
   if (save !== undefined) writeWhole(save, `${JSON.stringify(report, undefined, 1)}\n`);

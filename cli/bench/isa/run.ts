@@ -6,7 +6,7 @@ import { AMD_GPUS, amdEnvironment, type AmdGpu } from '../../../engine/host/comp
 import { flags } from '../../../engine/host/flags.ts';
 import { Child } from '../../common/child.ts';
 import { kernelNumbers, type KernelNumbers } from './kernel.ts';
-import { marker, type Answer } from './marks.ts';
+import { marker, type Answer, type Question } from './marks.ts';
 
 const LIMIT_MS = 600_000;
 
@@ -17,13 +17,10 @@ export interface IsaReport {
   kernels: KernelNumbers[];
 }
 
-/**
- * @param only regular expression of names and labels
- * @param dumps folder that takes machine code and WGSL of each kernel
- */
+/** @param keep hears of each kernel's WGSL and machine code */
 export async function compileFor(
   isa: AmdGpu,
-  only: string,
+  question: Question,
   keep?: (label: string, text: string) => void,
 ): Promise<IsaReport> {
   const env = await amdEnvironment(isa, !flags.NO_FETCH, (line) => console.error(line));
@@ -31,7 +28,7 @@ export async function compileFor(
   const log = join(dir, 'dump.txt');
   const child = new Child(new URL('./child', import.meta.url), { env, log });
   try {
-    const { adapter, driver, kernels } = await child.ask<Answer>({ only }, LIMIT_MS);
+    const { adapter, driver, kernels } = await child.ask<Answer>(question, LIMIT_MS);
     const text = readFileSync(log, 'latin1');
     const { dual } = AMD_GPUS[isa];
     return {
