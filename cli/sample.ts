@@ -178,7 +178,7 @@ async function sample(args: SampleArgs): Promise<void> {
     const left = todo.flatMap((wanted, i) => (made.has(wanted) ? [] : [i]));
     if (!left.length) return;
     const shown = stageMeter(() => device.allocated);
-    const { seconds, evaluations, name } = await makeClips(clips, left, {
+    const { seconds, evaluations, overflowed, name } = await makeClips(clips, left, {
       device,
       signal,
       progress: shown.at,
@@ -193,6 +193,10 @@ async function sample(args: SampleArgs): Promise<void> {
     console.log(
       `${name}, ${evaluations} evaluation${evaluations > 1 ? 's' : ''} a clip, ${(seconds / left.length).toPrecision(3)} s of diffusion a clip, compiling included`,
     );
+    if (overflowed)
+      console.error(
+        `warning: numbers above f16's 65504 were rounded to infinity in ${overflowed} run${overflowed > 1 ? 's' : ''} of the network, first: ${device.outOfRange}; look at the clips, or use --precision f32`,
+      );
   });
 }
 

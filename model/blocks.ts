@@ -50,7 +50,7 @@ export class BlockStack<C> {
   constructor(
     device: Device,
     block: (s: Scope, x: Tensor, context: C) => Tensor,
-    options: Pick<CompileOptions, 'name' | 'operands'>,
+    options: Pick<CompileOptions, 'name' | 'operands' | 'onRanges'>,
   ) {
     this.device = device;
     this.program = device.compile(

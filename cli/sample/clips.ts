@@ -172,6 +172,5 @@ export async function makeClips(
       },
     },
   );
-  const { seconds, evaluations } = await orLeave(signal, work, async () => open?.abort()).catch(inTerms);
-  return { seconds, evaluations, name };
+  return { ...(await orLeave(signal, work, async () => open?.abort()).catch(inTerms)), name };
 }

@@ -22,8 +22,9 @@ import {
 import type { Lowered } from './lowering.ts';
 import { composeAttention } from './decompose.ts';
 import { place, type Output, type Placement } from './placement.ts';
-import { halveOperands } from './precision.ts';
+import { halveOperands, type Halved } from './precision.ts';
 import { checkFits, planProgram, type Plan, type Room } from './plan.ts';
+import type { Operand, Ranges } from './ranges.ts';
 import { simplify } from './simplify.ts';
 import { trace } from '../frontend/trace.ts';
 import { flatten, type Flat } from '../frontend/tree.ts';
@@ -38,6 +39,8 @@ export interface CompileOptions {
    * adapter has no f16 it is f32 all the same.
    */
   operands?: 'f32' | 'f16';
+  /** Told of each call on f16 operands, before its results come; unless it is given, nobody looks. */
+  onRanges?: (found: Promise<Ranges>) => void;
 }
 
 export interface Stages {
@@ -47,6 +50,8 @@ export interface Stages {
   lowered: Lowered[];
   placement: Placement;
   outputs: Output[];
+  /** Those whose largest numbers are the last of the outputs, beyond the function's own. */
+  operands: readonly Operand[];
   /** Bytes of each input that comes from the host at each call. */
   uploads: (number | undefined)[];
   /** The set of each input that stays in host memory. */
@@ -80,8 +85,10 @@ export function analyse({ name, fn, args, fromHost, streams = [] }: Call, caps: 
   const composed = composeAttention(whole.graph, whole.outputs, caps);
   const lean = composed ? simplify(composed.graph, composed.outputs) : whole;
   const { operands = 'f32' } = options;
-  const { graph, outputs: values } =
-    operands === 'f16' && caps.f16 ? halveOperands(lean.graph, lean.outputs, caps) : lean;
+  const half: Halved =
+    operands === 'f16' && caps.f16 ? halveOperands(lean.graph, lean.outputs, caps) : { ...lean, operands: [] };
+  const { graph } = half;
+  const values = half.largest ? [...half.outputs, half.largest] : half.outputs;
   const { outTree } = traced;
   const outputs = matchOutputs({ name, args }, new Set(options.donate ?? []), outTree, graph, values);
   if (flags.DEBUG >= 3) console.error(`${name}\n${graph.toString()}`);
@@ -104,7 +111,7 @@ export function analyse({ name, fn, args, fromHost, streams = [] }: Call, caps: 
   if (flags.DEBUG >= 4)
     for (const l of lowered) for (const d of l.launch.dispatches) console.error(`// ${d.label}\n${d.wgsl}`);
   const uploads = inputs.map((type, i) => (fromHost[i] ? boundBytes(bytesOf(type)) : undefined));
-  return { inputs, outTree, groups, lowered, placement, outputs, uploads, streams };
+  return { inputs, outTree, groups, lowered, placement, outputs, operands: half.operands, uploads, streams };
 }
 
 /** @throws when the plan does not fit in `room` */

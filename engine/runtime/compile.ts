@@ -11,6 +11,7 @@ import { Program } from './program.ts';
 import type { ResultSet } from './program-memory.ts';
 import { Programs, type Built, type Entry } from './programs.ts';
 import { Streamed } from './streamed.ts';
+import { rangesOf, type Operand, type Ranges } from '../compiler/ranges.ts';
 import { analyse, planStages, type CompileOptions, type Stages } from '../compiler/stages.ts';
 import type { Tensor } from '../frontend/tensor.ts';
 import { dataFault, flatten, nameOf, type Flat, type HostTensor, type Numbers, typeFault } from '../frontend/tree.ts';
@@ -130,7 +131,7 @@ class Compiled {
     });
   }
 
-  private async launch({ program, results, outTree }: Built, call: Call): Promise<unknown> {
+  private async launch({ program, results, outTree, operands }: Built, call: Call): Promise<unknown> {
     const { memory } = program;
     const leaves = call.leaves.map((leaf, i) => (call.donated[i] ? this.brought(leaf) : leaf));
     const lent = leaves.filter((leaf) => leaf instanceof NDArray && !leaf.owned) as NDArray[];
@@ -162,7 +163,16 @@ class Compiled {
         stale: staleness(program, set, generation),
       });
     });
+    const largest = operands.length ? (out.pop() as NDArray) : undefined;
+    if (largest) this.options.onRanges?.(this.ranges(operands, largest));
     return outTree.rebuild(out);
+  }
+
+  private async ranges(operands: readonly Operand[], largest: NDArray): Promise<Ranges> {
+    const { buffer, offset, bytes } = largest;
+    const found = rangesOf(this.name, operands, new Float32Array(await this.device.readBuffer(buffer, offset, bytes)));
+    this.device.outOfRange ??= found.first;
+    return found;
   }
 
   private brought(leaf: Leaf): NDArray | Streamed {
@@ -234,6 +244,7 @@ class Compiled {
       program,
       outTree: stages.outTree,
       results: stages.outputs.map((o) => ({ type: typeOf(o.value), into: o.into })),
+      operands: stages.operands,
     };
   }
 

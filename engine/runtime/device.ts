@@ -70,6 +70,8 @@ export class Device {
   readonly pace: Pace;
   /** What nobody holds any more is given back here. */
   readonly garbage = new Garbage();
+  /** The first operand of a run that was asked for its ranges and left f16's: program, op, largest number and line. */
+  outOfRange: string | undefined;
   private turn: Promise<unknown> = Promise.resolve();
   private turns = 0;
   private closed = false;

@@ -1,6 +1,7 @@
 /** The programs of a compiled function, by input signature: the ones used last are kept. */
 import type { TensorType } from '../frontend/graph.ts';
 import type { Flat } from '../frontend/tree.ts';
+import type { Operand } from '../compiler/ranges.ts';
 import type { Program } from './program.ts';
 
 /** Signatures that a function keeps programs for. */
@@ -11,6 +12,8 @@ export interface Built {
   outTree: Flat;
   /** For each result: its type, and the input it was written into. */
   results: { type: TensorType; into?: number }[];
+  /** Whose largest numbers are the last result, beyond the tree. */
+  operands: readonly Operand[];
 }
 
 export interface Entry {

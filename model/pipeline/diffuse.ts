@@ -22,8 +22,15 @@ import {
   type SolverState,
 } from '../schedulers/index.ts';
 import { ditTables, timeEmbedding, tokenGrid, type DiTTables } from '../wan/tables.ts';
-import { forwardFunctions, StreamedForward, WholeForward, type Forward, type Network, type Told } from './forward.ts';
-import type { Precision } from './precision.ts';
+import {
+  forwardFunctions,
+  StreamedForward,
+  WholeForward,
+  type Forward,
+  type Half,
+  type Network,
+  type Told,
+} from './forward.ts';
 
 /**
  * - a solver: a teacher's, guided; two evaluations a step unless guidance is 1;
@@ -164,16 +171,12 @@ export class Diffusion {
   /** Whether both texts go through the network at once, by network and size. */
   private readonly together = new Map<string, boolean>();
 
-  /** `adapterScale` multiplies adapters beside the weights; `operands` are those of the network's products. */
-  constructor(
-    device: Device,
-    config: DiTConfig,
-    { adapterScale = 1, operands = 'f32' }: { adapterScale?: number; operands?: Precision } = {},
-  ) {
+  /** `adapterScale` multiplies adapters beside the weights; the rest is of the network's products. */
+  constructor(device: Device, config: DiTConfig, { adapterScale = 1, ...half }: { adapterScale?: number } & Half = {}) {
     [this.device, this.config] = [device, config];
     const functions = forwardFunctions(config, device.caps.maxBindingBytes, adapterScale);
-    this.whole = new WholeForward(device, functions, operands);
-    this.streamed = new StreamedForward(device, functions, config.num_layers, operands);
+    this.whole = new WholeForward(device, functions, half);
+    this.streamed = new StreamedForward(device, functions, config.num_layers, half);
     this.guide = device.compile(guidance, { name: 'guidance' });
     this.solve = device.compile(solved, { donate: [0], name: 'solver step' });
     this.renoise = device.compile(renoise, { donate: [0], name: 'renoise' });

@@ -2,7 +2,7 @@
  * A DiT's forward on a device for sampling: as one program over weights that all lie there, or block by block with weights that come
  * when their turn has come, so that the largest models run where two of their blocks fit.
  */
-import type { CompiledFunction } from '../../engine/runtime/compile.ts';
+import type { CompiledFunction, CompileOptions } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { concat } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
@@ -15,7 +15,6 @@ import { Scope, type Params } from '../params.ts';
 import { block, type BlockInput } from '../wan/block.ts';
 import { dit, ditEmbed, ditHead, type DiTInput, type Embedded } from '../wan/dit.ts';
 import type { DiTTables } from '../wan/tables.ts';
-import type { Precision } from './precision.ts';
 
 /** What stays the same over all steps of a batch of B clips. */
 export interface Told<T = NDArray> {
@@ -114,12 +113,15 @@ type HeadTold<T> = Pick<Embedded<T>, 'e'> & Pick<Embedded<T>['told'], 'held'>;
 
 type Functions = ReturnType<typeof forwardFunctions>;
 
+/** Of the products' operands, f32 unless given; and who is told whether f16 holds them. */
+export type Half = Pick<CompileOptions, 'operands' | 'onRanges'>;
+
 /** As one program over weights that all lie on the device. */
 export class WholeForward implements Forward {
   private readonly program: CompiledFunction<[Params, Tensor, Tensor, Tensor, Told<Tensor>], Tensor>;
 
-  constructor(device: Device, { whole }: Functions, operands: Precision = 'f32') {
-    this.program = device.compile(whole, { name: 'velocity', operands });
+  constructor(device: Device, { whole }: Functions, half: Half = {}) {
+    this.program = device.compile(whole, { name: 'velocity', ...half });
   }
 
   run({ weights }: Network, x: NDArray, tEmb: HostTensor, context: NDArray, told: Told): Promise<NDArray> {
@@ -142,11 +144,11 @@ export class StreamedForward implements Forward {
   private readonly stack: BlockStack<BlockInput>;
   private readonly head: CompiledFunction<[Params, Tensor, HeadTold<Tensor>, Tensor], Tensor>;
 
-  constructor(device: Device, { embed, block, head }: Functions, blocks: number, operands: Precision = 'f32') {
+  constructor(device: Device, { embed, block, head }: Functions, blocks: number, half: Half = {}) {
     this.blocks = blocks;
-    this.embed = device.compile(embed, { name: 'dit embedding', operands });
-    this.stack = new BlockStack(device, block, { name: 'dit block', operands });
-    this.head = device.compile(head, { name: 'dit head', operands });
+    this.embed = device.compile(embed, { name: 'dit embedding', ...half });
+    this.stack = new BlockStack(device, block, { name: 'dit block', ...half });
+    this.head = device.compile(head, { name: 'dit head', ...half });
   }
 
   async run(

@@ -2,6 +2,7 @@
  * Prompts to clips: text, image, diffusion, decoding, one stage after another for all jobs. Every part of a model is read, used and
  * freed before the next, so that the largest alone decides the memory.
  */
+import type { Ranges } from '../../engine/compiler/ranges.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
@@ -75,6 +76,7 @@ interface GenerateOptions {
 export interface Made {
   /** Of diffusion, seconds. */ seconds: number;
   /** Forwards of the DiT. */ evaluations: number;
+  /** Runs of its programs that were given numbers which are infinite in f16, whatever became of them. */ overflowed: number;
 }
 
 export const freeAll = (weights: DeviceWeights): void => Object.values(weights).forEach((t) => t.free());
@@ -90,7 +92,15 @@ export async function generate(
   const given = await encodeGiven(device, model, jobs, tile, progress);
   let decoder: DeviceWeights = {};
   let net: Network | undefined;
-  const diffusion = new Diffusion(device, model.dit, { operands: precision });
+  const runs: Promise<Ranges>[] = [];
+  let overflowed = 0;
+  const diffusion = new Diffusion(device, model.dit, {
+    operands: precision,
+    onRanges(found) {
+      runs.push(found);
+      found.catch(() => {}); // told when it is awaited
+    },
+  });
   const shapeOf = (job: Job) => latentShape(model.vae, job.size, job.frames);
   const under: (Underway | undefined)[] = [];
   const legs = spans(sampling);
@@ -114,7 +124,8 @@ export async function generate(
         under[i] = undefined;
         const latent = host(await way.state.x.read(), shapeOf(job));
         freeState(way);
-        checkFinite(latent, precision, job.prompt);
+        for (const found of await Promise.all(runs.splice(0))) overflowed += Number(found.overflowed > 0);
+        checkFinite(latent, { precision, prompt: job.prompt, outOfRange: device.outOfRange });
         seconds += way.seconds;
         await diffusion.close();
         if (i === jobs.length - 1) await net.free();
@@ -131,7 +142,7 @@ export async function generate(
     await net?.free();
     freeAll(decoder);
   }
-  return { seconds, evaluations: evaluationsOf(sampling) };
+  return { seconds, evaluations: evaluationsOf(sampling), overflowed };
 }
 
 const freeState = ({ state }: Underway): void => Object.values(state).forEach((t: NDArray) => t.free());

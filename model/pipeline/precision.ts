@@ -18,10 +18,15 @@ export function precisionOn({ tier, f16, units = [] }: Caps, asked?: Precision):
 }
 
 /** @throws where a sampled latent holds infinities or NaN: an operand above 65504 is infinite in f16 */
-export function checkFinite({ data }: HostTensor, precision: Precision, prompt: string): void {
+export function checkFinite(
+  { data }: HostTensor,
+  { precision, prompt, outOfRange }: { precision: Precision; prompt: string; outOfRange?: string | undefined },
+): void {
   const bad = (data as Float32Array).reduce((n, v) => n + Number(!Number.isFinite(v)), 0);
   if (!bad) return;
   const remedy =
-    precision === 'f16' ? 'values do not fit into f16; use --precision f32' : 'check the weights and LoRAs';
+    precision === 'f16'
+      ? `values do not fit into f16${outOfRange ? `, first: ${outOfRange}` : ''}; use --precision f32`
+      : 'check the weights and LoRAs';
   throw new Error(`[sample] ${bad} of ${data.length} numbers of the latent of "${prompt}" are not finite: ${remedy}`);
 }

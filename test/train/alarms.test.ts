@@ -41,6 +41,8 @@ const INDUCED: [kind: string, sick: (i: number) => Metrics][] = [
   ['condition collapse', (i) => ({ first: 0.016 * 1.02 ** i })],
   ['fake model lags', (i) => ({ fakeLoss: 0.35 + 0.01 * i })],
   ['fake model lags', () => ({ lag: 1.2 })],
+  ["out of f16's range", (i) => ({ headOverflowed: i === 30 ? 3 : 0 })],
+  ["out of f16's range", () => ({ vanished: 2 })],
   ['steps not finite', (i) => ({ fakeSkipped: i === 30 ? 1 : 0, fakeLoss: i === 30 ? NaN : 0.35 })],
 ];
 

@@ -39,17 +39,19 @@ async function train(precision: 'f32' | 'f16', factor: (n: number) => number) {
   const compiled = compileStep(device, 'halves', step, { precision });
   let net = await start(device, { 'a.weight': first!, 'b.weight': second! }, { m: true });
   let skipped = 0;
+  let overflowed = 0;
   let loss = Infinity;
   for (let n = 0; n < STEPS; n++) {
     const done = await compiled(net, { x: x!, y: y!, factor: host([factor(n)], []), count: host([n + 1], []) });
     net = done.state;
     const metrics = await done.metrics;
     skipped += metrics['skipped']!;
+    overflowed += Number((metrics['overflowed'] ?? 0) > 0);
     loss = metrics['loss']!;
   }
   freeTree(net);
   await compiled.free();
-  return { skipped, loss };
+  return { skipped, overflowed, loss };
 }
 
 if (device.caps.f16)
@@ -63,10 +65,14 @@ if (device.caps.f16)
       ['an overflow', (n) => (n === 17 ? Infinity : 1), 1],
     ] as [string, (n: number) => number, number][]) {
       const got = await train('f16', factor);
-      assert.is(got.skipped, skips, name);
+      assert.equal([got.skipped, got.overflowed], [skips, skips], name);
       const off = Math.abs(got.loss / want.loss - 1);
       assert.ok(off < (skips ? 0.15 : 0.03), `${name}: ends at ${got.loss}, f32 at ${want.loss}`);
     }
+    assert.match(
+      device.outOfRange!,
+      /^halves: the gradient of \w+ is given a cotangent .* \(.*halfsteps\.test\.ts:\d+\)$/,
+    );
   });
 
 test.after(() => device.close());

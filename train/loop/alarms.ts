@@ -25,6 +25,7 @@ export type Kind =
   | 'condition collapse'
   | 'fake model lags'
   | 'steps not finite'
+  | "out of f16's range"
   | 'rolled back'
   | 'device lost';
 
@@ -62,6 +63,14 @@ const still = {
 const lags = {
   kind: 'fake model lags',
   remedy: "raise priming.fake.updates or its learning rate, or lower the generator's",
+} as const;
+
+const outside = {
+  kind: "out of f16's range",
+  over: 20,
+  bad: (x: number) => x > 0,
+  good: (x: number) => x === 0,
+  remedy: 'a single one is harmless; if they repeat, train with run.precision=f32',
 } as const;
 
 export const RULES: readonly Rule[] = [
@@ -160,6 +169,18 @@ export const RULES: readonly Rule[] = [
     remedy:
       'a single one is harmless; if they repeat, the run rolls back by itself with a smaller learning rate. NANCHECK=1 stops at the first op and line whose numbers are not finite',
   },
+  {
+    ...outside,
+    of: 'overflowed',
+    patience: 1,
+    cause: 'a product was given numbers that are infinite in f16: activations above 65504, or a gradient without end',
+  },
+  {
+    ...outside,
+    of: 'vanished',
+    patience: 10,
+    cause: 'gradients are so small (below 2^-106) that f16 rounds them away',
+  },
 ];
 
 interface Episode {
@@ -180,7 +201,12 @@ export class Watch {
 
   /** Takes the metrics of a step and returns the alarms they raise. */
   observe(step: number, metrics: Metrics): Alarm[] {
-    const seen: Metrics = { ...metrics, skipped: turnedAway(metrics) };
+    const seen: Metrics = {
+      ...metrics,
+      skipped: turnedAway(metrics),
+      overflowed: total(metrics, /overflowed$/i),
+      vanished: total(metrics, /vanished$/i),
+    };
     return RULES.flatMap((rule, i) => {
       const value = seen[rule.of];
       return value !== undefined && advance(rule, this.episodes[i]!, value) ? [alarmOf(rule, step, value)] : [];
@@ -189,8 +215,11 @@ export class Watch {
 }
 
 /** How many updates of a step a gradient that is not finite turned away. */
-export const turnedAway = (metrics: Metrics): number =>
-  Object.entries(metrics).reduce((sum, [name, x]) => sum + (/skipped$/i.test(name) ? x : 0), 0);
+export const turnedAway = (metrics: Metrics): number => total(metrics, /skipped$/i);
+
+/** Of the metrics with such names. */
+const total = (metrics: Metrics, names: RegExp): number =>
+  Object.entries(metrics).reduce((sum, [name, x]) => sum + (names.test(name) ? x : 0), 0);
 
 /** Whether this value raises the alarm. */
 function advance(rule: Rule, e: Episode, value: number): boolean {

@@ -188,7 +188,14 @@ class Loop {
   /** Logs a step's numbers and the alarms they raise. */
   private note(step: number, metrics: Metrics): void {
     this.folder?.log({ step, ...metrics });
-    for (const alarm of this.watch.observe(step, metrics)) this.alarm(alarm);
+    for (const alarm of this.watch.observe(step, metrics)) this.alarm(this.placed(alarm));
+  }
+
+  /** With the op and line where f16's range was left first. */
+  private placed(alarm: Alarm): Alarm {
+    const { outOfRange } = this.o.device;
+    const where = alarm.kind === "out of f16's range" && outOfRange;
+    return where ? { ...alarm, cause: `${alarm.cause}; first, ${where}` } : alarm;
   }
 
   private alarm(alarm: Alarm): void {

@@ -1,4 +1,5 @@
 /** Compiles an update step: the state is donated and written in place, the metrics come back as numbers in one read, which nothing waits for. */
+import type { Ranges } from '../../engine/compiler/ranges.ts';
 import type { Feed } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import { stack } from '../../engine/frontend/functional.ts';
@@ -10,7 +11,7 @@ import type { Ranks } from '../ranks/ranks.ts';
 import type { Stepped } from './accumulate.ts';
 import { freeTree } from './checkpoint.ts';
 import type { Trained } from './optim.ts';
-import { unwatched } from './pending.ts';
+import { joined, unwatched, type Metrics } from './pending.ts';
 import { buffersOf, eachRole, pack, packsOf, unpack, views, type Pack } from './packs.ts';
 import { compileShared } from './shared.ts';
 
@@ -50,6 +51,14 @@ export interface StepOptions {
   ranks?: Ranks | undefined;
 }
 
+/** Metrics of operands that left f16's range, under the prefix of the update's `skipped`; of a step that updates nothing, under its name. */
+const outside =
+  (name: string, metrics: readonly string[]) =>
+  ({ overflowed, vanished }: Ranges): Metrics => {
+    const prefix = metrics.find((m) => /skipped$/i.test(m))?.slice(0, -'skipped'.length) ?? name;
+    return prefix ? { [`${prefix}Overflowed`]: overflowed, [`${prefix}Vanished`]: vanished } : { overflowed, vanished };
+  };
+
 type Program<A extends readonly unknown[]> = ((...args: Args<A>) => Promise<Trained<NDArray> & { metrics: NDArray }>) &
   Pick<Step<A>, 'free'>;
 
@@ -67,6 +76,7 @@ export function compileStep<A extends readonly unknown[]>(
   precisionOn(device.caps, precision);
   if (ranks) return compileShared(device, name, fn, { ranks, accumulate, operands: precision ?? 'f32' });
   let names: string[] = [];
+  let ranges: Promise<Ranges> | undefined;
   let made: { packs: Pack[]; program: Program<A> } | undefined;
   let grads: Trained<NDArray>['grads'];
   const of = (state: Trained<NDArray>) => {
@@ -77,7 +87,14 @@ export function compileStep<A extends readonly unknown[]>(
         stepOf(fn, packs, (found) => {
           names = found;
         }),
-        { donate: [0], name, operands: precision ?? 'f32' },
+        {
+          donate: [0],
+          name,
+          operands: precision ?? 'f32',
+          onRanges: (found) => {
+            ranges = unwatched(found);
+          },
+        },
       ) as unknown as Program<A>,
     };
     const buffers = eachRole(state, (tensors) => buffersOf(tensors, packs));
@@ -89,7 +106,8 @@ export function compileStep<A extends readonly unknown[]>(
     const { metrics, grads: sums, ...next } = await program(buffers, ...args);
     grads = sums;
     const numbers = metrics.read().then((values) => Object.fromEntries(names.map((n, i) => [n, values[i]!]))); // copied before the next call
-    return { state: eachRole(next, (tensors) => views(tensors, packs)), metrics: unwatched(numbers) };
+    const parts = ranges ? [numbers, ranges.then(outside(name, names))] : [numbers];
+    return { state: eachRole(next, (tensors) => views(tensors, packs)), metrics: joined(...parts.map(unwatched)) };
   };
   const free = async () => {
     await made?.program.free();

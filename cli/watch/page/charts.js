@@ -37,6 +37,12 @@ const STEPS = [
   { title: 'Spread of the latents', of: ['deviation'], note: "over the data's: saturated above 1.15", limit: 1.15 },
   { title: 'Motion', of: ['motion'], note: "over the data's, between latent frames: static below 0.7", limit: 0.7 },
   { title: 'First frame', of: ['first'], note: 'squared distance to the given one: collapse when it grows', log: true },
+  {
+    title: "Out of f16's range",
+    of: ['overflowed', 'vanished', 'headOverflowed', 'fakeOverflowed', 'judgementOverflowed'],
+    note: 'operands of a step that are infinite in f16, and cotangents too small for it: 0',
+    limit: 1,
+  },
   { title: 'Gradient norms', of: ['norm', 'fakeNorm', 'headNorm'], note: 'before clipping', log: true },
 ];
 
@@ -60,7 +66,7 @@ const JUDGED = [
   { title: 'Motion', of: ['motionRatio'], note: "over the real clips'", limit: 0.7 },
 ];
 
-const HIDDEN = /skipped$/i;
+const HIDDEN = /(skipped|overflowed|vanished)$/i;
 const HEIGHT = 150;
 
 /** Charts for the metrics that are there: the known ones in their order, any other for itself. @param {boolean} judged @param {Curves} curves @returns {Chart[]} */
