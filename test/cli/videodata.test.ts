@@ -193,7 +193,7 @@ test('it goes on where it stopped, and refuses other settings', async () => {
 test('one clip more makes its own record and no other; one that goes is left aside; a set without a record is no set', async () => {
   const kept = statSync(join(at('records'), 'shard-00000.msgpack')).mtimeMs;
   const { made, count } = openVideoShards(at('records'));
-  await writeClip('new.webp', 6);
+  await writeClip(join(at('clips'), 'new.webp'), 6);
   writeFileSync(
     join(at('clips'), 'new.txt'),
     Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from('A new cat', 'utf16le')]),
