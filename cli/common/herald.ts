@@ -7,8 +7,6 @@ import { createSocket } from 'node:dgram';
 import { networkInterfaces } from 'node:os';
 import type { Ranks } from '../../train/ranks/ranks.ts';
 
-const ON_ITS_WAY_MS = 100; // a launcher waits longer before it takes stronger means
-
 export interface Herald {
   /** On rank 0: whether another has said why all end. */
   wasTold(): Promise<boolean>;
@@ -30,7 +28,7 @@ export async function herald(ranks: Ranks): Promise<Herald> {
   });
   return {
     async wasTold() {
-      await new Promise((resolve) => setTimeout(resolve, ON_ITS_WAY_MS));
+      for (let i = 0; i < 2; i++) await new Promise((resolve) => setImmediate(resolve)); // what has come is read
       return told;
     },
     async tell() {

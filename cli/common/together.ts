@@ -6,6 +6,9 @@ import { EXIT, Interrupted, report, soon } from './errors.ts';
 import { herald } from './herald.ts';
 import { session, type Session } from './session.ts';
 
+/** In which rank 0 has said why all end: Open MPI ends it as soon as another rank has gone. */
+const TURN_MS = 300;
+
 export interface Together extends Session {
   ranks?: Ranks | undefined;
 }
@@ -23,6 +26,7 @@ export async function together(stopped: string, body: (s: Together) => Promise<v
   // The launcher ends a job by SIGTERM: of Ctrl-C, and of a rank that has gone. One of them says so.
   const leave = async (): Promise<void> => {
     if (rank === 0 && !(await heralded.wasTold())) report(new Interrupted(stopped));
+    if (rank > 0) await new Promise((resolve) => setTimeout(resolve, TURN_MS));
     mpi.abandon(EXIT.interrupted);
   };
   const stop = (): void => void leave();
