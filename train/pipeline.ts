@@ -41,6 +41,7 @@ import {
   teacherSampler,
   teachesTwo,
 } from './methods/sample.ts';
+import { withoutCritic } from './methods/critic.ts';
 import { LatentStatistics } from './methods/vae.ts';
 import { folderOf } from './presets/renamed.ts';
 import type { Preset } from './presets/index.ts';
@@ -68,7 +69,7 @@ export async function trainVae(w: Work): Promise<Made & { psnr?: number }> {
     { ...job, samples, close },
     { data: p.data, vae: p.vae, trainVae: p.trainVae },
   );
-  const params = (await toHost(state['vae']!.params)) as HostParams;
+  const params = withoutCritic(await toHost(state['vae']!.params)) as HostParams;
   freeTree(state);
   if (!done || !isLeader(ranks)) return { done, step, path };
 

@@ -19,6 +19,9 @@ const { crop } = await import('../../train/data/crops.ts');
 const { Stream } = await import('../../train/loop/rng.ts');
 const { loadPreset } = await import('../../train/presets/index.ts');
 const { embedderOf, wordsIn } = await import('../../model/text.ts');
+const { loadVAE } = await import('../../train/loop/models.ts');
+const { vaeConfigOf } = await import('../../train/methods/conditions.ts');
+const { vaeShapes } = await import('../../model/wan/vae.ts');
 const { distill, trainTeacher, trainVae } = await import('../../train/pipeline.ts');
 const { FLARE_READER_TRAINING, trainFlareReader } = await import('../../train/methods/flarereader.ts');
 const { evaluate } = await import('../../train/judge/infer.ts');
@@ -233,15 +236,21 @@ test('a still is a square of one frame, a cut clip the same square of all', () =
 
 test('VAE, teacher, classifier, both phases and the judge', async () => {
   const out = mkdtempSync(join(tmpdir(), 'vpae-'));
-  const p = loadPreset('flare', [
+  const sets = [
     ...TINY.filter((set) => !set.startsWith('text.')),
     'text.text_dim=16',
     'trainVae.crops.stills.steps=1', // one update on single frames, one on clips
     'trainVae.crops.size=8',
-  ]);
+    'trainVae.critic.from=1',
+  ];
+  const p = loadPreset('flare', sets);
   const work = { device, preset: p, out };
   const classifier = join(out, 'classifier.safetensors');
-  assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);
+  assert.ok((await trainVae(work)).done);
+  const longer = await trainVae({ ...work, preset: loadPreset('flare', [...sets, 'trainVae.steps=3']) });
+  assert.is(longer.step, 3, 'a VAE is trained on');
+  assert.equal(Object.keys((await loadVAE(longer.path)).params), Object.keys(vaeShapes(vaeConfigOf(p))));
+  assert.ok((await trainTeacher(work)).done);
   assert.match(
     await refused(() => distill({ ...work, classifier })),
     /^\[classifier\] .* is missing, which judges these clips: vpae train classifier --preset flare --run /,

@@ -3,9 +3,10 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/frontend/autodiff.ts';
 import { constant, normal } from '../../engine/frontend/functional.ts';
-import { host } from '../../engine/frontend/tree.ts';
+import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { vaeConfig } from '../../model/config.ts';
 import { decode, encode, initVAE } from '../../model/wan/vae.ts';
+import { criticised, initCritic } from '../../train/methods/critic.ts';
 import { ADVERSARIAL, perturbation, str1Loss, type Str1 } from '../../train/methods/losses.ts';
 import { vaeLoss } from '../../train/methods/vae.ts';
 import { key } from '../../train/loop/rng.ts';
@@ -56,6 +57,19 @@ test("the VAE's loss weighs the error's steps from pixel to pixel", () => {
   const edges = steps((i) => i % 4 < 3, 1) + steps((i) => i % 16 < 12, 4);
   const got = loss(2) - loss();
   assert.ok(Math.abs(got - 2 * edges) < 1e-9, `${got} ${2 * edges}`);
+});
+
+test('the critic of the VAE: what deceives it moves the reconstruction alone, what it sees moves the critic alone', () => {
+  const [net, made, video] = [initCritic(3, 1), draw([1, 3, 2, 6, 6], 'made'), draw([1, 3, 2, 6, 6], 'video')];
+  const moved = onHost([net, made, video], (n, x, real) => {
+    const { deceived, seen } = criticised(n, x, real);
+    const of = (loss: typeof seen) => vjp(loss, constant(1), { n, x });
+    return { deceived: of(deceived), seen: of(seen) };
+  });
+  const isMoved = (t: HostTensor) => t.data.some((v) => v !== 0);
+  assert.ok(isMoved(moved.deceived.x) && !isMoved(moved.seen.x));
+  assert.ok(Object.keys(net).every((name) => name.endsWith('3.bias') || isMoved(moved.seen.n[name]!)));
+  assert.ok(!Object.values(moved.deceived.n).some(isMoved));
 });
 
 test('STR1 of a linear D is |w|² when every element is drawn for itself, of one perturbation or of both', () => {

@@ -172,14 +172,18 @@ export function differences(was: unknown, now: unknown): string {
   return found.slice(0, 3).join('; ') + (found.length > 3 ? ` and ${found.length - 3} more` : '');
 }
 
+/** Jobs whose settings have another name than they. */
+const SETTINGS: Record<string, string> = { vae: 'trainVae' };
+
 /** `now` with as many steps of its job as it had when it began, if those were fewer: a finished run may be trained on. */
 function asBegun(was: unknown, now: Json): Json {
   const job = (now as { job?: Json }).job;
   if (typeof job !== 'string') return now;
   const settings = now as Record<string, Record<string, Json> | undefined>;
-  const [before, after] = [was as typeof settings, settings].map((config) => config[job]?.['steps']);
+  const key = SETTINGS[job] ?? job;
+  const [before, after] = [was as typeof settings, settings].map((config) => config[key]?.['steps']);
   if (typeof before !== 'number' || typeof after !== 'number' || after <= before) return now;
-  return { ...(now as Record<string, Json>), [job]: { ...settings[job], steps: before } };
+  return { ...(now as Record<string, Json>), [key]: { ...settings[key], steps: before } };
 }
 
 /** Throws with the first settings in which two configurations differ. */

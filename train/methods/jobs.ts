@@ -10,6 +10,7 @@ import { localVAE } from '../../model/wan/vaestart.ts';
 import { accumulated, microBatch, turns, type Turn } from '../loop/accumulate.ts';
 import type { State } from '../loop/checkpoint.ts';
 import { conditioner, ditConfigOf, stackRows, vaeConfigOf, videoShape } from './conditions.ts';
+import { initCritic } from './critic.ts';
 import { clipsOf } from '../data/sets.ts';
 import { crop } from '../data/crops.ts';
 import type { Shards } from '../data/shards.ts';
@@ -99,7 +100,8 @@ export function vaeJob(device: Device, p: Preset, ranks?: Ranks): OpenJob {
     name: 'vae',
     steps: o.steps,
     async initial() {
-      const first = (o.local ? localVAE : initVAE)(vaeConfigOf(p), seed);
+      const vae = (o.local ? localVAE : initVAE)(vaeConfigOf(p), seed);
+      const first = o.critic ? { ...vae, ...initCritic(p.vae.channels, seed) } : vae;
       return { vae: await start(device, first, { m: o.adam.beta1 > 0 }) };
     },
     async advance(state, n, rate = 1) {
@@ -108,6 +110,7 @@ export function vaeJob(device: Device, p: Preset, ranks?: Ranks): OpenJob {
           key: key(seed, at, 'vae'),
           lr: rate * cosine(o.adam.lr, n, o.warmup, o.steps),
           count: n + 1,
+          ...(o.critic && { critic: n < o.critic.from ? 0 : o.critic.weight }),
           ...rates,
         });
       const { state: vae, metrics } = await accumulated(

@@ -6,6 +6,7 @@ import type { VAEConfig } from '../../model/config.ts';
 import { decode, encode } from '../../model/wan/vae.ts';
 import type { Params } from '../../model/params.ts';
 import { update, type AdamConfig, type Rates, type Trained } from '../loop/optim.ts';
+import { criticised } from './critic.ts';
 import { weighted } from './losses.ts';
 
 interface VaeWeights {
@@ -29,32 +30,37 @@ const edgesOf = (error: Tensor): Tensor =>
 
 /**
  * L = l1 mean|e| + mse mean e² + edges (mean|∂e/∂x| + mean|∂e/∂y|) + kl mean ½(μ² + σ² - 1 - log σ²), with z = μ + σ ε, e = x̂ - x.
+ * @returns `made`: x̂
  * @param video [B,C,T,H,W] in [-1, 1]
  */
 export function vaeLoss(net: Params, config: VAEConfig, weights: VaeWeights, video: Tensor, key: Tensor) {
   const { mean, logvar } = encode(net, config, video);
   const z = mean.add(logvar.mul(0.5).exp().mul(normal(key, mean.shape)));
-  const error = decode(net, config, z).sub(video);
+  const made = decode(net, config, z);
+  const error = made.sub(video);
   const mse = error.square().mean();
   const kl = mean.square().add(logvar.exp()).sub(1).sub(logvar).mul(0.5).mean();
   const loss = weighted(error.abs().mean(), weights.l1)
     .add(weighted(mse, weights.mse))
     .add(weighted(edgesOf(error), weights.edges ?? 0))
     .add(weighted(kl, weights.kl));
-  return { loss, mse, kl };
+  return { loss, mse, kl, made };
 }
 
-/** `key` is u32[2]. */
+/** `key` is u32[2]; `critic` weighs the critic's opinion, whose weights stand beside the VAE's then. */
 interface VaeInputs<X = Tensor> extends Rates<X> {
   key: X;
+  critic?: X;
 }
 
-/** One update of the VAE. */
+/** One update of the VAE, and of its critic. */
 export function vaeStep(config: VAEConfig, weights: VaeWeights, adam: AdamConfig) {
   return (s: Trained, video: Tensor, at: VaeInputs) => {
-    const { loss, mse, kl } = vaeLoss(s.params, config, weights, video, at.key);
-    const { state, norm, skipped } = update(s, vjp(loss, constant(1), s.params), adam, at);
-    return { ...state, metrics: { loss, mse, kl, norm, skipped } };
+    const { loss, mse, kl, made } = vaeLoss(s.params, config, weights, video, at.key);
+    const opinion = at.critic && criticised(s.params, made, video);
+    const whole = opinion ? loss.add(opinion.deceived.mul(at.critic!)).add(opinion.seen) : loss;
+    const { state, norm, skipped } = update(s, vjp(whole, constant(1), s.params), adam, at);
+    return { ...state, metrics: { loss, mse, kl, ...(opinion && { gap: opinion.gap }), norm, skipped } };
   };
 }
 

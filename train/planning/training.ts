@@ -11,6 +11,7 @@ import { stepOf } from '../loop/step.ts';
 import { ownShapes } from '../methods/networks.ts';
 import { teachesTwo } from '../methods/sample.ts';
 import { teacherStep } from '../methods/teacher.ts';
+import { criticShapes } from '../methods/critic.ts';
 import { vaeStep } from '../methods/vae.ts';
 import {
   dividedBytes,
@@ -110,7 +111,9 @@ const hostOf = (s: Subject, shapes: Readonly<Record<string, readonly number[]>>,
 export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCost {
   const o = { accumulate: 1, ...preset!.trainVae };
   const { adam } = o;
-  const state = trained(paramTypes(vaeShapes(vae)), adam, false, o);
+  const shapes = { ...vaeShapes(vae), ...(o.critic && criticShapes(vae.channels)) };
+  const state = trained(paramTypes(shapes), adam, false, o);
+  const seen = o.crops ? [...video.slice(0, 2), o.crops.size, o.crops.size] : video;
   return {
     job: 'vae',
     unit: 'step',
@@ -121,9 +124,15 @@ export function vaeCost({ preset, vae, video }: Subject, target: Target): JobCos
         host: [onHost('VAE', paramTypes(vaeShapes(vae)))],
         runs: [
           run(
-            { name: 'vae', fn: vaeStep(vae, o, adam), state, frozen: [], inputs: { key: KEY } },
+            {
+              name: 'vae',
+              fn: vaeStep(vae, o, adam),
+              state,
+              frozen: [],
+              inputs: { key: KEY, ...(o.critic && { critic: type([]) }) },
+            },
             o,
-            type([microBatch(o), ...video]),
+            type([microBatch(o), ...seen]),
             target,
           ),
         ],

@@ -44,16 +44,17 @@ const flare: Preset = {
     ffn_parts: 1, // digits
   },
   trainVae: {
-    steps: 3000,
+    steps: 8000,
     batch: 4,
     accumulate: 1,
     warmup: 100,
-    crops: { size: 24, stills: { steps: 2400, batch: 16 } }, // an update on stills costs a fifth of one on clips
+    crops: { size: 24, stills: { steps: 1900, batch: 16 } }, // an update on stills costs a fifth of one on clips
     local: true,
     adam: { lr: 2e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1 },
     l1: 1,
     mse: 1,
     edges: 2,
+    critic: { weight: 0.1, from: 3450 },
     kl: 1e-4, //   absolute errors keep edges sharper than squares alone
     statClips: 512, //                      digits
   },

@@ -110,6 +110,8 @@ export const presetSchema = z.strictObject({
       statClips: count,
       /** Begins as a map of each cell by itself (`localVAE`). */
       local: z.boolean().optional(),
+      /** A critic of patches, whose opinion counts from a step on: absolute errors alone leave the mean of the detail that the latent lacks. */
+      critic: z.strictObject({ weight: z.number().nonnegative(), from: whole }).optional(),
       /** Clips are cut to squares of this size; the first of the steps see single frames: many cheap updates before it sees motion. */
       crops: z
         .strictObject({ size: upTo(4096), stills: z.strictObject({ steps: whole, batch: upTo(16_384) }) })
