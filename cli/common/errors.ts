@@ -32,7 +32,7 @@ export function oneLine(message: string): string {
 
 /** This process's number among those that a launcher has started; 0 alone. */
 const rank = Number(process.env['OMPI_COMM_WORLD_RANK'] ?? process.env['PMIX_RANK'] ?? 0);
-const TURN_MS = 3000; // in which rank 0 says what all of them would, and the launcher ends them
+const TURN_MS = 6000; // in which rank 0 says what all of them would, and the launcher ends them
 
 /** For all but rank 0: a while in which the launcher ends them if it has said the same. */
 export const soon = (): Promise<void> =>
