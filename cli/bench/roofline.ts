@@ -42,7 +42,7 @@ function multiplyAdds(p: Probe): string {
   const half = F16.includes(p);
   const value = (x: string) => `${p.type}(${half ? 'f16' : 'f32'}(${x}))`;
   return `${half ? 'enable f16;' : ''}
-@group(0) @binding(0) var<storage, read_write> out: array<f32>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
 @compute @workgroup_size(${p.group}) fn main(@builtin(global_invocation_id) id: vec3u) {
   let k = ${value('f32(id.x) * 1e-9 + 0.5')}; // not a constant, or the loop would be computed at compile time
   ${chains.map((i) => `var a${i} = ${value(`${i}.0`)} + k;`).join(' ')}
@@ -56,8 +56,8 @@ function multiplyAdds(p: Probe): string {
 
 /** A workgroup copies `each` times its width; the loop's bound is no constant, so that drivers keep the loop. */
 const copyText = (group: number, each: number): string => `
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
-@group(0) @binding(1) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
 @compute @workgroup_size(${group}) fn main(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) l: u32) {
   let first = (w.x + w.y * n.x) * ${group * each}u + l;
   for (var i = 0u; i < ${each}u + w.z; i++) { y[first + i * ${group}u] = x[first + i * ${group}u]; }
@@ -78,9 +78,10 @@ async function fastest(
   repeats = 1,
 ): Promise<number> {
   const pipeline = await device.pipeline(wgsl, 'roofline');
+  const uniform = device.uniforms(16); // every kernel has one
   const bindings = device.gpu.createBindGroup({
     layout: pipeline.getBindGroupLayout(0),
-    entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })),
+    entries: [uniform, ...buffers].map((buffer, binding) => ({ binding, resource: { buffer } })),
   });
   const timed = {
     async call() {
@@ -97,6 +98,7 @@ async function fastest(
   await sample(timed); // compiles
   const runs: Sample[] = [];
   for (let i = 0; i < RUNS; i++) runs.push(await sample(timed));
+  device.release(uniform);
   return clockOf(device.info.kind).best(runs);
 }
 

@@ -3,7 +3,7 @@ import process from 'node:process';
 import { fail } from '../../cli/common/errors.ts';
 import { orLeave, session } from '../../cli/common/session.ts';
 
-const LONG = `@group(0) @binding(0) var<storage, read_write> y: array<f32>;
+const LONG = `@group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
   var s = y[id.x];
   for (var i = 0u; i < 2000000000u; i++) { s = fract(s * 1.01 + 0.37); }
@@ -21,7 +21,7 @@ try {
       0,
       device.gpu.createBindGroup({
         layout: pipeline.getBindGroupLayout(0),
-        entries: [{ binding: 0, resource: { buffer } }],
+        entries: [device.uniforms(16), buffer].map((each, binding) => ({ binding, resource: { buffer: each } })),
       }),
     );
     pass.dispatchWorkgroups(64);
