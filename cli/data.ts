@@ -111,13 +111,18 @@ const command: CommandModule<object, DataArgs> = {
         'latents and embeddings of real videos; start it several times to share the work',
       )
       .example('$0 data make --run runs/mine', "encodes with the run's VAE, or the bundled one"),
-  handler: (args) =>
-    args.action === 'show'
+  handler: (args) => {
+    if (args.queue !== undefined && (args.action !== 'make' || args.what !== undefined))
+      throw new UsageError(
+        "--queue goes with data make of a preset's clips: start it several times to share a folder of videos",
+      );
+    return args.action === 'show'
       ? show(args)
       : args.action === 'fetch'
         ? fetch(args)
         : args.what === undefined
           ? make(args)
-          : makeVideos(args.what, args),
+          : makeVideos(args.what, args);
+  },
 };
 export default command;
