@@ -1,4 +1,6 @@
-/** `vpae data`: the clips of a preset as a picture to look at, as precomputed latents to train on, or fetched where they do not come along. */
+/**
+ * `vpae data`: the clips of a preset as a picture to look at, as precomputed latents to train on, or fetched where they do not come along.
+ */
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { emojiFolder, PACKS } from '../train/data/emoji.ts';

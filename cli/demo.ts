@@ -1,4 +1,6 @@
-/** `vpae demo` (npm start): the main job once, in minutes: distil the bundled teacher for a while, then see what one evaluation is worth. */
+/**
+ * `vpae demo` (npm start): the main job once, in minutes: distil the bundled teacher for a while, then see what one evaluation is worth.
+ */
 import { copyFileSync, existsSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { CommandModule } from 'yargs';
@@ -36,7 +38,10 @@ const options = {
 } as const;
 type DemoArgs = Args<typeof options>;
 
-/** By kind of adapter: clips sampled together, conditions and training clips at most, steps in which fake model and head learn alone at first. */
+/**
+ * By kind of adapter: clips sampled together, conditions and training clips at most,
+ * steps in which fake model and head learn alone at first.
+ */
 const SIZES = {
   gpu: { group: 32, clips: 256, train: 4096, alone: 50 },
   software: { group: 16, clips: 64, train: 512, alone: 6 },

@@ -1,4 +1,7 @@
-/** `vpae export`: a model for other programs: its weights in another precision or under other names, LoRAs merged, or its change from a base as a LoRA. */
+/**
+ * `vpae export`: a model for other programs: its weights in another precision or under
+ * other names, LoRAs merged, or its change from a base as a LoRA.
+ */
 import { statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';

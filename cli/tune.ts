@@ -1,4 +1,7 @@
-/** `vpae tune`: measures which kernel configurations are fastest here for what a preset's training or a released model asks, and keeps them for every later run. */
+/**
+ * `vpae tune`: measures which kernel configurations are fastest here for what a preset's
+ * training or a released model asks, and keeps them for every later run.
+ */
 import type { CommandModule } from 'yargs';
 import { sameConfig } from '../kernels/tuning.ts';
 import { RELEASED } from '../model/families/index.ts';

@@ -1,4 +1,7 @@
-/** Floats as they lie in storage buffers, and how a shader reads them: always as f32. Halves without a type of their own in WGSL lie two in a u32, low bits first. */
+/**
+ * Floats as they lie in storage buffers, and how a shader reads them: always as f32. Halves
+ * without a type of their own in WGSL lie two in a u32, low bits first.
+ */
 import type { Caps } from './kernel.ts';
 
 export type FloatType = 'f32' | 'f16' | 'bf16';

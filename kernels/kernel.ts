@@ -35,7 +35,9 @@ export interface Caps {
   /** `scalar`: no workgroup memory, looped, best on CPU drivers. `tiled`: workgroup memory and register tiles. */
   tier: Tier;
   f16: boolean;
-  /** Threads of a subgroup: the device's only size (8 on lavapipe, 32 on NVIDIA), or the one that kernels ask for; 0 where neither is known. */
+  /**
+   * Threads of a subgroup: the device's only size (8 on lavapipe, 32 on NVIDIA), or the one that kernels ask for; 0 where neither is known.
+   */
   subgroup: number;
   /** The device has several sizes, and kernels ask for theirs (see `subgroups.ts`). */
   sized?: boolean;
@@ -60,7 +62,9 @@ export interface Dispatch {
   params: readonly number[];
   /** Storage binding 1 + i holds slot bind[i]. No slot stands twice. */
   bind: readonly number[];
-  /** For each binding the window of its slot that it holds (see `windows.ts`), where it is not the whole. A slot then stands once a window. */
+  /**
+   * For each binding the window of its slot that it holds (see `windows.ts`), where it is not the whole. A slot then stands once a window.
+   */
   windows?: readonly (number | undefined)[];
   flops: number;
   /** Its arithmetic is done by matrix units. */
@@ -117,7 +121,10 @@ const texts = new Map<string, string>();
 /** Equal texts as one string, however many kernels of a program share it. */
 export const interned = (text: string): string => texts.get(text) ?? (texts.set(text, text), text);
 
-/** Writes the module: uniform struct P at binding 0 (as `p`), storage from binding 1, and the entry point `main`. Whatever says f16 enables it. */
+/**
+ * Writes the module: uniform struct P at binding 0 (as `p`), storage from binding 1,
+ * and the entry point `main`. Whatever says f16 enables it.
+ */
 export function shader(spec: ShaderSpec): string {
   const lines: string[] = [];
   const fields = spec.params.length ? spec.params : ['unused'];

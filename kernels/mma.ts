@@ -104,7 +104,10 @@ function native({ operands, M, N, K }: MatrixUnit): Mma {
   };
 }
 
-/** Lane l holds the elements l, l + lanes, … of a result; an operand is the place where it lies. Loops run to `p.unitK`, so that no driver unrolls them. */
+/**
+ * Lane l holds the elements l, l + lanes, … of a result; an operand is the place where it
+ * lies. Loops run to `p.unitK`, so that no driver unrolls them.
+ */
 function emulation({ operands: type, M, N, lanes }: MatrixUnit): Mma {
   const held = (M * N) / lanes;
   const operands = new Map<string, Laid>();

@@ -1,4 +1,7 @@
-/** Wan2.1 as functions over named parameters: the video DiT, the causal VAE, text and image encoders, samplers, adapters, heads, weights files. */
+/**
+ * Wan2.1 as functions over named parameters: the video DiT, the causal VAE, text and
+ * image encoders, samplers, adapters, heads, weights files.
+ */
 export { BlockStack, storedBlocks, type BlockSource, type BlockWeights, type RunOptions } from './blocks.ts';
 export { clip, clipPixels, clipShapes, clipTables, clipTokens, initCLIP, type CLIPTables } from './clip/clip.ts';
 export { encodeImage } from './clip/encode.ts';

@@ -58,7 +58,10 @@ function times(
   return y;
 }
 
-/** Gram-Schmidt over the columns of y [m, k], twice for the sake of rounding; a column that hardly differs from those before it becomes zero. */
+/**
+ * Gram-Schmidt over the columns of y [m, k], twice for the sake of rounding; a column
+ * that hardly differs from those before it becomes zero.
+ */
 function orthonormal(y: Float64Array<ArrayBuffer>, k: number): Float64Array<ArrayBuffer> {
   const rows = y.length / k;
   const dot = (a: number, b: number): number => {

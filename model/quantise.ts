@@ -1,4 +1,6 @@
-/** f32 values as packed matrices: blocks as ggml's reference quantisers choose them (ggml-quants.c), and eight-bit floats with one scale. */
+/**
+ * f32 values as packed matrices: blocks as ggml's reference quantisers choose them (ggml-quants.c), and eight-bit floats with one scale.
+ */
 import { BLOCKS, type BlockType } from '../kernels/packed.ts';
 import { f16Table, toF16 } from './halves.ts';
 

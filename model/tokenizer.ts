@@ -79,7 +79,10 @@ export class Tokenizer {
     this.unknown = model.unk_id ?? undefined;
   }
 
-  /** Token ids of a prompt with the closing token, at most `maxLength`: what is over is cut off before it. The empty prompt is that token alone. */
+  /**
+   * Token ids of a prompt with the closing token, at most `maxLength`: what is over is
+   * cut off before it. The empty prompt is that token alone.
+   */
   encode(prompt: string, maxLength = TEXT_LEN): number[] {
     const all = this.whole(prompt);
     return all.length > maxLength ? [...all.slice(0, maxLength - 1), all.at(-1)!] : all;

@@ -1,4 +1,7 @@
-/** Distillation: the stages of a method one after the other, each from what the one before it kept. Every command that trains a student comes here. */
+/**
+ * Distillation: the stages of a method one after the other, each from what the one
+ * before it kept. Every command that trains a student comes here.
+ */
 import { existsSync } from 'node:fs';
 import { openWeights } from '../model/files/open.ts';
 import { inFile, type Origin } from '../model/files/origin.ts';

@@ -1,4 +1,6 @@
-/** A thing that `bench` times. What it costs is known before anything is allocated, so that what does not fit or would not end is left out. */
+/**
+ * A thing that `bench` times. What it costs is known before anything is allocated, so that what does not fit or would not end is left out.
+ */
 import type { Device } from '../../engine/runtime/device.ts';
 import { normal } from '../../engine/frontend/functional.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';

@@ -1,4 +1,6 @@
-/** `vpae bench reduce` under mpirun: gradients from device to device through all ranks, beside Open MPI's own all-reduce of the same bytes. */
+/**
+ * `vpae bench reduce` under mpirun: gradients from device to device through all ranks, beside Open MPI's own all-reduce of the same bytes.
+ */
 import type { Device } from '../../engine/runtime/device.ts';
 import type { Ranks } from '../../train/ranks/ranks.ts';
 import { Sums } from '../../train/ranks/sums.ts';

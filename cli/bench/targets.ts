@@ -6,7 +6,10 @@ import { number, type Report } from './report.ts';
 import { leastMs } from './roofline.ts';
 import type { WorkName } from './works.ts';
 
-/** On a software adapter, ratios of speed: ours over onnxruntime's on the CPU, over the best correct WebGPU peer, and the share of the copy bandwidth. */
+/**
+ * On a software adapter, ratios of speed: ours over onnxruntime's on the CPU, over the
+ * best correct WebGPU peer, and the share of the copy bandwidth.
+ */
 const TARGETS: Record<WorkName, { cpu?: number; peer?: number; share?: number }> = {
   'matmul 512': {},
   'matmul 1024': { cpu: 0.2, peer: 6 },

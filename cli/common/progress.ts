@@ -1,4 +1,6 @@
-/** Progress of long work on stderr: a bar on a terminal, a plain line every few seconds elsewhere. Both with speed, memory and time left. */
+/**
+ * Progress of long work on stderr: a bar on a terminal, a plain line every few seconds elsewhere. Both with speed, memory and time left.
+ */
 import process from 'node:process';
 import cliProgress from 'cli-progress';
 import { tell, type Alarm } from '../../train/loop/alarms.ts';

@@ -20,7 +20,8 @@ Cut out of their sheets; otherwise unchanged. Pictures and latents made from the
 const PLACES = ['', 'fantasycore', 'mods/fantasycore', 'usr/share/games/flare/mods/fantasycore'];
 
 /**
- * Brings the sprites into the cache, from Debian's archive or from what a person has. @returns the folder, or undefined when they were there
+ * Brings the sprites into the cache, from Debian's archive or from what a person has.
+ * @returns the folder, or undefined when they were there
  * @param from a .deb of flare-game, or a folder with the game's files
  * @throws one line
  */

@@ -1,4 +1,6 @@
-/** `vpae eval FOLDER`: any videos, whoever made them, by VBench's formulas; beside reference videos also by the distance of their features. */
+/**
+ * `vpae eval FOLDER`: any videos, whoever made them, by VBench's formulas; beside reference videos also by the distance of their features.
+ */
 import { few } from '../../model/files/stored.ts';
 import { judgeFolder, type FolderReport } from '../../train/vbench/folder.ts';
 import { openNetworks, type NetworkFiles } from '../../train/vbench/networks.ts';

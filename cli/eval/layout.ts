@@ -13,8 +13,8 @@ const nameOf = (caption: string, i: number): string =>
   `${caption.replace(/[^\p{L}\p{N} -]/gu, '')}, ${String(i).padStart(3, '0')}`;
 
 /**
- * Writes OUT/NAME/videos/CAPTION-0.mp4 and OUT/NAME/images/CAPTION.png: what `evaluate_i2v.py --mode custom_input` and `vpae eval FOLDER` take.
- * GIF where this machine writes no MP4; the suite then leaves motion out.
+ * Writes OUT/NAME/videos/CAPTION-0.mp4 and OUT/NAME/images/CAPTION.png: what `evaluate_i2v.py --mode custom_input` and
+ * `vpae eval FOLDER` take. GIF where this machine writes no MP4; the suite then leaves motion out.
  */
 export async function writeLayout(
   out: string,

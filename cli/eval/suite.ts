@@ -1,4 +1,7 @@
-/** `vpae eval --suite`: the prompt-image pairs of VBench's suite as a file for `vpae sample --prompts`, each clip named as the suite looks for it. */
+/**
+ * `vpae eval --suite`: the prompt-image pairs of VBench's suite as a file for `vpae
+ * sample --prompts`, each clip named as the suite looks for it.
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import { join, relative, dirname, resolve } from 'node:path';
 import { writeWhole } from '../../train/loop/files.ts';

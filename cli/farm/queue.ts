@@ -1,6 +1,6 @@
 /**
- * A work queue on JetStream. Items wait in one stream, from which a taken one is leased and gone once it is acknowledged; results are told in
- * another, once an item; bytes of any length lie in a bucket a job, named by their hash. Nobody trusts what comes out of any of them.
+ * A work queue on JetStream. Items wait in one stream, from which a taken one is leased and gone once it is acknowledged; results are told
+ * in another, once an item; bytes of any length lie in a bucket a job, named by their hash. Nobody trusts what comes out of any of them.
  */
 import { createHash } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';

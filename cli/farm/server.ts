@@ -16,7 +16,11 @@ const answers = (port: number): Promise<boolean> =>
     socket.on('connect', () => socket.destroy());
   });
 
-/** Starts one that ends with this process. @returns its address. @throws one line: it is not installed, the address is taken or not this machine's */
+/**
+ * Starts one that ends with this process.
+ * @returns its address.
+ * @throws one line: it is not installed, the address is taken or not this machine's
+ */
 export async function startServer(address = `nats://${HOST}:4222`): Promise<{ address: string; stop: () => void }> {
   const [, host, port = '4222'] = /^nats:\/\/(127\.0\.0\.1|localhost)(?::(\d{1,5}))?\/?$/.exec(address) ?? [];
   if (host === undefined)

@@ -90,7 +90,10 @@ async function beginOf(path: string): Promise<Uint8Array> {
   }
 }
 
-/** Frames as ffmpeg prints them, and all that it says. @throws Unusable where the film is damaged, another error where the machine is at fault */
+/**
+ * Frames as ffmpeg prints them, and all that it says.
+ * @throws Unusable where the film is damaged, another error where the machine is at fault
+ */
 async function decode(path: string, options: FilmOptions, deep: boolean): Promise<{ frames: Raw[]; told: string }> {
   const { fps, cover, frames: count } = options;
   const filters = [

@@ -80,7 +80,8 @@ export function videosBelow(folder: string): Found {
 }
 
 /**
- * As `videosBelow`. The layout that VBench reads is understood: videos in `videos/`, pictures in `images/`, `NAME-0.mp4` made from `NAME.png`.
+ * As `videosBelow`. The layout that VBench reads is understood: videos in `videos/`,
+ * pictures in `images/`, `NAME-0.mp4` made from `NAME.png`.
  * @param images folder of the pictures that the videos were made from
  */
 export function findVideos(folder: string, images?: string): Found {

@@ -1,4 +1,6 @@
-/** MP4 (H.264) and WebM (VP9) out of RGBA frames: by `ffmpeg`, or by mediabunny where that is installed. Neither comes with this program. */
+/**
+ * MP4 (H.264) and WebM (VP9) out of RGBA frames: by `ffmpeg`, or by mediabunny where that is installed. Neither comes with this program.
+ */
 import { spawn } from 'node:child_process';
 import { renameSync, rmSync } from 'node:fs';
 import process from 'node:process';

@@ -75,7 +75,10 @@ function parseLine(text: string, where: string, isJsonl: boolean): Line {
 /** The nearest folder above a path that is there, whatever links lead to it. */
 const realAbove = (path: string): string => (existsSync(path) ? realpathSync(path) : realAbove(dirname(path)));
 
-/** Where a line's `out` is, in the folder of the file of prompts: who wrote that may not be who runs it. @throws one line when it is elsewhere */
+/**
+ * Where a line's `out` is, in the folder of the file of prompts: who wrote that may not be who runs it.
+ * @throws one line when it is elsewhere
+ */
 function placeOf(out: string, path: string, where: string): string {
   const folder = resolve(dirname(path));
   const place = resolve(folder, out);
@@ -127,7 +130,10 @@ function readLines(path: string, { negative, image, lastImage, seed, out }: Aske
 const ofLine = (out: string, n: number, lines: number): string =>
   numbered(out, String(n).padStart(String(lines).length, '0'));
 
-/** One job a line of a file of prompts or of JSON objects; paths in it are seen from its folder. Clips without a name of their own are numbered after `out`. */
+/**
+ * One job a line of a file of prompts or of JSON objects; paths in it are seen from its
+ * folder. Clips without a name of their own are numbered after `out`.
+ */
 export const readPrompts = (path: string, asked: Asked): Wanted[] => readLines(path, asked).map((l) => l.wanted);
 
 /** Every clip that is asked for, and how many of a file's are there already. */

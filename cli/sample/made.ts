@@ -1,4 +1,6 @@
-/** What the clips of a folder were made of, kept beside them: so that a line of prompts is known again by what it says, not by its number. */
+/**
+ * What the clips of a folder were made of, kept beside them: so that a line of prompts is known again by what it says, not by its number.
+ */
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import type { Wanted } from './jobs.ts';

@@ -1,4 +1,7 @@
-/** Stage `decompose`: attention and its gradient as plain products, with scores in memory, where the planner takes that for faster than fused. */
+/**
+ * Stage `decompose`: attention and its gradient as plain products, with scores in
+ * memory, where the planner takes that for faster than fused.
+ */
 import { attentionPath } from '../../kernels/attention/plan.ts';
 import type { Caps } from '../../kernels/kernel.ts';
 import { withSite } from '../host/errors.ts';

@@ -225,8 +225,8 @@ function isFlat(root: Value, leaves: ReadonlySet<string>): boolean {
 
 /**
  * Flat groups of one size that share an operand become one kernel with several outputs: an AdamW update with its EMA reads
- * each tensor once, as long as the cut holds. A group may move up to an earlier one if everything else it reads is written before that. What only its own
- * kernel reads then stays in a register.
+ * each tensor once, as long as the cut holds. A group may move up to an earlier one if everything else it reads
+ * is written before that. What only its own kernel reads then stays in a register.
  */
 function mergeFlat(
   groups: readonly Group[],

@@ -115,8 +115,8 @@ export class Index {
 
   /**
    * Where a view's operand of shape `from` is read when the view is read here. `change` maps the coordinates along axes that
-   * are touched, called once each at once; other axes keep theirs, or have one element in `from`. While only the flat index is known, neighbouring axes
-   * of one kind count as one: each axis that is told apart costs a division.
+   * are touched, called once each at once; other axes keep theirs, or have one element in `from`. While only the flat index is
+   * known, neighbouring axes of one kind count as one: each axis that is told apart costs a division.
    */
   along(from: readonly number[], touched: (k: number) => boolean, change: (k: number, c: string) => string): Index {
     if (!this.flat) {

@@ -3,10 +3,11 @@
  * Products read operands cast to f16; attention and convolutions keep their f32 operands and round them themselves, where
  * matrix units serve them.
  *
- * f16 spans 2^-24 to 2^16, and cotangents lie anywhere: a mean over 10^6 numbers sends 10^-6 to each. So what only a gradient's products read
- * is brought to f16's middle by a power of two, of its own largest number, and their result is brought back: exactly, whatever the loss was
- * multiplied by. One scale for all (as of PyTorch's GradScaler) would have to be found by overflows, whose updates are lost; maxima of the
- * steps before (as in fp8 training) would be a state to keep. The maximum costs a pass over what products read hundreds of times.
+ * f16 spans 2^-24 to 2^16, and cotangents lie anywhere: a mean over 10^6 numbers sends 10^-6 to each. So what only a gradient's products
+ * read is brought to f16's middle by a power of two, of its own largest number, and their result is brought back: exactly, whatever the
+ * loss was multiplied by. One scale for all (as of PyTorch's GradScaler) would have to be found by overflows, whose updates are lost;
+ * maxima of the steps before (as in fp8 training) would be a state to keep. The maximum costs a pass over what products read hundreds of
+ * times.
  *
  * Activations are rounded as they are: one above 65504 becomes infinite, and what comes after may hide it. So the largest number of every
  * operand but weights is found as well, and all of them are one more result of the program, which `ranges.ts` judges.

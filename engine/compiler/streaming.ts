@@ -46,7 +46,9 @@ interface Visit {
 /** Bytes that are brought at one point of a program at least, as far as there are as many: each point ends a submit. */
 const TOGETHER = 2 ** 24;
 
-/** In the order in which they begin. One ends when other sets are read for longer than it was: where backward sweeps meet, two take turns. */
+/**
+ * In the order in which they begin. One ends when other sets are read for longer than it was: where backward sweeps meet, two take turns.
+ */
 function visitsOf(reads: readonly (readonly StreamedRead[])[]): Visit[] {
   const visits: Visit[] = [];
   const open = new Map<string, Visit>();

@@ -1,6 +1,6 @@
 /**
- * Convolutions in all their forms, made of the one dense op and its adjoint. Dilated ones split positions into phases that stand side by side
- * in the batch; grouped ones are products of matrices by group, depthwise ones sums over taps.
+ * Convolutions in all their forms, made of the one dense op and its adjoint. Dilated ones split positions into phases that stand
+ * side by side in the batch; grouped ones are products of matrices by group, depthwise ones sums over taps.
  */
 import { numel } from '../../kernels/kernel.ts';
 import { fail, printShapes } from '../host/errors.ts';

@@ -103,7 +103,9 @@ export function attention(
   })[0]!;
 }
 
-/** Rows of table [V,...D] by ids (u32 or i32, [...]) → [...ids,...D]. On a device an id outside the table gives zeros; the oracle throws. */
+/**
+ * Rows of table [V,...D] by ids (u32 or i32, [...]) → [...ids,...D]. On a device an id outside the table gives zeros; the oracle throws.
+ */
 export const gather = (table: Tensor, ids: Tensor): Tensor => make('gather', [table, ids], {})[0]!;
 
 /** ids (i32 or u32, [...]) → 1 at the id and 0 elsewhere, [...,classes], f32 unless given. An id outside gives zeros. */

@@ -95,7 +95,10 @@ export type OpAttrs = { [K in Unary | Binary]: None } & {
   conv3dInput: ConvAttrs & { shape: readonly number[] };
   /** (x, dy) → dw of shape `shape`. */
   conv3dWeight: ConvAttrs & { shape: readonly number[] };
-  /** (q [B,N,H,D], k [B,L,H,D], v [B,L,H,D], lengths u32[B]?) → (o [B,N,H,D], lse [B,H,N]); keys at or past lengths[b] are masked. `half`: operands may be rounded to f16. */
+  /**
+   * (q [B,N,H,D], k [B,L,H,D], v [B,L,H,D], lengths u32[B]?) → (o [B,N,H,D], lse [B,H,N]); keys at
+   * or past lengths[b] are masked. `half`: operands may be rounded to f16.
+   */
   attention: { scale: number; half?: true };
   /** (q, k, v, o, lse, do, lengths?) → (dq, dk, dv). */
   attentionGrad: { scale: number; half?: true };

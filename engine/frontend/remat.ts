@@ -61,7 +61,9 @@ export class Recompute {
   private readonly clones = new Map<number, Map<Node, Node>>();
   private readonly segments = new Map<number, number>();
 
-  /** The segment of clones and gradients of nodes of `segment`: negative in a checkpoint, else the current one. Sweeps do not share clones. */
+  /**
+   * The segment of clones and gradients of nodes of `segment`: negative in a checkpoint, else the current one. Sweeps do not share clones.
+   */
   backward(segment: number): number {
     const trace = tracing('checkpoint');
     if (segment <= 0) return trace.segment;
@@ -70,7 +72,10 @@ export class Recompute {
     return own;
   }
 
-  /** `v` as the gradient of a node of `segment` may use it. Equal expressions are one node: it may stand in another checkpoint that met it first. */
+  /**
+   * `v` as the gradient of a node of `segment` may use it. Equal expressions are one
+   * node: it may stand in another checkpoint that met it first.
+   */
   resolve(v: Value, segment: number): Value {
     const wanted = [{ node: v.node, segment }]; // a list, not a recursion: segments may be long
     for (let top = wanted.at(-1); top; top = wanted.at(-1)) {

@@ -302,7 +302,9 @@ export class Tensor {
     const y = make1(op, [this], { axis: a });
     return keep ? y : y.squeeze(a);
   }
-  /** Where the largest element stands, i32: the first of equal ones, and of NaN where there are any. Over all, flattened, without an axis. */
+  /**
+   * Where the largest element stands, i32: the first of equal ones, and of NaN where there are any. Over all, flattened, without an axis.
+   */
   argmax(axis?: number, keep = false): Tensor {
     return this.arg('argmax', axis, keep);
   }

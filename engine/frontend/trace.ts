@@ -14,7 +14,9 @@ export interface Traced {
   outTree: Flat<Tensor | number>;
 }
 
-/** `argTypes` holds one tree of tensor types an argument. Input nodes are numbered in the order of `flatten(argTypes)` and named by path. */
+/**
+ * `argTypes` holds one tree of tensor types an argument. Input nodes are numbered in the order of `flatten(argTypes)` and named by path.
+ */
 export function trace(fn: (...args: never[]) => unknown, argTypes: readonly unknown[]): Traced {
   return withTrace(({ graph }) => {
     const args = flatten<TensorType>(argTypes);

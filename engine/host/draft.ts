@@ -35,7 +35,10 @@ function told(pid: number): { isOver: boolean; start: string } | undefined {
 /** When a process began, where the system tells: that tells it from a later one of the same number. */
 export const startOf = (pid: number): string | undefined => told(pid)?.start;
 
-/** Whether a process of this machine still runs. One that has ended does not, though its parent may not have asked. @param start by `startOf` */
+/**
+ * Whether a process of this machine still runs. One that has ended does not, though its parent may not have asked.
+ * @param start by `startOf`
+ */
 export function isRunning(pid: number, start?: string): boolean {
   try {
     process.kill(pid, 0);
@@ -54,7 +57,9 @@ const own = new Set<string>();
 const swept = new Set<string>();
 process.on('exit', () => own.forEach((part) => rmSync(part, { force: true })));
 
-/** A name beside `path` for what is to be moved there, this process's own until `disown`. Clears the folder once of what the dead have left. */
+/**
+ * A name beside `path` for what is to be moved there, this process's own until `disown`. Clears the folder once of what the dead have left.
+ */
 export function partOf(path: string): string {
   const folder = resolve(dirname(path));
   if (!swept.has(folder)) sweepParts(folder);

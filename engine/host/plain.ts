@@ -1,4 +1,6 @@
-/** Small files that somebody else may have made, read whole: regular files of bounded size only, so that none can hang or fill the memory. */
+/**
+ * Small files that somebody else may have made, read whole: regular files of bounded size only, so that none can hang or fill the memory.
+ */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 
 const MiB = 2 ** 20;

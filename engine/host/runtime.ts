@@ -181,7 +181,9 @@ export async function createDawn(options: string[]): Promise<GPU> {
 /** The runtime's own WebGPU (Deno, browsers). */
 export const nativeGpu = (): GPU | undefined => (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
 
-/** Milliseconds from its beginning in which a wait asks without a pause, and then with naps in between: of this share of what it has waited. */
+/**
+ * Milliseconds from its beginning in which a wait asks without a pause, and then with naps in between: of this share of what it has waited.
+ */
 const SPIN_MS = 0.2;
 const NAPS_MS = 8;
 const NAP = 1 / 8;

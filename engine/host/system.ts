@@ -16,9 +16,9 @@ import { createDawn, dawnUrl, DLOPEN_KEEP, platform, preload, runScript, withEnv
 import { swiftshader, systemVulkan, type Driver, type Trial } from './software.ts';
 
 /**
- * Windows: HLSL is compiled by DXC, which ships with Dawn; the older compiler takes a hundred times as long, and knows neither f16 nor subgroups.
- * allow_unsafe_apis shows experimental features (subgroup matrices); f16 on NVIDIA is off by default for a conformance detail that
- * does not touch compute; timestamps are not rounded to 65 µs.
+ * Windows: HLSL is compiled by DXC, which ships with Dawn; the older compiler takes a hundred times as long, and knows neither
+ * f16 nor subgroups. allow_unsafe_apis shows experimental features (subgroup matrices); f16 on NVIDIA is off by default for a
+ * conformance detail that does not touch compute; timestamps are not rounded to 65 µs.
  */
 const DAWN = [
   `enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia${platform === 'win32' ? ',use_dxc' : ''}`,
@@ -123,7 +123,10 @@ async function listed(driver: Driver): Promise<Listed[]> {
   return found;
 }
 
-/** The adapters of the system's own drivers, numbered from 1 by VPAE_DEVICE. Tried in a child process where the user has not wished for them. */
+/**
+ * The adapters of the system's own drivers, numbered from 1 by VPAE_DEVICE. Tried in
+ * a child process where the user has not wished for them.
+ */
 export async function systemAdapters(): Promise<{ driver: Driver; adapters: Listed[] }> {
   const driver = await systemDriver();
   if (platform !== 'linux' || userVulkan()) return { driver, adapters: await listed(driver) };

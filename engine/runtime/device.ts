@@ -217,7 +217,10 @@ export class Device {
     return this.empty(shape, dtype);
   }
 
-  /** Uploads; the dtype follows the array's type unless given. f16 and bf16 take their bits in a Uint16Array, packed matrices their bytes; Float64Array is rounded to f32. */
+  /**
+   * Uploads; the dtype follows the array's type unless given. f16 and bf16 take their bits in a
+   * Uint16Array, packed matrices their bytes; Float64Array is rounded to f32.
+   */
   tensor(data: Numbers, shape: readonly number[], dtype: DType = dtypeOf(data)): NDArray {
     checkTensor('tensor', data, shape, dtype);
     const bytes = uploadable(data, dtype);

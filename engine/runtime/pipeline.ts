@@ -1,6 +1,7 @@
 /**
- * Pipelines on layouts that kernels share. An automatic layout is one a kernel: it carries the sizes that the kernel's own types ask for, and
- * a driver sets places for some hundred bind groups aside for each (Mesa's on the CPU a memory mapping each, of which Linux gives a process 65530).
+ * Pipelines on layouts that kernels share. An automatic layout is one a kernel: it carries the sizes that the
+ * kernel's own types ask for, and a driver sets places for some hundred bind groups aside for each (Mesa's on
+ * the CPU a memory mapping each, of which Linux gives a process 65530).
  */
 import { waiting } from '../host/runtime.ts';
 

@@ -1,4 +1,6 @@
-/** Tensors that stay in host memory: a program that is given one brings it when its kernels are about to read it, and keeps it no longer. */
+/**
+ * Tensors that stay in host memory: a program that is given one brings it when its kernels are about to read it, and keeps it no longer.
+ */
 import { boundBytes, type DType } from '../../kernels/kernel.ts';
 import { printType } from '../frontend/graph.ts';
 import { checkTensor, type Numbers } from '../frontend/tree.ts';

@@ -57,7 +57,10 @@ const MOST_SCORES = 2 ** 26;
 /** Keys of each of as many queries from which on products pay on a CPU driver: five of them do what takes the fused gradient seven. */
 const MANY = 128;
 
-/** Fused, unless measured otherwise on this device; on lavapipe forward and gradient are 1.1 (128 tokens) to 1.5 times (512) as fast with the gradient composed. */
+/**
+ * Fused, unless measured otherwise on this device; on lavapipe forward and gradient are 1.1
+ * (128 tokens) to 1.5 times (512) as fast with the gradient composed.
+ */
 export function attentionPath(
   caps: Caps,
   op: 'attention' | 'attentionGrad',
@@ -83,7 +86,9 @@ export const TILE = 32;
 
 const TILED: AttentionConfig = { own: TILE, others: TILE };
 
-/** Largest first; what stands behind them is for the tuner. 16 rows a subgroup: their results take 64 of a thread's registers at D = 128. */
+/**
+ * Largest first; what stands behind them is for the tuner. 16 rows a subgroup: their results take 64 of a thread's registers at D = 128.
+ */
 const MATRIX_TILES: readonly MatrixTile[] = [
   { own: 64, others: 32, subgroups: 4 },
   { own: 32, others: 32, subgroups: 2 },
@@ -98,7 +103,10 @@ const ENOUGH_TILES = 64;
 /** Head sizes that units serve: below them most of a unit is padding, above them results don't fit a thread's registers. */
 const [LEAST_D, MOST_D] = [32, 128];
 
-/** Units serve rows enough for one of them, on either side: all three kernels round what they read, or none, or statistics of one are not the other's. */
+/**
+ * Units serve rows enough for one of them, on either side: all three kernels round what
+ * they read, or none, or statistics of one are not the other's.
+ */
 function matrixTiles(caps: Caps, unit: MatrixUnit, kind: Kind, { rows, D }: { rows: number; D: number }): MatrixTile[] {
   if (D < LEAST_D || D > MOST_D || rows < 16) return [];
   return MATRIX_TILES.filter((t) => {

@@ -1,7 +1,7 @@
 /**
  * The implicit GEMM by subgroup matrices: operands in the unit's type, sums in f32. Each of rows × cols subgroups makes its part of a
- * tile of channels × columns; results pass through workgroup memory to where they are stored. f16, where the unit takes it, bounds operands to 65504, drops
- * what is below 6e-8 and rounds the others by 2^-11 of themselves.
+ * tile of channels × columns; results pass through workgroup memory to where they are stored. f16, where the unit takes it,
+ * bounds operands to 65504, drops what is below 6e-8 and rounds the others by 2^-11 of themselves.
  *
  * The inner loop:
  *

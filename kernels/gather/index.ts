@@ -22,7 +22,10 @@ export interface GatherProblem {
 const WORKGROUP = 64;
 const PARAMS = ['ids_n', 'rows_n', 'width'];
 
-/** Slots: table [rows, width], ids, out [ids, width]; copied as words, so that f32, i32 and u32 keep their bits. An id out of range (or negative) gives a row of zeros. */
+/**
+ * Slots: table [rows, width], ids, out [ids, width]; copied as words, so that f32, i32 and u32
+ * keep their bits. An id out of range (or negative) gives a row of zeros.
+ */
 export function gather(_caps: Caps, { ids, rows, width, idsDtype, access }: GatherProblem): Launch {
   const wgsl = shader({
     params: PARAMS,

@@ -51,7 +51,9 @@ export interface Shape {
   b: Operand;
 }
 
-/** `scalar`: each lane holds rows × 4·cols of the output; the rows' a values travel by broadcast in a subgroup of `lanes` (1: no subgroups). */
+/**
+ * `scalar`: each lane holds rows × 4·cols of the output; the rows' a values travel by broadcast in a subgroup of `lanes` (1: no subgroups).
+ */
 export interface ScalarConfig {
   tier: 'scalar';
   rows: number;
@@ -184,7 +186,10 @@ const fitsUnit =
     fitsThreads(matrixThreads(c, unit), unit, caps) &&
     matrixBytes(c, unit) <= caps.maxWorkgroupBytes;
 
-/** Units that round their operands to f16 serve beside one that is f16, weights stored as bf16 too. Flat products read too little to gain from any. */
+/**
+ * Units that round their operands to f16 serve beside one that is f16, weights stored as
+ * bf16 too. Flat products read too little to gain from any.
+ */
 function unitOf(caps: Caps, s: Shape): MatrixUnit | undefined {
   const types = [s.a.dtype, s.b.dtype];
   const half = types.includes('f16') && !types.includes('f32');

@@ -25,7 +25,9 @@ export interface Source {
   functions: string;
 }
 
-/** Where a family's input comes from: `fn load(i: u32) -> T` at flat index i; with `fours` also as `-> vec4f`, four from i, a multiple of 4. */
+/**
+ * Where a family's input comes from: `fn load(i: u32) -> T` at flat index i; with `fours` also as `-> vec4f`, four from i, a multiple of 4.
+ */
 export interface Prologue extends Source {
   fours?: Source | undefined;
 }

@@ -28,7 +28,10 @@ export interface ReducePlan {
   chunk: number;
 }
 
-/** Threads that keep a device busy, and the shortest part worth a thread: on a CPU driver two of 768 rows and the dispatch that adds them take longer than one of 1536. */
+/**
+ * Threads that keep a device busy, and the shortest part worth a thread: on a CPU driver two of
+ * 768 rows and the dispatch that adds them take longer than one of 1536.
+ */
 const THREADS = { scalar: 128, tiled: 65536 };
 const SHORTEST = 64;
 const SHORTEST_PART = { scalar: 2048, tiled: 64 };

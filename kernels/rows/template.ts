@@ -10,7 +10,10 @@
 import type { Real } from '../special.ts';
 import type { RowsFamily, RowsPlan } from './plan.ts';
 
-/** Walks the row once: `terms` (up to four expressions of x, dy and what `from` declares) are joined; `after` reads the totals as r.x, r.y, …. */
+/**
+ * Walks the row once: `terms` (up to four expressions of x, dy and what `from`
+ * declares) are joined; `after` reads the totals as r.x, r.y, ….
+ */
 interface Pass {
   join: 'sum' | 'max';
   from?: string;

@@ -1,4 +1,7 @@
-/** Running sums along lines: chunks are summed, the sums of all before each chunk are made, and chunks run on from those; ordered, so the same bits every time. */
+/**
+ * Running sums along lines: chunks are summed, the sums of all before each chunk are made, and
+ * chunks run on from those; ordered, so the same bits every time.
+ */
 import {
   ceilDiv,
   foldGrid,

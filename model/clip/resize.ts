@@ -2,7 +2,10 @@
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 
-/** The sources that one result reads, with their weights; they may lie outside. `at`: where it lies, in source pixels counted from the middle of the first. */
+/**
+ * The sources that one result reads, with their weights; they may lie outside. `at`: where
+ * it lies, in source pixels counted from the middle of the first.
+ */
 type Taps = (at: number) => readonly (readonly [source: number, weight: number])[];
 
 /** PyTorch's coefficient of cubic convolution. */

@@ -1,4 +1,7 @@
-/** Wan2.2: TI2V-5B, one network for text and image, and A14B, two networks for two ranges of noise. Sources: wan/configs and generate.py of Wan2.2. */
+/**
+ * Wan2.2: TI2V-5B, one network for text and image, and A14B, two networks for two ranges
+ * of noise. Sources: wan/configs and generate.py of Wan2.2.
+ */
 import { ditConfig, WAN22_VAE, WAN_VAE, type DiTConfig } from '../config.ts';
 import { eachDown, LARGE, nearest, NEGATIVE, SHARED, type Family } from './family.ts';
 

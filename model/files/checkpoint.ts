@@ -141,7 +141,10 @@ async function demand(path: string, layout: string, found: Readonly<Record<strin
 /** Text encoders come in their own names, in transformers' or in llama.cpp's. */
 const TEXT_NAMES: readonly Naming[] = [OWN, transformersUMT5, transformersUMT5Tied, llamaUMT5];
 
-/** Files of Wan's own releases, by how their names begin, and those that ComfyUI's users have in their place; the encoder's and the VAE's numbers stand in no file but in their shapes. */
+/**
+ * Files of Wan's own releases, by how their names begin, and those that ComfyUI's users have in their
+ * place; the encoder's and the VAE's numbers stand in no file but in their shapes.
+ */
 const WAN = {
   dit: 'diffusion_pytorch_model',
   texts: ['models_t5', 'umt5'],

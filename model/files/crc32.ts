@@ -17,7 +17,10 @@ export function crc32Of(bytes: Uint8Array, crc = 0): number {
 
 const crc32 = nativeCrc32 ?? crc32Of;
 
-/** The bytes `start` to `start + length` of a file: their checksum follows reads in order, and is compared where these reach the end; other reads are not checked. */
+/**
+ * The bytes `start` to `start + length` of a file: their checksum follows reads in order, and
+ * is compared where these reach the end; other reads are not checked.
+ */
 export class Checksum {
   private readonly name: string;
   private readonly start: number;

@@ -44,7 +44,10 @@ export function checkFit(weights: Weights, expected: Shapes): void {
     );
 }
 
-/** Reads the tensors `expected` names, as f32, from a file in any of the `namings`. Any difference in names or shapes is an error that lists all of them. */
+/**
+ * Reads the tensors `expected` names, as f32, from a file in any of the `namings`. Any
+ * difference in names or shapes is an error that lists all of them.
+ */
 export async function loadParams(
   path: string,
   expected: Shapes,

@@ -1,4 +1,6 @@
-/** How strongly a LoRA is meant, where its modules do not say it themselves: in settings of PEFT beside it or within, or in its metadata. */
+/**
+ * How strongly a LoRA is meant, where its modules do not say it themselves: in settings of PEFT beside it or within, or in its metadata.
+ */
 import { basename, dirname, exists, join, list, readTextFile } from '../../engine/host/files.ts';
 import { parseJson } from './json.ts';
 import { isObject, WeightsError } from './stored.ts';
@@ -59,7 +61,10 @@ async function configBeside(path: string): Promise<string | undefined> {
   return alone || basename(path).startsWith('adapter_model.') ? config : undefined;
 }
 
-/** Alpha over rank: a module's own alpha before PEFT's settings, these before the metadata; 1 where nothing is said. @throws WeightsError */
+/**
+ * Alpha over rank: a module's own alpha before PEFT's settings, these before the metadata; 1 where nothing is said.
+ * @throws WeightsError
+ */
 export async function scaleOf(weights: Weights): Promise<ScaleOf> {
   const { metadata, path } = weights;
   const inside = metadata['lora_adapter_metadata'];

@@ -1,4 +1,6 @@
-/** What the names in a LoRA file mean: parts of modules under the names of Diffusers, ComfyUI and kohya; and what a file is that has others. */
+/**
+ * What the names in a LoRA file mean: parts of modules under the names of Diffusers, ComfyUI and kohya; and what a file is that has others.
+ */
 import { diffusersDiT } from './names.ts';
 import type { Shapes } from './load.ts';
 

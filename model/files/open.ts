@@ -1,4 +1,7 @@
-/** Opening weights, whatever they are kept in: a safetensors file, a GGUF, a PyTorch file, the index of a sharded checkpoint, or a folder of these. */
+/**
+ * Opening weights, whatever they are kept in: a safetensors file, a GGUF, a PyTorch
+ * file, the index of a sharded checkpoint, or a folder of these.
+ */
 import { basename, dirname, isFolder, join, list, readTextFile } from '../../engine/host/files.ts';
 import { readGguf } from './gguf.ts';
 import { readPth } from './pth.ts';

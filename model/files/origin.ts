@@ -68,7 +68,10 @@ function toDevice(device: Device, stored: Stored | undefined): Placing<NDArray> 
 export const place = (device: Device, origin: Origin, stored?: Stored): Promise<Record<string, NDArray>> =>
   each(device, origin, toDevice(device, stored));
 
-/** A frozen network with its blocks in host memory, as they would lie on the device: each block is a set that comes when it is computed with. */
+/**
+ * A frozen network with its blocks in host memory, as they would lie on the device:
+ * each block is a set that comes when it is computed with.
+ */
 export function placeAround(
   device: Device,
   origin: Origin,

@@ -61,7 +61,10 @@ function floats(weights: Weights, name: string, values: Float32Array, dtype: Flo
   }
 }
 
-/** Writes every tensor of `weights`, which have Wan's names; one is in memory at a time. All or nothing. @returns the error of every matrix that was packed */
+/**
+ * Writes every tensor of `weights`, which have Wan's names; one is in memory at a time. All or nothing.
+ * @returns the error of every matrix that was packed
+ */
 export const exportPacked = (path: string, weights: Weights, options: Options): Promise<LayerError[]> =>
   options.dtype === 'fp8_scaled'
     ? exportScaled(path, weights, options)

@@ -98,7 +98,10 @@ const SHOWN = 5;
 const LONGEST = 200; // characters of one of them
 const clipped = (text: string): string => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
 
-/** Things that are wrong in one line: how many, and the first of them. @param what they are; its first word loses its s where there is one */
+/**
+ * Things that are wrong in one line: how many, and the first of them.
+ * @param what they are; its first word loses its s where there is one
+ */
 export const few = (what: string, all: readonly string[]): string =>
   `${all.length} ${all.length === 1 ? what.replace(/^(\w+)s\b/, '$1') : what}: ${all.slice(0, SHOWN).map(clipped).join(', ')}${all.length > SHOWN ? ', …' : ''}`;
 

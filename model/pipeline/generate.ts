@@ -81,7 +81,10 @@ export interface Made {
 
 export const freeAll = (weights: DeviceWeights): void => Object.values(weights).forEach((t) => t.free());
 
-/** Makes every job's clip, in order. @throws what a part or a sink throws, and where a latent is not finite; clips that were finished stay */
+/**
+ * Makes every job's clip, in order.
+ * @throws what a part or a sink throws, and where a latent is not finite; clips that were finished stay
+ */
 export async function generate(
   device: Device,
   model: VideoModel,

@@ -1,4 +1,7 @@
-/** What a DiT is told of the frames it is given: the first of a clip, or the first and the last. Wan: image2video.py, first_last_frame2video.py, textimage2video.py. */
+/**
+ * What a DiT is told of the frames it is given: the first of a clip, or the first and the last.
+ * Wan: image2video.py, first_last_frame2video.py, textimage2video.py.
+ */
 import type { Device } from '../../engine/runtime/device.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
@@ -111,8 +114,8 @@ export function withZeros(given: readonly HostTensor[], frames: number): (at: nu
 }
 
 /**
- * [B,C,F,h,w] → [B,stride + C,F,h,w]: one mask channel for each frame that a latent frame stands for, 1 where that frame is given. The first
- * latent frame stands for one frame in all channels.
+ * [B,C,F,h,w] → [B,stride + C,F,h,w]: one mask channel for each frame that a latent frame stands for, 1 where
+ * that frame is given. The first latent frame stands for one frame in all channels.
  * @param given 1: the first frame; 2: the last too
  */
 export function withMask(latent: HostTensor, stride: number, given: number): HostTensor {

@@ -10,7 +10,11 @@ import type { Caps } from '../../kernels/kernel.ts';
 export const PRECISIONS = ['f32', 'f16'] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
-/** What was asked for, else f16 where the adapter has matrix units of its own that want it (Apple's are as fast in f32), never on a CPU driver. @throws where f16 is asked for and the adapter lacks it */
+/**
+ * What was asked for, else f16 where the adapter has matrix units of its own that want
+ * it (Apple's are as fast in f32), never on a CPU driver.
+ * @throws where f16 is asked for and the adapter lacks it
+ */
 export function precisionOn({ tier, f16, units = [] }: Caps, asked?: Precision): Precision {
   if (asked === 'f16' && !f16) throw new Error('[precision] this adapter has no f16 (shader-f16): use f32');
   const wanted = units.some((u) => u.operands === 'f16' && !u.emulated);

@@ -58,7 +58,10 @@ export function checkClip(dit: DiTConfig, vae: VAEConfig, { width, height }: Siz
     );
 }
 
-/** The size of `area`'s area and the form of `image` that the model can make, by its family's rule: each edge rounded down unless it has one. */
+/**
+ * The size of `area`'s area and the form of `image` that the model can make, by its
+ * family's rule: each edge rounded down unless it has one.
+ */
 export const sizeLike = (
   { dit, vae, sizeLike: rule = eachDown }: { dit: DiTConfig; vae: VAEConfig; sizeLike?: typeof eachDown | undefined },
   image: Size,

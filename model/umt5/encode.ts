@@ -1,4 +1,6 @@
-/** Prompts to what the DiT reads, block by block: of umT5-xxl's 11 GB the device holds one block or two, the host some chunks of the file. */
+/**
+ * Prompts to what the DiT reads, block by block: of umT5-xxl's 11 GB the device holds one block or two, the host some chunks of the file.
+ */
 import type { Device } from '../../engine/runtime/device.ts';
 import { fail } from '../../engine/host/errors.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';

@@ -1,4 +1,7 @@
-/** Vision transformers out of their published files: DINO's .pth or safetensors (facebookresearch or timm), CLIP's safetensors or .bin (transformers). */
+/**
+ * Vision transformers out of their published files: DINO's .pth or safetensors
+ * (facebookresearch or timm), CLIP's safetensors or .bin (transformers).
+ */
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';
 import { openWeights } from '../files/open.ts';
 import { numel } from '../../kernels/kernel.ts';

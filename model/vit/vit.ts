@@ -30,7 +30,9 @@ export interface ViTConfig {
   num_heads: number;
   num_layers: number;
   eps: number;
-  /** CLIP: a norm before the blocks, patches without bias, x σ(1.702 x) for GELU, and a projection of the class token to so many numbers. */
+  /**
+   * CLIP: a norm before the blocks, patches without bias, x σ(1.702 x) for GELU, and a projection of the class token to so many numbers.
+   */
   clip?: { out_dim: number } | undefined;
   /** Of red, green and blue in [0, 1]. */
   mean: readonly number[];

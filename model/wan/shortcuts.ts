@@ -45,7 +45,10 @@ export function shrink(x: Tensor, { outputs, time, space }: Shortcut): Tensor {
     .mean([2]);
 }
 
-/** Channels, each as often as it takes, become cells of (time, space, space). @param first the clip begins here: its first cell is one frame */
+/**
+ * Channels, each as often as it takes, become cells of (time, space, space).
+ * @param first the clip begins here: its first cell is one frame
+ */
 export function repeat(x: Tensor, { outputs, time, space }: Shortcut, first: boolean): Tensor {
   const [b, c, t, h, w] = x.shape as Five;
   const times = (outputs * time * space * space) / c;

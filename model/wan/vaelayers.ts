@@ -1,4 +1,6 @@
-/** The layers of Wan's VAEs: causal convolution, channel norm, residual block, attention within a frame, resampling, and stages of these. */
+/**
+ * The layers of Wan's VAEs: causal convolution, channel norm, residual block, attention within a frame, resampling, and stages of these.
+ */
 import { attention, concat, conv3d, full, silu } from '../../engine/frontend/functional.ts';
 import type { Triple } from '../../engine/frontend/graph.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';

@@ -76,7 +76,10 @@ class Chunks {
     return outTree.rebuild(outputs.map(typeOf)) as Record<string, HostTensor>;
   }
 
-  /** Whether chunks of these shapes fit into memory, and every tensor into one of the adapter's bindings: beside several of them, tiles are cheap. */
+  /**
+   * Whether chunks of these shapes fit into memory, and every tensor into one of the
+   * adapter's bindings: beside several of them, tiles are cheap.
+   */
   async fits(first: readonly number[], next: readonly number[] | undefined): Promise<boolean> {
     const type = (shape: readonly number[]) => ({ shape, dtype: 'f32' }) as HostTensor;
     try {
@@ -125,7 +128,10 @@ class Chunks {
   }
 }
 
-/** How a clip lies in chunks: [channels, 1, h·scale, w·scale] and then [channels, length, h·scale, w·scale], over a latent of `count` frames h x w. */
+/**
+ * How a clip lies in chunks: [channels, 1, h·scale, w·scale] and then [channels, length,
+ * h·scale, w·scale], over a latent of `count` frames h x w.
+ */
 interface Walk {
   channels: number;
   scale: number;
@@ -183,8 +189,8 @@ export class StreamingVAE {
   }
 
   /**
-   * The clip of a normalised latent [z_dim, F, h, w], clamped to [-1, 1], in order: [channels, 1, H, W], then [channels, stride, H, W] each.
-   * With several tiles the host holds the whole clip until the last one.
+   * The clip of a normalised latent [z_dim, F, h, w], clamped to [-1, 1], in order: [channels, 1, H, W], then [channels,
+   * stride, H, W] each. With several tiles the host holds the whole clip until the last one.
    */
   async *decode(latent: HostTensor, options: StreamOptions = {}): AsyncGenerator<HostTensor> {
     const { config } = this;

@@ -1,4 +1,6 @@
-/** Commands killed at random moments and started again until they are done: the same files, to the bit, as without a kill, and no others. */
+/**
+ * Commands killed at random moments and started again until they are done: the same files, to the bit, as without a kill, and no others.
+ */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,6 @@
-/** Reads damaged files of one format, one after the other: `mutantchild.ts FORMAT SEED FROM TO DIR`; a line of JSON for each that matters. */
+/**
+ * Reads damaged files of one format, one after the other: `mutantchild.ts FORMAT SEED FROM TO DIR`; a line of JSON for each that matters.
+ */
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

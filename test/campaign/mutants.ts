@@ -1,4 +1,7 @@
-/** Damaged files of every format by the thousand, in processes of their own: none crashes, hangs, takes the memory or gives other data in silence. */
+/**
+ * Damaged files of every format by the thousand, in processes of their own: none
+ * crashes, hangs, takes the memory or gives other data in silence.
+ */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

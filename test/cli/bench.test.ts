@@ -1,4 +1,7 @@
-/** The arithmetic behind `bench`: statistics, ceilings, what is left out, comparison with an earlier run; and the command itself on one small shape. */
+/**
+ * The arithmetic behind `bench`: statistics, ceilings, what is left out, comparison with
+ * an earlier run; and the command itself on one small shape.
+ */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** `vpae export`: what is written loads back under the public names, as full weights and as a LoRA, from our own files and from a Wan2.1 folder. */
+/**
+ * `vpae export`: what is written loads back under the public names, as full weights
+ * and as a LoRA, from our own files and from a Wan2.1 folder.
+ */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

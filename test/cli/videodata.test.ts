@@ -1,4 +1,6 @@
-/** `vpae data make FOLDER`: two processes share real videos, bad ones are left out, and the records are what the checkpoint's parts give. */
+/**
+ * `vpae data make FOLDER`: two processes share real videos, bad ones are left out, and the records are what the checkpoint's parts give.
+ */
 import { cpSync, mkdtempSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

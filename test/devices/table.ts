@@ -57,7 +57,9 @@ const F16_16: Units = [
   ['f16', 'f16', 16, 16, 16],
   ['f16', 'f32', 16, 16, 16],
 ];
-/** [Dawn] PhysicalDeviceMTL.mm: SIMD groups reported as 4 to 64, f32 and f16 units with results of their own type, 10 of Metal's 31 buffers. */
+/**
+ * [Dawn] PhysicalDeviceMTL.mm: SIMD groups reported as 4 to 64, f32 and f16 units with results of their own type, 10 of Metal's 31 buffers.
+ */
 const apple: Row = {
   vendor: 'apple',
   sizes: [4, 64],

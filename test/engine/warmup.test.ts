@@ -1,4 +1,6 @@
-/** Kernels compiled before their first run, by one device or several: the same results, and a device that cannot be opened only costs time. */
+/**
+ * Kernels compiled before their first run, by one device or several: the same results, and a device that cannot be opened only costs time.
+ */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { openAdapter } from '../../engine/host/adapter.ts';

@@ -1,4 +1,7 @@
-/** Under a lowered binding limit every kernel gives the numbers that it gives without it, to the bit; what cannot be bound is refused in one line. */
+/**
+ * Under a lowered binding limit every kernel gives the numbers that it gives without
+ * it, to the bit; what cannot be bound is refused in one line.
+ */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/frontend/autodiff.ts';

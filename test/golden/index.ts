@@ -43,7 +43,10 @@ const TABLES: { name: string; begins: string; run: (fixture: Fixture, executor: 
   { name: 'buckets', begins: 'buckets/', run: bucketCase },
 ];
 
-/** Half-precision operands are judged on whole networks, by the 2-norm alone: rounding linears and attention moves their outputs by up to 7e-3. */
+/**
+ * Half-precision operands are judged on whole networks, by the 2-norm alone: rounding
+ * linears and attention moves their outputs by up to 7e-3.
+ */
 const HALF_KINDS = [
   'wan_dit_t2v',
   'wan_dit_i2v',
@@ -119,7 +122,10 @@ async function* fileCases(
   for (const t of tables) yield [`${name} ${t.name}`, await guarded(() => t.run(fixture, executor))];
 }
 
-/** Every case of the folder whose label contains `only`: loader, tables of names, then file by file; with half-precision operands the networks only. */
+/**
+ * Every case of the folder whose label contains `only`: loader, tables of names, then
+ * file by file; with half-precision operands the networks only.
+ */
 export async function* runFolder(folder: string, executor: Executor, only = ''): AsyncGenerator<Result> {
   const manifest = await readManifest(folder);
   if (executor.operands !== 'f32') {

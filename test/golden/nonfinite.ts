@@ -1,4 +1,7 @@
-/** What NaN and infinity become, beside PyTorch. WGSL promises nothing about them, so a difference is told and is no failure, except where numbers must stay numbers. */
+/**
+ * What NaN and infinity become, beside PyTorch. WGSL promises nothing about them, so a difference
+ * is told and is no failure, except where numbers must stay numbers.
+ */
 import type { Executor } from './executor.ts';
 import type { Attrs, Case, Fixture, Verdict } from './format.ts';
 import { runOp } from './ops.ts';
@@ -16,7 +19,9 @@ const OPS: Record<string, { op?: string; attrs: Attrs }> = {
   where: { op: 'where_one', attrs: {} },
 };
 
-/** Cases in which every finite element of the reference must be met: a mask, the padding of a tile or the T5 mask must not let NaN through. */
+/**
+ * Cases in which every finite element of the reference must be met: a mask, the padding of a tile or the T5 mask must not let NaN through.
+ */
 const FIRM = ['where_unselected_nan', 'matmul', 'softmax_all_finfo_min', 'matmul_k0', 'sum_empty'];
 
 const CLASSES = ['finite', '+Inf', '-Inf', 'NaN'];

@@ -1,4 +1,7 @@
-/** Reference cases of whole Wan2.2 runs: TI2V from text and from an image down to the video, A14B with its two experts, their schedules, sizes. */
+/**
+ * Reference cases of whole Wan2.2 runs: TI2V from text and from an image down to the
+ * video, A14B with its two experts, their schedules, sizes.
+ */
 import { constant, stack } from '../../engine/frontend/functional.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { host, type HostTensor } from '../../engine/frontend/tree.ts';

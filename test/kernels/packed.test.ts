@@ -1,4 +1,7 @@
-/** Products with packed matrices against their values on the host: every type, forward and towards x, every tier, whole numbers of rows and not. */
+/**
+ * Products with packed matrices against their values on the host: every type, forward
+ * and towards x, every tier, whole numbers of rows and not.
+ */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { storageBytes, type Caps } from '../../kernels/kernel.ts';

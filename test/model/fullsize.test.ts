@@ -1,4 +1,7 @@
-/** A checkpoint folder of Wan2.1 I2V-14B with every released name, shape and type, as sparse files of 80 GB: it opens at once, and values far inside are found. */
+/**
+ * A checkpoint folder of Wan2.1 I2V-14B with every released name, shape and type, as sparse
+ * files of 80 GB: it opens at once, and values far inside are found.
+ */
 import { Buffer } from 'node:buffer';
 import { mkdir, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

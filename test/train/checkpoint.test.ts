@@ -1,4 +1,6 @@
-/** Checkpoints, run folders and the loop, without a device: round trips, failures that leave the old file, locks, refusals, stop and resume. */
+/**
+ * Checkpoints, run folders and the loop, without a device: round trips, failures that leave the old file, locks, refusals, stop and resume.
+ */
 import { execFileSync } from 'node:child_process';
 import {
   existsSync,

@@ -1,4 +1,6 @@
-/** Phase II against closed forms: C-SDS, the two gradients that meet at x0, finite differences, and what each switch may and may not move. */
+/**
+ * Phase II against closed forms: C-SDS, the two gradients that meet at x0, finite differences, and what each switch may and may not move.
+ */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../engine/frontend/autodiff.ts';

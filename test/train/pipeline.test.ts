@@ -1,4 +1,6 @@
-/** Every job on a device with the smallest preset: VAE, latents, teacher, both phases, sampling, judging; stopped and resumed on the way. */
+/**
+ * Every job on a device with the smallest preset: VAE, latents, teacher, both phases, sampling, judging; stopped and resumed on the way.
+ */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, cpSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -61,7 +61,10 @@ function listed(packs: number): Listed[] {
   });
 }
 
-/** Clips of a split: `clip(i)` is defined for every i ≥ 0. Every emoji comes once, in a shuffled order, before one repeats; each time another stretch of its animation. */
+/**
+ * Clips of a split: `clip(i)` is defined for every i ≥ 0. Every emoji comes once, in a shuffled
+ * order, before one repeats; each time another stretch of its animation.
+ */
 export function emoji(
   split: Split,
   seed: number,

@@ -1,4 +1,6 @@
-/** Measures on pixels: PSNR, flicker, motion energy, drift of colour and brightness. A clip is [channels, frames, height, width] in [-1, 1]. */
+/**
+ * Measures on pixels: PSNR, flicker, motion energy, drift of colour and brightness. A clip is [channels, frames, height, width] in [-1, 1].
+ */
 
 /** Extents of a clip: [channels, frames, height, width]. */
 export type ClipShape = readonly [number, number, number, number];

@@ -146,7 +146,9 @@ export async function planShards(
   }
 }
 
-/** Records and refusals of the clips that the index names, from the shards that are made; and how many records are of videos that are gone. */
+/**
+ * Records and refusals of the clips that the index names, from the shards that are made; and how many records are of videos that are gone.
+ */
 export function liveOf(dir: string, { shards }: Index): { records: number; refused: Refused[]; aside: number } {
   const made = shards
     .filter((s) => isMade(dir, s.number))

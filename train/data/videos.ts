@@ -44,7 +44,10 @@ export interface VideoSource {
   readonly bytes: number;
   /** Of the frames as they are shown. */
   size(): Promise<Size>;
-  /** The first frames at the recipe's rate, cut to fill `size`: [channels, frames, H, W] in [-1, 1]. @throws Unusable when it is damaged or too short */
+  /**
+   * The first frames at the recipe's rate, cut to fill `size`: [channels, frames, H, W] in [-1, 1].
+   * @throws Unusable when it is damaged or too short
+   */
   frames(size: Size): Promise<HostTensor>;
 }
 

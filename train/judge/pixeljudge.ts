@@ -1,4 +1,7 @@
-/** Judges samplers on a data set without a classifier of its own: motion, first frame, and how far the frames' thumbnails lie from the real ones'. */
+/**
+ * Judges samplers on a data set without a classifier of its own: motion, first frame,
+ * and how far the frames' thumbnails lie from the real ones'.
+ */
 import type { Sampling } from '../../model/pipeline/diffuse.ts';
 import { footageOf, frameAt } from '../vbench/footage.ts';
 import { CLIP_FPS } from '../vbench/clips.ts';

@@ -1,4 +1,7 @@
-/** What a run's folder shows of itself: the same few conditions, from the same noise, every so many steps; the real clips stand in the first row. */
+/**
+ * What a run's folder shows of itself: the same few conditions, from the same noise,
+ * every so many steps; the real clips stand in the first row.
+ */
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';

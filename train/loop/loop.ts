@@ -135,7 +135,8 @@ class Loop {
       const { state, metrics } = await job.advance(this.state, this.step, this.rate);
       this.state = state;
       this.step++;
-      // The device is at this step now: time for the numbers of the one before. Only where something is done with the state are its own waited for.
+      // The device is at this step now: time for the numbers of the one before. Only where
+      // something is done with the state are its own waited for.
       if (!(await this.look())) continue;
       this.unread = { step: this.step - 1, metrics };
       if ((this.isDue() || o.signal?.aborted) && (await this.look())) await this.keep();
@@ -258,7 +259,10 @@ class Loop {
     for (const { step, ...metrics } of numbersOf(folder?.rewind(this.step) ?? [])) this.watch.observe(step, metrics);
   }
 
-  /** Back to the last good checkpoint at half the learning rate; back beyond one that has failed before. @throws one line after the last try */
+  /**
+   * Back to the last good checkpoint at half the learning rate; back beyond one that has failed before.
+   * @throws one line after the last try
+   */
   private async rollBack(failed: number): Promise<void> {
     const { job, o, rate } = this;
     if (!this.wasFinite && this.onDisk <= 0)

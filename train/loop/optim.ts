@@ -38,14 +38,18 @@ export interface Rates<X = Tensor> {
   count: X;
   decay?: X;
   micro?: Micro<X>;
-  /** Takes a micro-batch's share of the gradients, in packs, in the update's place, where they are added up over ranks first; gives what stands for its metrics. */
+  /**
+   * Takes a micro-batch's share of the gradients, in packs, in the update's place, where they
+   * are added up over ranks first; gives what stands for its metrics.
+   */
   hand?: (grads: Tensors, config: AdamConfig) => { norm: Tensor; skipped: Tensor };
 }
 
 /**
  * AdamW on gradients clipped to a global norm, pack by pack. When any gradient is not finite, every tensor stays as it was. Of a
  * batch in micro-batches (`rates.micro`, `s.grads`) all but the last only add their share to the gradients.
- * @returns the new tensors under the names of `s`, the norm before clipping, and `skipped` (0 or 1); of micro-batches their mean is the batch's
+ * @returns the new tensors under the names of `s`, the norm before clipping, and
+ * `skipped` (0 or 1); of micro-batches their mean is the batch's
  */
 export function update<S extends Trained>(
   s: S,

@@ -71,7 +71,9 @@ export class RunFolder {
     return folder;
   }
 
-  /** @throws one line when the folder was removed, or given to another process, since it was opened: nothing may be written there any more */
+  /**
+   * @throws one line when the folder was removed, or given to another process, since it was opened: nothing may be written there any more
+   */
   check(): void {
     if (!isHeld(join(this.path, LOCK)))
       throw new Error(

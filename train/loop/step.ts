@@ -1,4 +1,7 @@
-/** Compiles an update step: the state is donated and written in place, the metrics come back as numbers in one read, which nothing waits for. */
+/**
+ * Compiles an update step: the state is donated and written in place, the metrics
+ * come back as numbers in one read, which nothing waits for.
+ */
 import type { Ranges } from '../../engine/compiler/ranges.ts';
 import type { Feed } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
@@ -51,7 +54,9 @@ export interface StepOptions {
   ranks?: Ranks | undefined;
 }
 
-/** Metrics of operands that left f16's range, under the prefix of the update's `skipped`; of a step that updates nothing, under its name. */
+/**
+ * Metrics of operands that left f16's range, under the prefix of the update's `skipped`; of a step that updates nothing, under its name.
+ */
 const outside =
   (name: string, metrics: readonly string[]) =>
   ({ overflowed, vanished }: Ranges): Metrics => {

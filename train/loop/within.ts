@@ -4,7 +4,9 @@ import type { Job } from './loop.ts';
 /** The step of all networks that decides how many there will be: the one before it compiles. */
 const TIMED = 2;
 
-/** How many steps there are in all, once `done` of them are done and the last took `each` seconds: at most `most`, and at least the next. */
+/**
+ * How many steps there are in all, once `done` of them are done and the last took `each` seconds: at most `most`, and at least the next.
+ */
 export const stepsThatFit = (done: number, each: number, left: number, most: number): number =>
   Math.min(most, done + Math.max(1, Math.floor(left / each)));
 

@@ -1,7 +1,7 @@
 /**
  * APT (Lin et al., "Diffusion adversarial post-training for one-step video generation", 2025) as settings of phase II (METHOD §1.12): after
- * consistency distillation, a discriminator that is a whole copy of the teacher with cross-attention heads learns on clean samples at random
- * times; the loss is logistic without saturation, the regulariser aR1 on real samples, and there is no teacher term.
+ * consistency distillation, a discriminator that is a whole copy of the teacher with cross-attention heads learns on clean samples at
+ * random times; the loss is logistic without saturation, the regulariser aR1 on real samples, and there is no teacher term.
  */
 import type { Course } from '../presets/index.ts';
 import { trajectories } from './consistency.ts';

@@ -70,7 +70,11 @@ export function latentShape(p: Course): ClipShape {
 }
 
 export interface Conditioner {
-  /** Text-to-video leaves frame and latent out. @param frame [B,channels,height,width]; @param latent [B,C,F,h,w] of (first frame, zero frames), normalised */
+  /**
+   * Text-to-video leaves frame and latent out.
+   * @param frame [B,channels,height,width];
+   * @param latent [B,C,F,h,w] of (first frame, zero frames), normalised
+   */
   condition: (captions: readonly string[], frame?: HostTensor, latent?: HostTensor) => Condition<HostTensor>;
   /** Records as the networks take them. */
   told: (records: Records) => Batch<HostTensor>;

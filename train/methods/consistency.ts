@@ -1,8 +1,8 @@
 /**
  * Consistency distillation: the generator predicts one x0 along each of the teacher's trajectories (METHOD §1.12).
  *
- * Song et al., "Consistency models" (ICML 2023), in the form of FastVideo's causal_cd: x_σ of a training latent, one guided Euler step of the
- * teacher to the next level of a grid, and the generator's average there as target. It takes phase I's place, or stands alone.
+ * Song et al., "Consistency models" (ICML 2023), in the form of FastVideo's causal_cd: x_σ of a training latent, one guided Euler step of
+ * the teacher to the next level of a grid, and the generator's average there as target. It takes phase I's place, or stands alone.
  */
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { constant, mse, normal, stopGradient } from '../../engine/frontend/functional.ts';

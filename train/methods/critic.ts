@@ -1,4 +1,7 @@
-/** The critic of the VAE's reconstructions: logits of small patches of single frames, as pix2pix and VQGAN have it (arXiv 1611.07004, 2012.09841). */
+/**
+ * The critic of the VAE's reconstructions: logits of small patches of single frames, as
+ * pix2pix and VQGAN have it (arXiv 1611.07004, 2012.09841).
+ */
 import { conv3d, silu, stopGradient } from '../../engine/frontend/functional.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';
 import { materialise, Scope, shapesOf, under, type HostParams, type Params } from '../../model/params.ts';
@@ -28,7 +31,9 @@ const criticSpecs = (channels: number) =>
 
 /** Name → shape. */
 export const criticShapes = (channels: number) => shapesOf(criticSpecs(channels));
-/** Of PyTorch's first weights: as much as keeps the variance through a layer, and of the first one, which tells detail from its mean, more. */
+/**
+ * Of PyTorch's first weights: as much as keeps the variance through a layer, and of the first one, which tells detail from its mean, more.
+ */
 const GAINS = [8, 2.45, 2.45, 1];
 
 /** First weights, under names of its own beside the VAE's: the first layer sees differences of neighbours, not their mean. */
@@ -63,8 +68,8 @@ function critic(net: Params, video: Tensor): Tensor {
 }
 
 /**
- * Hinge losses: of the reconstruction x̂ against a critic that stands still, and of the critic against x̂ as it is; their sum trains both at
- * once. `gap` is the mean logit of real pixels less that of x̂: 0 for a critic that sees nothing.
+ * Hinge losses: of the reconstruction x̂ against a critic that stands still, and of the critic against x̂ as it is; their sum trains
+ * both at once. `gap` is the mean logit of real pixels less that of x̂: 0 for a critic that sees nothing.
  */
 export function criticised(net: Params, made: Tensor, video: Tensor) {
   const still = Object.fromEntries(Object.entries(net).map(([name, p]) => [name, stopGradient(p)]));

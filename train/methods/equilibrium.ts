@@ -199,8 +199,8 @@ export function discriminatorStep(p: EquilibriumConfig, adam: AdamConfig) {
 }
 
 /**
- * Gradient of the weighted adversarial loss + λ C-SDS at x̂0, where the two branches meet: they run one after the other with disjoint activations.
- * The backbone is a constant: the generator can't make its own features look real.
+ * Gradient of the weighted adversarial loss + λ C-SDS at x̂0, where the two branches meet: they run one after the other with
+ * disjoint activations. The backbone is a constant: the generator can't make its own features look real.
  */
 function judge(
   p: EquilibriumConfig,

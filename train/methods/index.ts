@@ -1,4 +1,6 @@
-/** The methods of distillation, by the names that `vpae distill --method` has for them. A new one is a file beside these and a line here. */
+/**
+ * The methods of distillation, by the names that `vpae distill --method` has for them. A new one is a file beside these and a line here.
+ */
 import { apt } from './apt.ts';
 import { consistency } from './consistency.ts';
 import { dmd2 } from './dmd2.ts';

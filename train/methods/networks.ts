@@ -105,7 +105,9 @@ function beside(latent: Tensor, config: DiTConfig): Tensor {
   return concat([(givenFrames(config) > 1 ? first.add(last) : first).expand([b, mask, f, h, w]), latent], 1);
 }
 
-/** Patches of the first frame with sinusoids of their number added: CLIP's tokens know where they lie, and differ where the frame is blank. */
+/**
+ * Patches of the first frame with sinusoids of their number added: CLIP's tokens know where they lie, and differ where the frame is blank.
+ */
 export function pictures(frame: Tensor): Tensor {
   const tokens = imageTokens(frame);
   const [, n, d] = tokens.shape as [number, number, number];

@@ -1,4 +1,6 @@
-/** Requests to clips in batches: the codec around the VAE, and how teachers and students are sampled. The sampling itself is `Diffusion`. */
+/**
+ * Requests to clips in batches: the codec around the VAE, and how teachers and students are sampled. The sampling itself is `Diffusion`.
+ */
 import type { CompiledFunction } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';
@@ -158,7 +160,10 @@ export interface SampleOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Samples with any weights of a course's network. `R` is what one clip is asked for by; its seed decides its noise, whatever stands beside it. */
+/**
+ * Samples with any weights of a course's network. `R` is what one clip is asked for
+ * by; its seed decides its noise, whatever stands beside it.
+ */
 export class Sampler<R extends { seed: number } = Request> {
   private readonly device: Device;
   private readonly course: Course;

@@ -1,4 +1,6 @@
-/** V-PAE as a method: stability priming, then unified adversarial equilibrium (METHOD §1.5 to §1.10). Priming alone is score distillation. */
+/**
+ * V-PAE as a method: stability priming, then unified adversarial equilibrium (METHOD §1.5 to §1.10). Priming alone is score distillation.
+ */
 import type { Feed } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import type { NDArray } from '../../engine/runtime/ndarray.ts';

@@ -37,11 +37,17 @@ export interface Evaluation {
   recall: number;
   /** Mean distance between two clips' features: far below the real clips' value means collapse. */
   diversity: number;
-  /** By frame: share of clips whose digit is read right in it, and PSNR to the given first frame, dB. Late frames drift where the means hide it. */
+  /**
+   * By frame: share of clips whose digit is read right in it, and PSNR to the given
+   * first frame, dB. Late frames drift where the means hide it.
+   */
   byFrame: { digit: number[]; psnr: number[] };
 }
 
-/** Features of every frame [clips · frames, 64], of every clip [clips, 64] (mean over frames), and the digit read from each clip and each frame. */
+/**
+ * Features of every frame [clips · frames, 64], of every clip [clips, 64] (mean over
+ * frames), and the digit read from each clip and each frame.
+ */
 export interface FeatureSet {
   frames: Float32Array;
   clips: Float32Array;

@@ -91,7 +91,10 @@ function encoders({ config }: Subject, target: Target): Stage[] {
   return [text, image];
 }
 
-/** What leads from velocities to the next latent: guidance and a solver's step, or a student's new noise. @param velocities of one text each, or of both */
+/**
+ * What leads from velocities to the next latent: guidance and a solver's step, or a student's new noise.
+ * @param velocities of one text each, or of both
+ */
 function stepping(
   x: TensorType,
   velocities: readonly TensorType[],

@@ -93,7 +93,9 @@ function consistent(p: Preset): void {
     );
 }
 
-/** Numbers that are each within their bounds may be none of a machine's together: what a network and one micro-batch would take, roughly. */
+/**
+ * Numbers that are each within their bounds may be none of a machine's together: what a network and one micro-batch would take, roughly.
+ */
 const [MOST_PARAMETERS, MOST_ACTIVATIONS, MOST_PIXELS] = [1e12, 2 ** 40, 2 ** 31];
 
 function refuseGiants(p: Preset, fail: (what: string) => never): void {

@@ -110,7 +110,9 @@ export const presetSchema = z.strictObject({
       statClips: count,
       /** Begins as a map of each cell by itself (`localVAE`). */
       local: z.boolean().optional(),
-      /** A critic of patches, whose opinion counts from a step on: absolute errors alone leave the mean of the detail that the latent lacks. */
+      /**
+       * A critic of patches, whose opinion counts from a step on: absolute errors alone leave the mean of the detail that the latent lacks.
+       */
       critic: z.strictObject({ weight: z.number().nonnegative(), from: whole }).optional(),
       /** Clips are cut to squares of this size; the first of the steps see single frames: many cheap updates before it sees motion. */
       crops: z
@@ -177,7 +179,10 @@ export const presetSchema = z.strictObject({
           if (kind !== 'conv' && dim % head_dim)
             at.addIssue({ code: 'custom', message: `dim ${dim} is not a multiple of head_dim ${head_dim}` });
         }),
-      /** Whose features the discriminator reads: the generator's average, the generator itself, the teacher, or a copy of its own that it trains. */
+      /**
+       * Whose features the discriminator reads: the generator's average, the generator
+       * itself, the teacher, or a copy of its own that it trains.
+       */
       backbone: z.enum(['ema', 'live', 'frozen', 'full']).default('ema'),
       loss: z.enum(['hinge', 'logistic', 'relativistic']).default('hinge'),
       /** Weight of the adversarial loss in the generator's; 0 leaves C-SDS alone. */

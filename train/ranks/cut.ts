@@ -1,6 +1,6 @@
 /**
- * How a preset's batches are cut for several ranks: into as many micro-batches at least. The folder remembers for how many ranks its run was
- * begun, so that it goes on with the same micro-batches, and the same numbers, on more or fewer of them.
+ * How a preset's batches are cut for several ranks: into as many micro-batches at least. The folder remembers for how many ranks its run
+ * was begun, so that it goes on with the same micro-batches, and the same numbers, on more or fewer of them.
  */
 import { join } from 'node:path';
 import { existsSync } from 'node:fs';

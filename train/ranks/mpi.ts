@@ -140,7 +140,9 @@ export class Mpi {
     return mpi;
   }
 
-  /** Every rank's part of `send` for every other; parts lie one behind the other, `counts` long in `send` and `own` long each in `receive`. */
+  /**
+   * Every rank's part of `send` for every other; parts lie one behind the other, `counts` long in `send` and `own` long each in `receive`.
+   */
   exchange(send: Data, counts: readonly number[], receive: Data, own: number): Promise<void> {
     const even = counts.map(() => own);
     const type = this.typeOf(send);
@@ -196,7 +198,9 @@ export class Mpi {
     this.calls.finalize();
   }
 
-  /** Ends this process at once, and with it all others: the launcher sees to that. Nothing of Node's own end can wait for a call under way. */
+  /**
+   * Ends this process at once, and with it all others: the launcher sees to that. Nothing of Node's own end can wait for a call under way.
+   */
   abandon(code: number): never {
     this.exit(code);
     throw new Error('unreachable');

@@ -1,4 +1,7 @@
-/** What a set of videos is worth without knowing who made them: VBench's dimensions, pixels, and, beside reference videos, the distance of their features. */
+/**
+ * What a set of videos is worth without knowing who made them: VBench's dimensions, pixels,
+ * and, beside reference videos, the distance of their features.
+ */
 import { drift, firstFramePsnr, motionEnergy, type ClipShape, frameOf, psnr } from '../data/frames.ts';
 import { diversity, frechet } from '../metrics/frechet.ts';
 import { precisionRecall } from '../metrics/manifold.ts';

@@ -39,7 +39,10 @@ const KERNELS = {
 };
 export type Kernel = keyof typeof KERNELS;
 
-/** Sources and weights of each of `to` results from `from` sources. @param antialias widens the kernel where it shrinks, as Pillow does; sources beyond an edge are left out then, else they fall on it */
+/**
+ * Sources and weights of each of `to` results from `from` sources.
+ * @param antialias widens the kernel where it shrinks, as Pillow does; sources beyond an edge are left out then, else they fall on it
+ */
 function taps(from: number, to: number, kernel: Kernel, antialias: boolean): [source: number, weight: number][][] {
   const scale = from / to;
   const { reach, at } = KERNELS[kernel];

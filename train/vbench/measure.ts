@@ -14,7 +14,9 @@ import {
   type Scores,
 } from './formulas.ts';
 
-/** What stands in for one of the suite's networks. `proxy`: it is not that network, and its numbers mean something only beside each other. */
+/**
+ * What stands in for one of the suite's networks. `proxy`: it is not that network, and its numbers mean something only beside each other.
+ */
 interface Instrument {
   name: string;
   proxy: boolean;

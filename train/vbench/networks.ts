@@ -1,4 +1,7 @@
-/** VBench's own networks where their files are at hand: DINO ViT-B/16, CLIP ViT-B/32, CLIP ViT-L/14 with LAION's linear head. Frames are prepared as the suite does. */
+/**
+ * VBench's own networks where their files are at hand: DINO ViT-B/16, CLIP ViT-B/32, CLIP
+ * ViT-L/14 with LAION's linear head. Frames are prepared as the suite does.
+ */
 import type { CompiledFunction } from '../../engine/runtime/compile.ts';
 import type { Device } from '../../engine/runtime/device.ts';
 import type { Tensor } from '../../engine/frontend/tensor.ts';

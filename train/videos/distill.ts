@@ -119,7 +119,8 @@ export interface VideoDistill extends Omit<Work, 'preset'> {
 /**
  * Some records are set aside and never trained on (`setAside`): by them `PixelJudge` chooses each stage's average, and two of
  * them are shown, real, by the teacher (sampled once a process) and by the student. The student is written as a LoRA file where it is
- * one, else whole, under Wan's names, with its course in the metadata; of two, that for low noise in a file of its own. No weights are in host memory as a whole but a LoRA's.
+ * one, else whole, under Wan's names, with its course in the metadata; of two, that for low noise in a
+ * file of its own. No weights are in host memory as a whole but a LoRA's.
  */
 export async function distillVideos(w: VideoDistill): Promise<Distilled> {
   const { checkpoint, device, draw } = w;

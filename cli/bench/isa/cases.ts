@@ -1,4 +1,6 @@
-/** The kernels that `bench --isa` compiles: those of named shapes, and of products, attention and convolutions every layout and head size. */
+/**
+ * The kernels that `bench --isa` compiles: those of named shapes, and of products, attention and convolutions every layout and head size.
+ */
 import { make, type Tensor } from '../../../engine/frontend/tensor.ts';
 import { attention, conv3d, gelu } from '../../../engine/frontend/functional.ts';
 import { analyse } from '../../../engine/compiler/stages.ts';

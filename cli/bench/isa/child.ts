@@ -1,4 +1,7 @@
-/** The child of run.ts: compiles kernels for the adapter that the environment names, and runs none of them. Markers on stderr stand between the driver's dumps. */
+/**
+ * The child of run.ts: compiles kernels for the adapter that the environment names, and runs
+ * none of them. Markers on stderr stand between the driver's dumps.
+ */
 import { writeSync } from 'node:fs';
 import { open } from '../../../engine/runtime/device.ts';
 import { serve } from '../../common/child.ts';

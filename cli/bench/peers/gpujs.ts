@@ -1,4 +1,6 @@
-/** gpu.js with its WebGPU mode. It has no operators: each is written here as its users write them, a plain function of the thread's place. */
+/**
+ * gpu.js with its WebGPU mode. It has no operators: each is written here as its users write them, a plain function of the thread's place.
+ */
 import { ATTENTION, CONV, type Work } from '../works.ts';
 import { lendWebGPU, load, settled, versionOf, type Peer } from './peer.ts';
 

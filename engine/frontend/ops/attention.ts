@@ -124,7 +124,9 @@ const attention: OpDef<'attention'> = {
   traits: { ...KERNEL, half: 'kernel' },
 };
 
-/** With p = exp(s − lse): dv = pᵀ do, ds = p (do vᵀ − Σ do·o), dq = scale ds k, dk = scale dsᵀ q (FlashAttention, arXiv 2205.14135, B.4). */
+/**
+ * With p = exp(s − lse): dv = pᵀ do, ds = p (do vᵀ − Σ do·o), dq = scale ds k, dk = scale dsᵀ q (FlashAttention, arXiv 2205.14135, B.4).
+ */
 const attentionGrad: OpDef<'attentionGrad'> = {
   infer(x) {
     arity('attentionGrad', x, 6, 7);

@@ -1,4 +1,7 @@
-/** What the compiler needs to know of an op beside its rules. An op's record states every trait: a forgotten one would be a silent slowdown, or worse. */
+/**
+ * What the compiler needs to know of an op beside its rules. An op's record states every
+ * trait: a forgotten one would be a silent slowdown, or worse.
+ */
 import type { OpAttrs, OpName } from '../graph.ts';
 
 export interface Traits {

@@ -1,6 +1,7 @@
 /**
  * The data set `flare`: people of the free game Flare, running, fighting, casting and dying on tiled ground, with captions. Composed from
- * the game's sprites, part by part, so that outfit, action, direction and ground combine freely; clip i of (split, seed) is a pure function.
+ * the game's sprites, part by part, so that outfit, action, direction and ground
+ * combine freely; clip i of (split, seed) is a pure function.
  *
  * Where someone runs, the camera follows, and ground comes into view that no earlier frame showed. An eighth of the outfits is held out.
  */
@@ -42,7 +43,10 @@ const FRAME_MS = 50;
 const holdOf = (frames: number, milliseconds: number): number =>
   Math.max(1, Math.round(milliseconds / frames / FRAME_MS));
 
-/** A stride of two steps, 8 frames, covers 64 px of ground to the side: 1.4 times a figure's height. Half of that towards us, as the game's view has it. */
+/**
+ * A stride of two steps, 8 frames, covers 64 px of ground to the side: 1.4 times a
+ * figure's height. Half of that towards us, as the game's view has it.
+ */
 const PACE = 8;
 const DIAGONAL = Math.SQRT1_2;
 const HEADINGS: Record<Facing, readonly [number, number]> = {

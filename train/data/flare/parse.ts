@@ -1,4 +1,6 @@
-/** Flare's own text files: where each sprite lies on its sheet, in which order the parts of a figure are drawn, where a floor's tiles lie. */
+/**
+ * Flare's own text files: where each sprite lies on its sheet, in which order the parts of a figure are drawn, where a floor's tiles lie.
+ */
 import { SLOTS, type Slot } from './outfits.ts';
 
 export const DIRECTIONS = 8;
