@@ -7,7 +7,7 @@ import { createSocket } from 'node:dgram';
 import { networkInterfaces } from 'node:os';
 import type { Ranks } from '../../train/ranks/ranks.ts';
 
-export interface Herald {
+interface Herald {
   /** On rank 0: whether another has said why all end. */
   wasTold(): Promise<boolean>;
   /** On another: it has. */

@@ -79,7 +79,7 @@ test('an owner that has ended, or whose number another process has by now, is go
   assert.equal(held(parent), { ...parent, host: hostname() });
   assert.is(held({ ...parent, start: '1' }), undefined, 'a later one');
   releaseLock(lock);
-  const careless = spawn('sh', ['-c', 'true & echo $!; exec sleep 60']); // never asks after its child
+  const careless = spawn('sh', ['-c', 'sleep 0.3 & echo $!; exec sleep 60']); // asks after no child that ends later
   const [pid] = (await once(careless.stdout, 'data')) as [Buffer];
   const state = () => readFileSync(`/proc/${Number(pid)}/stat`, 'utf8');
   while (!state().includes(') Z ')) await new Promise((resolve) => setTimeout(resolve, 10));

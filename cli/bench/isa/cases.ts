@@ -20,7 +20,7 @@ export interface Named {
   dispatches: readonly Dispatch[];
 }
 
-export interface IsaCase extends Work {
+interface IsaCase extends Work {
   /** Operands of products are rounded to f16, as where a model is trained in it. */
   operands?: 'f16';
 }
