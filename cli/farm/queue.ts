@@ -8,6 +8,7 @@ import type { Consumer, JsMsg, StreamConfig } from '@nats-io/jetstream';
 import type { ObjectStore } from '@nats-io/obj';
 import { z } from 'zod';
 import { Draft } from '../../engine/host/draft.ts';
+import { sha256 } from '../../train/data/seal.ts';
 import { connect, type Nats } from './nats.ts';
 
 export const HASH = /^[0-9a-f]{64}$/;
@@ -63,8 +64,6 @@ export interface Taken {
   /** Another may take it. */
   back(afterMs?: number): void;
 }
-
-export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 /** In JetStream's subjects a dot parts words. */
 const word = (version: string): string => version.replace(/[^\w-]/g, '_');

@@ -17,7 +17,7 @@ export async function writeClip(path: string, frames: number, width = SIDE): Pro
 }
 
 /** Two steps of both phases. */
-export const BRIEF = [
+export const BRIEF_SETTINGS = [
   'best.every=1',
   'run.sampleEvery=1',
   'student.rank=2',
@@ -29,5 +29,6 @@ export const BRIEF = [
   'equilibrium.head.warmup=1',
   'equilibrium.head.head_dim=24',
   'equilibrium.taps=[0,1]',
-].flatMap((s) => ['--set', s]);
+];
+export const BRIEF = BRIEF_SETTINGS.flatMap((s) => ['--set', s]);
 export const ADAPTERS = [...BRIEF, '--set', 'student.mode=lora'];

@@ -3,7 +3,7 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { createServer, type AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { test } from 'uvu';
+import { needing } from '../needs.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -19,10 +19,8 @@ function noFarm(): string | undefined {
   }
 }
 
-const missing = noFarm();
-if (missing) console.error(missing);
 /** A test of a farm; skipped, with the reason, where there can be none. */
-export const onFarm = missing ? (...named: Parameters<typeof test>) => test.skip(...named) : test;
+export const onFarm = needing(noFarm());
 
 export const freePort = (): Promise<number> =>
   new Promise((resolve) => {

@@ -11,7 +11,7 @@ import { normal } from '../../engine/frontend/functional.ts';
 import { host } from '../../engine/frontend/tree.ts';
 import { evaluationsOf, spans } from '../../model/pipeline/diffuse.ts';
 import { sampleClips } from '../../train/judge/infer.ts';
-import { distill, trainTeacher, trainVae } from '../../train/pipeline.ts';
+import { distill, trainTeacher, trainVae, type Distilled } from '../../train/pipeline.ts';
 import { loadDiT } from '../../train/loop/models.ts';
 import { freeTree, toDevice } from '../../train/loop/checkpoint.ts';
 import { key } from '../../train/loop/rng.ts';
@@ -21,7 +21,7 @@ import { draws } from '../../train/methods/jobs.ts';
 import { predictX0 } from '../../train/methods/networks.ts';
 import { Rollout } from '../../train/methods/rollout.ts';
 import { teacherSampler } from '../../train/methods/sample.ts';
-import { loadPreset } from '../../train/presets/index.ts';
+import { loadPreset, type Preset } from '../../train/presets/index.ts';
 import { initDiT } from '../../model/wan/dit.ts';
 import { openTrained } from '../../train/videos/model.ts';
 import { oracle } from '../golden/executor.ts';
@@ -43,15 +43,26 @@ const TINY = [
   'equilibrium.steps=1',
 ];
 
+/** Trains a preset from nothing, distils it and looks at what was made; what it held is given back after. */
+async function distilled(
+  preset: Preset,
+  look: (found: { made: Distilled; out: string; preset: Preset }) => Promise<void>,
+): Promise<void> {
+  const out = mkdtempSync(join(tmpdir(), 'vpae-'));
+  const work = { device, preset, out };
+  const before = await held(device);
+  try {
+    assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);
+    await look({ made: await distill({ ...work, classifier }), out, preset });
+    assert.is(device.allocated, before);
+  } finally {
+    rmSync(out, { recursive: true });
+  }
+}
+
 for (const name of ['digits-5b', 'digits-a14b']) {
-  test(`${name}: VAE, teacher, both phases`, async () => {
-    const out = mkdtempSync(join(tmpdir(), 'vpae-'));
-    const preset = loadPreset(name, TINY);
-    const work = { device, preset, out };
-    const before = await held(device);
-    try {
-      assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);
-      const made = await distill({ ...work, classifier });
+  test(`${name}: VAE, teacher, both phases`, () =>
+    distilled(loadPreset(name, TINY), async ({ made, out, preset }) => {
       assert.equal(
         made.phases.map((p) => p.name),
         ['priming', 'equilibrium'],
@@ -67,67 +78,56 @@ for (const name of ['digits-5b', 'digits-a14b']) {
         await net.free();
       }
       assert.is(heads[0] === heads[1], preset.experts === undefined, 'each expert has weights of its own');
-      assert.is(device.allocated, before);
-    } finally {
-      rmSync(out, { recursive: true });
-    }
-  });
+    }));
 }
 
-test('a few steps of two experts: a student for each, trained by the scores of its own', async () => {
-  const out = mkdtempSync(join(tmpdir(), 'vpae-'));
-  const preset = loadPreset('digits-a14b', [...TINY, 'student.steps=2', 'student.mode=lora']);
-  const work = { device, preset, out };
-  const before = await held(device);
-  try {
-    assert.ok((await trainVae(work)).done && (await trainTeacher(work)).done);
-    const made = await distill({ ...work, classifier });
-    assert.equal(
-      made.phases.map((p) => p.name),
-      ['priming', 'equilibrium', 'priming-low', 'equilibrium-low'],
-    );
-    assert.is(made.low, join(out, 'student.low.safetensors'));
-    for (const [student, teacher] of [
-      ['student.safetensors', 'teacher.safetensors'],
-      ['student.low.safetensors', 'teacher.low.safetensors'],
-    ]) {
-      const [own, base] = [await loadDiT(join(out, student!)), await loadDiT(join(out, teacher!))];
-      assert.is(own.about['teacher'], base.hash);
+test('a few steps of two experts: a student for each, trained by the scores of its own', () =>
+  distilled(
+    loadPreset('digits-a14b', [...TINY, 'student.steps=2', 'student.mode=lora']),
+    async ({ made, out, preset }) => {
       assert.equal(
-        own.params['patch_embedding.weight'],
-        base.params['patch_embedding.weight'],
-        'adapters of its own expert',
+        made.phases.map((p) => p.name),
+        ['priming', 'equilibrium', 'priming-low', 'equilibrium-low'],
       );
-      const name = 'blocks.0.self_attn.q.weight';
-      assert.not.equal(own.params[name], base.params[name]);
-    }
-    const { model, sampling } = await openTrained(join(out, 'vae.safetensors'), join(out, 'student.safetensors'));
-    assert.equal(
-      spans(sampling).map(({ expert, guidance }) => [expert, guidance]),
-      [
-        ['high', 1],
-        ['low', 1],
-      ],
-    );
-    await (await model.loadDiT(device, () => {}, 'low')).free();
-    const frame = new Float32Array(preset.data.size ** 2);
-    const clip = async (): Promise<string> => {
-      const files = { vae: join(out, 'vae.safetensors'), model: join(out, 'student.safetensors') };
-      const { videos } = await sampleClips({
-        device,
-        ...files,
-        requests: [{ caption: 'a 3 moving up', frame, seed: 1 }],
-      });
-      return String(videos[0]);
-    };
-    const both = await clip();
-    copyFileSync(join(out, 'teacher.safetensors'), join(out, 'student.low.safetensors'));
-    assert.is.not(await clip(), both, 'a clip is judged by what both networks make of it');
-    assert.is(device.allocated, before);
-  } finally {
-    rmSync(out, { recursive: true });
-  }
-});
+      assert.is(made.low, join(out, 'student.low.safetensors'));
+      for (const [student, teacher] of [
+        ['student.safetensors', 'teacher.safetensors'],
+        ['student.low.safetensors', 'teacher.low.safetensors'],
+      ]) {
+        const [own, base] = [await loadDiT(join(out, student!)), await loadDiT(join(out, teacher!))];
+        assert.is(own.about['teacher'], base.hash);
+        assert.equal(
+          own.params['patch_embedding.weight'],
+          base.params['patch_embedding.weight'],
+          'adapters of its own expert',
+        );
+        const name = 'blocks.0.self_attn.q.weight';
+        assert.not.equal(own.params[name], base.params[name]);
+      }
+      const { model, sampling } = await openTrained(join(out, 'vae.safetensors'), join(out, 'student.safetensors'));
+      assert.equal(
+        spans(sampling).map(({ expert, guidance }) => [expert, guidance]),
+        [
+          ['high', 1],
+          ['low', 1],
+        ],
+      );
+      await (await model.loadDiT(device, () => {}, 'low')).free();
+      const frame = new Float32Array(preset.data.size ** 2);
+      const clip = async (): Promise<string> => {
+        const files = { vae: join(out, 'vae.safetensors'), model: join(out, 'student.safetensors') };
+        const { videos } = await sampleClips({
+          device,
+          ...files,
+          requests: [{ caption: 'a 3 moving up', frame, seed: 1 }],
+        });
+        return String(videos[0]);
+      };
+      const both = await clip();
+      copyFileSync(join(out, 'teacher.safetensors'), join(out, 'student.low.safetensors'));
+      assert.is.not(await clip(), both, 'a clip is judged by what both networks make of it');
+    },
+  ));
 
 test('the low-noise student begins at what the high-noise one has sampled, the high-noise one at noise', async () => {
   const p = loadPreset('digits-a14b', ['student.steps=2', 'student.mode=full']);

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { needing } from '../needs.ts';
 import { finished, onSeveral } from './ranks.ts';
 
 const STEPS = 12;
@@ -31,8 +32,7 @@ function noHosts(): string | undefined {
   }
 }
 
-const missing = noHosts();
-if (missing) console.error(missing);
+const onHosts = needing(noHosts(), onSeveral);
 test.after(() => {
   rmSync(dir, { recursive: true, force: true });
   for (const { name } of hosts) {
@@ -44,7 +44,6 @@ test.after(() => {
   }
 });
 
-const onHosts = missing ? (...named: Parameters<typeof test>) => test.skip(...named) : onSeveral;
 onHosts(
   'one rank on each of two hosts ends in the bits of one process, and the link carried the gradients',
   async () => {

@@ -2,8 +2,8 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { needing } from '../needs.ts';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -20,10 +20,8 @@ function noRanks(): string | undefined {
   }
 }
 
-const missing = noRanks();
-if (missing) console.error(missing);
 /** A test of several ranks; skipped, with the reason, where there are none. */
-export const onSeveral = missing ? (...named: Parameters<typeof test>) => test.skip(...named) : test;
+export const onSeveral = needing(noRanks());
 
 export interface Ended {
   /** As mpirun leaves. */

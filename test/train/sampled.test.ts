@@ -26,6 +26,7 @@ import { deviceBytes, peakOf, totalOf, type Stage } from '../../train/planning/c
 import { costOf, type Sampler } from '../../train/planning/jobs.ts';
 import { subjectOf, type Subject } from '../../train/planning/subject.ts';
 import { courseOf, distillVideos } from '../../train/videos/distill.ts';
+import { BRIEF_SETTINGS } from '../cli/clips.ts';
 import { writeFolder } from '../model/folders.ts';
 import { noise } from '../model/tiny.ts';
 import { held } from '../held.ts';
@@ -177,17 +178,7 @@ for (const method of ['vpae', 'meanflow', 'apt'] as const)
       const latent = [vae.z_dim, 2, 4, 4];
       const course = courseOf(checkpoint, latent, [
         'student.mode=lora',
-        'student.rank=2',
-        'priming.fake.rank=2',
-        'priming.steps=1',
-        'priming.fake.warmup=1',
-        'priming.fake.updates=1',
-        'equilibrium.steps=1',
-        'equilibrium.head.warmup=1',
-        'equilibrium.head.head_dim=24',
-        'equilibrium.taps=[0,1]',
-        'best.every=1',
-        'run.sampleEvery=1',
+        ...BRIEF_SETTINGS,
         'baselines.meanflow.batch=2',
         'baselines.meanflow.accumulate=2',
         'priming.batch=2',

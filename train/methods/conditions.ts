@@ -9,7 +9,7 @@ import { ditTables, tokenGrid } from '../../model/wan/tables.ts';
 import { FLARE_WORDS } from '../data/flare/outfits.ts';
 import type { Batch as Records, Shards } from '../data/shards.ts';
 import type { ClipShape } from '../data/frames.ts';
-import { type Batch, type Condition } from './networks.ts';
+import type { Batch, Condition } from './networks.ts';
 import { Stream } from '../loop/rng.ts';
 import type { Course, Settings } from '../presets/index.ts';
 import type { Numbers } from './stage.ts';
@@ -72,7 +72,7 @@ export function latentShape(p: Course): ClipShape {
 export interface Conditioner {
   /**
    * Text-to-video leaves frame and latent out.
-   * @param frame [B,channels,height,width];
+   * @param frame [B,channels,height,width]
    * @param latent [B,C,F,h,w] of (first frame, zero frames), normalised
    */
   condition: (captions: readonly string[], frame?: HostTensor, latent?: HostTensor) => Condition<HostTensor>;

@@ -10,12 +10,15 @@ import { ADVERSARIAL } from './losses.ts';
 
 const PREFIX = 'critic';
 const TAPS = 9;
-/** Channels and stride of its 3x3 convolutions; a pixel of the last one sees 11x11 of the frame. */
+/**
+ * Channels, stride and gain of its 3x3 convolutions; a cell of the last one sees 13x13 pixels. The gain is of PyTorch's first weights: what
+ * keeps the variance through a layer, and in the first one, which tells detail from its mean, more.
+ */
 const LAYERS = [
-  [24, 1],
-  [48, 2],
-  [48, 1],
-  [1, 1],
+  [24, 1, 8],
+  [48, 2, 2.45],
+  [48, 1, 2.45],
+  [1, 1, 1],
 ] as const;
 
 const criticSpecs = (channels: number) =>
@@ -31,15 +34,11 @@ const criticSpecs = (channels: number) =>
 
 /** Name → shape. */
 export const criticShapes = (channels: number) => shapesOf(criticSpecs(channels));
-/**
- * Of PyTorch's first weights: as much as keeps the variance through a layer, and of the first one, which tells detail from its mean, more.
- */
-const GAINS = [8, 2.45, 2.45, 1];
 
 /** First weights, under names of its own beside the VAE's: the first layer sees differences of neighbours, not their mean. */
 export function initCritic(channels: number, seed: number): HostParams {
   const params = materialise(criticSpecs(channels), seed);
-  GAINS.forEach((gain, i) => {
+  LAYERS.forEach(([, , gain], i) => {
     const data = params[`${PREFIX}.${i}.weight`]!.data as Float32Array;
     for (let at = 0; at < data.length; at += TAPS) {
       const kernel = data.subarray(at, at + TAPS);
